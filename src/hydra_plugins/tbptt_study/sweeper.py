@@ -1,0 +1,32 @@
+"""Hydra's door to studies: it accepts sweepers only from a package below ``hydra_plugins``."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class StudySweeperConfig:
+    _target_: str = "hydra_plugins.tbptt_study.sweeper.StudySweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConfig, provider="tbptt")
+
+
+class StudySweeper(Sweeper):
+    """Every ``-m`` command is a study; see :mod:`tbptt.study`."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.config = hydra_context, config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from tbptt.runtime import errors_past_hydra
+        from tbptt.study import run_sweep
+
+        assert self.config is not None
+        with errors_past_hydra():
+            return run_sweep(self.config, self.context.config_loader, arguments)

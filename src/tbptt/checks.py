@@ -1,0 +1,98 @@
+"""Everything about a composed config that can be checked before anything is written: all problems, a line each."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tbptt.config import (
+    ArticleData,
+    DataConfig,
+    GeometricSchedule,
+    ScheduleConfig,
+    Takes,
+    schedule_stages,
+    wrong_value,
+)
+from tbptt.parts import load_parts
+from tbptt.stores import uri_problem
+
+
+def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
+    """Every key that says what it takes: its dotted name, the node it is in, its name there, what it takes."""
+    schema = OmegaConf.get_type(cfg)
+    if not is_dataclass(schema):
+        return
+    for f in fields(schema):
+        if "takes" in f.metadata:
+            yield prefix + f.name, cfg, f.name, f.metadata["takes"]
+        elif not OmegaConf.is_missing(cfg, f.name) and isinstance(cfg[f.name], DictConfig):
+            yield from keys(cfg[f.name], f"{prefix}{f.name}.")
+
+
+def problems(cfg: DictConfig) -> list[str]:
+    """All that is wrong with a config, or nothing. Reads the data's file, and writes nothing."""
+    found: dict[str, str] = {}
+    for name, node, leaf, takes in keys(cfg):
+        if OmegaConf.is_missing(node, leaf):
+            found[name] = f"{name}: missing; takes {takes.text}"
+            continue
+        try:
+            value = node[leaf]
+        except OmegaConfBaseException as error:
+            found[name] = f"{name}: {str(error).splitlines()[0]}"
+            continue
+        value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+        if not takes.test(value):
+            found[name] = wrong_value(name, value, takes.text)
+    known = {name for name, *_ in keys(cfg)}
+    found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
+    if "tracking.uri" not in found and (problem := uri_problem(cfg.tracking.uri)):
+        found["tracking.uri"] = f"tracking.uri: {problem}"
+    if cfg.device == "cuda" and not _has_cuda():
+        found["device"] = "device: got 'cuda'; this machine has no GPU that PyTorch can use; takes auto or cpu here"
+    length = None
+    if not any(name.startswith("data.") for name in found):
+        data = cast(DataConfig, OmegaConf.to_object(cfg.data))
+        try:
+            length = data.length if isinstance(data, ArticleData) else load_parts(data).length
+        except ValueError as error:
+            key = "data.path" if "path" in cfg.data and "no column" not in str(error) else "data.columns"
+            found[key] = f"{key}: {error}"
+    if length is not None and not any(name.startswith("schedule.") for name in found):
+        found |= _too_many_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
+    return list(found.values())
+
+
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """The line about a key that there is not, with the nearest that there is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in map(str, cfg):
+        inner = cfg._get_node(name)
+        if isinstance(inner, DictConfig) and not inner._is_missing() and not inner._is_none():
+            yield from _all_names(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _too_many_chunks(schedule: ScheduleConfig, length: int) -> dict[str, str]:
+    most = max(schedule_stages(schedule))
+    if most <= length:
+        return {}
+    geometric = isinstance(schedule, GeometricSchedule)
+    name = "schedule.start" if geometric else "schedule.chunks"
+    got: Any = most if geometric else schedule_stages(schedule)
+    return {name: wrong_value(name, got, f"at most as many chunks as the longest series has steps to train, {length}")}
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

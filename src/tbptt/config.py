@@ -1,0 +1,299 @@
+"""The typed schema of a config: what can be said, and what each key takes.
+
+Each key says here what it takes; conf/*.yaml gives the values; checks.py holds a config against it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from tbptt.schedule import geometric_chunks
+
+# What an objective may be, and which way is better. Each is also a metric of every run.
+OBJECTIVES = {
+    "val/loss": "minimize",
+    "train/loss": "minimize",
+    "train/eval_loss": "minimize",
+    "train/chunk_loss_max": "minimize",
+    "grad/norm_max": "minimize",
+    "grad/norm_mean": "minimize",
+    "grad/clipped_fraction": "minimize",
+    "time/epoch_seconds": "minimize",
+    "time/train_seconds": "minimize",
+    "time/timesteps_per_second": "maximize",
+}
+
+
+class Takes(NamedTuple):
+    """What a key takes, in words and as a test."""
+
+    text: str
+    test: Callable[[Any], bool]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def whole(low: int, *also: object) -> Takes:
+    others = "".join(f", or {'null' if v is None else v}" for v in also)
+    return Takes(f"a whole number from {low}{others}", lambda v: v in also or (_is_int(v) and v >= low))
+
+
+def number(low: float, high: float = math.inf, *, open_low: bool = False, null: bool = False) -> Takes:
+    """A finite number from ``low`` (above it with ``open_low``) and below ``high``."""
+    text = f"a number {'above' if open_low else 'from'} {low:g}" + (f" and below {high:g}" if high < math.inf else "")
+    return Takes(
+        text + (", or null" if null else ""),
+        lambda v: (
+            (null and v is None)
+            or (
+                not isinstance(v, bool)
+                and isinstance(v, int | float)
+                and (low < v if open_low else low <= v)
+                and v < high
+            )
+        ),
+    )
+
+
+def one_of(*values: object) -> Takes:
+    return Takes("one of " + ", ".join(map(str, values)), lambda v: v in values)
+
+
+def list_of(items: str, item: Takes, low: int = 1, high: float = math.inf, null: bool = False) -> Takes:
+    """``items`` says in the plural what ``item`` says of one."""
+    at_least = ", at least one" if low and high == math.inf else ""
+    return Takes(
+        f"a list of {items}{at_least}" + (", or null" if null else ""),
+        lambda v: (
+            (null and v is None)
+            or (isinstance(v, list | tuple) and low <= len(v) <= high and all(item.test(i) for i in v))
+        ),
+    )
+
+
+TEXT = Takes("a text", lambda v: isinstance(v, str) and bool(v.strip()))
+NOT_16 = Takes(
+    "32 or bf16 (fp16 is refused: it needs loss scaling, and Lightning clips the gradient before unscaling it)",
+    lambda v: v in (32, "32", "bf16"),
+)
+OBJECTIVE = Takes(
+    "a metric, one of " + ", ".join(OBJECTIVES) + ", or a list of them",
+    lambda v: (
+        v in OBJECTIVES
+        if isinstance(v, str)
+        else list_of("metrics", one_of(*OBJECTIVES)).test(v) and len(set(v)) == len(v)
+    ),
+)
+
+
+def key(takes: Takes, default: Any = MISSING) -> Any:
+    metadata = {"takes": takes}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+# --- data -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class DataConfig:
+    name: str = key(one_of("article", "prices", "market"))
+    window: int = key(whole(1), 128)
+    features: str = key(one_of("lagged_change", "one_step_change"), "lagged_change")
+    gamma: float = key(number(0, 1), 0.99)
+    fee: float = key(number(0))
+    fee_unit: str = key(one_of("price", "change_std"))
+    horizon: Any = key(whole(0, "auto"), "auto")
+
+
+@dataclass
+class ArticleData(DataConfig):
+    n_series: int = key(whole(1), 15)
+    length: int = key(whole(1), 20000)
+    val_series: int = key(whole(1), 3)
+    seed: int = key(whole(0), 0)
+    noise_std: float = key(number(0), 0.01)
+    frequencies: list[float] = key(list_of("two numbers from 0", number(0), 2, 2), [0.0002, 0.0002])
+
+
+@dataclass
+class FileData(DataConfig):
+    columns: list[str] | None = key(list_of("column names", TEXT, null=True), None)
+    val_fraction: float = key(number(0, 1, open_low=True), 0.2)
+
+
+@dataclass
+class MarketData(FileData):
+    pass
+
+
+@dataclass
+class PricesData(FileData):
+    path: str = key(Takes("the path of a CSV or Parquet file", TEXT.test))
+
+
+# --- model, optimizers, schedules -----------------------------------------------------------------------------
+
+
+@dataclass
+class ModelConfig:
+    name: str = key(one_of("article"))
+    dense: list[int] = key(list_of("whole numbers from 1", whole(1), 0), [64, 64])
+    hidden: list[int] = key(list_of("whole numbers from 1", whole(1)), [64, 64])
+    cell: str = key(one_of("lstm", "gru"), "lstm")
+    noise_std: float = key(number(0), 0.01)
+    init: str = key(one_of("keras", "torch"), "keras")
+
+
+@dataclass
+class OptimizerConfig:
+    """Fields but ``name`` are the arguments of the PyTorch class."""
+
+    name: str = key(one_of("sgd", "momentum", "rmsprop", "adam", "adamw", "adagrad", "adadelta"))
+    lr: float = key(number(0, open_low=True))
+
+
+@dataclass
+class SGD(OptimizerConfig):
+    momentum: float = key(number(0, 1), 0.0)
+
+
+@dataclass
+class RMSprop(OptimizerConfig):
+    alpha: float = key(number(0, 1), 0.9)
+    eps: float = key(number(0, open_low=True), 1e-7)
+
+
+@dataclass
+class Adam(OptimizerConfig):
+    betas: list[float] = key(list_of("two numbers from 0 and below 1", number(0, 1), 2, 2), [0.9, 0.999])
+    eps: float = key(number(0, open_low=True), 1e-7)
+
+
+@dataclass
+class AdamW(Adam):
+    weight_decay: float = key(number(0), 0.004)
+
+
+@dataclass
+class AdaGrad(OptimizerConfig):
+    initial_accumulator_value: float = key(number(0), 0.1)
+    eps: float = key(number(0, open_low=True), 1e-7)
+
+
+@dataclass
+class AdaDelta(OptimizerConfig):
+    rho: float = key(number(0, 1), 0.95)
+    eps: float = key(number(0, open_low=True), 1e-7)
+
+
+@dataclass
+class ScheduleConfig:
+    name: str = key(one_of("article", "full", "fixed", "geometric"))
+    patience: int | None = key(whole(1, None), 20)
+    stage_epochs: Any = key(whole(1, "auto", None), "auto")
+
+
+@dataclass
+class ChunksSchedule(ScheduleConfig):
+    chunks: list[int] = key(list_of("whole numbers from 1", whole(1)))
+
+
+@dataclass
+class GeometricSchedule(ScheduleConfig):
+    start: int = key(whole(1), 100)
+    stages: int = key(whole(1), 5)
+
+
+def schedule_stages(schedule: ScheduleConfig) -> list[int]:
+    """Chunks a sequence, one entry a stage."""
+    if isinstance(schedule, GeometricSchedule):
+        return geometric_chunks(schedule.start, schedule.stages)
+    assert isinstance(schedule, ChunksSchedule)
+    return list(schedule.chunks)
+
+
+# --- the whole ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrackingConfig:
+    uri: str = key(Takes("a SQLite or database URI, or an MLflow server's http(s) address", TEXT.test))
+    experiment: str = key(TEXT, "tbptt")
+    update_points: int = key(whole(0), 50)
+
+
+@dataclass
+class Config:
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    clip: float | None = key(number(0, open_low=True, null=True), 1.0)
+    clip_mode: str = key(one_of("norm", "tensor_norm", "value", "std"), "norm")
+    epochs: int = key(whole(1), 50)
+    eval_every: int = key(whole(1), 5)
+    seed: int = key(whole(0), 0)
+    objective: Any = key(OBJECTIVE, "val/loss")
+    device: str = key(one_of("auto", "cpu", "cuda"), "auto")
+    precision: Any = key(NOT_16, 32)
+    threads: int = key(whole(1), 1)
+    progress: str = key(one_of("auto", "plain", "none"), "auto")
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+# The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.
+GROUPS: dict[str, dict[str, type]] = {
+    "data": {"article": ArticleData, "prices": PricesData, "market": MarketData},
+    "model": {"article": ModelConfig},
+    "optimizer": {
+        "sgd": SGD,
+        "momentum": SGD,
+        "rmsprop": RMSprop,
+        "adam": Adam,
+        "adamw": AdamW,
+        "adagrad": AdaGrad,
+        "adadelta": AdaDelta,
+    },
+    "schedule": {
+        "article": ChunksSchedule,
+        "full": ChunksSchedule,
+        "fixed": ChunksSchedule,
+        "geometric": GeometricSchedule,
+    },
+}
+
+
+def register() -> None:
+    """Make the schema known to Hydra: ``schema``, and ``schema/GROUP/OPTION`` for the yaml files."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, options in GROUPS.items():
+        for option, node in options.items():
+            store.store(group=f"schema/{group}", name=option, node=node)
+
+
+def typed(content: dict[str, Any]) -> DictConfig:
+    """A config in plain types, as a run keeps it, under the schema again."""
+    nodes = dict(content)
+    for group, options in GROUPS.items():
+        nodes[group] = OmegaConf.merge(OmegaConf.structured(options[content[group]["name"]]), content[group])
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), nodes))
+
+
+def as_objectives(objective: str | list[str]) -> list[str]:
+    """The objectives of a config: one or several, the first leads."""
+    return [objective] if isinstance(objective, str) else list(objective)
+
+
+def wrong_value(name: str, value: object, takes: str) -> str:
+    """The one form of a line about a value."""
+    shown = "null" if value is None else repr(value)
+    return f"{name}: got {shown}; takes {takes}"

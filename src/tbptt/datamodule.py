@@ -1,0 +1,93 @@
+"""From a data config to sequences on the device: features, targets, scaling, padding."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from tbptt.bptt import Sequences, mean_loss
+from tbptt.config import DataConfig
+from tbptt.features import LagFeatures, Scaler
+from tbptt.parts import Parts, load_parts
+from tbptt.series import Prices, fingerprint
+from tbptt.targets import q_values
+
+
+class SequenceDataModule(pl.LightningDataModule):
+    """Both parts as one batch each: the whole set of sequences, which stays on the device.
+
+    Attributes:
+        training, held_out: the sequences.
+        scaler: fitted on the training part only.
+        fingerprint: of all prices.
+        baseline: held-out loss of predicting the training mean.
+
+    Raises:
+        ValueError: the data cannot be used.
+    """
+
+    def __init__(self, data: DataConfig):
+        super().__init__()
+        parts = load_parts(data)
+        trained = {f"training/{name}": prices for name, prices in parts.training.items()}
+        tested = {f"held_out/{name}": prices for name, prices in parts.held_out.items()}
+        self.fingerprint = fingerprint(trained | tested)
+        fees = np.array(parts.fees)
+        prices, q, steps = _padded(parts, parts.training, data.gamma, fees)
+        self.scaler = Scaler.fit(prices, torch.tensor(steps), q, parts.window, data.features, parts.shared_scale)
+        self.training = _sequences(prices, q, steps, self.scaler, data)
+        prices, q, steps = _padded(parts, parts.held_out, data.gamma, fees[0] if parts.shared_scale else fees)
+        self.held_out = _sequences(prices, q, steps, self.scaler, data)
+        self.baseline = mean_loss(self.held_out)
+
+    def setup(self, stage: str) -> None:
+        """Move the data to the device, once."""
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        self.training, self.held_out = self.training.to(device), self.held_out.to(device)
+
+    def train_dataloader(self) -> "OneBatch":
+        return OneBatch(self.training)
+
+    def val_dataloader(self) -> "OneBatch":
+        return OneBatch(self.held_out)
+
+    def transfer_batch_to_device(self, batch: Sequences, device: torch.device, dataloader_idx: int) -> Sequences:
+        """It is there already."""
+        return batch
+
+
+class OneBatch:
+    """A loader of a single batch. PyTorch's DataLoader would draw from the global generator at every epoch."""
+
+    def __init__(self, batch: Sequences):
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[Sequences]:
+        yield self.batch
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _padded(
+    parts: Parts, series: dict[str, Prices], gamma: float, fee: float | np.ndarray
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Series of different lengths as one array: prices (B, W + T), Q-values (B, T, 2), the steps of each."""
+    rows = list(series.values())
+    longest = max(map(len, rows))
+    # The last price repeated is a future without change: Q is 0 there, and 0 is where the recursion starts.
+    prices = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
+    length = longest - parts.window - parts.horizon - 1
+    q = q_values(prices[:, parts.window :], gamma, fee)[:, :length]
+    return torch.from_numpy(prices[:, : parts.window + length]), torch.from_numpy(q), [parts.steps(row) for row in rows]
+
+
+def _sequences(prices: Tensor, q: Tensor, steps: list[int], scaler: Scaler, data: DataConfig) -> Sequences:
+    length = q.shape[1]
+    mask = (torch.arange(length) < torch.tensor(steps)[:, None]).float()  # (B, T)
+    features = LagFeatures(prices, scaler, data.window, data.features)
+    targets = scaler.scale_targets(q).float()
+    return Sequences(features, targets, None if min(steps) == length else mask, steps)

@@ -1,0 +1,112 @@
+"""What the network sees: lag windows of a price series, made chunk by chunk as views, and their scaling."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = ("lagged_change", "one_step_change")
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Means and standard deviations of the training part; S is 1 (shared by all series) or B (one a series).
+
+    Attributes:
+        input_mean, input_std: (S,) of the lag features, in price units.
+        target_mean: (S, 2), each action's mean, in price units.
+        target_std: (S,), common to both actions, about those means.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+
+    @classmethod
+    def fit(cls, prices: Tensor, steps: Tensor, targets: Tensor, window: int, kind: str, shared: bool) -> "Scaler":
+        """Population moments over the trained steps.
+
+        Args:
+            prices: (B, W + T) float64, W = ``window``; prices[:, W + t] belongs to step t.
+            steps: (B,) how many steps of each series count; the rest is padding.
+            targets: (B, T, 2) in price units.
+            shared: one scale for all series (the article's), or one for each.
+
+        Raises:
+            ValueError: a series' inputs or targets never change, so they cannot be standardised.
+        """
+        valid = (torch.arange(targets.shape[1]) < steps[:, None]).double()  # (B, T)
+        count, total, squares = steps.double() * window, torch.zeros(len(prices)), torch.zeros(len(prices))
+        total, squares = total.double(), squares.double()
+        now = prices[:, window:]
+        for k in range(1, window + 1):  # one lag at a time: (B, T), never (B, T, W)
+            end = prices.shape[1] - k
+            recent = now if kind == "lagged_change" else prices[:, window - k + 1 : end + 1]
+            change = (recent - prices[:, window - k : end]) * valid
+            total += change.sum(1)
+            squares += change.square().sum(1)
+        mask = valid[..., None]
+        if shared:
+            count, total, squares = (v.sum(0, keepdim=True) for v in (count, total, squares))
+            target_mean = ((targets * mask).sum((0, 1)) / mask.sum())[None]
+            spread = ((targets - target_mean[:, None]) * mask).square().sum()[None] / (2 * mask.sum())
+        else:
+            target_mean = (targets * mask).sum(1) / mask.sum(1)
+            spread = ((targets - target_mean[:, None]) * mask).square().sum((1, 2)) / (2 * mask.sum((1, 2)))
+        mean = total / count
+        variance = squares / count - mean.square()
+        if not ((variance > 0) & (spread > 0)).all():
+            raise ValueError("the training part of a series never changes, so it cannot be standardised")
+        return cls(mean, variance.sqrt(), target_mean, spread.sqrt())
+
+    def scale_targets(self, targets: Tensor) -> Tensor:
+        """(B, T, 2) in price units → standardised."""
+        return (targets - self.target_mean[:, None]) / self.target_std[:, None, None]
+
+    def to_price_units(self, predictions: Tensor) -> Tensor:
+        """(B, T, 2) standardised, as the network gives them → Q-values in price units."""
+        mean, std = self.target_mean.to(predictions), self.target_std.to(predictions)
+        return predictions * std[:, None, None] + mean[:, None]
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+class LagFeatures:
+    """The standardised inputs of every step, computed for one chunk at a time; nothing of size (B, T, W) is kept.
+
+    ``lagged_change``: x_t[k] = p_t - p_{t-k}; ``one_step_change``: x_t[k] = p_{t-k+1} - p_{t-k}; k = 1..W.
+    """
+
+    def __init__(self, prices: Tensor, scaler: Scaler, window: int, kind: str, dtype: torch.dtype = torch.float32):
+        """Args: prices: (B, W + T) float64, prices[:, W + t] belonging to step t; dtype: of what is given out."""
+        if kind not in KINDS:
+            raise ValueError(f"features {kind!r} is not one of {', '.join(KINDS)}")
+        self.window = window
+        self.batch, self.length = prices.shape[0], prices.shape[1] - window
+        std, mean = scaler.input_std[:, None], scaler.input_mean[:, None] / scaler.input_std[:, None]
+        # Centred and scaled in float64 first: a price of 100 that moves by 0.01 keeps its digits in float32.
+        level = (prices - prices[:, :1]) / std
+        # Both are time-major, (T, B), so that a chunk comes out as the recurrent layers want it, without a copy.
+        self.now: Tensor | None = None  # (T, B)
+        if kind == "lagged_change":
+            self.now = (level[:, window:] - mean).T.to(dtype).contiguous()
+            self.past = level[:, :-1].T.to(dtype).contiguous()  # (W + T - 1, B)
+        else:
+            self.past = (level.diff(dim=1) - mean).T.to(dtype).contiguous()  # (W + T - 1, B)
+
+    def to(self, device: torch.device | str) -> "LagFeatures":
+        """Move, in place, to a device."""
+        self.past = self.past.to(device)
+        self.now = None if self.now is None else self.now.to(device)
+        return self
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Inputs of steps [start, stop): (B, K, W), laid out time-major in memory."""
+        lags = self.past[start : stop + self.window - 1].unfold(0, self.window, 1)  # (K, B, W), oldest first: a view
+        lags = lags.flip(-1)  # k = 1 first
+        if self.now is not None:
+            lags = torch.sub(self.now[start:stop, :, None], lags, out=lags)
+        return lags.transpose(0, 1)  # (B, K, W)

@@ -1,0 +1,70 @@
+"""The way in from a shell: help, checks, exit statuses; the work is done elsewhere."""
+
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from tbptt.command_line import CommandError, checked, help_text
+from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
+
+FAILED, WRONG = 1, 2
+
+
+def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
+    """One training run, as Hydra starts it."""
+    from tbptt.train import train
+
+    with errors_past_hydra():
+        objective = train(cfg)
+    if cfg.progress != "none":
+        print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(cfg.tracking.uri)}")
+    return objective
+
+
+def run(hydra_main: Callable[[], None], conf: Path) -> int:
+    """Check what was typed, hand over to Hydra, and return the exit status.
+
+    0 done; 1 something failed, a line says what and where; 2 the command or config is wrong, a line a problem;
+    130 and 143 after SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    argv = sys.argv[1:]
+    if "--help" in argv or "-h" in argv:
+        print(help_text(conf))
+        return 0
+    try:
+        sys.argv[1:] = checked(argv, conf)
+        hydra_main()
+    except CommandError as error:
+        return _ended(str(error), WRONG)
+    except PastHydra as passed:
+        if isinstance(passed.error, Interrupted):
+            return _ended(str(passed.error), 128 + passed.error.signum)
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(passed.error)
+        return _ended(failure_line(passed.error), FAILED)
+    except KeyboardInterrupt:
+        return _ended("stopped by SIGINT", 130)
+    return 0
+
+
+def failure_line(error: BaseException) -> str:
+    """What went wrong, and where in this package, in one line."""
+    what = " ".join(str(error).split()) or "no message"
+    if isinstance(error, ValueError):  # said to the user already, in full
+        return what
+    package = str(Path(__file__).parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(package)]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {what}{where}"
+
+
+def _ended(line: str, status: int) -> int:
+    print(line, file=sys.stderr)
+    return status

@@ -1,0 +1,77 @@
+"""A finished run as a thing to use again: its config as a file that reruns it, its network in Python."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.config import GROUPS, Config, typed
+
+if TYPE_CHECKING:
+    from tbptt.features import Scaler
+    from tbptt.network import QNetwork
+
+HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name NAME (of this file, without .yaml)\n"
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A config in plain types; ``${...}`` is kept as it was typed, so that no secret is written out."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+
+
+def rerunnable(cfg: DictConfig) -> str:
+    """A config as YAML that Hydra composes again: it begins with the defaults list, so overrides still work."""
+    content = plain(cfg)
+    groups: list[Any] = [{f"override {group}": content[group]["name"]} for group in GROUPS]
+    defaults = ["base", {"override hydra/sweeper": "study"}, *groups, "_self_"]
+    return HEADER + yaml.safe_dump({"defaults": defaults, **content}, sort_keys=False, allow_unicode=True)
+
+
+def build_network(config: Config) -> "QNetwork":
+    """The network that a config describes, with fresh weights."""
+    from tbptt.network import QNetwork
+
+    m = config.model
+    return QNetwork(config.data.window, m.dense, m.hidden, m.cell, m.noise_std, m.init)
+
+
+def load_run(
+    run_id: str, tracking_uri: str = "sqlite:///mlruns/mlflow.db", which: str = "best"
+) -> "tuple[QNetwork, Scaler, DictConfig]":
+    """The trained network of a run, for use in Python.
+
+    Args:
+        run_id: MLflow's.
+        tracking_uri: where the run is.
+        which: ``best`` (the epoch with the best objective) or ``last``.
+
+    Returns:
+        model: a :class:`tbptt.network.QNetwork` in evaluation mode on the CPU; ``model(x, state)`` as it says.
+        scaler: a :class:`tbptt.features.Scaler`; ``scaler.to_price_units(y)`` brings predictions back to prices.
+        config: the run's, as it was composed.
+
+    Raises:
+        ValueError: there is no such run, or it has no such checkpoint.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from tbptt import checkpoint
+    from tbptt.features import Scaler
+    from tbptt.stores import absolute_uri
+
+    client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = client.download_artifacts(run_id, f"checkpoints/{which}.ckpt", folder)
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"run {run_id} in {tracking_uri} has no checkpoint {which}.ckpt: {reason}") from None
+        content = checkpoint.load(Path(path))
+    cfg = typed(content["config"])
+    config = cast(Config, OmegaConf.to_object(cfg))
+    network = build_network(config)
+    network.load_state_dict(content["model"])
+    return network.eval(), Scaler(**content["scaler"]), cfg

@@ -1,0 +1,98 @@
+"""The process that trains: memory allocator, device, signals."""
+
+import ctypes
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's malloc to keep freed blocks instead of giving them back; harmless elsewhere.
+
+    A chunk's activations are freed and asked for again at every update. Returned to the system each time, they cost
+    page faults worth up to 40 % of the training time. (mallopt(3): with M_MMAP_MAX 0 large blocks, too, come from the
+    heap, and M_TRIM_THRESHOLD keeps the heap from shrinking.)
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 << 20)
+
+
+def pick_device(device: str) -> str:
+    """``auto`` is ``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal.
+
+    Attributes:
+        signum: the signal's number; the process exits with 128 + signum.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class StopSignals:
+    """While entered, SIGINT and SIGTERM only set a flag; :meth:`check`, called between chunks, raises Interrupted.
+
+    A second signal acts as it would have without this.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers, and receive no signals
+            self._before = {s: signal.signal(s, self._take) for s in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _take(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        for s in self.SIGNALS:
+            signal.signal(s, signal.SIG_DFL)
+
+    def check(self) -> None:
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+class PastHydra(BaseException):
+    """Carries an error through Hydra, which would print it at length and exit with 1."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def errors_past_hydra() -> Iterator[None]:
+    """Errors within reach the program's own way out as PastHydra."""
+    try:
+        yield
+    except Exception as error:
+        raise PastHydra(error) from error

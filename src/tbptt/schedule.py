@@ -1,0 +1,104 @@
+"""How finely sequences are cut, epoch by epoch: a small pure state machine."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Any
+
+
+def geometric_chunks(start: int, stages: int) -> list[int]:
+    """From ``start`` chunks down to 1 in steps of equal ratio: round(start^(1 - k/(stages-1))), repeats dropped.
+
+    One stage is ``[start]``.
+    """
+    if stages == 1:
+        return [start]
+    return [n for n, _ in groupby(round(start ** (1 - k / (stages - 1))) for k in range(stages))]
+
+
+def chunk_bounds(length: int, chunks: int) -> list[tuple[int, int]]:
+    """Cut ``length`` steps into exactly ``chunks`` pieces [start, stop), as ``numpy.array_split`` does.
+
+    At most two lengths occur, the longer ones first; every step is in exactly one piece.
+    """
+    if not 1 <= chunks <= length:
+        raise ValueError(f"{length} steps cannot be cut into {chunks} chunks")
+    size, longer = divmod(length, chunks)
+    borders = [i * size + min(i, longer) for i in range(chunks + 1)]
+    return list(pairwise(borders))
+
+
+@dataclass
+class ChunkSchedule:
+    """Which number of chunks the next epoch uses.
+
+    A stage ends when the loss has not gone strictly below the stage's best for ``patience`` epochs, or after
+    ``stage_epochs`` epochs. The last stage is ended by its patience only; training is then ``done``.
+
+    Attributes:
+        stages: chunks a sequence, one entry a stage.
+        patience: epochs without a new best, or None for never.
+        stage_epochs: the longest that a stage but the last takes, in epochs; None for no limit.
+        stage: index of the current stage.
+    """
+
+    stages: list[int]
+    patience: int | None = 20
+    stage_epochs: int | None = None
+    stage: int = 0
+    epochs_in_stage: int = 0
+    epochs_without_best: int = 0
+    best: float = field(default=math.inf)
+    done: bool = False
+
+    @classmethod
+    def plan(
+        cls, stages: Sequence[int], *, epochs: int, patience: int | None = 20, stage_epochs: int | str | None = "auto"
+    ) -> "ChunkSchedule":
+        """A schedule with ``stage_epochs='auto'`` worked out: equal shares of ``epochs``, at least one each.
+
+        A repeated entry is one stage then, so that every list reaches its last stage.
+        """
+        if stage_epochs == "auto":
+            stages = [n for n, _ in groupby(stages)]
+            stage_epochs = max(1, epochs // len(stages))
+        assert stage_epochs is None or isinstance(stage_epochs, int)
+        return cls(list(stages), patience, stage_epochs)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks a sequence in the current stage."""
+        return self.stages[self.stage]
+
+    def end_epoch(self, loss: float) -> bool:
+        """Take an epoch's training loss; returns whether the stage ended with it.
+
+        A loss that is not a number is no new best.
+        """
+        assert not self.done, "the schedule has ended"
+        self.epochs_in_stage += 1
+        if loss < self.best:
+            self.best, self.epochs_without_best = loss, 0
+        else:
+            self.epochs_without_best += 1
+        last = self.stage == len(self.stages) - 1
+        impatient = self.patience is not None and self.epochs_without_best >= self.patience
+        expired = self.stage_epochs is not None and self.epochs_in_stage >= self.stage_epochs
+        if last:
+            self.done = impatient
+            return impatient
+        if not (impatient or expired):
+            return False
+        self.stage += 1
+        self.epochs_in_stage = self.epochs_without_best = 0
+        self.best = math.inf
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, in plain types."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "ChunkSchedule":
+        return cls(**state)

@@ -1,0 +1,46 @@
+"""Bellman Q-values of buying and selling: what the network learns to predict."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def default_horizon(gamma: float) -> int:
+    """Steps until a reward's weight has fallen to 1 %: ceil(ln 0.01 / ln γ), and 0 for γ = 0.
+
+    The recursion starts from 0 at the last known price, so the targets of the last ``horizon``
+    steps still ramp up to their level; they feed earlier targets and are not trained on.
+    """
+    return math.ceil(math.log(0.01) / math.log(gamma)) if gamma > 0 else 0
+
+
+def q_values(prices: NDArray[np.float64], gamma: float, fee: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Q-values of buying and of selling at every step, computed backwards in O(N).
+
+    With Δ_t = p_{t+1} - p_t, Q_t(buy) = Δ_t + γ·max(Q_{t+1}(buy), Q_{t+1}(sell) - 2·fee), and the mirror image
+    for selling; the recursion starts from 0 at the last price. Bellman's optimality equation with a cost of
+    2·fee for changing sides (one fee to close, one to open).
+
+    Args:
+        prices: (B, N), each series padded at its end with its last price (padding then has Q = 0, and what
+            comes before it is as if the padding were not there).
+        gamma: discount a step, 0 <= γ < 1.
+        fee: in price units; a number, or (B,) for one a series.
+
+    Returns:
+        (B, N - 1, 2) float64, in price units: [..., 0] buy, [..., 1] sell.
+    """
+    change = np.diff(np.asarray(prices, dtype=np.float64), axis=1)  # (B, N-1)
+    switch = 2.0 * np.asarray(fee, dtype=np.float64)
+    q = np.empty((*change.shape, 2))
+    buy = np.zeros(len(change))
+    sell = np.zeros(len(change))
+    for t in range(change.shape[1] - 1, -1, -1):
+        buy, sell = (
+            change[:, t] + gamma * np.maximum(buy, sell - switch),
+            -change[:, t] + gamma * np.maximum(sell, buy - switch),
+        )
+        q[:, t, 0] = buy
+        q[:, t, 1] = sell
+    return q

@@ -1,0 +1,189 @@
+"""One training run, from a config to its objective: the one linear story."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt import checkpoint
+from tbptt.config import OBJECTIVES, Config, as_objectives, schedule_stages
+from tbptt.datamodule import SequenceDataModule
+from tbptt.module import Epoch, SequenceModule
+from tbptt.progress import Progress
+from tbptt.runs import build_network, plain, rerunnable
+from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device
+from tbptt.schedule import ChunkSchedule
+from tbptt.tracking import Curves, Run, Store, code_tags, flatten
+
+log = logging.getLogger("tbptt")
+
+# Lightning calls PyTorch by a name that PyTorch is about to drop; nothing that a user could do about it.
+warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning.*")
+
+
+@dataclass
+class Best:
+    """The epoch at which the leading objective was best so far.
+
+    Attributes:
+        values: of all objectives at that epoch; nan for one that was not measured then.
+    """
+
+    objectives: list[str]
+    epoch: int | None = None
+    values: tuple[float, ...] = ()
+
+    @property
+    def value(self) -> float | None:
+        """Of the leading objective; None before it was ever measured."""
+        return self.values[0] if self.values else None
+
+    def take(self, epoch: Epoch) -> bool:
+        """Whether this epoch is the best so far."""
+        value = epoch.metrics.get(self.objectives[0])
+        sign = 1 if OBJECTIVES[self.objectives[0]] == "minimize" else -1
+        if value is None or (self.values and sign * value >= sign * self.values[0]):
+            return False
+        self.epoch = epoch.number
+        self.values = tuple(epoch.metrics.get(name, math.nan) for name in self.objectives)
+        return True
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: its MLflow id, why it stopped, its best epoch, the held-out loss of predicting the mean."""
+
+    run_id: str
+    stop_reason: str
+    best: Best
+    baseline: float
+
+
+def train(cfg: DictConfig) -> float | tuple[float, ...] | None:
+    """Train one run and return its objective (a tuple for several), or None where it diverged at once."""
+    best = fit(cfg).best
+    return best.values if len(best.values) > 1 else best.value
+
+
+def fit(
+    cfg: DictConfig,
+    *,
+    name: str = "",
+    parent: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    prune: Callable[[Epoch], bool] = lambda epoch: False,
+) -> Result:
+    """Train one run, tracked in MLflow from beginning to end.
+
+    Args:
+        cfg: composed from conf/, checked already.
+        name: of the run, in MLflow and in the progress line.
+        parent: id of the MLflow run to put this one under.
+        tags: more tags for the run.
+        prune: takes each finished epoch; True stops the run with ``stop.reason=pruned``.
+
+    Raises:
+        ValueError: the data cannot be used.
+        Interrupted: SIGINT or SIGTERM came; the run is closed as KILLED.
+    """
+    config = cast(Config, OmegaConf.to_object(cfg))
+    schedule = ChunkSchedule.plan(
+        schedule_stages(config.schedule),
+        epochs=config.epochs,
+        patience=config.schedule.patience,
+        stage_epochs=config.schedule.stage_epochs,
+    )
+    keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    best = Best(as_objectives(config.objective))
+    with StopSignals() as signals, Progress(config.progress, config.epochs, best.objectives[0], name) as progress:
+        data = SequenceDataModule(config.data)
+        network = build_network(config)
+        facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
+        run = Store(config.tracking).start_run(
+            name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent
+        )
+        curves = Curves(run, config.tracking.update_points)
+
+        def on_epoch(epoch: Epoch) -> str | None:
+            improved = best.take(epoch)
+            curves.add(epoch)
+            content = {
+                "config": plain(cfg),
+                "scaler": data.scaler.state_dict(),
+                "best": vars(best),
+                **module.snapshot(epoch),
+            }
+            checkpoint.save(run.folder / "checkpoints" / "last.ckpt", content)
+            if improved:
+                checkpoint.save(run.folder / "checkpoints" / "best.ckpt", content)
+            progress.epoch(epoch, schedule, best.value)
+            if epoch.diverged_at is not None:
+                log.warning(_divergence(epoch, best))
+            return "pruned" if not epoch.last and prune(epoch) else None
+
+        module = SequenceModule(network, config, schedule, on_epoch, signals.check)
+        with _closing(run, curves, signals, lambda: module.stop_reason):
+            run.log_params(flatten(plain(cfg)))
+            (run.folder / "config.yaml").write_text(rerunnable(cfg))
+            _trainer(config).fit(module, datamodule=data)
+        assert module.stop_reason is not None
+        result = Result(run.id, module.stop_reason, best, data.baseline)
+    progress.result(result.stop_reason, best.epoch, best.value, result.baseline, run.id)
+    return result
+
+
+@contextmanager
+def _closing(run: Run, curves: Curves, signals: StopSignals, reason: Callable[[], str | None]) -> Iterator[None]:
+    """Give the run its true status, whatever ends it."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = signals.signum is not None or isinstance(error, KeyboardInterrupt | Interrupted)
+        try:
+            curves.close()
+        finally:
+            run.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error")
+        if signals.signum is not None and not isinstance(error, Interrupted):
+            raise Interrupted(signals.signum) from None  # Lightning makes a SystemExit of a SIGTERM
+        raise
+    else:
+        curves.close()
+        run.close("KILLED" if reason() == "pruned" else "FINISHED", reason())
+
+
+def _trainer(config: Config) -> pl.Trainer:
+    """Lightning without what this project does itself: logging, checkpoints, progress, clipping."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+        return pl.Trainer(
+            max_epochs=config.epochs,
+            accelerator={"cpu": "cpu", "cuda": "gpu"}[pick_device(config.device)],
+            devices=1,
+            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+
+
+def _run_name(config: Config) -> str:
+    return f"{config.optimizer.name}, clip {config.clip}, {config.schedule.name}"
+
+
+def _divergence(epoch: Epoch, best: Best) -> str:
+    at = f"diverged in epoch {epoch.number + 1}, update {epoch.diverged_at}: the loss or gradient was not finite"
+    kept = f"the best of epoch {best.epoch + 1} is kept" if best.epoch is not None else "there is no best epoch"
+    return f"{at}; training stops with the weights before it, {kept}. A smaller lr or clip usually helps."

@@ -1,0 +1,18 @@
+"""Train one run, or with -m a sweep of them: python train.py --help"""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from tbptt.main import job, run
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
+    return job(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, Path(__file__).parent / "conf"))
