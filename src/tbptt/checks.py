@@ -75,6 +75,8 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
 
 def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
+        if name == "space":  # of a sweep; plan.py checks it
+            continue
         inner = cfg._get_node(name)
         if isinstance(inner, DictConfig) and not inner._is_missing() and not inner._is_none():
             yield from _all_names(inner, f"{prefix}{name}.")

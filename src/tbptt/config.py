@@ -4,7 +4,7 @@ Each key says here what it takes; conf/*.yaml gives the values; checks.py holds 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -65,14 +65,21 @@ def one_of(*values: object) -> Takes:
     return Takes("one of " + ", ".join(map(str, values)), lambda v: v in values)
 
 
-def list_of(items: str, item: Takes, low: int = 1, high: float = math.inf, null: bool = False) -> Takes:
+def list_of(
+    items: str, item: Takes, low: int = 1, high: float = math.inf, null: bool = False, different: bool = False
+) -> Takes:
     """``items`` says in the plural what ``item`` says of one."""
     at_least = ", at least one" if low and high == math.inf else ""
     return Takes(
         f"a list of {items}{at_least}" + (", or null" if null else ""),
         lambda v: (
             (null and v is None)
-            or (isinstance(v, list | tuple) and low <= len(v) <= high and all(item.test(i) for i in v))
+            or (
+                isinstance(v, list | tuple)
+                and low <= len(v) <= high
+                and all(item.test(i) for i in v)
+                and not (different and len(set(v)) < len(v))
+            )
         ),
     )
 
@@ -89,6 +96,12 @@ OBJECTIVE = Takes(
         if isinstance(v, str)
         else list_of("metrics", one_of(*OBJECTIVES)).test(v) and len(set(v)) == len(v)
     ),
+)
+
+
+STUDY_NAME = Takes(
+    "a name that can be a folder's (at most 100 characters, no / in it, no dot before it), or null",
+    lambda v: v is None or (TEXT.test(v) and len(v) <= 100 and "/" not in v and v[0] != "." and v.isprintable()),
 )
 
 
@@ -220,6 +233,73 @@ def schedule_stages(schedule: ScheduleConfig) -> list[int]:
     return list(schedule.chunks)
 
 
+# --- studies --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SamplerConfig:
+    """Fields but ``name`` are the arguments of the Optuna class."""
+
+    name: str = key(one_of("tpe", "random", "gp", "cmaes", "qmc", "nsgaii"))
+    seed: int | None = key(whole(0, None), 0)
+
+
+@dataclass
+class StartsRandom(SamplerConfig):
+    n_startup_trials: int = key(whole(1), 10)
+
+
+@dataclass
+class NSGAII(SamplerConfig):
+    population_size: int = key(whole(2), 50)
+
+
+@dataclass
+class PrunerConfig:
+    """Fields but ``name`` are the arguments of the Optuna class."""
+
+    name: str = key(one_of("auto", "none", "median", "asha", "hyperband"))
+
+
+@dataclass
+class MedianPruner(PrunerConfig):
+    n_startup_trials: int = key(whole(0), 5)
+    n_warmup_steps: int = key(whole(0), 0)
+    interval_steps: int = key(whole(1), 1)
+    n_min_trials: int = key(whole(1), 1)
+
+
+@dataclass
+class Asha(PrunerConfig):
+    min_resource: int = key(whole(1), 1)
+    reduction_factor: int = key(whole(2), 4)
+    min_early_stopping_rate: int = key(whole(0), 0)
+
+
+@dataclass
+class Hyperband(PrunerConfig):
+    min_resource: int = key(whole(1), 1)
+    reduction_factor: int = key(whole(2), 3)
+
+
+@dataclass
+class StudyConfig:
+    name: str | None = key(STUDY_NAME, None)
+    storage: str = key(Takes("a SQLite or database URI", TEXT.test))
+    n_trials: int | None = key(whole(1, None), None)
+    seeds: list[int] | None = key(list_of("different whole numbers from 0", whole(0), null=True, different=True), None)
+    timeout: float | None = key(number(0, open_low=True, null=True), None)
+    workers: int = key(whole(1), 1)
+    max_failures: int | None = key(whole(1, None), None)
+    retries: int = key(whole(0), 1)
+    allow_changed: bool = key(one_of(True, False), False)
+    fresh: bool = key(one_of(True, False), False)
+    dry_run: bool = key(one_of(True, False), False)
+    trial: int | None = key(whole(0, None), None)  # set by the study for each trial
+    sampler: SamplerConfig = MISSING
+    pruner: PrunerConfig = MISSING
+
+
 # --- the whole ------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +327,8 @@ class Config:
     threads: int = key(whole(1), 1)
     progress: str = key(one_of("auto", "plain", "none"), "auto")
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
+    space: dict[str, Any] = field(default_factory=dict)  # what sweep=NAME searches
 
 
 # The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.
@@ -268,7 +350,23 @@ GROUPS: dict[str, dict[str, type]] = {
         "fixed": ChunksSchedule,
         "geometric": GeometricSchedule,
     },
+    "study/sampler": {
+        "tpe": StartsRandom,
+        "random": SamplerConfig,
+        "gp": StartsRandom,
+        "cmaes": StartsRandom,
+        "qmc": SamplerConfig,
+        "nsgaii": NSGAII,
+    },
+    "study/pruner": {
+        "auto": PrunerConfig,
+        "none": PrunerConfig,
+        "median": MedianPruner,
+        "asha": Asha,
+        "hyperband": Hyperband,
+    },
 }
+OF_A_RUN = [group for group in GROUPS if not group.startswith("study/")]
 
 
 def register() -> None:
@@ -282,10 +380,21 @@ def register() -> None:
 
 def typed(content: dict[str, Any]) -> DictConfig:
     """A config in plain types, as a run keeps it, under the schema again."""
-    nodes = dict(content)
-    for group, options in GROUPS.items():
-        nodes[group] = OmegaConf.merge(OmegaConf.structured(options[content[group]["name"]]), content[group])
+    nodes = {name: value for name, value in content.items() if name != "study"}  # a run's own is all that is needed
+    for group in OF_A_RUN:
+        nodes[group] = OmegaConf.merge(OmegaConf.structured(GROUPS[group][content[group]["name"]]), content[group])
     return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), nodes))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined with dots; lists are values."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def as_objectives(objective: str | list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from tbptt.bptt import Sequences, mean_loss
 from tbptt.config import DataConfig
 from tbptt.features import LagFeatures, Scaler
 from tbptt.parts import Parts, load_parts
-from tbptt.series import Prices, fingerprint
+from tbptt.series import Prices
 from tbptt.targets import q_values
 
 
@@ -31,9 +31,7 @@ class SequenceDataModule(pl.LightningDataModule):
     def __init__(self, data: DataConfig):
         super().__init__()
         parts = load_parts(data)
-        trained = {f"training/{name}": prices for name, prices in parts.training.items()}
-        tested = {f"held_out/{name}": prices for name, prices in parts.held_out.items()}
-        self.fingerprint = fingerprint(trained | tested)
+        self.fingerprint = parts.fingerprint()
         fees = np.array(parts.fees)
         prices, q, steps = _padded(parts, parts.training, data.gamma, fees)
         self.scaler = Scaler.fit(prices, torch.tensor(steps), q, parts.window, data.features, parts.shared_scale)

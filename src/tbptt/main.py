@@ -10,7 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tbptt.command_line import CommandError, checked, help_text
+from tbptt.command_line import checked, help_text
+from tbptt.compose import CommandError
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
 
 FAILED, WRONG = 1, 2
@@ -44,6 +45,8 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     except CommandError as error:
         return _ended(str(error), WRONG)
     except PastHydra as passed:
+        if isinstance(passed.error, CommandError):
+            return _ended(str(passed.error), WRONG)
         if isinstance(passed.error, Interrupted):
             return _ended(str(passed.error), 128 + passed.error.signum)
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tbptt.config import ArticleData, DataConfig, FileData, PricesData
-from tbptt.series import HELD_OUT, TRAINING, Prices, article_series, market_prices, read_prices
+from tbptt.series import HELD_OUT, TRAINING, Prices, article_series, fingerprint, market_prices, read_prices
 from tbptt.targets import default_horizon
 
 
@@ -32,6 +32,11 @@ class Parts:
     def steps(self, prices: Prices) -> int:
         """Steps of one array that have features and targets."""
         return len(prices) - self.window - self.horizon - 1
+
+    def fingerprint(self) -> str:
+        """Of all prices: the same data, the same 64 hex digits."""
+        trained = {f"training/{name}": prices for name, prices in self.training.items()}
+        return fingerprint(trained | {f"held_out/{name}": prices for name, prices in self.held_out.items()})
 
     @property
     def length(self) -> int:

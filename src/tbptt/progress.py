@@ -59,12 +59,12 @@ class Progress:
         parts = [
             f"epoch {epoch.number + 1:>{len(str(self.epochs))}}/{self.epochs}",
             f"stage {epoch.stage + 1}/{len(schedule.stages)}, {epoch.chunks} chunk{'s' if epoch.chunks > 1 else ''}",
-            f"train {_short(m.get('train/loss'))}",
-            f"held-out {_short(m.get('val/loss'))}",
-            f"best {_short(best)}" if self.objective == "val/loss" else f"best {self.objective} {_short(best)}",
-            f"grad {_short(m.get('grad/norm_mean'))}",
+            f"train {short(m.get('train/loss'))}",
+            f"held-out {short(m.get('val/loss'))}",
+            f"best {short(best)}" if self.objective == "val/loss" else f"best {self.objective} {short(best)}",
+            f"grad {short(m.get('grad/norm_mean'))}",
             f"{m['time/timesteps_per_second'] / 1000:.0f}k steps/s",
-            "done" if epoch.last else f"{_clock(left)} left",
+            "done" if epoch.last else f"{clock(left)} left",
         ]
         return "  ".join(parts)
 
@@ -77,18 +77,18 @@ class Progress:
     def _verdict(self, epoch: int | None, best: float | None, baseline: float) -> str:
         if best is None or epoch is None:
             return f"{self.objective} was never measured"
-        line = f"{self.objective} {_short(best)} at epoch {epoch + 1}"
+        line = f"{self.objective} {short(best)} at epoch {epoch + 1}"
         if self.objective != "val/loss":
             return line
         side = "below" if best < baseline else "above"
-        return f"{line}, {abs(1 - best / baseline):.0%} {side} predicting the mean ({_short(baseline)})"
+        return f"{line}, {abs(1 - best / baseline):.0%} {side} predicting the mean ({short(baseline)})"
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config import GROUPS, Config, typed
+from tbptt.config import OF_A_RUN, Config, typed
 
 if TYPE_CHECKING:
     from tbptt.features import Scaler
@@ -23,8 +23,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def rerunnable(cfg: DictConfig) -> str:
     """A config as YAML that Hydra composes again: it begins with the defaults list, so overrides still work."""
-    content = plain(cfg)
-    groups: list[Any] = [{f"override {group}": content[group]["name"]} for group in GROUPS]
+    content = {name: value for name, value in plain(cfg).items() if name not in ("study", "space")}
+    groups: list[Any] = [{f"override {group}": content[group]["name"]} for group in OF_A_RUN]
     defaults = ["base", {"override hydra/sweeper": "study"}, *groups, "_self_"]
     return HEADER + yaml.safe_dump({"defaults": defaults, **content}, sort_keys=False, allow_unicode=True)
 

@@ -1,11 +1,12 @@
 """The process that trains: memory allocator, device, signals."""
 
 import ctypes
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,18 @@ def keep_freed_memory() -> None:
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 << 20)
+
+
+def die_with_parent() -> None:
+    """Have Linux send this process a SIGTERM when the one that started it is gone; harmless elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    set_parent_death_signal = 1
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != parent:  # it was gone before this took hold
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def pick_device(device: str) -> str:
@@ -53,7 +66,7 @@ class Interrupted(Exception):
 class StopSignals:
     """While entered, SIGINT and SIGTERM only set a flag; :meth:`check`, called between chunks, raises Interrupted.
 
-    A second signal acts as it would have without this.
+    A second signal acts as it would have without this. Entered again while entered, it changes nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -61,19 +74,26 @@ class StopSignals:
     def __init__(self) -> None:
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
+        self._depth = 0
 
     def __enter__(self) -> "StopSignals":
+        self._depth += 1
+        if self._depth > 1:
+            return self
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers, and receive no signals
             self._before = {s: signal.signal(s, self._take) for s in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        for s in self.SIGNALS:
+        for s in self._before:
             signal.signal(s, signal.SIG_DFL)
 
     def check(self) -> None:

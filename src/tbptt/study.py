@@ -1,65 +1,235 @@
-"""A sweep: the points that the overrides name, each trained once, under one parent run."""
+"""A study in Optuna's storage: made once, joined by every worker, its budget shared to the trial.
 
-import itertools
-import logging
+Everything that decides (which trial runs next, which worker is dead, whether the budget is used up) happens under one
+lock, so that workers of one command, of several terminals and of a resumed one cannot disagree.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from tbptt.runtime import Interrupted
+from tbptt.config import OBJECTIVES, PrunerConfig, SamplerConfig
+from tbptt.liveness import identity, is_alive
+from tbptt.samplers import build_pruner, build_sampler
+from tbptt.space import Space, Value
+from tbptt.stores import absolute_uri, locked, sqlite_path
 
-log = logging.getLogger("tbptt")
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+INTERRUPTED = "interrupted"
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+# User attributes of a trial, where it is not obvious from the name:
+#   worker     who runs it (liveness.identity)
+#   reason     why it failed
+#   requeued   this failed trial is run again, as a trial whose ``retry_of`` is its number
+#   attempt    how often its point was begun before and died with its process
+#   same_as    the earlier trial that had the same point; this one was not run
+SWEEPS = Path("sweeps")
 
 
-class SweepFailed(RuntimeError):
-    """Some runs of a sweep failed; a line says how many."""
+@dataclass(frozen=True)
+class Budget:
+    """How far a study may go.
+
+    Attributes:
+        n_trials: the total that it ends with, or None.
+        deadline: a time.time() after which no trial is started, or None.
+        max_failures: failed trials at which it stops, or None.
+        retries: of a trial whose process died.
+    """
+
+    n_trials: int | None
+    deadline: float | None
+    max_failures: int | None
+    retries: int
 
 
-def points(arguments: list[str]) -> list[list[str]]:
-    """Every combination of the swept values, the last key varying fastest, as overrides."""
-    swept = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
-        for o in OverridesParser.create().parse_overrides(arguments)
-    ]
-    return [list(point) for point in itertools.product(*swept)]
+@dataclass(frozen=True)
+class Counts:
+    """Trials of a study by how they stand; ``failed`` are those that were not put back into the queue."""
+
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    waiting: int
+
+    @property
+    def used(self) -> int:
+        return self.complete + self.pruned + self.failed + self.running
 
 
-def run_sweep(config: DictConfig, loader: ConfigLoader, arguments: list[str]) -> list[Any]:
-    """Train every point, one after the other, under one parent run; a point that fails does not stop the others."""
-    from tbptt.config import TrackingConfig
-    from tbptt.tracking import Store, code_tags
-    from tbptt.train import fit
+class Study:
+    """One study, opened by one process.
 
-    parsed = OverridesParser.create().parse_overrides(arguments)
-    swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
-    todo = points(arguments)
-    store = Store(cast(TrackingConfig, OmegaConf.to_object(config.tracking)))
-    name = ", ".join(str(o.input_line) for o in parsed if o.is_sweep_override())
-    parent = store.start_run(name or "sweep", code_tags())
-    results, failures = [], []
-    try:
-        fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-        parent.log_params({"sweep": name, "fixed": " ".join(fixed)})
-        for i, point in enumerate(todo):
-            cfg = loader.load_sweep_config(config, point)
-            with open_dict(cfg):
-                del cfg["hydra"]
-            label = ", ".join(p for p in point if p.split("=")[0] in swept)
-            try:
-                results.append(fit(cfg, name=label, parent=parent.id))
-            except Interrupted:
-                raise
-            except Exception as error:
-                log.error("run %d of %d (%s) failed: %s: %s", i + 1, len(todo), label, type(error).__name__, error)
-                failures.append(label)
-    except BaseException:
-        parent.close("KILLED", "interrupted")
-        raise
-    parent.close("FAILED" if failures else "FINISHED")
-    if failures:
-        raise SweepFailed(f"{len(failures)} of {len(todo)} runs failed")
-    return results
+    Attributes:
+        name: also of its folder below ``sweeps/``.
+        optuna: the study itself.
+    """
+
+    def __init__(self, name: str, storage: str, objectives: list[str]):
+        """Open the study, or make it. Safe for any number of processes at the same moment."""
+        self.name, self.storage_uri, self.objectives = name, storage, objectives
+        path = sqlite_path(storage)
+        self._lock = (path.parent if path else SWEEPS.absolute()) / f".{name}.lock"
+        store_lock = (path.parent if path else SWEEPS.absolute()) / ".lock"
+        settings = {"connect_args": {"timeout": 60}} if path else {}
+        with locked(store_lock):  # two processes that make the tables at once break them
+            self.storage = RDBStorage(absolute_uri(storage), engine_kwargs=settings)
+            self.optuna = optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                load_if_exists=True,
+                directions=[cast(Any, OBJECTIVES[o]) for o in objectives],
+            )
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return self.optuna.user_attrs
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self._lock)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All that count: not the copies of a point that was sampled twice."""
+        return [t for t in self.optuna.get_trials(deepcopy=False) if "same_as" not in t.user_attrs]
+
+    def counts(self) -> Counts:
+        trials = self.trials()
+        states = [t.state for t in trials]
+        return Counts(
+            states.count(TrialState.COMPLETE),
+            states.count(TrialState.PRUNED),
+            sum(map(self._is_failure, trials)),
+            states.count(TrialState.RUNNING),
+            states.count(TrialState.WAITING),
+        )
+
+    # --- the queue -------------------------------------------------------------------------------------------
+
+    def enqueue(self, points: Iterable[Mapping[str, Value]]) -> None:
+        """Put the points of a finite space in the queue, once; call it under the lock."""
+        if self.attrs.get("enqueued"):
+            return
+        there = [point_of(t) for t in self.trials()]  # of a process that died while it was at this
+        for point in points:
+            if point not in there:
+                self.optuna.enqueue_trial(dict(point))
+        self.optuna.set_user_attr("enqueued", True)
+
+    def claim(
+        self, space: Space, budget: Budget, sampler: SamplerConfig, pruner: PrunerConfig, epochs: int, is_grid: bool
+    ) -> tuple[Trial, dict[str, Value]] | None:
+        """Take the next trial, if the budget has one left: the trial, and its point."""
+        with self.locked():
+            self._reap(budget.retries)
+            self._refill()
+            while self._may_start(budget, is_grid):
+                number = len(self.optuna.get_trials(deepcopy=False))
+                self.optuna.sampler = build_sampler(sampler, number)
+                self.optuna.pruner = build_pruner(pruner, epochs, is_grid)
+                trial = self.optuna.ask()
+                trial.set_user_attr("worker", identity())
+                point = space.suggest(trial)
+                twin = None if "retry_of" in trial.user_attrs or is_grid else self._twin(trial, space)
+                if twin is None:
+                    return trial, point
+                trial.set_user_attr("same_as", twin)
+                self.optuna.tell(trial, state=TrialState.FAIL)
+                if self._all_seen(space):
+                    return None
+        return None
+
+    def _may_start(self, budget: Budget, is_grid: bool) -> bool:
+        counts = self.counts()
+        if budget.max_failures is not None and counts.failed >= budget.max_failures:
+            return False
+        if budget.deadline is not None and time.time() >= budget.deadline:
+            return False
+        if is_grid:
+            return counts.waiting > 0
+        return budget.n_trials is None or counts.used < budget.n_trials
+
+    def _twin(self, trial: Trial, space: Space) -> int | None:
+        """An earlier trial at the same point, of a finite space: training it again would give the same."""
+        if space.size() is None:
+            return None
+        same = (t.number for t in self._begun() if t.number != trial.number and t.params == trial.params)
+        return next(same, None)
+
+    def _begun(self) -> list[FrozenTrial]:
+        return [t for t in self.trials() if t.state in (*DONE, TrialState.RUNNING)]
+
+    def _all_seen(self, space: Space) -> bool:
+        """Whether no point of a finite space is left. Once the sampler has nothing new to say, the next unseen
+        point is put in the queue."""
+        recent = self.optuna.get_trials(deepcopy=False)[-10:]
+        if len(recent) < 10 or not all("same_as" in t.user_attrs for t in recent):
+            return False
+        seen = [t.params for t in self._begun()]
+        unseen = next((point for point in space.points() if point not in seen), None)
+        if unseen is not None:
+            self.optuna.enqueue_trial(unseen)
+        return unseen is None
+
+    def _refill(self) -> None:
+        """Queue a copy of every failed trial that is to be run again and has none yet."""
+        trials = self.trials()
+        copied = {t.user_attrs.get("retry_of") for t in trials}
+        for t in trials:
+            if t.state == TrialState.FAIL and t.number not in copied and not self._is_failure(t) and point_of(t):
+                died = t.user_attrs.get("died", False)
+                attempt = (t.user_attrs.get("attempt", 0) + 1) if died else 0
+                self.optuna.enqueue_trial(point_of(t), user_attrs={"retry_of": t.number, "attempt": attempt})
+
+    # --- ends of trials --------------------------------------------------------------------------------------
+
+    def fail(self, number: int, reason: str, *, again: bool = False, died: bool = False) -> None:
+        """Mark a running trial FAIL; with ``again`` its point will be run again."""
+        trial = self.optuna.get_trials(deepcopy=False)[number]
+        for name, value in (("reason", reason), ("requeued", again), ("died", died)):
+            self.optuna._storage.set_trial_user_attr(trial._trial_id, name, value)
+        self.optuna.tell(number, state=TrialState.FAIL)
+
+    def reap(self, retries: int) -> list[FrozenTrial]:
+        """Find trials whose process is gone; returns them. They are FAIL now, and run again while retries last."""
+        with self.locked():
+            return self._reap(retries)
+
+    def _reap(self, retries: int) -> list[FrozenTrial]:
+        dead = [t for t in self.trials() if t.state == TrialState.RUNNING and not is_alive(t.user_attrs.get("worker"))]
+        for t in dead:
+            attempt = t.user_attrs.get("attempt", 0)
+            reason = f"its process died, killed or out of memory (attempt {attempt + 1} of {retries + 1})"
+            self.fail(t.number, reason, again=attempt < retries, died=True)
+        return dead
+
+    def forgive(self) -> None:
+        """Have the trials that failed so far run again: a study is resumed, and what made them fail may be mended.
+        Not while another worker is at it."""
+        with self.locked():
+            trials = self.trials()
+            if any(map(self._is_failure, trials)) and not any(t.state == TrialState.RUNNING for t in trials):
+                self.optuna.set_user_attr("forgiven", len(trials))
+
+    def _is_failure(self, trial: FrozenTrial) -> bool:
+        """Whether a trial failed for good: it will not be run again."""
+        if trial.state != TrialState.FAIL or trial.user_attrs.get("requeued"):
+            return False
+        return trial.number >= self.attrs.get("forgiven", 0)
+
+    def failures(self) -> list[FrozenTrial]:
+        """Trials that failed for good."""
+        return [t for t in self.trials() if self._is_failure(t)]
+
+
+def point_of(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's point, also before its first parameter was suggested; empty where it has none yet."""
+    return trial.params or trial.system_attrs.get("fixed_params", {})

@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from tbptt.config import TrackingConfig
@@ -51,6 +52,20 @@ class Store:
             all_tags["mlflow.parentRunId"] = parent
         info = self.client.create_run(self.experiment, tags=all_tags, run_name=name).info
         return Run(self, info.run_id, info.artifact_uri)
+
+    def reopen_run(self, run_id: str) -> "Run | None":
+        """A run of this store, RUNNING again; None where it has no such run."""
+        try:
+            info = self.client.get_run(run_id).info
+        except MlflowException:
+            return None
+        self.client.update_run(run_id, status="RUNNING")
+        return Run(self, run_id, info.artifact_uri)
+
+    def children(self, parent: str, status: str) -> list[Any]:
+        """The runs under a parent that have a status."""
+        query = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{status}'"
+        return list(self.client.search_runs([self.experiment], query, max_results=1000))
 
 
 class Run:
@@ -136,17 +151,6 @@ def as_text(value: object) -> str:
     if isinstance(value, list | tuple | dict) or value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined with dots; lists are values."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def thinned(count: int, most: int) -> list[int]:

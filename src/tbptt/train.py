@@ -2,6 +2,7 @@
 
 import logging
 import math
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,14 +14,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt import checkpoint
-from tbptt.config import OBJECTIVES, Config, as_objectives, schedule_stages
+from tbptt.config import OBJECTIVES, Config, as_objectives, flatten, schedule_stages
 from tbptt.datamodule import SequenceDataModule
 from tbptt.module import Epoch, SequenceModule
 from tbptt.progress import Progress
 from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device
 from tbptt.schedule import ChunkSchedule
-from tbptt.tracking import Curves, Run, Store, code_tags, flatten
+from tbptt.tracking import Curves, Run, Store, code_tags
 
 log = logging.getLogger("tbptt")
 
@@ -79,6 +80,9 @@ def fit(
     parent: str | None = None,
     tags: Mapping[str, str] | None = None,
     prune: Callable[[Epoch], bool] = lambda epoch: False,
+    on_start: Callable[[str], None] = lambda run_id: None,
+    signals: StopSignals | None = None,
+    show: bool = True,
 ) -> Result:
     """Train one run, tracked in MLflow from beginning to end.
 
@@ -88,6 +92,9 @@ def fit(
         parent: id of the MLflow run to put this one under.
         tags: more tags for the run.
         prune: takes each finished epoch; True stops the run with ``stop.reason=pruned``.
+        on_start: takes the run's id as soon as it has one.
+        signals: where SIGINT and SIGTERM are noted; this run's own by default.
+        show: whether to show progress and result.
 
     Raises:
         ValueError: the data cannot be used.
@@ -104,13 +111,15 @@ def fit(
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     best = Best(as_objectives(config.objective))
-    with StopSignals() as signals, Progress(config.progress, config.epochs, best.objectives[0], name) as progress:
+    mode = config.progress if show else "none"
+    with signals or StopSignals() as signals, Progress(mode, config.epochs, best.objectives[0], name) as progress:
         data = SequenceDataModule(config.data)
         network = build_network(config)
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
         run = Store(config.tracking).start_run(
             name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent
         )
+        on_start(run.id)
         curves = Curves(run, config.tracking.update_points)
 
         def on_epoch(epoch: Epoch) -> str | None:
@@ -150,6 +159,8 @@ def _closing(run: Run, curves: Curves, signals: StopSignals, reason: Callable[[]
         stopped = signals.signum is not None or isinstance(error, KeyboardInterrupt | Interrupted)
         try:
             curves.close()
+            if not stopped:
+                (run.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
         finally:
             run.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error")
         if signals.signum is not None and not isinstance(error, Interrupted):

@@ -25,8 +25,8 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from tbptt.runtime import errors_past_hydra
-        from tbptt.study import run_sweep
+        from tbptt.sweep import run_sweep
 
         assert self.config is not None
         with errors_past_hydra():
-            return run_sweep(self.config, self.context.config_loader, arguments)
+            return run_sweep(self.config, self.context, arguments)

@@ -1,0 +1,145 @@
+"""Composing configs, and saying what is wrong where that fails: every problem, a line each.
+
+Hydra alone would stop at the first error.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tbptt.checks import keys, problems, unknown_key
+from tbptt.config import GROUPS, wrong_value
+
+
+class CommandError(ValueError):
+    """The command or its config is wrong; ``lines`` says how, one problem a line."""
+
+    def __init__(self, lines: Sequence[str]):
+        super().__init__("\n".join(lines))
+        self.lines = list(lines)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a config comes from: the folder looked in first, the name of the primary config, one more folder."""
+
+    folder: Path
+    name: str = "config"
+    also: Path | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Ready to compose, also within a Hydra job."""
+        before = get_gh_backup()
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(str(self.folder), version_base="1.3"):
+                yield
+        finally:
+            restore_gh_from_backup(before)
+
+    def compose(self, overrides: Iterable[str]) -> DictConfig:
+        """The config of one run. Raises Hydra's and OmegaConf's errors."""
+        searched = [f"hydra.searchpath=['file://{self.also}']"] if self.also else []
+        return compose(self.name, [*searched, *overrides])
+
+    def save(self, folder: Path, overrides: Sequence[str]) -> None:
+        """Leave Hydra's own record of a job: config.yaml, hydra.yaml, overrides.yaml."""
+        searched = [f"hydra.searchpath=['file://{self.also}']"] if self.also else []
+        cfg = compose(self.name, [*searched, *overrides], return_hydra_config=True)
+        hydra = OmegaConf.masked_copy(cfg, ["hydra"])
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(hydra, folder / "hydra.yaml")
+        OmegaConf.save(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create(list(overrides)), folder / "overrides.yaml")
+
+    def options(self, group: str) -> list[str]:
+        """What can be chosen for a group, in alphabetical order; empty if there is no such group."""
+        folders = [self.folder, *([self.also] if self.also else [])]
+        return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def parsed(words: Iterable[str]) -> tuple[list[Override], list[str]]:
+    """Overrides, and a line for each word that is none."""
+    parser = OverridesParser.create()
+    overrides, lines = [], []
+    for word in words:
+        try:
+            overrides.append(parser.parse_override(word))
+        except HydraException as error:
+            lines.append(f"{word}: not an override ({str(error).splitlines()[0]}); takes key=value")
+    return overrides, lines
+
+
+def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
+    """The config of one run, None where it cannot be composed, and all that is wrong with it."""
+    try:
+        cfg = source.compose(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        return None, _located(source, list(overrides), error)
+    return cfg, problems(cfg)
+
+
+def _located(source: Source, overrides: list[str], error: Exception) -> list[str]:
+    """Hydra stops at the first error; find what is wrong with each override by itself, then with what is left."""
+    words, _ = parsed(overrides)
+    lines, groups, good = [], [], []
+    for override in (o for o in words if source.options(o.key_or_group)):
+        options = source.options(override.key_or_group)
+        if override.value() in options:
+            groups.append(str(override.input_line))
+        else:
+            takes = "one of " + ", ".join(options)
+            lines.append(
+                wrong_value(override.key_or_group, override.value(), takes) + _nearest(override.value(), options)
+            )
+    try:
+        base = source.compose(groups)
+    except (HydraException, OmegaConfBaseException) as alone:
+        return [*lines, _first_line(alone)]
+    takes_of = {name: takes for name, _, _, takes in keys(base)}
+    for override in (o for o in words if not source.options(o.key_or_group)):
+        line, key = str(override.input_line), override.key_or_group
+        try:
+            source.compose([*groups, line])
+            good.append(line)
+        except (HydraException, OmegaConfBaseException) as alone:
+            if key in takes_of:
+                lines.append(wrong_value(key, override.value(), takes_of[key].text))
+            elif OmegaConf.select(base, key) is None:
+                lines.append(_unknown(source, key, takes_of, groups))
+            else:
+                lines.append(f"{key}: {_first_line(alone)}")
+    with suppress(HydraException, OmegaConfBaseException):
+        lines += problems(source.compose([*groups, *good]))
+    return lines or [_first_line(error)]
+
+
+def _unknown(source: Source, key: str, known: Iterable[str], groups: list[str]) -> str:
+    """A key that there is not: under which choice there would be one, or the nearest that there is."""
+    group, _, leaf = key.lstrip("+~").partition(".")
+    for option in source.options(group):
+        if leaf and any(f"{group}.{leaf}" == name for name, *_ in keys(source.compose([*groups, f"{group}={option}"]))):
+            return f"{key}: a key of {group}={option}, and another {group} is chosen"
+    return unknown_key(key, [*known, *GROUPS])
+
+
+def _nearest(got: object, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(got), list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

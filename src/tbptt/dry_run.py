@@ -1,0 +1,70 @@
+"""What a sweep would run, and about how long it would take; nothing is created."""
+
+import time
+from typing import cast
+
+from omegaconf import OmegaConf
+
+from tbptt.config import Config
+from tbptt.plan import Plan
+
+SHOWN = 20  # points
+STEPS, CHUNK = 1000, 200  # that are timed
+
+
+def describe(plan: Plan) -> str:
+    """The text of ``study.dry_run=true``."""
+    seeds = len(plan.settings.seeds or [0])
+    lines = [f"study {plan.name}", *(f"  {name}: {words}" for name, words in plan.space.describe().items())]
+    if plan.is_grid:
+        lines.append(f"  every one of its {plan.size} points:")
+        lines += ["    " + " ".join(plan.space.overrides(point)) for point in plan.points()[:SHOWN]]
+        if (plan.size or 0) > SHOWN:
+            lines.append(f"    … {(plan.size or 0) - SHOWN} more")
+    else:
+        lines.append(f"  sampler {plan.settings.sampler.name}, pruner {plan.settings.pruner.name}")
+    if plan.n_trials is None:
+        return "\n".join([*lines, f"  trials until {plan.settings.timeout:g} s have passed; nothing was created"])
+    runs, epochs = plan.n_trials * seeds, plan.cfg.epochs
+    hours = runs * epochs * _seconds_an_epoch(plan) / plan.settings.workers / 3600
+    lines.append(
+        f"  {plan.n_trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × {epochs} epochs, "
+        f"{plan.settings.workers} at once: about {hours:.2g} hours"
+        + ("" if plan.is_grid else ", less where trials are pruned")
+        + "; nothing was created"
+    )
+    return "\n".join(lines)
+
+
+def _seconds_an_epoch(plan: Plan) -> float:
+    """Timed on a short stretch of the first point's training, then scaled to its length."""
+    import torch
+
+    from tbptt.bptt import FlatParameters, Sequences, train_pass
+    from tbptt.features import LagFeatures, Scaler
+    from tbptt.optimizers import build_optimizer
+    from tbptt.parts import load_parts
+    from tbptt.runs import build_network
+    from tbptt.runtime import keep_freed_memory
+
+    keep_freed_memory()
+    config = cast(Config, OmegaConf.to_object(plan.cfg))
+    torch.set_num_threads(config.threads)
+    parts = load_parts(config.data)
+    series, steps = len(parts.training), min(STEPS, parts.length)
+    torch.manual_seed(0)
+    prices = torch.randn(series, parts.window + steps, dtype=torch.float64).cumsum(1)
+    q = torch.randn(series, steps, 2, dtype=torch.float64)
+    scaler = Scaler.fit(prices, torch.full((series,), steps), q, parts.window, config.data.features, True)
+    sequences = Sequences(
+        LagFeatures(prices, scaler, parts.window, config.data.features), q.float(), None, [steps] * series
+    )
+    network = build_network(config)
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], "sgd", lr=1e-6)
+    chunks = max(1, steps // CHUNK)
+    train_pass(network, parameters, optimizer, sequences, chunks)
+    began = time.perf_counter()
+    train_pass(network, parameters, optimizer, sequences, chunks)
+    evaluation = 1.2  # the held-out pass after every epoch, and the frozen pass over the training series now and then
+    return (time.perf_counter() - began) * parts.length / steps * evaluation

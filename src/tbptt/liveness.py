@@ -1,0 +1,41 @@
+"""Which process works on a trial, and whether it is still there: by process and boot, not by clock."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+
+def identity() -> dict[str, Any]:
+    """This process, so that it can be told from a later one with the same number."""
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def is_alive(who: dict[str, Any] | None) -> bool:
+    """Whether the process that ``identity`` described still runs. One on another machine is taken to."""
+    if who is None:
+        return False
+    if who["host"] != socket.gethostname():
+        return True
+    return bool(who["boot"] == _boot() and who["started"] is not None and who["started"] == _started(who["pid"]))
+
+
+def _boot() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in ticks since boot; None where there is none, or only its remains."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return _started_without_proc(pid) if not Path("/proc/self").exists() else None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _started_without_proc(pid: int) -> str | None:
+    import subprocess
+
+    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

@@ -1,0 +1,276 @@
+"""What a ``-m`` command means: its space, checked value by value, its fixed part, its budget, its name."""
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.compose import CommandError, Source, composed, parsed
+from tbptt.config import StudyConfig, as_objectives, flatten, register
+from tbptt.runs import plain
+from tbptt.space import Choice, Dimension, Interval, IntRange, Space, Value, named, stored, text_of
+
+# Neither the space nor the data, the model or what trains it: a study stays the same when these change.
+NOT_IN_THE_NAME = ("study", "tracking", "device", "threads", "progress", "space")
+
+
+@dataclass(frozen=True, eq=False)
+class Swept:
+    """A swept key before its values have passed the schema.
+
+    Attributes:
+        texts: the values as they are typed; for a range or interval its ends.
+    """
+
+    key: str
+    sweep: ChoiceSweep | RangeSweep | IntervalSweep
+    when: tuple[tuple[str, str], ...]
+    texts: tuple[str, ...]
+    is_group: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked sweep.
+
+    Attributes:
+        source: where its configs come from.
+        fixed: the overrides that every trial has.
+        cfg: the config of its first point, with its ``study`` settings.
+        space: what is searched.
+        shuffled: whether a finite space is run in a shuffled order.
+    """
+
+    source: Source
+    fixed: tuple[str, ...]
+    cfg: DictConfig
+    space: Space
+    shuffled: bool
+
+    @cached_property
+    def settings(self) -> StudyConfig:
+        return cast(StudyConfig, OmegaConf.to_object(self.cfg.study))
+
+    @property
+    def objectives(self) -> list[str]:
+        return as_objectives(self.cfg.objective)
+
+    @cached_property
+    def size(self) -> int | None:
+        return self.space.size()
+
+    @property
+    def n_trials(self) -> int | None:
+        """The total that the study ends with; None for as many as ``study.timeout`` allows."""
+        asked = self.settings.n_trials
+        return asked if self.size is None else min(asked or self.size, self.size)
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether every point is run, rather than a sampler's choice of them."""
+        return self.size is not None and self.n_trials == self.size
+
+    def points(self) -> list[dict[str, Value]]:
+        """Every point of a finite space in the order in which they are run: the same each time, shuffled or not."""
+        points = list(self.space.points())
+        if self.shuffled:
+            random.Random(self.digest).shuffle(points)
+        return points
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What makes this study this study, in plain types: its space, and the config outside it."""
+        swept = {d.key for d in self.space.dimensions}
+        under = tuple(f"{key}." for key in swept)
+        config = {
+            key: value
+            for key, value in flatten(plain(self.cfg)).items()
+            if key not in swept and not key.startswith(under) and key.split(".")[0] not in NOT_IN_THE_NAME
+        }
+        config |= {o.split("=")[0]: o.split("=", 1)[1] for o in self.fixed if o.startswith(under)}
+        return {"space": self.space.describe(), "config": config, "seeds": self.settings.seeds}
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """``study.name``, or the swept keys and a digest: the same command is the same study."""
+        if self.settings.name:
+            return self.settings.name
+        keys = dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions)
+        return re.sub(r"[^\w+-]", "-", "+".join(keys))[:60] + "-" + self.digest[:8]
+
+
+def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
+    """Read a sweep and check every value in it. Call it with ``source`` opened.
+
+    Raises:
+        CommandError: with a line for everything that is wrong.
+    """
+    fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    swept, lines = _all_swept(source, fixed, overrides)
+    if not swept and not lines:
+        lines.append("-m: nothing is swept; takes several values for a key, as in clip=0.5,1,2, or sweep=NAME")
+    if any(s.key == "seed" for s in swept):
+        lines.append("seed: is never searched; takes study.seeds=[0,1,2], which trains each point once a seed")
+    first: DictConfig | None = None
+    values: dict[tuple[Swept, str], Value] = {}
+    for s, text, point in _probes(fixed, swept):
+        cfg, wrong = composed(source, point)
+        lines += [line for line in wrong if line not in lines]
+        first = first or cfg
+        if cfg is not None:
+            values[s, text] = text if s.is_group else stored(plain_value(cfg, s.key))
+    if lines or first is None:
+        raise CommandError(lines)
+    names = named([(s.key, s.when) for s in swept])
+    space = Space(tuple(_dimension(s, name, values, first) for s, name in zip(swept, names, strict=True)))
+    plan = Plan(source, tuple(fixed), first, space, any(getattr(s.sweep, "shuffle", False) for s in swept))
+    if plan.n_trials is None and plan.settings.timeout is None:
+        raise CommandError(["study.n_trials: missing; takes a whole number from 1, as the space is not finite"])
+    return plan
+
+
+def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) -> tuple[list[Swept], list[str]]:
+    """What ``sweep=NAME`` declares and what was typed; a key that was typed is not taken from the declaration."""
+    swept, lines = [], []
+    typed = [o for o in overrides if o.is_sweep_override()]
+    for override in typed:
+        try:
+            swept.append(_swept(source, override, ()))
+        except ValueError as error:
+            lines.append(f"{override.get_key_element()}: {error}")
+    cfg, _ = composed(source, [*fixed, *(f"{s.key}={s.texts[0]}" for s in swept)])
+    if cfg is not None and cfg.space:
+        names = {o.get_key_element() for o in typed} | {line.split("=")[0] for line in fixed}
+        try:
+            declared = list(_declared(source, cast(dict[str, Any], OmegaConf.to_container(cfg.space)), ()))
+            swept = [*(s for s in declared if s.key not in names), *swept]
+        except (ValueError, HydraException) as error:
+            lines.append(f"space: {error}")
+    return sorted(swept, key=lambda s: len(s.when)), lines  # a group comes before what it brings
+
+
+def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, str], ...]) -> Iterator[Swept]:
+    """A ``space`` mapping: {key: a sweep, a list of choices, or {option: the space under it}}."""
+    parser = OverridesParser.create()
+    for key, content in space.items():
+        if isinstance(content, Mapping):
+            options = tuple(map(str, content))
+            yield Swept(key, ChoiceSweep(list=list(options)), when, options, is_group=True)
+            for option, inner in content.items():
+                yield from _declared(source, inner or {}, (*when, (key, str(option))))
+            continue
+        if isinstance(content, list):
+            content = "choice(" + ",".join(text_of(stored(item)) for item in content) + ")"
+        override = parser.parse_override(f"{key}={content}")
+        if not override.is_sweep_override():
+            override = parser.parse_override(f"{key}=choice({content})")
+        yield _swept(source, override, when)
+
+
+def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:
+    """Raises ValueError for a sweep that cannot be searched."""
+    key, sweep = override.get_key_element(), override.value()
+    options = source.options(key)
+    if isinstance(sweep, Glob):
+        sweep = ChoiceSweep(list=list(sweep.filter(options)))
+    assert isinstance(sweep, ChoiceSweep | RangeSweep | IntervalSweep)
+    if unknown := sorted(sweep.tags - {"log"}):
+        raise ValueError(f"got tag {unknown[0]!r}; takes log")
+    if isinstance(sweep, ChoiceSweep):
+        texts = tuple(dict.fromkeys(Override._get_value_element_as_str(item) for item in sweep.list))
+        if not texts:
+            raise ValueError("got no values; takes at least one")
+    elif isinstance(sweep, IntervalSweep):
+        assert sweep.start is not None
+        assert sweep.end is not None
+        if not sweep.start < sweep.end or ("log" in sweep.tags and sweep.start <= 0):
+            raise ValueError(f"got {override.get_value_string()}; takes two rising numbers, above 0 with log")
+        texts = (f"{sweep.start:.17g}", f"{sweep.end:.17g}")
+    else:
+        numbers = list(sweep.range())
+        if not numbers:
+            raise ValueError(f"got {override.get_value_string()}, which is empty")
+        texts = (str(numbers[0]), str(numbers[-1]))
+    return Swept(key, sweep, when, texts, bool(options))
+
+
+def _probes(fixed: list[str], swept: list[Swept]) -> Iterator[tuple[Swept, str, list[str]]]:
+    """Each value of each swept key once, beside the first values of the others: what must be composed and checked."""
+    for s in swept:
+        for text in s.texts:
+            chosen = dict(s.when)
+            point = []
+            for other in swept:
+                if not all(chosen.get(group, option) == option for group, option in other.when):
+                    continue
+                value = text if other is s else chosen.get(other.key, other.texts[0])
+                if other.key == s.key and other is not s:
+                    continue  # the same key under another option
+                chosen[other.key] = value
+                point.append(f"{other.key}={value}")
+            yield s, text, [*fixed, *point]
+
+
+def _dimension(s: Swept, name: str, values: Mapping[tuple[Swept, str], Value], cfg: DictConfig) -> Dimension:
+    sweep, log = s.sweep, "log" in s.sweep.tags
+    if isinstance(sweep, ChoiceSweep):
+        return Choice(s.key, name, s.when, tuple(dict.fromkeys(values[s, text] for text in s.texts)))
+    low, high = (values[s, text] for text in s.texts)
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
+    whole = isinstance(low, int) and isinstance(high, int)  # the schema has made floats of what are floats
+    if isinstance(sweep, IntervalSweep):
+        return (
+            IntRange(s.key, name, s.when, int(low), int(high), 1, log)
+            if whole
+            else Interval(s.key, name, s.when, low, high, log)
+        )
+    numbers = list(sweep.range())
+    if whole and isinstance(sweep.step, int) and sweep.step > 0:
+        return IntRange(s.key, name, s.when, int(low), int(high), sweep.step, log)
+    return Choice(s.key, name, s.when, tuple(int(n) if whole else float(n) for n in numbers))
+
+
+def plain_value(cfg: DictConfig, key: str) -> Any:
+    """A key's value in plain types."""
+    value = OmegaConf.select(cfg, key)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to know; it can be sent as text.
+
+    Attributes:
+        folder, config_name, also: the Source.
+        overrides: as they were typed, with the study's name.
+        parent: id of the study's MLflow run.
+        deadline: a time.time() after which no trial is started, or None.
+    """
+
+    folder: str
+    config_name: str
+    also: str | None
+    overrides: list[str]
+    parent: str
+    deadline: float | None
+
+    def plan(self) -> Plan:
+        register()
+        source = Source(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
+        with source.opened():
+            return make_plan(source, parsed(self.overrides)[0])

@@ -1,0 +1,172 @@
+"""What a study searches: dimensions, their values, the points of a finite space. Knows no Optuna and no Hydra."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Value = None | bool | int | float | str  # lists are kept as JSON texts: what Optuna stores well, and can compare
+
+
+class Suggests(Protocol):
+    """The part of an Optuna trial that is needed here."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Any: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One swept key.
+
+    Attributes:
+        key: as in an override: a dotted key, or a group.
+        name: of the parameter in the study; the key, unless several dimensions share it.
+        when: the (group, option) pairs under which it exists.
+    """
+
+    key: str
+    name: str
+    when: tuple[tuple[str, str], ...]
+
+    def active(self, chosen: Mapping[str, Value]) -> bool:
+        """Whether it exists once these keys have these values."""
+        return all(chosen.get(group) == option for group, option in self.when)
+
+    def values(self) -> Sequence[Value] | None:
+        """All of them, in order; None where there are too many to count."""
+        raise NotImplementedError
+
+    def suggest(self, trial: Suggests) -> Value:
+        """Let the study choose."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """In words, the same for the same values: what a digest and a person compare."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Choice(Dimension):
+    choices: tuple[Value, ...]
+
+    def values(self) -> Sequence[Value]:
+        return self.choices
+
+    def suggest(self, trial: Suggests) -> Value:
+        value: Value = trial.suggest_categorical(self.name, self.choices)
+        return value
+
+    def describe(self) -> str:
+        return "choice(" + ", ".join(sorted(map(text_of, self.choices))) + ")"
+
+
+@dataclass(frozen=True)
+class IntRange(Dimension):
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+
+    def values(self) -> Sequence[Value]:
+        return range(self.low, self.high + 1, self.step)
+
+    def suggest(self, trial: Suggests) -> Value:
+        return trial.suggest_int(self.name, self.low, self.high, step=self.step, log=self.log)
+
+    def describe(self) -> str:
+        step = f" in steps of {self.step}" if self.step != 1 else ""
+        return f"whole numbers {self.low} to {self.high}{step}{', log' if self.log else ''}"
+
+
+@dataclass(frozen=True)
+class Interval(Dimension):
+    low: float
+    high: float
+    log: bool = False
+
+    def values(self) -> None:
+        return None
+
+    def suggest(self, trial: Suggests) -> Value:
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+    def describe(self) -> str:
+        return f"interval({self.low:g}, {self.high:g}){', log' if self.log else ''}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """All dimensions; a group comes before the dimensions that exist only under one of its options."""
+
+    dimensions: tuple[Dimension, ...]
+
+    def size(self) -> int | None:
+        """How many points there are; None for a space that is not finite."""
+        if any(d.values() is None for d in self.dimensions):
+            return None
+        if not any(d.when for d in self.dimensions):
+            size = 1
+            for d in self.dimensions:
+                size *= len(d.values() or ())
+            return size
+        return sum(1 for _ in self.points())
+
+    def points(self) -> Iterator[dict[str, Value]]:
+        """Every point of a finite space as {name: value}, the last dimension varying fastest."""
+        yield from self._points(self.dimensions, {})
+
+    def _points(self, rest: tuple[Dimension, ...], chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
+        if not rest:
+            yield {}
+            return
+        first, *others = rest
+        if not first.active(chosen):
+            yield from self._points(tuple(others), chosen)
+            return
+        values = first.values()
+        assert values is not None, "an interval has no points"
+        for value in values:
+            for point in self._points(tuple(others), {**chosen, first.key: value}):
+                yield {first.name: value, **point}
+
+    def suggest(self, trial: Suggests) -> dict[str, Value]:
+        """Let the study choose a point; {name: value} of the dimensions that exist at it."""
+        chosen: dict[str, Value] = {}
+        point: dict[str, Value] = {}
+        for d in self.dimensions:
+            if d.active(chosen):
+                point[d.name] = chosen[d.key] = d.suggest(trial)
+        return point
+
+    def overrides(self, point: Mapping[str, Value]) -> list[str]:
+        """A point as Hydra overrides."""
+        return [f"{d.key}={text_of(point[d.name])}" for d in self.dimensions if d.name in point]
+
+    def describe(self) -> dict[str, str]:
+        """Each dimension in words; equal for equal spaces."""
+        return {
+            d.name + "".join(f" [{group}={option}]" for group, option in d.when): d.describe() for d in self.dimensions
+        }
+
+
+def named(keys: Sequence[tuple[str, tuple[tuple[str, str], ...]]]) -> list[str]:
+    """Parameter names: the key itself, with its condition where several dimensions share the key."""
+    counts = {key: sum(1 for other, _ in keys if other == key) for key, _ in keys}
+    return [key if counts[key] == 1 else f"{key}@{when[-1][1] if when else 'else'}" for key, when in keys]
+
+
+def stored(value: Any) -> Value:
+    """A config's value as the study keeps it: lists as JSON text."""
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def text_of(value: Value) -> str:
+    """A stored value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str) and not re.fullmatch(r"[\w./:@%+*-]+|\[[^'\"]*\]", value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)

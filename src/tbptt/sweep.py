@@ -1,0 +1,223 @@
+"""A sweep from beginning to end: the study, its parent run, its workers, its report."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import TrialState
+
+from tbptt.compose import CommandError, Source, parsed
+from tbptt.config import DataConfig, TrackingConfig, flatten
+from tbptt.dry_run import describe
+from tbptt.parts import load_parts
+from tbptt.plan import Order, Plan, make_plan
+from tbptt.runtime import Interrupted, StopSignals
+from tbptt.study import SWEEPS, Study
+from tbptt.sweep_progress import SweepProgress
+from tbptt.tracking import Run, Store, code_tags
+
+log = logging.getLogger("tbptt")
+
+TESTED_LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher.BasicLauncher",)
+POLL_SECONDS = 0.25
+STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
+
+
+class SweepFailed(ValueError):
+    """Trials of a sweep failed; a line for each."""
+
+
+def run_sweep(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> list[Any]:
+    """Run, join or resume the study that ``arguments`` mean; returns its best values.
+
+    Raises:
+        CommandError: the sweep is wrong, or an existing study of its name is another.
+        SweepFailed: trials failed; the others were run.
+        Interrupted: SIGINT or SIGTERM came; what was running goes on when the same command is given again.
+    """
+    source = _source_of(config)
+    with source.opened():
+        plan = make_plan(source, parsed(arguments)[0])
+    if plan.settings.dry_run:
+        print(describe(plan))
+        return []
+    if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
+        log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
+    name = _free_name(plan) if plan.settings.fresh else plan.name
+    with StopSignals() as signals:
+        study = Study(name, plan.settings.storage, plan.objectives)
+        store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)))
+        parent = _prepare(study, plan, store)
+        study.reap(plan.settings.retries)
+        study.forgive()
+        deadline = None if plan.settings.timeout is None else time.time() + plan.settings.timeout
+        order = Order(
+            str(source.folder),
+            source.name,
+            str(source.also) if source.also else None,
+            [*arguments, f"study.name='{name}'", "study.fresh=false"],
+            parent.id,
+            deadline,
+        )
+        try:
+            _run_workers(study, plan, order, config, context, signals)
+        finally:
+            _settle(study, plan, store, parent, signals)
+    lines = [f"trial {t.number} failed: {t.user_attrs.get('reason')}" for t in study.failures()]
+    if lines:
+        raise SweepFailed("\n".join(lines))
+    return _best_values(study)
+
+
+def _source_of(config: DictConfig) -> Source:
+    """Where Hydra composed its config from."""
+    found = {s.provider: Path(s.path) for s in config.hydra.runtime.config_sources if s.schema == "file"}
+    return Source(found["main"], config.hydra.job.config_name, found.get("command-line"))
+
+
+def _free_name(plan: Plan) -> str:
+    """The plan's name with the next free number behind it."""
+    taken = {path.name for path in SWEEPS.glob("*")} if SWEEPS.exists() else set()
+    return next(n for n in (plan.name, *(f"{plan.name}-{i}" for i in range(2, 10**6))) if n not in taken)
+
+
+def _prepare(study: Study, plan: Plan, store: Store) -> Run:
+    """Hold the plan against the study, or write it down in a new one; queue a finite space; open the parent run."""
+    spec: dict[str, Any] = dict(plan.spec)
+    if not any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
+        data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
+        spec["data"] = load_parts(data).fingerprint()
+    code = code_tags()
+    (SWEEPS / study.name).mkdir(parents=True, exist_ok=True)
+    with study.locked():
+        attrs = study.attrs
+        if "spec" in attrs:
+            changed = differences(attrs["spec"], spec)
+            if changed and not plan.settings.allow_changed:
+                advice = "takes another study.name, study.fresh=true, or study.allow_changed=true"
+                raise CommandError([f"study {study.name}: {line}; {advice}" for line in changed])
+            if changed:
+                study.optuna.set_user_attr("changes", [*attrs.get("changes", []), *changed])
+                study.optuna.set_user_attr("enqueued", False)
+            if attrs.get("code") != code.get("git.sha"):
+                log.warning("study %s: the code has changed since it was begun", study.name)
+        study.optuna.set_user_attr("spec", spec)
+        study.optuna.set_user_attr("code", attrs.get("code", code.get("git.sha")))
+        study.optuna.set_user_attr("n_trials", plan.n_trials)
+        study.optuna.set_user_attr("objectives", plan.objectives)
+        study.optuna.set_user_attr("tracking_uri", plan.cfg.tracking.uri)
+        parent = store.reopen_run(attrs["parent_run"]) if "parent_run" in attrs else None
+        if parent is None:
+            parent = store.start_run(study.name, {**code, "study.name": study.name})
+            parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
+            study.optuna.set_user_attr("parent_run", parent.id)
+        if plan.is_grid:
+            study.enqueue(plan.points())
+    return parent
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What changed between two specs, a line each."""
+    flat_before, flat_now = flatten(before), flatten(now)
+    names = dict.fromkeys([*flat_before, *flat_now])
+    return [
+        f"{name.removeprefix('config.').removeprefix('space.')} was {flat_before.get(name)}, is {flat_now.get(name)}"
+        for name in names
+        if flat_before.get(name) != flat_now.get(name)
+    ]
+
+
+def _run_workers(
+    study: Study, plan: Plan, order: Order, config: DictConfig, context: HydraContext, signals: StopSignals
+) -> None:
+    """Start identical workers and wait for them: our own processes, or the jobs of another Hydra launcher."""
+    remaining = None if plan.n_trials is None else plan.n_trials - study.counts().complete - study.counts().pruned
+    workers = plan.settings.workers if remaining is None else min(plan.settings.workers, remaining)
+    if workers < 1:
+        return
+    target = config.hydra.launcher._target_
+    if target in TESTED_LAUNCHERS:
+        _run_pool(study, plan, order, workers, signals)
+        return
+    log.warning("launcher %s: not tested with studies", target.rsplit(".", 1)[-1])
+    from tbptt.worker import work_as_job
+
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=partial(work_as_job, order), config=config
+    )
+    for job in launcher.launch([[] for _ in range(workers)], initial_job_idx=0):
+        _ = job.return_value
+
+
+def _run_pool(study: Study, plan: Plan, order: Order, workers: int, signals: StopSignals) -> None:
+    """Worker processes on this machine. One that dies is replaced; its trial goes back to the study."""
+    log_path = SWEEPS / study.name / "workers.log"
+    processes = [_start(order, log_path) for _ in range(workers)]
+    strikes = 0
+    with SweepProgress(plan.cfg.progress, study.name, plan.n_trials, plan.objectives, workers) as progress:
+        while processes:
+            time.sleep(POLL_SECONDS)
+            if signals.signum is not None:
+                _stop(processes)
+                raise Interrupted(signals.signum)
+            for process in [p for p in processes if p.poll() is not None]:
+                processes.remove(process)
+                if process.returncode == 0:
+                    continue
+                strikes = 0 if study.reap(plan.settings.retries) else strikes + 1
+                if strikes == STRIKES:
+                    _stop(processes)
+                    raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
+                processes.append(_start(order, log_path))
+            progress.update(study.trials())
+        progress.update(study.trials())
+
+
+def _start(order: Order, log_path: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tbptt.worker", json.dumps(asdict(order))]
+    with log_path.open("ab") as out:
+        # A session of its own: Ctrl-C reaches this process only, which then asks the workers to stop.
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+
+
+def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
+def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals) -> None:
+    """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status."""
+    study.reap(plan.settings.retries)
+    _close_orphans(study, store, parent)
+    counts = study.counts()
+    if counts.running:
+        return  # another terminal is at it, and will close the parent
+    if signals.signum is not None:
+        parent.close("KILLED", "interrupted")
+        return
+    parent.close("FAILED" if counts.failed else "FINISHED")
+
+
+def _close_orphans(study: Study, store: Store, parent: Run) -> None:
+    """Runs that a killed process left RUNNING are FAILED."""
+    running = {str(t.number) for t in study.trials() if t.state == TrialState.RUNNING}
+    for info in store.children(parent.id, "RUNNING"):
+        if info.data.tags.get("trial.number") not in running:
+            store.client.set_tag(info.info.run_id, "stop.reason", "error")
+            store.client.set_terminated(info.info.run_id, "FAILED")
+
+
+def _best_values(study: Study) -> list[Any]:
+    return [t.values for t in study.optuna.best_trials]

@@ -1,0 +1,135 @@
+"""A worker: takes trials of a study, one after the other, until the budget is used up. All workers are the same."""
+
+import json
+import logging
+import math
+import sys
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import Trial, TrialState
+
+from tbptt.compose import composed
+from tbptt.main import failure_line
+from tbptt.module import Epoch
+from tbptt.plan import Order, Plan
+from tbptt.runtime import Interrupted, StopSignals, die_with_parent
+from tbptt.space import Value
+from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
+from tbptt.train import Result, fit
+
+log = logging.getLogger("tbptt")
+
+
+def work(order: Order) -> None:
+    """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM; the trial goes back to the study."""
+    plan = order.plan()
+    settings = plan.settings
+    study = Study(plan.name, settings.storage, plan.objectives)
+    budget = Budget(plan.n_trials, order.deadline, settings.max_failures, settings.retries)
+    with StopSignals() as signals:
+        while True:
+            signals.check()
+            claimed = study.claim(plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid)
+            if claimed is None:
+                return
+            _run_trial(study, plan, order, *claimed, signals)
+
+
+def _run_trial(
+    study: Study, plan: Plan, order: Order, trial: Trial, point: dict[str, Value], signals: StopSignals
+) -> None:
+    """Train a point, once a seed, and tell the study how it ended."""
+    try:
+        results = _train_point(study, plan, order, trial, point, signals)
+    except Interrupted:
+        study.fail(trial.number, INTERRUPTED, again=True)
+        raise
+    except Exception as error:
+        study.fail(trial.number, failure_line(error))
+        log.error("trial %d failed: %s", trial.number, failure_line(error))
+        return
+    trial.set_user_attr("stop_reason", results[-1].stop_reason)
+    trial.set_user_attr("best_epochs", [r.best.epoch for r in results])
+    trial.set_user_attr("values_by_seed", [list(r.best.values) for r in results])
+    trial.set_user_attr("baseline", results[0].baseline)
+    if results[-1].stop_reason in ("pruned", "diverged"):
+        study.optuna.tell(trial, state=TrialState.PRUNED)  # Optuna takes the last reported value for it
+        return
+    means = [math.fsum(column) / len(results) for column in zip(*(r.best.values for r in results), strict=True)]
+    if not means or not all(map(math.isfinite, means)):
+        study.fail(trial.number, f"an objective was never measured: {', '.join(plan.objectives)}")
+        return
+    study.optuna.tell(trial, means)
+
+
+def _train_point(
+    study: Study, plan: Plan, order: Order, trial: Trial, point: dict[str, Value], signals: StopSignals
+) -> list[Result]:
+    """One run a seed; the first that is pruned or diverges is the last."""
+    words = plan.space.overrides(point)
+    trial.set_user_attr("overrides", words)
+    folder = SWEEPS / study.name / str(trial.number)
+    with plan.source.opened():
+        cfg, wrong = composed(plan.source, [*plan.fixed, *words, f"study.trial={trial.number}"])
+        if cfg is None or wrong:
+            raise ValueError("; ".join(wrong))
+        plan.source.save(folder / ".hydra", [*plan.fixed, *words, f"study.trial={trial.number}"])
+    OmegaConf.update(cfg, "study.name", study.name)
+    results: list[Result] = []
+    run_ids: list[str] = []
+
+    def on_start(run_id: str) -> None:
+        run_ids.append(run_id)
+        trial.set_user_attr("run_ids", run_ids)
+
+    seeds: list[int | None] = [*(plan.settings.seeds or [])] or [None]
+    for seed in seeds:
+        if seed is not None:
+            cfg = cfg.copy()
+            OmegaConf.update(cfg, "seed", seed)
+        first = not results
+        result = fit(
+            cfg,
+            name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
+            parent=order.parent,
+            tags={"study.name": study.name, "trial.number": str(trial.number)},
+            prune=(lambda epoch: _report(trial, plan, epoch)) if first else (lambda epoch: False),
+            on_start=on_start,
+            signals=signals,
+            show=False,
+        )
+        results.append(result)
+        if result.stop_reason in ("pruned", "diverged"):
+            break
+    return results
+
+
+def _report(trial: Trial, plan: Plan, epoch: Epoch) -> bool:
+    """Tell the study the objective of an epoch; whether to stop. Optuna cannot prune for several objectives."""
+    value = epoch.metrics.get(plan.objectives[0])
+    if value is None or len(plan.objectives) > 1:
+        return False
+    trial.report(value, epoch.number)
+    return trial.should_prune()
+
+
+def work_as_job(order: Order, cfg: DictConfig) -> None:
+    """A worker as a job of one of Hydra's launchers; the job's own config says nothing."""
+    work(order)
+
+
+def main() -> int:
+    """``python -m tbptt.worker ORDER``, the order as JSON. Exit status: 0 nothing is left; 128 + a signal's number."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    die_with_parent()
+    content: dict[str, Any] = json.loads(sys.argv[1])
+    try:
+        work(Order(**content))
+    except Interrupted as stop:
+        return 128 + stop.signum
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

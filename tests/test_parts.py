@@ -1,0 +1,361 @@
+"""What trains and what is held out, down to the tensors that the network sees: borders, padding, no look-ahead."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tbptt.config import ArticleData, MarketData, PricesData
+from tbptt.datamodule import SequenceDataModule
+from tbptt.parts import load_parts
+from tbptt.series import HELD_OUT, TRAINING, article_series, market_prices
+
+WINDOW, HORIZON, GAMMA = 5, 3, 0.8
+LENGTHS = {"long": 90, "middle": 61, "short": 47}
+Write = Callable[[dict[str, np.ndarray]], Path]
+
+
+def three_series() -> dict[str, np.ndarray]:
+    """Three walks of different lengths, levels and sizes."""
+    random = np.random.default_rng(2)
+    return {
+        name: 100 * (i + 1) + np.cumsum(random.normal(0.01, 10.0**i, n)) for i, (name, n) in enumerate(LENGTHS.items())
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes series to a CSV file, blank after their ends."""
+
+    def written(series: dict[str, np.ndarray]) -> Path:
+        path = tmp_path / "prices.csv"
+        pd.DataFrame({name: pd.Series(row) for name, row in series.items()}).to_csv(path, index=False)
+        return path
+
+    return written
+
+
+def prices_data(path: Path, **changes: Any) -> PricesData:
+    settings: dict[str, Any] = {
+        "window": WINDOW,
+        "gamma": GAMMA,
+        "fee": 1.3,
+        "fee_unit": "change_std",
+        "horizon": HORIZON,
+        "val_fraction": 0.3,
+    }
+    return PricesData(name="prices", path=str(path), **(settings | changes))
+
+
+def article_data(**changes: Any) -> ArticleData:
+    settings: dict[str, Any] = {
+        "window": WINDOW,
+        "gamma": GAMMA,
+        "fee": 0.02,
+        "fee_unit": "price",
+        "n_series": 3,
+        "val_series": 2,
+        "length": 50,
+        "horizon": HORIZON,
+    }
+    return ArticleData(name="article", **(settings | changes))
+
+
+def q_of(prices: np.ndarray, fee: float) -> np.ndarray:
+    """(N - 1, 2): the Bellman recursion of one series, backwards from its last price."""
+    q = [(0.0, 0.0)]
+    for change in np.diff(prices)[::-1]:
+        buy, sell = q[-1]
+        q.append((change + GAMMA * max(buy, sell - 2 * fee), -change + GAMMA * max(sell, buy - 2 * fee)))
+    return np.array(q[:0:-1])
+
+
+def lags_of(prices: np.ndarray, now: int) -> np.ndarray:
+    return np.array([prices[now] - prices[now - k] for k in range(1, WINDOW + 1)])
+
+
+def held_out_count(n: int) -> int:
+    return math.floor(0.3 * n)
+
+
+# --- the split of files ---------------------------------------------------------------------------------------
+
+
+def test_split_borders_are_those_of_the_specification(write: Write) -> None:
+    series = three_series()
+    parts = load_parts(prices_data(write(series)))
+    for name, prices in series.items():
+        n, v = len(prices), held_out_count(len(prices))
+        trained = range(WINDOW, n - v - 2 - HORIZON + 1)
+        tested = range(n - v, n - 2 - HORIZON + 1)
+        training, held_out = parts.training[name], parts.held_out[name]
+        np.testing.assert_allclose(training, prices[: n - v], rtol=1e-14)
+        np.testing.assert_allclose(held_out, prices[n - v - WINDOW :], rtol=1e-14)
+        assert parts.steps(training) == len(trained)
+        assert parts.steps(held_out) == len(tested)
+    assert parts.length == 90 - 27 - 2 - HORIZON - WINDOW + 1
+    assert not parts.shared_scale
+
+
+def test_trained_targets_know_no_held_out_price(write: Write) -> None:
+    """The last trained step's target reaches the training part's last price and no further."""
+    series = three_series()
+    data = SequenceDataModule(prices_data(write(series)))
+    fees = [1.3 * np.std(np.diff(p[: len(p) - held_out_count(len(p))])) for p in series.values()]
+    got = data.scaler.to_price_units(data.training.targets.double()).numpy()
+    for b, prices in enumerate(series.values()):
+        border = len(prices) - held_out_count(len(prices))
+        steps = border - 1 - HORIZON - WINDOW
+        expected = q_of(prices[:border], fees[b])[WINDOW : border - 1 - HORIZON]
+        assert data.training.steps[b] == steps == len(expected)
+        np.testing.assert_allclose(got[b, :steps], expected, rtol=1e-5, atol=1e-4 * np.std(expected))
+
+
+def test_held_out_targets_use_the_held_out_prices_of_their_series(write: Write) -> None:
+    series = three_series()
+    data = SequenceDataModule(prices_data(write(series)))
+    got = data.scaler.to_price_units(data.held_out.targets.double()).numpy()
+    for b, prices in enumerate(series.values()):
+        border = len(prices) - held_out_count(len(prices))
+        fee = 1.3 * np.std(np.diff(prices[:border]))
+        expected = q_of(prices[border:], fee)[: -HORIZON or None]
+        assert data.held_out.steps[b] == len(expected)
+        np.testing.assert_allclose(got[b, : len(expected)], expected, rtol=1e-5, atol=1e-4 * np.std(expected))
+
+
+def test_inputs_of_both_parts_belong_to_the_steps_of_their_targets(write: Write) -> None:
+    series = three_series()
+    data = SequenceDataModule(prices_data(write(series)))
+    mean, std = data.scaler.input_mean.numpy(), data.scaler.input_std.numpy()
+    for b, prices in enumerate(series.values()):
+        border = len(prices) - held_out_count(len(prices))
+        for part, first in ((data.training, WINDOW), (data.held_out, border)):
+            for t in (0, 1, part.steps[b] - 1):
+                got = part.features(t, t + 1)[b, 0].numpy()
+                np.testing.assert_allclose(got, (lags_of(prices, first + t) - mean[b]) / std[b], atol=1e-5)
+
+
+def tensors(data: SequenceDataModule, part: str) -> list[torch.Tensor]:
+    sequences = getattr(data, part)
+    kept = [v for v in vars(sequences.features).values() if isinstance(v, torch.Tensor)]
+    return [*kept, sequences.targets, sequences.mask]
+
+
+def test_scaler_fees_and_training_have_seen_no_held_out_price(write: Write) -> None:
+    series = three_series()
+    config = prices_data(write(series))
+    before, fees = SequenceDataModule(config), load_parts(config).fees
+    for prices in series.values():
+        prices[len(prices) - held_out_count(len(prices)) :] *= 3
+    write(series)
+    after = SequenceDataModule(config)
+    assert load_parts(config).fees == fees
+    for name, value in vars(before.scaler).items():
+        assert torch.equal(getattr(after.scaler, name), value), name
+    for old, new in zip(tensors(before, "training"), tensors(after, "training"), strict=True):
+        assert torch.equal(old, new)
+    assert not torch.equal(before.held_out.targets, after.held_out.targets)
+    assert before.fingerprint != after.fingerprint
+
+
+def test_held_out_part_looks_back_for_its_window_only(write: Write) -> None:
+    series = three_series()
+    before = load_parts(prices_data(write(series)))
+    for prices in series.values():
+        prices[: len(prices) - held_out_count(len(prices)) - WINDOW] += 50
+    after = load_parts(prices_data(write(series)))
+    for name in series:
+        np.testing.assert_array_equal(after.held_out[name], before.held_out[name])
+        assert not np.array_equal(after.training[name], before.training[name])
+
+
+def test_change_std_fee_is_in_training_deviations_of_the_one_step_change(write: Write) -> None:
+    series = three_series()
+    fees = load_parts(prices_data(write(series), fee=0.7)).fees
+    expected = []
+    for prices in series.values():
+        training = prices[: len(prices) - held_out_count(len(prices))]
+        changes = [training[t + 1] - training[t] for t in range(len(training) - 1)]
+        mean = sum(changes) / len(changes)
+        expected.append(0.7 * math.sqrt(sum((c - mean) ** 2 for c in changes) / len(changes)))
+    np.testing.assert_allclose(fees, expected, rtol=1e-12)
+
+
+def test_price_fee_is_the_same_for_all(write: Write) -> None:
+    assert load_parts(prices_data(write(three_series()), fee=0.5, fee_unit="price")).fees == [0.5] * 3
+
+
+def test_horizon_auto_follows_gamma_and_zero_keeps_the_ramp(write: Write) -> None:
+    path = write(three_series())
+    auto = load_parts(prices_data(path, horizon="auto", gamma=0.3))
+    assert auto.horizon == math.ceil(math.log(0.01) / math.log(0.3)) == 4
+    assert load_parts(prices_data(path, horizon="auto", gamma=0.0)).horizon == 0
+    literal = load_parts(prices_data(path, horizon=0))
+    assert literal.length == 90 - 27 - 1 - WINDOW
+
+
+@pytest.mark.parametrize(("n", "part", "needs"), [(15, "training part", 10), (13, "training part", 10)])
+def test_series_too_short_to_train_says_what_it_needs(write: Write, n: int, part: str, needs: int) -> None:
+    series = three_series()
+    series["short"] = series["short"][:n]
+    with pytest.raises(ValueError, match=f"short has {n} prices.*{part}.*needs at least {needs}"):
+        load_parts(prices_data(write(series), val_fraction=0.5))
+
+
+def test_series_with_too_little_held_out_says_what_it_needs(write: Write) -> None:
+    with pytest.raises(ValueError, match=r"short has 47 prices, 4 of them in its held-out part.*needs at least 5"):
+        load_parts(prices_data(write(three_series()), val_fraction=0.1))
+
+
+def test_the_shortest_series_that_is_enough_has_one_step(write: Write) -> None:
+    parts = load_parts(prices_data(write({"only": three_series()["long"][:20]}), val_fraction=0.5))
+    assert parts.steps(parts.training["only"]) == 10 - WINDOW - HORIZON - 1 == 1
+    parts = load_parts(prices_data(write({"only": three_series()["long"][:50]}), val_fraction=0.1))
+    assert parts.steps(parts.held_out["only"]) == 5 - HORIZON - 1 == 1
+
+
+def test_series_that_never_changes_in_training_is_named(write: Write) -> None:
+    series = three_series()
+    series["short"][:40] = 7.5
+    with pytest.raises(ValueError, match="short never changes in its training part"):
+        load_parts(prices_data(write(series)))
+
+
+def test_market_default_trains_three_series_with_the_default_split() -> None:
+    data = MarketData(name="market", fee=1.3, fee_unit="change_std")
+    parts = load_parts(data)
+    assert parts.horizon == 459
+    for name, prices in market_prices().items():
+        n, v = len(prices), math.floor(0.2 * len(prices))
+        assert parts.steps(parts.training[name]) == n - v - 2 - 459 - 128 + 1
+        assert parts.steps(parts.held_out[name]) == v - 1 - 459
+    assert parts.length == max(map(parts.steps, parts.training.values()))
+
+
+# --- the article's parts --------------------------------------------------------------------------------------
+
+
+def test_article_series_are_just_long_enough_for_their_steps() -> None:
+    parts = load_parts(article_data())
+    assert list(map(len, (parts.training, parts.held_out))) == [3, 2]
+    for part, series in ((TRAINING, parts.training), (HELD_OUT, parts.held_out)):
+        rows = np.stack(list(series.values()))
+        np.testing.assert_array_equal(rows, article_series(len(series), WINDOW + 50 + HORIZON + 1, seed=0, part=part))
+        assert {parts.steps(row) for row in rows} == {50}
+    assert parts.shared_scale
+    assert parts.length == 50
+
+
+def test_article_settings_reach_the_process() -> None:
+    parts = load_parts(article_data(seed=3, noise_std=0.2, frequencies=[0.1, 0.3]))
+    for part, series in ((TRAINING, parts.training), (HELD_OUT, parts.held_out)):
+        expected = article_series(len(series), WINDOW + 54, seed=3, part=part, noise_std=0.2, frequencies=(0.1, 0.3))
+        np.testing.assert_array_equal(list(series.values()), expected)
+
+
+def test_number_of_training_series_leaves_the_held_out_ones_unchanged() -> None:
+    few, many = load_parts(article_data()), load_parts(article_data(n_series=7, val_series=4))
+    for name in few.held_out:
+        np.testing.assert_array_equal(many.held_out[name], few.held_out[name])
+    for name in few.training:
+        np.testing.assert_array_equal(many.training[name], few.training[name])
+
+
+def test_article_trains_every_step_and_needs_no_mask() -> None:
+    data = SequenceDataModule(article_data())
+    assert data.training.steps == [50] * 3
+    assert data.held_out.steps == [50] * 2
+    assert data.training.mask is None
+    assert data.training.targets.shape == (3, 50, 2)
+    assert data.training.features(0, 50).shape == (3, 50, WINDOW)
+    assert data.training.targets.dtype == torch.float32
+
+
+@pytest.mark.parametrize("unit", ["price", "change_std"])
+def test_article_tensors_are_those_of_the_definition(unit: str) -> None:
+    """One scaler over all training series, one fee, and the held-out series under the same."""
+    data = SequenceDataModule(article_data(fee_unit=unit, fee=0.5))
+    length = WINDOW + 50 + HORIZON + 1
+    training, held_out = (article_series(n, length, seed=0, part=p) for n, p in ((3, TRAINING), (2, HELD_OUT)))
+    fee = 0.5 if unit == "price" else 0.5 * np.std(np.concatenate([np.diff(row) for row in training]))
+    q, q_held_out = (np.stack([q_of(row, fee)[WINDOW : WINDOW + 50] for row in part]) for part in (training, held_out))
+    x = np.array([[lags_of(row, WINDOW + t) for t in range(50)] for row in training])
+    mean = q.mean(axis=(0, 1))
+    std = np.sqrt(np.mean((q - mean) ** 2))
+    np.testing.assert_allclose(data.scaler.target_mean, [mean], rtol=1e-9)
+    np.testing.assert_allclose(data.scaler.target_std, [std], rtol=1e-9)
+    np.testing.assert_allclose(data.training.targets, (q - mean) / std, atol=1e-5)
+    np.testing.assert_allclose(data.held_out.targets, (q_held_out - mean) / std, atol=1e-5)
+    np.testing.assert_allclose(data.training.features(0, 50), (x - x.mean()) / x.std(), atol=1e-5)
+    x = np.array([[lags_of(row, WINDOW + t) for t in range(50)] for row in held_out])
+    np.testing.assert_allclose(
+        data.held_out.features(0, 50), (x - data.scaler.input_mean.item()) / data.scaler.input_std.item(), atol=1e-5
+    )
+    assert data.baseline == pytest.approx(np.mean(((q_held_out - mean) / std) ** 2), rel=1e-5)
+
+
+# --- padding --------------------------------------------------------------------------------------------------
+
+
+def test_mask_marks_the_steps_of_every_series(write: Write) -> None:
+    data = SequenceDataModule(prices_data(write(three_series())))
+    for part in (data.training, data.held_out):
+        assert part.mask is not None
+        assert part.mask.shape == part.targets.shape[:2]
+        assert part.length == max(part.steps)
+        for row, steps in zip(part.mask, part.steps, strict=True):
+            assert row.tolist() == [1.0] * steps + [0.0] * (part.length - steps)
+        assert torch.isfinite(part.targets).all()
+        assert torch.isfinite(part.features(0, part.length)).all()
+
+
+@pytest.mark.parametrize("name", list(LENGTHS))
+def test_a_series_among_longer_ones_is_as_it_is_alone(write: Write, name: str) -> None:
+    """Padding moves no input, target, fee or scale of any series."""
+    series = three_series()
+    together = SequenceDataModule(prices_data(write(series)))
+    alone = SequenceDataModule(prices_data(write({name: series[name]})))
+    b = list(LENGTHS).index(name)
+    for mine, among in ((alone.training, together.training), (alone.held_out, together.held_out)):
+        steps = mine.steps[0]
+        assert mine.mask is None
+        assert among.steps[b] == steps
+        torch.testing.assert_close(among.targets[b, :steps], mine.targets[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(among.features(0, steps)[b], mine.features(0, steps)[0], rtol=0, atol=1e-6)
+    for key, value in vars(alone.scaler).items():
+        torch.testing.assert_close(getattr(together.scaler, key)[b], value[0])
+
+
+def test_baseline_is_the_loss_of_predicting_the_training_mean(write: Write) -> None:
+    series = three_series()
+    data = SequenceDataModule(prices_data(write(series)))
+    squares, count = 0.0, 0
+    for prices in series.values():
+        border = len(prices) - held_out_count(len(prices))
+        fee = 1.3 * np.std(np.diff(prices[:border]))
+        trained = q_of(prices[:border], fee)[WINDOW : border - 1 - HORIZON]
+        mean = trained.mean(axis=0)
+        std = np.sqrt(np.mean((trained - mean) ** 2))
+        tested = (q_of(prices[border:], fee)[:-HORIZON] - mean) / std
+        squares, count = squares + np.sum(tested**2), count + tested.size
+    assert data.baseline == pytest.approx(squares / count, rel=1e-6)
+
+
+def test_one_batch_holds_the_whole_set() -> None:
+    data = SequenceDataModule(article_data())
+    assert [b is data.training for b in data.train_dataloader()] == [True]
+    assert [b is data.held_out for b in data.val_dataloader()] == [True]
+    assert len(data.train_dataloader()) == 1
+
+
+def test_loading_draws_nothing_from_the_global_generators() -> None:
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    data = SequenceDataModule(article_data())
+    list(data.train_dataloader())
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
