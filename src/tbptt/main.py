@@ -5,13 +5,14 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from tbptt.command_line import checked, help_text
-from tbptt.compose import CommandError
+from tbptt.compose import CommandError, Source, composed
+from tbptt.config import register
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
 
 FAILED, WRONG = 1, 2
@@ -54,6 +55,26 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
         return _ended(failure_line(passed.error), FAILED)
     except KeyboardInterrupt:
         return _ended("stopped by SIGINT", 130)
+    return 0
+
+
+def report(argv: Sequence[str], conf: Path) -> int:
+    """``python report.py STUDY [KEY=VALUE …]``: ``study.storage`` and ``tracking.uri`` if not the defaults."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if not argv or argv[0].startswith("-"):
+        return _ended("usage: python report.py STUDY [study.storage=URI] [tracking.uri=URI]", WRONG)
+    register()
+    source = Source(conf)
+    with source.opened():
+        cfg, wrong = composed(source, list(argv[1:]))
+    if cfg is None or wrong:
+        return _ended("\n".join(wrong), WRONG)
+    from tbptt.sweep import report_again
+
+    try:
+        print(report_again(argv[0], cfg))
+    except CommandError as error:
+        return _ended(str(error), WRONG)
     return 0
 
 

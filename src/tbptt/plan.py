@@ -152,7 +152,9 @@ def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) 
             swept.append(_swept(source, override, ()))
         except ValueError as error:
             lines.append(f"{override.get_key_element()}: {error}")
-    cfg, _ = composed(source, [*fixed, *(f"{s.key}={s.texts[0]}" for s in swept)])
+    cfg, wrong = composed(source, [*fixed, *(f"{s.key}={s.texts[0]}" for s in swept)])
+    if cfg is None and not swept:
+        lines += wrong
     if cfg is not None and cfg.space:
         names = {o.get_key_element() for o in typed} | {line.split("=")[0] for line in fixed}
         try:
@@ -173,12 +175,13 @@ def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, s
             for option, inner in content.items():
                 yield from _declared(source, inner or {}, (*when, (key, str(option))))
             continue
-        if isinstance(content, list):
-            content = "choice(" + ",".join(text_of(stored(item)) for item in content) + ")"
-        override = parser.parse_override(f"{key}={content}")
-        if not override.is_sweep_override():
-            override = parser.parse_override(f"{key}=choice({content})")
-        yield _swept(source, override, when)
+        text = ",".join(text_of(stored(item)) for item in content) if isinstance(content, list) else content
+        override = parser.parse_override(f"{key}={text}")
+        if override.is_sweep_override():
+            yield _swept(source, override, when)
+        else:
+            only = override.get_value_string()
+            yield Swept(key, ChoiceSweep(list=[only]), when, (only,), bool(source.options(key)))
 
 
 def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:

@@ -170,3 +170,8 @@ def text_of(value: Value) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w./:@%+*-]+|\[[^'\"]*\]", value):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return str(value)
+
+
+def short_value(value: Value) -> str:
+    """A stored value to be read, not typed: six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else text_of(value)

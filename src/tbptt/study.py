@@ -90,6 +90,17 @@ class Study:
                 directions=[cast(Any, OBJECTIVES[o]) for o in objectives],
             )
 
+    @classmethod
+    def existing(cls, name: str, storage: str) -> "Study":
+        """Open a study that is there. Raises KeyError where there is none, with the names that there are."""
+        path = sqlite_path(storage)
+        if path is not None and not path.exists():
+            raise KeyError([])
+        names = {s.study_name: s for s in optuna.get_all_study_summaries(absolute_uri(storage))}
+        if name not in names:
+            raise KeyError(sorted(names))
+        return cls(name, storage, names[name].user_attrs["objectives"])
+
     @property
     def attrs(self) -> dict[str, Any]:
         return self.optuna.user_attrs

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tbptt.config import DataConfig, TrackingConfig, flatten
 from tbptt.dry_run import describe
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, make_plan
+from tbptt.report import best_trial, write_report
 from tbptt.runtime import Interrupted, StopSignals
 from tbptt.study import SWEEPS, Study
 from tbptt.sweep_progress import SweepProgress
@@ -73,6 +75,7 @@ def run_sweep(config: DictConfig, context: HydraContext, arguments: Sequence[str
             _run_workers(study, plan, order, config, context, signals)
         finally:
             _settle(study, plan, store, parent, signals)
+    _say_result(study, plan)
     lines = [f"trial {t.number} failed: {t.user_attrs.get('reason')}" for t in study.failures()]
     if lines:
         raise SweepFailed("\n".join(lines))
@@ -202,12 +205,26 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
     study.reap(plan.settings.retries)
     _close_orphans(study, store, parent)
     counts = study.counts()
+    path = write_report(study, store)
+    for name in ("report.html", "trials.csv"):
+        store.client.log_artifact(parent.id, str(path.with_name(name)))
     if counts.running:
         return  # another terminal is at it, and will close the parent
     if signals.signum is not None:
         parent.close("KILLED", "interrupted")
         return
     parent.close("FAILED" if counts.failed else "FINISHED")
+
+
+def report_again(name: str, cfg: DictConfig) -> Path:
+    """Write an existing study's report. Raises CommandError where there is no such study."""
+    try:
+        study = Study.existing(name, cfg.study.storage)
+    except KeyError as error:
+        known = ", ".join(error.args[0]) or "none yet"
+        raise CommandError([f"STUDY: got {name!r}; takes a study of {cfg.study.storage}: {known}"]) from None
+    tracking = cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))
+    return write_report(study, Store(tracking))
 
 
 def _close_orphans(study: Study, store: Store, parent: Run) -> None:
@@ -217,6 +234,22 @@ def _close_orphans(study: Study, store: Store, parent: Run) -> None:
         if info.data.tags.get("trial.number") not in running:
             store.client.set_tag(info.info.run_id, "stop.reason", "error")
             store.client.set_terminated(info.info.run_id, "FAILED")
+
+
+def _say_result(study: Study, plan: Plan) -> None:
+    """The last lines of a sweep: the best trial, how it compares, where to look."""
+    if plan.cfg.progress == "none":
+        return
+    best = best_trial(study.trials(), study.objectives[0])
+    if best is not None:
+        point = " ".join(plan.space.overrides(best.params))
+        values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
+        baseline = best.user_attrs.get("baseline")
+        side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == "val/loss" else ""
+        print(f"best: trial {best.number}  {values}{side}  {point}")
+        print(f"rerun it: python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best")
+    print(f"report: sweeps/{study.name}/report.html")
+    print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(plan.cfg.tracking.uri)}")
 
 
 def _best_values(study: Study) -> list[Any]:

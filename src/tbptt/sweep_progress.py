@@ -11,6 +11,7 @@ from rich.spinner import Spinner
 
 from tbptt.config import OBJECTIVES
 from tbptt.progress import clock, short
+from tbptt.space import short_value
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -83,4 +84,4 @@ class SweepProgress:
 
 
 def _point(trial: FrozenTrial) -> str:
-    return " ".join(f"{name}={value}" for name, value in trial.params.items())
+    return " ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())

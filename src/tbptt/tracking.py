@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import platform
 import subprocess
 import time
@@ -24,6 +25,7 @@ MOST_POINTS = 1000  # that MLflow takes in one call
 MOST_PARAMS = 100
 PACKAGES = ("tbptt", "torch", "pytorch-lightning", "hydra-core", "optuna", "mlflow", "numpy")
 
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
@@ -61,6 +63,13 @@ class Store:
             return None
         self.client.update_run(run_id, status="RUNNING")
         return Run(self, run_id, info.artifact_uri)
+
+    def artifact(self, run_id: str, path: str) -> Path | None:
+        """A local copy of a run's artifact, or None where it has none."""
+        try:
+            return Path(self.client.download_artifacts(run_id, path))
+        except (MlflowException, OSError):
+            return None
 
     def children(self, parent: str, status: str) -> list[Any]:
         """The runs under a parent that have a status."""

@@ -79,7 +79,7 @@ def fit(
     name: str = "",
     parent: str | None = None,
     tags: Mapping[str, str] | None = None,
-    prune: Callable[[Epoch], bool] = lambda epoch: False,
+    after_epoch: Callable[[Epoch], bool] = lambda epoch: False,
     on_start: Callable[[str], None] = lambda run_id: None,
     signals: StopSignals | None = None,
     show: bool = True,
@@ -91,7 +91,7 @@ def fit(
         name: of the run, in MLflow and in the progress line.
         parent: id of the MLflow run to put this one under.
         tags: more tags for the run.
-        prune: takes each finished epoch; True stops the run with ``stop.reason=pruned``.
+        after_epoch: takes each finished epoch; True prunes the run: it stops with ``stop.reason=pruned``.
         on_start: takes the run's id as soon as it has one.
         signals: where SIGINT and SIGTERM are noted; this run's own by default.
         show: whether to show progress and result.
@@ -137,7 +137,7 @@ def fit(
             progress.epoch(epoch, schedule, best.value)
             if epoch.diverged_at is not None:
                 log.warning(_divergence(epoch, best))
-            return "pruned" if not epoch.last and prune(epoch) else None
+            return "pruned" if after_epoch(epoch) else None
 
         module = SequenceModule(network, config, schedule, on_epoch, signals.check)
         with _closing(run, curves, signals, lambda: module.stop_reason):

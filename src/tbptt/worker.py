@@ -20,6 +20,8 @@ from tbptt.train import Result, fit
 
 log = logging.getLogger("tbptt")
 
+CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kept with the trial, for the report
+
 
 def work(order: Order) -> None:
     """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM; the trial goes back to the study."""
@@ -78,40 +80,46 @@ def _train_point(
     OmegaConf.update(cfg, "study.name", study.name)
     results: list[Result] = []
     run_ids: list[str] = []
+    curves: dict[str, list[float | None]] = {name: [] for name in CURVES}
 
     def on_start(run_id: str) -> None:
         run_ids.append(run_id)
         trial.set_user_attr("run_ids", run_ids)
 
+    def after_epoch(epoch: Epoch) -> bool:
+        """Of the first seed: keep the curves, report the objective; whether to prune."""
+        if len(run_ids) > 1:
+            return False
+        for name, curve in curves.items():
+            curve.append(epoch.metrics.get(name))
+        value = epoch.metrics.get(plan.objectives[0])
+        if value is None or len(plan.objectives) > 1:  # Optuna cannot prune for several objectives
+            return False
+        trial.report(value, epoch.number)
+        return trial.should_prune()
+
     seeds: list[int | None] = [*(plan.settings.seeds or [])] or [None]
-    for seed in seeds:
-        if seed is not None:
-            cfg = cfg.copy()
-            OmegaConf.update(cfg, "seed", seed)
-        first = not results
-        result = fit(
-            cfg,
-            name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
-            parent=order.parent,
-            tags={"study.name": study.name, "trial.number": str(trial.number)},
-            prune=(lambda epoch: _report(trial, plan, epoch)) if first else (lambda epoch: False),
-            on_start=on_start,
-            signals=signals,
-            show=False,
-        )
-        results.append(result)
-        if result.stop_reason in ("pruned", "diverged"):
-            break
+    try:
+        for seed in seeds:
+            if seed is not None:
+                cfg = cfg.copy()
+                OmegaConf.update(cfg, "seed", seed)
+            result = fit(
+                cfg,
+                name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
+                parent=order.parent,
+                tags={"study.name": study.name, "trial.number": str(trial.number)},
+                after_epoch=after_epoch,
+                on_start=on_start,
+                signals=signals,
+                show=False,
+            )
+            results.append(result)
+            if result.stop_reason in ("pruned", "diverged"):
+                break
+    finally:
+        trial.set_user_attr("curves", curves)
     return results
-
-
-def _report(trial: Trial, plan: Plan, epoch: Epoch) -> bool:
-    """Tell the study the objective of an epoch; whether to stop. Optuna cannot prune for several objectives."""
-    value = epoch.metrics.get(plan.objectives[0])
-    if value is None or len(plan.objectives) > 1:
-        return False
-    trial.report(value, epoch.number)
-    return trial.should_prune()
 
 
 def work_as_job(order: Order, cfg: DictConfig) -> None:

@@ -1,0 +1,9 @@
+"""Write a study's report again, also while the study runs: python report.py STUDY"""
+
+import sys
+from pathlib import Path
+
+from tbptt.main import report
+
+if __name__ == "__main__":
+    sys.exit(report(sys.argv[1:], Path(__file__).parent / "conf"))
