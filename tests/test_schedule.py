@@ -1,7 +1,7 @@
 """The chunk schedule: which stage every epoch is in, for given losses."""
 
 import math
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 import pytest
@@ -222,4 +222,4 @@ def test_geometric_lists_follow_the_formula_without_repeats() -> None:
             got = geometric_chunks(start, stages)
             assert got == expected
             assert (got[0], got[-1]) == (start, 1)
-            assert all(a > b for a, b in zip(got, got[1:], strict=False))
+            assert all(a > b for a, b in pairwise(got))

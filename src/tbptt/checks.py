@@ -18,7 +18,7 @@ from tbptt.config import (
     wrong_value,
 )
 from tbptt.parts import load_parts
-from tbptt.stores import uri_problem
+from tbptt.stores import sqlite_path, uri_problem
 
 
 def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
@@ -52,6 +52,8 @@ def problems(cfg: DictConfig) -> list[str]:
     found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
     if "tracking.uri" not in found and (problem := uri_problem(cfg.tracking.uri)):
         found["tracking.uri"] = f"tracking.uri: {problem}"
+    if "study.storage" not in found and (problem := _storage_problem(cfg)):
+        found["study.storage"] = f"study.storage: {problem}"
     if cfg.device == "cuda" and not _has_cuda():
         found["device"] = "device: got 'cuda'; this machine has no GPU that PyTorch can use; takes auto or cpu here"
     length = None
@@ -92,6 +94,16 @@ def _too_many_chunks(schedule: ScheduleConfig, length: int) -> dict[str, str]:
     name = "schedule.start" if geometric else "schedule.chunks"
     got: Any = most if geometric else schedule_stages(schedule)
     return {name: wrong_value(name, got, f"at most as many chunks as the longest series has steps to train, {length}")}
+
+
+def _storage_problem(cfg: DictConfig) -> str | None:
+    storage = cfg.study.storage
+    if storage.startswith("http"):
+        return f"got {storage!r}; takes sqlite:///PATH or a database URI: Optuna keeps studies in no MLflow server"
+    path = sqlite_path(storage)
+    if path is not None and path == sqlite_path(cfg.tracking.uri):
+        return f"got {path}, MLflow's store too; takes a file of its own, as the tables of the two collide"
+    return uri_problem(storage)
 
 
 def _has_cuda() -> bool:

@@ -43,8 +43,8 @@ def uri_problem(uri: str) -> str | None:
         return f"got {uri!r}; takes sqlite:///PATH, http(s)://HOST or a database URI ({', '.join(DATABASES)}){hint}"
     if urlsplit(uri).password:
         return (
-            "got a password in the URI, where logs would show it; takes one without, and MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD in the environment"
+            "got a password in the URI, where logs would show it; takes one without, and from the environment "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for an MLflow server, PGPASSWORD for PostgreSQL"
         )
     return None
 

@@ -2,11 +2,12 @@
 
 import json
 import logging
+import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -165,38 +166,52 @@ def _run_workers(
 def _run_pool(study: Study, plan: Plan, order: Order, workers: int, signals: StopSignals) -> None:
     """Worker processes on this machine. One that dies is replaced; its trial goes back to the study."""
     log_path = SWEEPS / study.name / "workers.log"
-    processes = [_start(order, log_path) for _ in range(workers)]
+    gpus = visible_gpus()
+    slots = {_start(order, log_path, slot, gpus): slot for slot in range(workers)}
     strikes = 0
     with SweepProgress(plan.cfg.progress, study.name, plan.n_trials, plan.objectives, workers) as progress:
-        while processes:
+        while slots:
             time.sleep(POLL_SECONDS)
             if signals.signum is not None:
-                _stop(processes)
+                _stop(slots)
                 raise Interrupted(signals.signum)
-            for process in [p for p in processes if p.poll() is not None]:
-                processes.remove(process)
+            for process in [p for p in slots if p.poll() is not None]:
+                slot = slots.pop(process)
                 if process.returncode == 0:
                     continue
                 strikes = 0 if study.reap(plan.settings.retries) else strikes + 1
                 if strikes == STRIKES:
-                    _stop(processes)
+                    _stop(slots)
                     raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
-                processes.append(_start(order, log_path))
+                slots[_start(order, log_path, slot, gpus)] = slot
             progress.update(study.trials())
         progress.update(study.trials())
 
 
-def _start(order: Order, log_path: Path) -> "subprocess.Popen[bytes]":
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; without importing torch."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu for gpu in named.split(",") if gpu]
+    return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+def _start(order: Order, log_path: Path, slot: int, gpus: list[str]) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "tbptt.worker", json.dumps(asdict(order))]
+    env = dict(os.environ)
+    if len(gpus) > 1:
+        env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     with log_path.open("ab") as out:
         # A session of its own: Ctrl-C reaches this process only, which then asks the workers to stop.
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=env
+        )
 
 
-def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
-    for process in processes:
+def _stop(processes: "Iterable[subprocess.Popen[bytes]]") -> None:
+    stopped = list(processes)
+    for process in stopped:
         process.terminate()
-    for process in processes:
+    for process in stopped:
         process.wait()
 
 
