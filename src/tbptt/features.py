@@ -57,7 +57,8 @@ class Scaler:
             spread = ((targets - target_mean[:, None]) * mask).square().sum((1, 2)) / (2 * mask.sum((1, 2)))
         mean = total / count
         variance = squares / count - mean.square()
-        if not ((variance > 0) & (spread > 0)).all():
+        rounding = 1e-12 * squares / count
+        if not ((variance > rounding) & (spread > 0)).all():
             raise ValueError("the training part of a series never changes, so it cannot be standardised")
         return cls(mean, variance.sqrt(), target_mean, spread.sqrt())
 

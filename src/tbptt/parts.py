@@ -87,7 +87,7 @@ def _article_parts(data: ArticleData, horizon: int) -> tuple[dict[str, Prices], 
 def _split(name: str, prices: Prices, data: FileData, horizon: int) -> tuple[Prices, Prices]:
     """The last ``val_fraction`` of a series is held out; it may look back for its window."""
     n, window = len(prices), data.window
-    v = math.floor(data.val_fraction * n)
+    v = math.floor(data.val_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996
     trained, tested = n - v - window - horizon - 1, v - horizon - 1
     if trained < 1 or tested < 1:
         part, has = ("training part", n - v) if trained < 1 else ("held-out part", v)

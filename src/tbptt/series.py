@@ -4,6 +4,7 @@ Errors about a file are ``ValueError`` with one line that says what is wrong and
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
             gap inside or fewer than two prices; there is no numeric column.
     """
     table = _read_table(Path(path))
+    if len(table) < 2:
+        raise ValueError(f"{path} has {len(table)} row{'' if len(table) == 1 else 's'}; a series needs at least 2")
     if columns is None:
         names = [c for c in table.columns if "volume" not in str(c).lower() and _holds_numbers(table[c])]
         if not names:
@@ -70,8 +73,6 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
         missing = [c for c in names if c not in table.columns]
         if missing:
             raise ValueError(f"{path} has no column {_listed(missing)} (it has: {_listed(table.columns)})")
-    if len(table) < 2:
-        raise ValueError(f"{path} has {len(table)} row{'' if len(table) == 1 else 's'}; a series needs at least 2")
     return {str(name): _one_series(table[name], f"{path}, column {name}") for name in names}
 
 
@@ -113,7 +114,10 @@ def _read_table(path: Path) -> Any:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        return pd.read_csv(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            # A blank line is a gap, and no column is an index, which would shift the others by one.
+            return pd.read_csv(path, skip_blank_lines=False, index_col=False)
     except Exception as error:  # pandas and pyarrow raise a dozen kinds for a file that is not what its name says
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read: {reason}") from error
@@ -133,6 +137,8 @@ def _holds_numbers(column: Any) -> bool:
 def _one_series(column: Any, where: str) -> Prices:
     import pandas as pd
 
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise ValueError(f"{where} holds {column.dtype} values, not numbers")
     numbers = pd.to_numeric(column, errors="coerce")
     text = column.notna() & numbers.isna()
     if text.any():

@@ -23,6 +23,7 @@ from tbptt.stores import absolute_uri, locked, sqlite_path
 
 MOST_POINTS = 1000  # that MLflow takes in one call
 MOST_PARAMS = 100
+MODEL_TRAINING = "custom_model_development"  # the kind of experiment that opens in the UI's training view, with curves
 PACKAGES = ("tbptt", "torch", "pytorch-lightning", "hydra-core", "optuna", "mlflow", "numpy")
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -43,7 +44,9 @@ class Store:
             found = self.client.get_experiment_by_name(tracking.experiment)
             if found is None:
                 local = (self.folder / "artifacts").as_uri() if path else None
-                self.experiment: str = self.client.create_experiment(tracking.experiment, artifact_location=local)
+                self.experiment: str = self.client.create_experiment(
+                    tracking.experiment, artifact_location=local, tags={"mlflow.experimentKind": MODEL_TRAINING}
+                )
             else:
                 self.experiment = found.experiment_id
 
