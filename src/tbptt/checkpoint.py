@@ -1,27 +1,38 @@
-"""Checkpoints: plain types only, written durably, read without running anything that is in them."""
+"""Checkpoints: plain types only, written durably, checked when read, never run.
 
+``last.ckpt`` has a twin, ``last.previous.ckpt``, the one before it: where the newest is damaged, that one is used.
+"""
+
+import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+log = logging.getLogger("tbptt")
 
 FORMAT = 1
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
+def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
     """Write a checkpoint so that ``path`` holds either the old one or the new one, whole, whatever happens.
 
     Args:
         content: tensors, numbers, texts, lists, tuples and dicts of them.
+        keep_previous: keep the one that was there, too, as :func:`previous`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
+            torch.save({"format": FORMAT, "sha256": digest(content), **content}, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            path.replace(previous(path))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -32,18 +43,64 @@ def save(path: Path, content: dict[str, Any]) -> None:
         os.close(folder)
 
 
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest is kept."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        ValueError: it is missing, damaged, of another format, or holds anything but plain types.
+        ValueError: it is missing, damaged, altered, of another format, or holds anything but plain types.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
     except Exception as error:  # torch raises whatever the damage makes it stumble over
         raise ValueError(f"{path} is not a checkpoint of tbptt, or is damaged ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of tbptt (format {FORMAT})")
+    content = {name: value for name, value in content.items() if name != "format"}
+    if content.pop("sha256", None) != digest(content):
+        raise ValueError(f"{path} was altered: its checksum is not that of its content")
     return content
+
+
+def load_newest(path: Path) -> dict[str, Any] | None:
+    """The checkpoint at ``path``; the one before it where that one is damaged, which is said; None where there is
+    none. Raises ValueError where neither can be read."""
+    before = previous(path)
+    if not path.exists():
+        return load(before) if before.exists() else None
+    try:
+        return load(path)
+    except ValueError as error:
+        if not before.exists():
+            raise
+        log.warning("%s; going on from the one before it, %s", error, before.name)
+        return load(before)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain types and tensors, the same after a round trip through a file."""
+    found = hashlib.sha256()
+    _add(found, content)
+    return found.hexdigest()
+
+
+def _add(found: Any, content: Any) -> None:
+    if isinstance(content, dict):
+        for name, value in content.items():
+            found.update(f"{name!r}:".encode())
+            _add(found, value)
+    elif isinstance(content, list | tuple):
+        found.update(f"{len(content)}[".encode())
+        for value in content:
+            _add(found, value)
+    elif isinstance(content, Tensor):
+        found.update(f"{content.dtype}{tuple(content.shape)}".encode())
+        found.update(content.detach().cpu().contiguous().numpy().tobytes())
+    else:
+        found.update(repr(content).encode())

@@ -14,6 +14,7 @@ from tbptt.checks import keys
 from tbptt.compose import CommandError, Source, composed, parsed
 from tbptt.config import GROUPS, register
 from tbptt.plan import make_plan
+from tbptt.resume import resume_problems
 
 
 def checked(argv: Sequence[str], conf: Path) -> list[str]:
@@ -42,6 +43,8 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
         lines += [f"{o.key_or_group}: got {o.get_value_string()}, several values; takes one, or add -m" for o in sweeps]
         cfg, wrong = composed(source, [str(o.input_line) for o in overrides if o not in sweeps])
         lines += wrong
+        if cfg is not None and cfg.resume:
+            lines += resume_problems(cfg, [o.get_key_element() for o in overrides], bool(wrong))
         if cfg is not None and cfg.space:
             lines.append("sweep: searches several values; add -m")
     if lines:

@@ -326,6 +326,7 @@ class Config:
     precision: Any = key(NOT_16, 32)
     threads: int = key(whole(1), 1)
     progress: str = key(one_of("auto", "plain", "none"), "auto")
+    resume: str | None = key(Takes("the id of an MLflow run, or null", lambda v: v is None or TEXT.test(v)), None)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     space: dict[str, Any] = field(default_factory=dict)  # what sweep=NAME searches
@@ -380,10 +381,12 @@ def register() -> None:
 
 def typed(content: dict[str, Any]) -> DictConfig:
     """A config in plain types, as a run keeps it, under the schema again."""
-    nodes = {name: value for name, value in content.items() if name != "study"}  # a run's own is all that is needed
-    for group in OF_A_RUN:
-        nodes[group] = OmegaConf.merge(OmegaConf.structured(GROUPS[group][content[group]["name"]]), content[group])
-    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), nodes))
+    cfg = OmegaConf.create(content)
+    for group, options in GROUPS.items():
+        place = group.replace("/", ".")
+        if (node := OmegaConf.select(cfg, place)) is not None:
+            OmegaConf.update(cfg, place, OmegaConf.merge(OmegaConf.structured(options[node.name]), node), merge=False)
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), cfg))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

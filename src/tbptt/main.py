@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tbptt.command_line import checked, help_text
@@ -23,7 +24,13 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     from tbptt.train import train
 
     with errors_past_hydra():
-        objective = train(cfg)
+        if cfg.resume:
+            from tbptt.resume import resumed_config
+
+            given = [word.split("=")[0] for word in HydraConfig.get().overrides.task]
+            objective = train(resumed_config(cfg, given), resume=cfg.resume)
+        else:
+            objective = train(cfg)
     if cfg.progress != "none":
         print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(cfg.tracking.uri)}")
     return objective

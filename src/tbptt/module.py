@@ -22,6 +22,7 @@ class Epoch:
 
     Attributes:
         number: from 0.
+        time: of its end, in milliseconds since 1970.
         stage, chunks: the schedule's, during this epoch.
         metrics: finite values only.
         first_update: number of its first update, counted over the run.
@@ -31,6 +32,7 @@ class Epoch:
     """
 
     number: int
+    time: int
     stage: int
     chunks: int
     metrics: dict[str, float]
@@ -71,14 +73,30 @@ class SequenceModule(pl.LightningModule):
         self.between = between
         self.updates = 0
         self.train_seconds = 0.0
+        self.first_epoch = 0
         self.stop_reason: str | None = None
+        self._restored: dict[str, Any] | None = None
         self._val_loss = torch.tensor(math.nan)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from the run's beginning, from 0; Lightning counts from where it was resumed."""
+        return self.first_epoch + self.current_epoch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Lightning calls this with the module on its device, as FlatParameters wants it.
         self.parameters_ = FlatParameters(self.network)
         settings = {k: v for k, v in vars(self.config.optimizer).items() if k != "name"}
-        return build_optimizer([self.parameters_.vector], self.config.optimizer.name, **settings)
+        optimizer = build_optimizer([self.parameters_.vector], self.config.optimizer.name, **settings)
+        if self._restored:
+            optimizer.load_state_dict(self._restored["optimizer"])
+        return optimizer
+
+    def on_train_start(self) -> None:
+        if self._restored:
+            torch.set_rng_state(self._restored["random"]["cpu"])
+            if self.device.type == "cuda" and "cuda" in self._restored["random"]:
+                torch.cuda.set_rng_state(self._restored["random"]["cuda"], self.device)
 
     def on_train_epoch_start(self) -> None:
         self._epoch_began = time.perf_counter()
@@ -116,7 +134,7 @@ class SequenceModule(pl.LightningModule):
             self.stop_reason = "diverged"
         elif self.schedule.done:
             self.stop_reason = "schedule"
-        elif self.current_epoch + 1 >= self.config.epochs:
+        elif self.epoch + 1 >= self.config.epochs:
             self.stop_reason = "epochs"
         last = self.stop_reason is not None
 
@@ -134,14 +152,15 @@ class SequenceModule(pl.LightningModule):
             "time/timesteps_per_second": self._batch.valid_steps / self._pass_seconds,
             "time/train_seconds": self.train_seconds,
         }
-        if not diverged and (stage_ended or last or (self.current_epoch + 1) % self.config.eval_every == 0):
+        if not diverged and (stage_ended or last or (self.epoch + 1) % self.config.eval_every == 0):
             metrics["train/eval_loss"] = evaluate(self.network, self._batch).item()
         metrics["time/epoch_seconds"] = time.perf_counter() - self._epoch_began
 
         self.updates += updates
         asked = self.on_epoch(
             Epoch(
-                number=self.current_epoch,
+                number=self.epoch,
+                time=int(time.time() * 1000),
                 stage=stage,
                 chunks=chunks,
                 metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
@@ -156,6 +175,19 @@ class SequenceModule(pl.LightningModule):
         )
         self.stop_reason = self.stop_reason or asked
         self.trainer.should_stop = self.stop_reason is not None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`snapshot`, before the Trainer starts. A run that had ended stays so, unless it has epochs
+        left now."""
+        self.network.load_state_dict(state["model"])
+        self.schedule = ChunkSchedule.from_state(state["schedule"])
+        self.updates, self.train_seconds = state["updates"], state["train_seconds"]
+        self.first_epoch = state["epoch"] + 1
+        self._restored = state
+        ended = state.get("stop_reason")
+        self.stop_reason = None if ended == "epochs" and self.first_epoch < self.config.epochs else ended
+        if self.stop_reason is None and self.first_epoch >= self.config.epochs:
+            self.stop_reason = "epochs"
 
     def snapshot(self, epoch: Epoch) -> dict[str, Any]:
         """All that training needs to go on after this epoch as if it had never stopped, in plain types."""

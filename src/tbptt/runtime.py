@@ -58,8 +58,8 @@ class Interrupted(Exception):
         signum: the signal's number; the process exits with 128 + signum.
     """
 
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+    def __init__(self, signum: int, how_to_go_on: str = ""):
+        super().__init__(f"stopped by {signal.Signals(signum).name}{how_to_go_on}")
         self.signum = signum
 
 

@@ -29,6 +29,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #   worker     who runs it (liveness.identity)
 #   reason     why it failed
 #   requeued   this failed trial is run again, as a trial whose ``retry_of`` is its number
+#   resume     MLflow runs of an interrupted trial with this point, one a seed: it goes on where they stopped
 #   attempt    how often its point was begun before and died with its process
 #   same_as    the earlier trial that had the same point; this one was not run
 SWEEPS = Path("sweeps")
@@ -198,7 +199,10 @@ class Study:
             if t.state == TrialState.FAIL and t.number not in copied and not self._is_failure(t) and point_of(t):
                 died = t.user_attrs.get("died", False)
                 attempt = (t.user_attrs.get("attempt", 0) + 1) if died else 0
-                self.optuna.enqueue_trial(point_of(t), user_attrs={"retry_of": t.number, "attempt": attempt})
+                attrs: dict[str, Any] = {"retry_of": t.number, "attempt": attempt}
+                if died or t.user_attrs.get("reason") == INTERRUPTED:
+                    attrs["resume"] = t.user_attrs.get("run_ids", []) or t.user_attrs.get("resume", [])
+                self.optuna.enqueue_trial(point_of(t), user_attrs=attrs)
 
     # --- ends of trials --------------------------------------------------------------------------------------
 

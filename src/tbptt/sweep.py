@@ -174,7 +174,7 @@ def _run_pool(study: Study, plan: Plan, order: Order, workers: int, signals: Sto
             time.sleep(POLL_SECONDS)
             if signals.signum is not None:
                 _stop(slots)
-                raise Interrupted(signals.signum)
+                raise Interrupted(signals.signum, "; give the same command again to go on")
             for process in [p for p in slots if p.poll() is not None]:
                 slot = slots.pop(process)
                 if process.returncode == 0:
@@ -226,9 +226,9 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
     if counts.running:
         return  # another terminal is at it, and will close the parent
     if signals.signum is not None:
-        parent.close("KILLED", "interrupted")
+        parent.finish("KILLED", "interrupted")
         return
-    parent.close("FAILED" if counts.failed else "FINISHED")
+    parent.finish("FAILED" if counts.failed else "FINISHED")
 
 
 def report_again(name: str, cfg: DictConfig) -> Path:

@@ -2,11 +2,12 @@
 
 import logging
 import math
+import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import pytorch_lightning as pl
@@ -17,11 +18,12 @@ from tbptt import checkpoint
 from tbptt.config import OBJECTIVES, Config, as_objectives, flatten, schedule_stages
 from tbptt.datamodule import SequenceDataModule
 from tbptt.module import Epoch, SequenceModule
+from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
 from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device
 from tbptt.schedule import ChunkSchedule
-from tbptt.tracking import Curves, Run, Store, code_tags
+from tbptt.tracking import Run, Store, code_tags
 
 log = logging.getLogger("tbptt")
 
@@ -67,9 +69,10 @@ class Result:
     baseline: float
 
 
-def train(cfg: DictConfig) -> float | tuple[float, ...] | None:
-    """Train one run and return its objective (a tuple for several), or None where it diverged at once."""
-    best = fit(cfg).best
+def train(cfg: DictConfig, resume: str | None = None) -> float | tuple[float, ...] | None:
+    """Train one run, or go on with one, and return its objective (a tuple for several); None where it diverged at
+    once."""
+    best = fit(cfg, resume=resume).best
     return best.values if len(best.values) > 1 else best.value
 
 
@@ -79,6 +82,7 @@ def fit(
     name: str = "",
     parent: str | None = None,
     tags: Mapping[str, str] | None = None,
+    resume: str | None = None,
     after_epoch: Callable[[Epoch], bool] = lambda epoch: False,
     on_start: Callable[[str], None] = lambda run_id: None,
     signals: StopSignals | None = None,
@@ -91,94 +95,116 @@ def fit(
         name: of the run, in MLflow and in the progress line.
         parent: id of the MLflow run to put this one under.
         tags: more tags for the run.
-        after_epoch: takes each finished epoch; True prunes the run: it stops with ``stop.reason=pruned``.
+        resume: id of a run to go on with from its last finished epoch; a new run where it has none.
+        after_epoch: takes each finished epoch, those of a resumed run too; True prunes the run: it stops with
+            ``stop.reason=pruned``.
         on_start: takes the run's id as soon as it has one.
         signals: where SIGINT and SIGTERM are noted; this run's own by default.
         show: whether to show progress and result.
 
     Raises:
         ValueError: the data cannot be used.
-        Interrupted: SIGINT or SIGTERM came; the run is closed as KILLED.
+        ConnectionError: the tracking server does not answer at the start.
+        Interrupted: SIGINT or SIGTERM came; the run is closed as KILLED and can be resumed.
     """
     config = cast(Config, OmegaConf.to_object(cfg))
-    schedule = ChunkSchedule.plan(
-        schedule_stages(config.schedule),
-        epochs=config.epochs,
-        patience=config.schedule.patience,
-        stage_epochs=config.schedule.stage_epochs,
-    )
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     best = Best(as_objectives(config.objective))
     mode = config.progress if show else "none"
     with signals or StopSignals() as signals, Progress(mode, config.epochs, best.objectives[0], name) as progress:
+        store = Store(config.tracking)
+        deliver_pending(store, config.tracking.update_points)
         data = SequenceDataModule(config.data)
-        network = build_network(config)
-        facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
-        run = Store(config.tracking).start_run(
-            name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent
-        )
+        run = store.reopen_run(resume) if resume else None
+        state = run.last_state() if run else None
+        if run is not None:
+            run.set_tags(tags or {})
+        if run is None:
+            facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
+            run = store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
         on_start(run.id)
-        curves = Curves(run, config.tracking.update_points)
+        outbox = Outbox(run, config.tracking.update_points)
+        module = SequenceModule(build_network(config), config, _schedule(config), between=signals.check)
 
         def on_epoch(epoch: Epoch) -> str | None:
+            """Checkpoint, journal, store, in this order: whatever stops the process, what was finished is kept."""
             improved = best.take(epoch)
-            curves.add(epoch)
+            reason = "pruned" if after_epoch(epoch) else None
             content = {
                 "config": plain(cfg),
                 "scaler": data.scaler.state_dict(),
                 "best": vars(best),
+                "stop_reason": module.stop_reason or reason,
+                "record": asdict(epoch),
                 **module.snapshot(epoch),
             }
-            checkpoint.save(run.folder / "checkpoints" / "last.ckpt", content)
+            checkpoint.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
             if improved:
                 checkpoint.save(run.folder / "checkpoints" / "best.ckpt", content)
-            progress.epoch(epoch, schedule, best.value)
+            outbox.add(epoch)
+            outbox.send()
+            progress.epoch(epoch, module.schedule, best.value)
             if epoch.diverged_at is not None:
                 log.warning(_divergence(epoch, best))
-            return "pruned" if after_epoch(epoch) else None
+            return reason
 
-        module = SequenceModule(network, config, schedule, on_epoch, signals.check)
-        with _closing(run, curves, signals, lambda: module.stop_reason):
-            run.log_params(flatten(plain(cfg)))
+        with _closing(run, outbox, signals, lambda: module.stop_reason):
             (run.folder / "config.yaml").write_text(rerunnable(cfg))
-            _trainer(config).fit(module, datamodule=data)
+            outbox.agree_with(Epoch(**state["record"]) if state else None)
+            if state is None:
+                run.log_params(flatten(plain(cfg)))
+            else:
+                module.restore(state)
+                best = Best(**state["best"])
+                for epoch in outbox.epochs:
+                    after_epoch(epoch)
+            module.on_epoch = on_epoch
+            if module.stop_reason is None:
+                _trainer(config, config.epochs - module.first_epoch).fit(module, datamodule=data)
         assert module.stop_reason is not None
         result = Result(run.id, module.stop_reason, best, data.baseline)
     progress.result(result.stop_reason, best.epoch, best.value, result.baseline, run.id)
     return result
 
 
+def _schedule(config: Config) -> ChunkSchedule:
+    return ChunkSchedule.plan(
+        schedule_stages(config.schedule),
+        epochs=config.epochs,
+        patience=config.schedule.patience,
+        stage_epochs=config.schedule.stage_epochs,
+    )
+
+
 @contextmanager
-def _closing(run: Run, curves: Curves, signals: StopSignals, reason: Callable[[], str | None]) -> Iterator[None]:
+def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[], str | None]) -> Iterator[None]:
     """Give the run its true status, whatever ends it."""
     try:
         yield
     except BaseException as error:
         stopped = signals.signum is not None or isinstance(error, KeyboardInterrupt | Interrupted)
-        try:
-            curves.close()
-            if not stopped:
+        if not stopped:
+            with suppress(OSError):
                 (run.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
-        finally:
-            run.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error")
-        if signals.signum is not None and not isinstance(error, Interrupted):
-            raise Interrupted(signals.signum) from None  # Lightning makes a SystemExit of a SIGTERM
+        outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error")
+        if stopped:  # whatever Lightning made of the signal: a SystemExit of a SIGTERM
+            how = f"; go on with it: python train.py resume={run.id}"
+            raise Interrupted(signals.signum or signal.SIGINT, how) from None
         raise
     else:
-        curves.close()
-        run.close("KILLED" if reason() == "pruned" else "FINISHED", reason())
+        outbox.close("KILLED" if reason() == "pruned" else "FINISHED", reason())
 
 
-def _trainer(config: Config) -> pl.Trainer:
+def _trainer(config: Config, epochs: int) -> pl.Trainer:
     """Lightning without what this project does itself: logging, checkpoints, progress, clipping."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*GPU available but not used.*")
         return pl.Trainer(
-            max_epochs=config.epochs,
+            max_epochs=epochs,
             accelerator={"cpu": "cpu", "cuda": "gpu"}[pick_device(config.device)],
             devices=1,
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",

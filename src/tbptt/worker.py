@@ -98,9 +98,10 @@ def _train_point(
         trial.report(value, epoch.number)
         return trial.should_prune()
 
+    resumed: list[str] = trial.user_attrs.get("resume", [])
     seeds: list[int | None] = [*(plan.settings.seeds or [])] or [None]
     try:
-        for seed in seeds:
+        for i, seed in enumerate(seeds):
             if seed is not None:
                 cfg = cfg.copy()
                 OmegaConf.update(cfg, "seed", seed)
@@ -109,6 +110,7 @@ def _train_point(
                 name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
                 parent=order.parent,
                 tags={"study.name": study.name, "trial.number": str(trial.number)},
+                resume=resumed[i] if i < len(resumed) else None,
                 after_epoch=after_epoch,
                 on_start=on_start,
                 signals=signals,

@@ -1,0 +1,223 @@
+"""A run's curves on their way to MLflow: written to a journal on this machine first, sent when the store takes them.
+
+Training never waits for a server. What could not be sent stays in the journal, ``pending/RUN/curves.jsonl`` beside the
+store, and is sent when the server is back, or when the next run starts. A store drops a point that it has already, so
+sending again is safe.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tbptt.liveness import identity, is_alive
+from tbptt.module import Epoch
+from tbptt.tracking import Run, Store
+
+log = logging.getLogger("tbptt")
+
+JOURNAL, OUTCOME, OWNER = "curves.jsonl", "outcome.json", "owner.json"
+COLUMNS = ("update", "epoch", "chunks", "loss", "grad_norm", "clipped")
+LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
+LAST_TRY = 10.0  # seconds that the end of a run waits for a server
+
+
+class Outbox:
+    """The journal of one run, and what sends it.
+
+    Args:
+        update_points: at most so many updates an epoch go to MLflow; ``updates.parquet`` has all.
+    """
+
+    def __init__(self, run: Run, update_points: int):
+        self.run, self.update_points = run, update_points
+        self.folder = pending_folder(run.store, run.id)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / OUTCOME).unlink(missing_ok=True)
+        (self.folder / OWNER).write_text(json.dumps(identity()))
+        self.journal = self.folder / JOURNAL
+        self._epochs = read_journal(self.journal)
+        self._sent = 0
+        self._wake = threading.Event()
+        self._closing = False
+        self._warned = False
+        self._thread = None if run.store.is_local else threading.Thread(target=self._send_always, daemon=True)
+        if self._thread:
+            self._thread.start()
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """What the journal holds."""
+        return list(self._epochs)
+
+    def agree_with(self, last: Epoch | None) -> None:
+        """Hold the journal against the last checkpoint's epoch: what came after it will be trained again and is
+        dropped; where a crash came between the two, the epoch is added."""
+        self._epochs = [e for e in self._epochs if last is not None and e.number <= last.number]
+        if last is not None and not any(e.number == last.number for e in self._epochs):
+            self._epochs.append(last)
+        beside = self.journal.with_suffix(".new")
+        beside.write_text("".join(map(_line, self._epochs)))
+        beside.replace(self.journal)
+
+    def add(self, epoch: Epoch) -> None:
+        """Write an epoch down; :meth:`send` passes it on."""
+        with self.journal.open("a") as file:
+            file.write(_line(epoch))
+        self._epochs.append(epoch)
+
+    def send(self) -> None:
+        """Pass on what is new: at once to a store on this machine, by the thread to a server."""
+        if self._thread:
+            self._wake.set()
+        else:
+            self._try_to_send()
+
+    def close(self, status: str, reason: str | None) -> None:
+        """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start."""
+        self._closing = True
+        if self._thread:
+            self._wake.set()
+            self._thread.join(LAST_TRY)
+        write_updates(self._epochs, self.run.folder / "updates.parquet")
+        (self.folder / OUTCOME).write_text(json.dumps({"status": status, "reason": reason}))
+        try:
+            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+        except Exception as error:
+            log.warning(
+                "run %s: its end is not in the store yet (%s); it is kept in %s and sent when the next run starts",
+                self.run.id,
+                _first_line(error),
+                self.folder,
+            )
+
+    def _try_to_send(self) -> bool:
+        try:
+            for epoch in self._epochs[self._sent :]:
+                self.run.log_points(points(epoch, self.update_points), epoch.time)
+                self._sent += 1
+        except Exception as error:  # whatever keeps the store from taking it; training goes on
+            if not self._warned:
+                log.warning(
+                    "run %s: the store does not take its curves (%s); they are kept", self.run.id, _first_line(error)
+                )
+            self._warned = True
+            return False
+        if self._warned:
+            log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
+        self._warned = False
+        return True
+
+    def _send_always(self) -> None:
+        wait = 1.0
+        while not self._closing:
+            self._wake.wait()
+            self._wake.clear()
+            if self._try_to_send():
+                wait = 1.0
+            elif not self._closing:
+                time.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+                self._wake.set()
+
+
+def pending_folder(store: Store, run_id: str) -> Path:
+    """Where a run's journal is, and its artifacts where the store is elsewhere."""
+    return store.folder / "pending" / run_id
+
+
+def is_being_trained(store: Store, run_id: str) -> bool:
+    """Whether a process of this machine is at it."""
+    owner = pending_folder(store, run_id) / OWNER
+    return owner.exists() and is_alive(json.loads(owner.read_text()))
+
+
+def read_journal(path: Path) -> list[Epoch]:
+    """The epochs that a journal holds; a last line that was cut by a crash is left out."""
+    epochs: list[Epoch] = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        for line in path.read_text().splitlines():
+            epochs.append(Epoch(**json.loads(line)))
+    return epochs
+
+
+def _line(epoch: Epoch) -> str:
+    return json.dumps(asdict(epoch)) + "\n"
+
+
+def points(epoch: Epoch, update_points: int) -> list[tuple[str, float, int]]:
+    """The metric points of an epoch: (name, value, step)."""
+    found = [(name, value, epoch.number) for name, value in epoch.metrics.items()]
+    for i in thinned(len(epoch.losses), update_points):
+        found.append(("train/chunk_loss", epoch.losses[i], epoch.first_update + i))
+        found.append(("grad/norm", epoch.norms[i], epoch.first_update + i))
+    return found
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """At most ``most`` of range(count), evenly spread, the last one always among them."""
+    kept = min(count, most)
+    return [(i + 1) * count // kept - 1 for i in range(kept)]
+
+
+def write_updates(epochs: list[Epoch], path: Path) -> None:
+    """All updates as a Parquet table; what it holds of earlier epochs, of a run that was resumed, stays."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for e in epochs:
+        count = len(e.losses)
+        first = e.first_update
+        of_all: list[list[Any]] = [list(range(first, first + count)), [e.number] * count, [e.chunks] * count]
+        for name, column in zip(COLUMNS, [*of_all, e.losses, e.norms, e.clipped], strict=True):
+            columns[name].extend(column)
+    types = (pa.int64(), pa.int32(), pa.int32(), pa.float32(), pa.float32(), pa.bool_())
+    table = pa.table([pa.array(v).cast(t) for v, t in zip(columns.values(), types, strict=True)], names=list(COLUMNS))
+    if path.exists() and epochs:
+        before = parquet.read_table(path)
+        table = pa.concat_tables([before.filter(pa.compute.less(before["epoch"], epochs[0].number)), table])
+    parquet.write_table(table, path)
+
+
+def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> None:
+    """Bring a run that ended into the store, whole: points, artifacts, status. Raises what keeps it from that."""
+    outcome = json.loads((folder / OUTCOME).read_text())
+    for epoch in epochs:
+        run.log_points(points(epoch, update_points), epoch.time)
+    run.finish(outcome["status"], outcome["reason"], leave_out=(JOURNAL, OUTCOME, OWNER))
+    if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
+        for name in (JOURNAL, OUTCOME, OWNER):
+            (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    else:  # it may be resumed
+        (folder / OUTCOME).write_text(json.dumps({**outcome, "delivered": True}))
+
+
+def deliver_pending(store: Store, update_points: int) -> None:
+    """Bring what earlier runs could not deliver into the store; a run whose process is gone is KILLED there."""
+    for folder in sorted((store.folder / "pending").glob("*")) if (store.folder / "pending").exists() else []:
+        with contextlib.suppress(OSError, ValueError):
+            if is_alive(json.loads((folder / OWNER).read_text())):
+                continue
+            outcome = json.loads((folder / OUTCOME).read_text()) if (folder / OUTCOME).exists() else None
+            if outcome and outcome.get("delivered"):
+                continue
+            run = store.run(folder.name)
+            if run is None:
+                continue
+            if outcome is None:
+                (folder / OUTCOME).write_text(json.dumps({"status": "KILLED", "reason": "interrupted"}))
+            try:
+                deliver(run, folder, read_journal(folder / JOURNAL), update_points)
+            except Exception as error:
+                log.warning("run %s: still not in the store (%s)", folder.name, _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
