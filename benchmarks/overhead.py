@@ -50,7 +50,7 @@ def bare_loop(config: Config) -> Callable[[], float]:
     """A function that trains one epoch with nothing around it and returns its seconds."""
     torch.manual_seed(config.seed)
     data = SequenceDataModule(config.data)
-    network = build_network(config)
+    network = build_network(config.model, config.data.window)
     parameters = FlatParameters(network)
     settings = {name: value for name, value in vars(config.optimizer).items() if name != "name"}
     optimizer = build_optimizer([parameters.vector], config.optimizer.name, **settings)

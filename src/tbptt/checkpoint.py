@@ -6,6 +6,7 @@
 import hashlib
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
             file.flush()
             os.fsync(file.fileno())
         if keep_previous and path.exists():
-            path.replace(previous(path))
+            _second_name(path, previous(path))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -41,6 +42,17 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """Let ``other`` be the file that ``path`` is now, without a moment in which either is missing."""
+    beside = other.with_name(f".{other.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(path, beside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, beside)
+    beside.replace(other)
 
 
 def previous(path: Path) -> Path:

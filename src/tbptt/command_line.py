@@ -3,18 +3,21 @@
 Hydra alone would exit with 1 and leave files behind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.checks import keys
 from tbptt.compose import CommandError, Source, composed, parsed
-from tbptt.config import GROUPS, register
+from tbptt.config import GROUPS, OF_A_RUN, register
 from tbptt.plan import make_plan
 from tbptt.resume import resume_problems
+from tbptt.stores import without_password
 
 
 def checked(argv: Sequence[str], conf: Path) -> list[str]:
@@ -31,8 +34,9 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
     args = get_args_parser().parse_args(list(argv))
     if args.hydra_help or args.info or args.shell_completion:
         return list(argv)
-    source, argv = _find_source(list(argv), args.config_dir, args.config_name, conf)
     overrides, lines = parsed(args.overrides)
+    chosen = {o.get_key_element(): o for o in overrides if o.get_key_element() in OF_A_RUN}
+    source, argv = _find_source(list(argv), args.config_dir, args.config_name, conf, chosen)
     with source.opened():
         if args.multirun:
             if lines:
@@ -40,7 +44,9 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
             make_plan(source, overrides)
             return argv
         sweeps = [o for o in overrides if o.is_sweep_override()]
-        lines += [f"{o.key_or_group}: got {o.get_value_string()}, several values; takes one, or add -m" for o in sweeps]
+        for o in sweeps:
+            shown = without_password(o.get_value_string())
+            lines.append(f"{o.key_or_group}: got {shown}, several values; takes one, or add -m")
         cfg, wrong = composed(source, [str(o.input_line) for o in overrides if o not in sweeps])
         lines += wrong
         if cfg is not None and cfg.resume:
@@ -52,17 +58,46 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
     return argv
 
 
-def _find_source(argv: list[str], config_dir: str | None, name: str | None, conf: Path) -> tuple[Source, list[str]]:
-    """A config in ``--config-dir`` comes before the shipped one of the same name; Hydra has it the other way round."""
+def _find_source(
+    argv: list[str], config_dir: str | None, name: str | None, conf: Path, chosen: Mapping[str, Override]
+) -> tuple[Source, list[str]]:
+    """A config in ``--config-dir`` comes before the shipped one of the same name; Hydra has it the other way round.
+
+    Where another option of a group is chosen on top of it, what it says of that group is left out.
+    """
     if not config_dir:
         return Source(conf, name or "config"), argv
     folder = Path(config_dir).absolute()
     if not folder.is_dir():
         raise CommandError([f"--config-dir: got {config_dir!r}; takes a folder that exists"])
-    if name and (folder / name).with_suffix(".yaml").is_file():
-        rest = [a for a in argv if a not in ("--config-dir", "-cd", config_dir) and not a.startswith("--config-dir=")]
-        return Source(folder, name, conf), [f"--config-path={folder}", f"--config-dir={conf}", *rest]
-    return Source(conf, name or "config", folder), argv
+    name = (name or "config").removesuffix(".yaml")
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        return Source(conf, name, folder), argv
+    try:
+        own = OmegaConf.load(file)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CommandError([f"--config-name: {file} cannot be read: {' '.join(str(error).split())}"]) from None
+    others = [
+        group
+        for group, o in chosen.items()
+        if o.is_sweep_override() or OmegaConf.select(own, f"{group}.name") != o.value()
+    ]
+    source = Source(folder, "~".join([name, *(group for group in others if group in own)]), conf)
+    source.register()
+    rest = _without(argv, ("--config-dir", "-cd"), ("--config-name", "-cn"))
+    return source, [f"--config-path={folder}", f"--config-dir={conf}", f"--config-name={source.name}", *rest]
+
+
+def _without(argv: list[str], *flags: tuple[str, str]) -> list[str]:
+    """Arguments less some flags and their values."""
+    kept, words = [], iter(argv)
+    for word in words:
+        if any(word in names for names in flags):
+            next(words, None)
+        elif not any(word.startswith(f"{long}=") for long, _ in flags):
+            kept.append(word)
+    return kept
 
 
 def help_text(conf: Path) -> str:

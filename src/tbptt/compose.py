@@ -9,7 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -20,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.checks import keys, problems, unknown_key
 from tbptt.config import GROUPS, wrong_value
+from tbptt.stores import without_password
 
 
 class CommandError(ValueError):
@@ -32,7 +35,10 @@ class CommandError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a config comes from: the folder looked in first, the name of the primary config, one more folder."""
+    """Where a config comes from: the folder looked in first, the name of the primary config, one more folder.
+
+    A name ``best~schedule`` is ``best`` without what it says of the group ``schedule``: another option was chosen.
+    """
 
     folder: Path
     name: str = "config"
@@ -43,11 +49,19 @@ class Source:
         """Ready to compose, also within a Hydra job."""
         before = get_gh_backup()
         GlobalHydra.instance().clear()
+        self.register()
         try:
             with initialize_config_dir(str(self.folder), version_base="1.3"):
                 yield
         finally:
             restore_gh_from_backup(before)
+
+    def register(self) -> None:
+        """Make a primary config without some of its groups known to Hydra."""
+        file, *without = self.name.split("~")
+        if without:
+            content = yaml.safe_load((self.folder / f"{file}.yaml").read_text())
+            ConfigStore.instance().store(name=self.name, node={k: v for k, v in content.items() if k not in without})
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """The config of one run. Raises Hydra's and OmegaConf's errors."""
@@ -76,9 +90,13 @@ def parsed(words: Iterable[str]) -> tuple[list[Override], list[str]]:
     overrides, lines = [], []
     for word in words:
         try:
-            overrides.append(parser.parse_override(word))
+            override = parser.parse_override(word)
+            if override.is_delete():
+                lines.append(f"{word}: a key cannot be taken away; takes KEY=VALUE")
+            else:
+                overrides.append(override)
         except HydraException as error:
-            lines.append(f"{word}: not an override ({str(error).splitlines()[0]}); takes key=value")
+            lines.append(f"{without_password(word)}: not an override ({str(error).splitlines()[0]}); takes key=value")
     return overrides, lines
 
 
@@ -86,7 +104,7 @@ def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | Non
     """The config of one run, None where it cannot be composed, and all that is wrong with it."""
     try:
         cfg = source.compose(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         return None, _located(source, list(overrides), error)
     return cfg, problems(cfg)
 

@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from tbptt.schedule import geometric_chunks
+from tbptt.stores import without_password
 
 # What an objective may be, and which way is better. Each is also a metric of every run.
 OBJECTIVES = {
@@ -263,6 +264,7 @@ class PrunerConfig:
 
 @dataclass
 class MedianPruner(PrunerConfig):
+    patience: int = key(whole(0), 1)
     n_startup_trials: int = key(whole(0), 5)
     n_warmup_steps: int = key(whole(0), 0)
     interval_steps: int = key(whole(1), 1)
@@ -407,5 +409,5 @@ def as_objectives(objective: str | list[str]) -> list[str]:
 
 def wrong_value(name: str, value: object, takes: str) -> str:
     """The one form of a line about a value."""
-    shown = "null" if value is None else repr(value)
+    shown = "null" if value is None else without_password(repr(value))
     return f"{name}: got {shown}; takes {takes}"

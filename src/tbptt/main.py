@@ -15,6 +15,7 @@ from tbptt.command_line import checked, help_text
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import register
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
+from tbptt.stores import absolute_uri
 
 FAILED, WRONG = 1, 2
 
@@ -32,7 +33,7 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         else:
             objective = train(cfg)
     if cfg.progress != "none":
-        print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(cfg.tracking.uri)}")
+        print(ui_line(cfg.tracking.uri))
     return objective
 
 
@@ -83,6 +84,13 @@ def report(argv: Sequence[str], conf: Path) -> int:
     except CommandError as error:
         return _ended(str(error), WRONG)
     return 0
+
+
+def ui_line(uri: str) -> str:
+    """The command that opens the UI; a relative path stays so where MLflow reads it as it stands."""
+    absolute = absolute_uri(uri)
+    shown = absolute if absolute.startswith("sqlite+") else uri
+    return f"compare runs: mlflow ui --backend-store-uri {shlex.quote(shown)}"
 
 
 def failure_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ sending again is safe.
 import contextlib
 import json
 import logging
+import shutil
 import threading
 import time
 from dataclasses import asdict
@@ -87,6 +88,8 @@ class Outbox:
         (self.folder / OUTCOME).write_text(json.dumps({"status": status, "reason": reason}))
         try:
             deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+            if self._warned:
+                log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
         except Exception as error:
             log.warning(
                 "run %s: its end is not in the store yet (%s); it is kept in %s and sent when the next run starts",
@@ -132,8 +135,9 @@ def pending_folder(store: Store, run_id: str) -> Path:
 
 def is_being_trained(store: Store, run_id: str) -> bool:
     """Whether a process of this machine is at it."""
-    owner = pending_folder(store, run_id) / OWNER
-    return owner.exists() and is_alive(json.loads(owner.read_text()))
+    folder = pending_folder(store, run_id)
+    owner = folder / OWNER
+    return owner.exists() and not (folder / OUTCOME).exists() and is_alive(json.loads(owner.read_text()))
 
 
 def read_journal(path: Path) -> list[Epoch]:
@@ -191,10 +195,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         run.log_points(points(epoch, update_points), epoch.time)
     run.finish(outcome["status"], outcome["reason"], leave_out=(JOURNAL, OUTCOME, OWNER))
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
-        for name in (JOURNAL, OUTCOME, OWNER):
-            (folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
     else:  # it may be resumed
         (folder / OUTCOME).write_text(json.dumps({**outcome, "delivered": True}))
 
@@ -203,9 +204,10 @@ def deliver_pending(store: Store, update_points: int) -> None:
     """Bring what earlier runs could not deliver into the store; a run whose process is gone is KILLED there."""
     for folder in sorted((store.folder / "pending").glob("*")) if (store.folder / "pending").exists() else []:
         with contextlib.suppress(OSError, ValueError):
-            if is_alive(json.loads((folder / OWNER).read_text())):
-                continue
+            owner = json.loads((folder / OWNER).read_text())
             outcome = json.loads((folder / OUTCOME).read_text()) if (folder / OUTCOME).exists() else None
+            if is_alive(owner) and (owner != identity() or outcome is None):
+                continue
             if outcome and outcome.get("delivered"):
                 continue
             run = store.run(folder.name)
@@ -220,4 +222,5 @@ def deliver_pending(store: Store, update_points: int) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    line = str(error).splitlines()[0] if str(error) else ""
+    return line.split(" failed with exception")[0][:200] or type(error).__name__

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config import OF_A_RUN, Config, typed
+from tbptt.config import OF_A_RUN, ModelConfig, typed
 
 if TYPE_CHECKING:
     from tbptt.features import Scaler
@@ -23,18 +23,17 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def rerunnable(cfg: DictConfig) -> str:
     """A config as YAML that Hydra composes again: it begins with the defaults list, so overrides still work."""
-    content = {name: value for name, value in plain(cfg).items() if name not in ("study", "space")}
+    content = {name: value for name, value in plain(cfg).items() if name not in ("study", "space", "resume")}
     groups: list[Any] = [{f"override {group}": content[group]["name"]} for group in OF_A_RUN]
     defaults = ["base", {"sweep": None}, {"override hydra/sweeper": "study"}, *groups, "_self_"]
     return HEADER + yaml.safe_dump({"defaults": defaults, **content}, sort_keys=False, allow_unicode=True)
 
 
-def build_network(config: Config) -> "QNetwork":
-    """The network that a config describes, with fresh weights."""
+def build_network(model: ModelConfig, window: int) -> "QNetwork":
+    """The network that a model config describes, for ``window`` features a step, with fresh weights."""
     from tbptt.network import QNetwork
 
-    m = config.model
-    return QNetwork(config.data.window, m.dense, m.hidden, m.cell, m.noise_std, m.init)
+    return QNetwork(window, model.dense, model.hidden, model.cell, model.noise_std, model.init)
 
 
 def load_run(
@@ -60,18 +59,20 @@ def load_run(
 
     from tbptt import checkpoint
     from tbptt.features import Scaler
-    from tbptt.stores import absolute_uri
+    from tbptt.stores import absolute_uri, sqlite_path
 
+    path = sqlite_path(tracking_uri)
+    if path is not None and not path.exists():
+        raise ValueError(f"run {run_id}: there is no store {path}")
     client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(run_id, f"checkpoints/{which}.ckpt", folder)
+            downloaded = client.download_artifacts(run_id, f"checkpoints/{which}.ckpt", folder)
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"run {run_id} in {tracking_uri} has no checkpoint {which}.ckpt: {reason}") from None
-        content = checkpoint.load(Path(path))
+        content = checkpoint.load(Path(downloaded))
     cfg = typed(content["config"])
-    config = cast(Config, OmegaConf.to_object(cfg))
-    network = build_network(config)
+    network = build_network(cast(ModelConfig, OmegaConf.to_object(cfg.model)), cfg.data.window)
     network.load_state_dict(content["model"])
     return network.eval(), Scaler(**content["scaler"]), cfg

@@ -1,11 +1,21 @@
 """From a study's config to Optuna's sampler and pruner."""
 
+import warnings
 from typing import Any, cast
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    SuccessiveHalvingPruner,
+)
 from optuna.samplers import BaseSampler
 
+from tbptt.config import MedianPruner as MedianConfig
 from tbptt.config import PrunerConfig, SamplerConfig
 
 SAMPLERS: dict[str, Any] = {
@@ -29,7 +39,9 @@ def build_sampler(config: SamplerConfig, trial: int) -> BaseSampler:
         settings["seed"] += trial
     if config.name in ("qmc", "cmaes"):
         settings["warn_independent_sampling"] = False
-    return cast(BaseSampler, SAMPLERS[config.name](**settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # QMC, in every version since 3.0
+        return cast(BaseSampler, SAMPLERS[config.name](**settings))
 
 
 def build_pruner(config: PrunerConfig, epochs: int, is_grid: bool) -> BasePruner:
@@ -41,4 +53,8 @@ def build_pruner(config: PrunerConfig, epochs: int, is_grid: bool) -> BasePruner
         return SuccessiveHalvingPruner(**settings)
     if config.name == "hyperband":
         return HyperbandPruner(max_resource=epochs, **settings)
-    return MedianPruner(**settings)
+    patience = settings.pop("patience", MedianConfig.patience)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Without patience the trial that ends best is often stopped while still getting better: benchmarks/pruning.py
+        return PatientPruner(MedianPruner(**settings), patience) if patience else MedianPruner(**settings)

@@ -3,14 +3,23 @@
 import contextlib
 import difflib
 import fcntl
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
+
+
+# user:password@ behind ://, or a password among the parameters
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^@\s]*@|(?<=[?&])(password|passwd|pwd)=[^&\s'\"]*", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """A text that may hold a URI, as it can be shown."""
+    return _PASSWORD.sub("…@", text)
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -28,7 +37,10 @@ def absolute_uri(uri: str) -> str:
     path = sqlite_path(uri)
     if path is None:
         return uri
-    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    plain = f"{SQLITE}{path}"
+    quoted = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    # MLflow makes the folder of a sqlite:/// URI, under its quoted name; one that names the driver it leaves alone.
+    return plain if quoted == plain else quoted.replace("sqlite:", "sqlite+pysqlite:", 1)
 
 
 def uri_problem(uri: str) -> str | None:
@@ -37,15 +49,15 @@ def uri_problem(uri: str) -> str | None:
     path = sqlite_path(uri)
     if path is not None:
         return _unwritable(path)
-    if scheme not in (*DATABASES, *SERVERS) or "://" not in uri:
-        near = difflib.get_close_matches(scheme, [*DATABASES, *SERVERS, "sqlite"], n=1)
-        hint = f" (did you mean {near[0]}?)" if near and near[0] != scheme else ""
-        return f"got {uri!r}; takes sqlite:///PATH, http(s)://HOST or a database URI ({', '.join(DATABASES)}){hint}"
-    if urlsplit(uri).password:
+    if without_password(uri) != uri:
         return (
             "got a password in the URI, where logs would show it; takes one without, and from the environment "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for an MLflow server, PGPASSWORD for PostgreSQL"
         )
+    if scheme not in (*DATABASES, *SERVERS) or "://" not in uri:
+        near = difflib.get_close_matches(scheme, [*DATABASES, *SERVERS, "sqlite"], n=1)
+        hint = f" (did you mean {near[0]}?)" if near and near[0] != scheme else ""
+        return f"got {uri!r}; takes sqlite:///PATH, http(s)://HOST or a database URI ({', '.join(DATABASES)}){hint}"
     return None
 
 

@@ -28,10 +28,11 @@ for _name, _value in (
     ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
     ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),  # 7 by default, four minutes of silence; outbox.py tries again itself
     ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+    ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
 ):
     os.environ.setdefault(_name, _value)
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+for _name in ("mlflow", "alembic", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 class Store:
@@ -151,7 +152,7 @@ def _said_shortly(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise ConnectionError(f"tracking.uri: {uri} does not answer ({str(error).splitlines()[0][:200]})") from error
+        raise ConnectionError(f"tracking.uri: {uri} does not answer") from error
 
 
 def as_text(value: object) -> str:

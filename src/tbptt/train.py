@@ -126,7 +126,8 @@ def fit(
             run = store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
         on_start(run.id)
         outbox = Outbox(run, config.tracking.update_points)
-        module = SequenceModule(build_network(config), config, _schedule(config), between=signals.check)
+        network = build_network(config.model, config.data.window)
+        module = SequenceModule(network, config, _schedule(config), between=signals.check)
 
         def on_epoch(epoch: Epoch) -> str | None:
             """Checkpoint, journal, store, in this order: whatever stops the process, what was finished is kept."""

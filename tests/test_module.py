@@ -1,0 +1,195 @@
+"""The module under Lightning trains exactly as the bare chunk loop does, whatever Lightning does around it."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.bptt import FlatParameters, evaluate, train_pass
+from tbptt.config import Config
+from tbptt.datamodule import SequenceDataModule
+from tbptt.module import Epoch, SequenceModule
+from tbptt.optimizers import build_optimizer
+from tbptt.runs import build_network
+from tbptt.schedule import ChunkSchedule
+
+Compose = Callable[..., DictConfig]
+Curve = list[list[float]]
+
+CHUNKS = [7, 7, 3, 3, 1, 1]  # of each epoch
+SETTINGS = ["data.length=60", "schedule.chunks=[7,3,1]", "epochs=6", "eval_every=2", "model.noise_std=0.1"]
+
+
+@pytest.fixture
+def settings(small: Compose) -> Config:
+    return cast(Config, OmegaConf.to_object(small(*SETTINGS)))
+
+
+def train(
+    config: Config,
+    *,
+    between: Callable[[SequenceModule, SequenceDataModule], None] = lambda module, data: None,
+    ask: Callable[[Epoch], str | None] = lambda epoch: None,
+    **trainer: Any,
+) -> tuple[list[Epoch], SequenceModule]:
+    """Every epoch of a training under Lightning."""
+    torch.manual_seed(config.seed)
+    data = SequenceDataModule(config.data)
+    network = build_network(config.model, config.data.window)
+    schedule = ChunkSchedule.plan([7, 3, 1], epochs=config.epochs)
+    epochs: list[Epoch] = []
+
+    def on_epoch(epoch: Epoch) -> str | None:
+        epochs.append(epoch)
+        return ask(epoch)
+
+    module = SequenceModule(network, config, schedule, on_epoch, lambda: between(module, data))
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        **{**quiet, **trainer},
+    ).fit(module, datamodule=data)
+    return epochs, module
+
+
+def curve(epochs: list[Epoch]) -> Curve:
+    return [epoch.losses for epoch in epochs]
+
+
+def test_lightning_changes_no_number_of_the_bare_loop(settings: Config) -> None:
+    torch.manual_seed(settings.seed)
+    data = SequenceDataModule(settings.data)
+    network = build_network(settings.model, settings.data.window)
+    parameters = FlatParameters(network)
+    lr_and_more = {k: v for k, v in vars(settings.optimizer).items() if k != "name"}
+    optimizer = build_optimizer([parameters.vector], settings.optimizer.name, **lr_and_more)
+    bare = [
+        train_pass(network, parameters, optimizer, data.training, n, clip=settings.clip).losses.tolist() for n in CHUNKS
+    ]
+    epochs, _ = train(settings)
+    assert curve(epochs) == bare
+
+
+def test_validation_leaves_training_alone(settings: Config) -> None:
+    every_epoch, _ = train(settings)
+    once, _ = train(settings, num_sanity_val_steps=1, check_val_every_n_epoch=100)
+    assert curve(once) == curve(every_epoch)
+
+
+def test_mid_epoch_validation_leaves_training_state_alone(settings: Config) -> None:
+    seen: list[float] = []
+
+    def validate(module: SequenceModule, data: SequenceDataModule) -> None:
+        module.eval()
+        seen.append(evaluate(module.network, data.held_out).item())
+        module.train()
+
+    epochs, _ = train(settings, between=validate)
+    assert len(seen) == sum(CHUNKS)
+    assert len(set(seen)) > 1  # the weights did move between
+    assert curve(epochs) == curve(train(settings)[0])
+
+
+def test_updates_of_an_epoch_are_its_chunks(settings: Config) -> None:
+    epochs, module = train(settings)
+    assert [epoch.chunks for epoch in epochs] == CHUNKS
+    assert [len(epoch.losses) for epoch in epochs] == CHUNKS
+    assert [epoch.first_update for epoch in epochs] == [0, 7, 14, 17, 20, 21]
+    assert module.updates == sum(CHUNKS)
+    assert module.trainer.global_step == sum(CHUNKS)
+
+
+def test_stages_end_and_the_last_epoch_is_marked(settings: Config) -> None:
+    epochs, module = train(settings)
+    assert [epoch.stage for epoch in epochs] == [0, 0, 1, 1, 2, 2]
+    assert [epoch.stage_ended for epoch in epochs] == [False, True, False, True, False, False]
+    assert [epoch.last for epoch in epochs] == [False] * 5 + [True]
+    assert module.stop_reason == "epochs"
+
+
+def test_last_measured_losses_are_those_of_the_weights_that_are_left(settings: Config) -> None:
+    epochs, module = train(settings)
+    data = SequenceDataModule(settings.data)
+    assert epochs[-1].metrics["val/loss"] == pytest.approx(evaluate(module.network, data.held_out).item(), rel=1e-6)
+    assert epochs[-1].metrics["train/eval_loss"] == pytest.approx(
+        evaluate(module.network, data.training).item(), rel=1e-6
+    )
+
+
+def test_reason_given_by_the_callback_stops_training(settings: Config) -> None:
+    epochs, module = train(settings, ask=lambda epoch: "enough" if epoch.number == 2 else None)
+    assert len(epochs) == 3
+    assert module.stop_reason == "enough"
+
+
+def test_error_between_chunks_stops_training_at_once(settings: Config) -> None:
+    calls: list[int] = []
+
+    def stop(module: SequenceModule, data: SequenceDataModule) -> None:
+        calls.append(1)
+        if len(calls) == 9:
+            raise InterruptedError("stop here")
+
+    with pytest.raises(InterruptedError, match="stop here"):
+        train(settings, between=stop)
+    assert len(calls) == 9
+
+
+def test_divergence_stops_with_the_last_finite_weights(settings: Config) -> None:
+    weights: list[torch.Tensor] = []  # after each update of epoch 1
+
+    def poison(module: SequenceModule, data: SequenceDataModule) -> None:
+        """From the fourth update of epoch 1 on, targets that no weights can meet."""
+        if module.updates == 7:
+            weights.append(module.parameters_.vector.detach().clone())
+            if len(weights) == 3:
+                data.training.targets.fill_(math.inf)
+
+    epochs, module = train(settings, between=poison)
+    assert module.stop_reason == "diverged"
+    assert len(epochs) == 2
+    last = epochs[-1]
+    assert last.last
+    assert last.diverged_at == 3
+    assert len(last.losses) == len(last.norms) == len(last.clipped) == 3  # the finite ones only
+    assert all(map(math.isfinite, last.metrics.values()))
+    assert "train/loss" not in last.metrics
+    assert torch.equal(module.parameters_.vector, weights[2])  # nothing was updated after the third
+
+
+def test_held_out_loss_that_is_not_finite_is_a_divergence_too(settings: Config) -> None:
+    def poison(module: SequenceModule, data: SequenceDataModule) -> None:
+        if module.updates == 7:
+            data.held_out.targets.fill_(math.inf)
+
+    epochs, module = train(settings, between=poison)
+    assert module.stop_reason == "diverged"
+    assert len(epochs) == 2
+    assert "val/loss" not in epochs[-1].metrics
+    assert len(epochs[-1].losses) == 7  # training itself was sound
+
+
+def test_snapshot_is_plain_and_holds_a_copy(settings: Config) -> None:
+    snapshots: list[dict[str, Any]] = []
+    modules: list[SequenceModule] = []
+    _, module = train(
+        settings,
+        between=lambda module, data: modules.append(module),
+        ask=lambda epoch: snapshots.append(modules[-1].snapshot(epoch)),
+    )
+    assert [s["epoch"] for s in snapshots] == list(range(6))
+    assert [s["updates"] for s in snapshots] == [7, 14, 17, 20, 21, 22]
+    assert [s["schedule"]["stage"] for s in snapshots] == [0, 1, 1, 2, 2, 2]  # already moved on
+    heads = [s["model"]["head.weight"] for s in snapshots]
+    assert not any(torch.equal(a, b) for a, b in pairwise(heads))
+    assert torch.equal(heads[-1], module.network.head.weight)
+    assert set(snapshots[0]) >= {"epoch", "updates", "train_seconds", "model", "optimizer", "schedule", "random"}

@@ -1,0 +1,179 @@
+"""Curves reach the store whole, whatever happens to it meanwhile."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT, SMALL
+from mlflow import MlflowClient
+from omegaconf import DictConfig
+
+from tbptt.module import Epoch
+from tbptt.outbox import points, read_journal, thinned
+from tbptt.stores import absolute_uri
+from tbptt.train import fit
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Server:
+    """A real MLflow server on loopback that can be killed and started again on the same store."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.log").open("ab") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError((self.folder / "server.log").read_text())
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def test_a_server_that_is_killed_and_restarted_misses_nothing(
+    here: Path, small: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(here)
+    server.start()
+    epochs = 30
+    trained_while_away: list[int] = []
+
+    def after_epoch(epoch: Epoch) -> bool:
+        if epoch.number == 5:
+            server.kill()
+        elif 5 < epoch.number < 20:
+            trained_while_away.append(epoch.number)
+        elif epoch.number == 20:
+            server.start()
+        return False
+
+    cfg = small(f"tracking.uri={server.uri}", f"epochs={epochs}", "schedule.patience=null")
+    try:
+        result = fit(cfg, after_epoch=after_epoch)
+        client = MlflowClient(server.uri)
+        for name in ("train/loss", "val/loss", "time/epoch_seconds"):
+            steps = [p.step for p in client.get_metric_history(result.run_id, name)]
+            assert sorted(steps) == list(range(epochs)), name
+        run = client.get_run(result.run_id)
+        assert (run.info.status, run.data.tags["stop.reason"]) == ("FINISHED", "epochs")
+        artifacts = {a.path for a in client.list_artifacts(result.run_id)}
+        assert artifacts == {"checkpoints", "config.yaml", "updates.parquet"}
+        assert trained_while_away == list(range(6, 20))
+        assert "the store does not take its curves" in caplog.text
+        assert "nothing is missing" in caplog.text
+        assert not list((here / "mlruns" / "pending").glob("*"))
+    finally:
+        server.kill()
+
+
+def test_a_run_that_ended_without_its_server_is_delivered_by_the_next(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tbptt.outbox.LAST_TRY", 0.2)
+    server = Server(here)
+    server.start()
+    try:
+        cfg = small(f"tracking.uri={server.uri}", "epochs=4")
+
+        def gone(epoch: Epoch) -> bool:
+            if epoch.number == 1:
+                server.kill()
+            return False
+
+        first = fit(cfg, after_epoch=gone)
+        assert "sent when the next run starts" in caplog.text
+        server.start()
+        fit(cfg)
+        client = MlflowClient(server.uri)
+        assert [p.step for p in client.get_metric_history(first.run_id, "val/loss")] == [0, 1, 2, 3]
+        assert client.get_run(first.run_id).info.status == "FINISHED"
+        assert "updates.parquet" in {a.path for a in client.list_artifacts(first.run_id)}
+    finally:
+        server.kill()
+
+
+def test_a_server_that_is_away_at_the_start_is_one_line(here: Path) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"tracking.uri={uri}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert uri in line
+    assert "does not answer" in line
+
+
+def test_a_killed_run_is_not_left_running(here: Path, small: Callable[..., DictConfig]) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "progress=plain", "epochs=5000", "schedule=fixed"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    seen = 0
+    while seen < 3:
+        seen += process.stderr.readline().startswith("epoch")
+    process.kill()
+    process.wait()
+    client = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db"))
+    (run,) = client.search_runs(["1"])
+    assert run.info.status == "RUNNING"
+    fit(small())
+    run = client.get_run(run.info.run_id)
+    assert (run.info.status, run.data.tags["stop.reason"]) == ("KILLED", "interrupted")
+    steps = [p.step for p in client.get_metric_history(run.info.run_id, "val/loss")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 3
+
+
+def test_the_table_of_updates_has_every_update_once(here: Path, small: Callable[..., DictConfig]) -> None:
+    result = fit(small("schedule.chunks=[7,3]", "epochs=5"))
+    client = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db"))
+    table = pd.read_parquet(client.download_artifacts(result.run_id, "updates.parquet"))
+    assert list(table["update"]) == list(range(len(table)))
+    assert list(table.groupby("epoch").size()) == [7, 7, 3, 3, 3]
+
+
+def test_a_line_cut_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    epoch = Epoch(0, 1, 0, 2, {"val/loss": 1.0}, 0, [1.0, 2.0], [3.0, 4.0], [0.0, 1.0], None, False, False)
+    line = json.dumps(vars(epoch))
+    path = tmp_path / "curves.jsonl"
+    path.write_text(line + "\n" + line[:40])
+    assert read_journal(path) == [epoch]
+    assert points(epoch, 1) == [("val/loss", 1.0, 0), ("train/chunk_loss", 2.0, 1), ("grad/norm", 4.0, 1)]
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 50), (50, 50), (100, 50), (1000, 7), (5, 0)])
+def test_thinned_updates_are_even_and_end_with_the_last(count: int, most: int) -> None:
+    kept = thinned(count, most)
+    assert len(kept) == min(count, most)
+    if kept:
+        assert kept[-1] == count - 1
+        gaps = [b - a for a, b in zip([-1, *kept], kept, strict=False)]
+        assert max(gaps) - min(gaps) <= 1

@@ -1,0 +1,136 @@
+"""What a person sees: a plain line an epoch, a last line that says what came of it, and nothing where asked."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from conftest import CONF, SMALL
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from tbptt.config import register
+from tbptt.module import Epoch
+from tbptt.progress import Progress
+from tbptt.schedule import ChunkSchedule
+from tbptt.train import fit
+
+Compose = Callable[..., DictConfig]
+Captured = pytest.CaptureFixture[str]
+
+
+SCHEDULE = ChunkSchedule([10, 4, 1])
+TIMES = {"time/epoch_seconds": 30.0, "time/timesteps_per_second": 12345.0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The override for a store that the runs here share, as making one takes a second."""
+    return f"tracking.uri=sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def third(store: str) -> Epoch:
+    """The third of twelve epochs, in the second of three stages, with numbers that are easily read."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*SMALL, store])
+    epochs: list[Epoch] = []
+    fit(cfg, after_epoch=lambda epoch: bool(epochs.append(epoch)))
+    metrics = {"train/loss": 0.5, "val/loss": 0.25, "grad/norm_mean": 1.5} | TIMES
+    return replace(epochs[0], number=2, stage=1, chunks=4, metrics=metrics, last=False)
+
+
+def test_line_names_epoch_stage_chunks_losses_and_time_left(third: Epoch) -> None:
+    progress = Progress("plain", 12, "val/loss")
+    progress.epoch(third, SCHEDULE, 0.125)
+    line = progress.line(third, SCHEDULE, 0.125)
+    for part in (
+        "epoch  3/12",
+        "stage 2/3",
+        "4 chunks",
+        "train 0.5",
+        "held-out 0.25",
+        "best 0.125",
+        "grad 1.5",
+        "12k steps/s",
+        "4:30 left",
+    ):
+        assert part in line, line
+
+
+def test_one_chunk_is_not_several_and_the_last_line_has_nothing_left(third: Epoch) -> None:
+    progress = Progress("plain", 3, "val/loss")
+    last = replace(third, chunks=1, last=True)
+    progress.epoch(last, SCHEDULE, None)
+    line = progress.line(last, SCHEDULE, None)
+    assert "1 chunk " in line
+    assert "done" in line
+    assert "left" not in line
+
+
+def test_what_was_not_measured_is_a_dash_and_another_objective_is_named(third: Epoch, capsys: Captured) -> None:
+    progress = Progress("plain", 3, "train/eval_loss")
+    progress.epoch(replace(third, metrics={"val/loss": 0.25} | TIMES), SCHEDULE, None)
+    line = capsys.readouterr().err
+    assert "train -" in line
+    assert "best train/eval_loss -" in line
+
+
+@pytest.mark.parametrize(
+    ("best", "says"),
+    [(0.25, "val/loss 0.25 at epoch 3, 75% below predicting the mean (1)"), (1.5, "50% above predicting the mean (1)")],
+)
+def test_last_line_holds_the_result_against_predicting_the_mean(best: float, says: str, capsys: Captured) -> None:
+    Progress("plain", 3, "val/loss", "trial 7").result("epochs", 2, best, 1.0, "abc123")
+    out = capsys.readouterr().out
+    assert says in out
+    assert "stopped: epochs" in out
+    assert "abc123" in out
+    assert out.startswith("trial 7")
+
+
+def test_result_of_another_objective_is_not_held_against_the_mean(capsys: Captured) -> None:
+    Progress("plain", 3, "train/loss").result("epochs", 0, 0.5, 1.0, "abc")
+    out = capsys.readouterr().out
+    assert "train/loss 0.5 at epoch 1" in out
+    assert "mean" not in out
+
+
+def test_result_without_any_good_epoch_says_so(capsys: Captured) -> None:
+    Progress("plain", 3, "val/loss").result("diverged", None, None, 1.0, "abc")
+    assert "val/loss was never measured; stopped: diverged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["plain", "auto"])
+def test_run_prints_one_plain_line_an_epoch_where_there_is_no_terminal(
+    mode: str, small: Compose, store: str, capsys: Captured
+) -> None:
+    result = fit(small(f"progress={mode}", store))
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 3
+    for number, (line, chunks) in enumerate(zip(lines, (10, 2, 1), strict=True), 1):
+        assert line.startswith(f"epoch {number}/3  stage {number}/3, {chunks} chunk")
+        assert "train 0." in line or "train 1." in line
+    assert f"best {result.best.value:.4g}" in lines[-1]
+    (last,) = captured.out.splitlines()
+    assert f"{result.best.value:.4g}" in last
+    assert f"predicting the mean ({result.baseline:.4g})" in last
+    assert result.run_id in last
+    assert "\x1b" not in captured.err + captured.out
+
+
+def test_none_prints_nothing(small: Compose, store: str, capfd: pytest.CaptureFixture[str]) -> None:
+    fit(small("progress=none", store))
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_live_line_goes_to_the_terminal_and_is_gone_at_the_end(
+    third: Epoch, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Progress("auto", 12, "val/loss") as progress:
+        progress.epoch(third, SCHEDULE, 0.125)
+    assert progress.mode == "live"
+    assert "epoch  3/12" not in capsys.readouterr().err.splitlines()  # no plain line an epoch

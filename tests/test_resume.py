@@ -1,0 +1,165 @@
+"""An interrupted run that goes on is the run that was never stopped, bit for bit."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from omegaconf import DictConfig
+
+from tbptt import checkpoint
+from tbptt.outbox import Outbox
+from tbptt.resume import resume_problems, resumed_config
+from tbptt.runtime import Interrupted, StopSignals
+from tbptt.stores import absolute_uri
+from tbptt.train import fit
+
+URI = "sqlite:///mlruns/mlflow.db"
+CURVES = ("train/loss", "val/loss", "train/eval_loss", "train/chunk_loss", "grad/norm", "schedule/chunks")
+RUN = ["epochs=6", "eval_every=2", "schedule.chunks=[10,2,1]", "schedule.patience=1", "model.noise_std=0.1"]
+
+
+class StopAfter(StopSignals):
+    """A SIGINT that comes after so many chunks."""
+
+    def __init__(self, chunks: int):
+        super().__init__()
+        self.left = chunks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.signum = 2
+        super().check()
+
+
+def client() -> MlflowClient:
+    return MlflowClient(absolute_uri(URI))
+
+
+def curves(run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """All points of a run, by step; a step that is there twice would show."""
+    found = {name: client().get_metric_history(run_id, name) for name in CURVES}
+    return {name: sorted((p.step, p.value) for p in points) for name, points in found.items()}
+
+
+def last(run_id: str, name: str = "last") -> dict:
+    found = client().get_run(run_id).info.artifact_uri.removeprefix("file://")
+    return checkpoint.load(Path(found) / "checkpoints" / f"{name}.ckpt")
+
+
+def interrupted(cfg: DictConfig, chunks: int) -> str:
+    """Train until a signal comes after so many chunks; the run's id."""
+    ids: list[str] = []
+    with pytest.raises(Interrupted):
+        fit(cfg, signals=StopAfter(chunks), on_start=ids.append)
+    return ids[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop", "adadelta"])
+def test_a_resumed_run_equals_one_that_was_never_stopped(
+    here: Path, small: Callable[..., DictConfig], optimizer: str
+) -> None:
+    cfg = small(*RUN, f"optimizer={optimizer}")
+    whole = fit(cfg).run_id
+    updates = last(whole)["updates"]
+    stops = random.Random(optimizer).sample(range(1, updates), 5)
+    for stop in stops:
+        run_id = interrupted(cfg, stop)
+        info = client().get_run(run_id)
+        assert (info.info.status, info.data.tags["stop.reason"]) == ("KILLED", "interrupted")
+        result = fit(cfg, resume=run_id)
+        assert result.run_id == run_id
+        assert curves(run_id) == curves(whole), f"stopped after {stop} chunks"
+        a, b = last(whole), last(run_id)
+        assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+        assert a["schedule"] == b["schedule"]
+        assert a["best"] == b["best"]
+        assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
+        assert client().get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_run_stopped_again_and_again_is_still_the_same(here: Path, small: Callable[..., DictConfig]) -> None:
+    cfg = small(*RUN)
+    whole = fit(cfg).run_id
+    run_id = interrupted(cfg, 12)
+    for chunks in (3, 11, 5):
+        with pytest.raises(Interrupted):
+            fit(cfg, resume=run_id, signals=StopAfter(chunks))
+    fit(cfg, resume=run_id)
+    assert curves(run_id) == curves(whole)
+
+
+def test_a_crash_between_checkpoint_and_journal_loses_no_epoch(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = small(*RUN)
+    whole = fit(cfg).run_id
+    ids: list[str] = []
+    add = Outbox.add
+
+    def crash(self: Outbox, epoch: object) -> None:
+        if len(self.epochs) == 2:
+            raise SystemError("power cut")
+        add(self, epoch)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Outbox, "add", crash)
+        broken.setattr(Outbox, "close", lambda *args: None)  # a killed process closes nothing
+        with pytest.raises(SystemError):
+            fit(cfg, on_start=ids.append)
+    fit(cfg, resume=ids[0])
+    assert curves(ids[0]) == curves(whole)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "altered"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    here: Path, small: Callable[..., DictConfig], damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = small(*RUN)
+    whole = fit(cfg).run_id
+    run_id = interrupted(cfg, 25)
+    path = Path(client().get_run(run_id).info.artifact_uri.removeprefix("file://")) / "checkpoints" / "last.ckpt"
+    content = path.read_bytes()
+    if damage == "altered":
+        state = torch.load(path, weights_only=True)
+        state["model"]["head.bias"] += 1e-6
+        torch.save(state, path)
+    else:
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    fit(cfg, resume=run_id)
+    assert "last.ckpt" in caplog.text
+    assert "last.previous.ckpt" in caplog.text
+    a, b = last(whole), last(run_id)
+    assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+
+
+def test_more_epochs_continue_a_run_that_had_ended(here: Path, small: Callable[..., DictConfig]) -> None:
+    overrides = ["schedule=fixed", "schedule.chunks=[4]", "eval_every=1"]
+    whole = fit(small(*overrides, "epochs=6")).run_id
+    run_id = fit(small(*overrides, "epochs=4")).run_id
+    fit(small(*overrides, "epochs=6"), resume=run_id)
+    assert curves(run_id) == curves(whole)
+
+
+def test_only_what_may_change_is_taken_on_resume(here: Path, small: Callable[..., DictConfig]) -> None:
+    run_id = interrupted(small(*RUN), 25)
+    cfg = small(f"resume={run_id}", "epochs=9", "clip=3")
+    assert resume_problems(small(f"resume={run_id}"), ["resume", "epochs", "tracking.update_points"], False) == []
+    (line,) = resume_problems(cfg, ["resume", "clip"], False)
+    assert line.startswith("clip: a resumed run keeps its own")
+    resumed = resumed_config(cfg, ["resume", "epochs"])
+    assert (resumed.epochs, resumed.clip, resumed.schedule.patience) == (9, 1.0, 1)
+
+
+def test_what_cannot_be_resumed_is_said(here: Path, small: Callable[..., DictConfig]) -> None:
+    def line(run_id: str) -> str:
+        return resume_problems(small(f"resume={run_id}"), ["resume"], False)[0]
+
+    assert "there is no store" in line("nope")
+    ended = fit(small(*RUN, "schedule.patience=null")).run_id
+    assert "that run has ended (epochs); epochs above 6 would let it go on" in line(ended)
+    assert "takes the id of a run in" in line("nope")
+    assert "it did not finish its first epoch" in line(interrupted(small(*RUN), 3))

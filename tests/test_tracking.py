@@ -1,0 +1,96 @@
+"""What goes to MLflow, and how: batches within its limits, true statuses, what code ran."""
+
+import logging
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from tbptt.config import TrackingConfig
+from tbptt.tracking import Run, Store, as_text, code_tags
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
+
+
+def points(run: Run, name: str) -> dict[int, float]:
+    history = run.store.client.get_metric_history(run.id, name)
+    assert len({m.step for m in history}) == len(history)  # one point a step
+    return {m.step: m.value for m in history}
+
+
+def test_points_and_params_beyond_one_call_all_arrive(store: Store) -> None:
+    run = store.start_run("many", {})
+    run.log_points([("loss", step / 8, step) for step in range(2500)], 1_700_000_000_000)
+    run.log_params({f"p{i}": i for i in range(250)})
+    assert points(run, "loss") == {step: step / 8 for step in range(2500)}
+    assert store.client.get_run(run.id).data.params == {f"p{i}": str(i) for i in range(250)}
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
+def test_closed_run_has_its_status_and_reason(store: Store, status: str) -> None:
+    run = store.start_run("one", {"study.name": "s"})
+    assert store.client.get_run(run.id).info.status == "RUNNING"
+    run.finish(status, "why")
+    found = store.client.get_run(run.id)
+    assert found.info.status == status
+    assert found.info.end_time is not None
+    assert found.data.tags["stop.reason"] == "why"
+    assert found.data.tags["study.name"] == "s"
+
+
+def test_child_points_to_its_parent(store: Store) -> None:
+    parent = store.start_run("parent", {})
+    child = store.start_run("child", {}, parent=parent.id)
+    assert store.client.get_run(child.id).data.tags["mlflow.parentRunId"] == parent.id
+    assert "mlflow.parentRunId" not in store.client.get_run(parent.id).data.tags
+    assert store.client.get_run(child.id).info.run_name == "child"
+
+
+def test_second_store_finds_the_first_ones_experiment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(store.folder)
+    again = Store(TrackingConfig(uri="sqlite:///mlflow.db"))
+    other = Store(TrackingConfig(uri="sqlite:///mlflow.db", experiment="other"))
+    assert again.experiment == store.experiment
+    assert other.experiment != store.experiment
+
+
+def test_artifacts_are_under_the_stores_folder_wherever_work_goes_on(store: Store, here: Path) -> None:
+    run = store.start_run("artifacts", {})
+    assert run.folder.is_relative_to(store.folder)
+    (run.folder / "note.txt").write_text("x")
+    assert [f.path for f in store.client.list_artifacts(run.id)] == ["note.txt"]
+    run.finish("FINISHED")
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 0.1, 1e-7, 1e30, "adam", [100, 50, 1], ["a", "b"], []])
+def test_param_can_be_typed_back(value: object) -> None:
+    assert OverridesParser.create().parse_override(f"key={as_text(value)}").value() == value
+
+
+def test_tags_say_which_code_ran() -> None:
+    tags = code_tags()
+    for package in ("torch", "pytorch-lightning", "mlflow", "numpy", "tbptt"):
+        assert tags[f"versions.{package}"] == version(package)
+    here = ["git", "-C", str(Path(__file__).parent)]
+    found = subprocess.run([*here, "rev-parse", "HEAD"], capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("not a git checkout")
+    assert tags["git.sha"] == found.stdout.strip()
+    changed = subprocess.run([*here, "diff", "--quiet", "HEAD"], capture_output=True).returncode != 0
+    assert tags["git.dirty"] == str(changed).lower()
+
+
+def test_code_outside_a_checkout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no git at all
+    assert "git.sha" not in code_tags()
+
+
+def test_mlflow_keeps_its_chatter_to_itself() -> None:
+    assert not logging.getLogger("alembic").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("mlflow").isEnabledFor(logging.INFO)
