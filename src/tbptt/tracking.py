@@ -81,6 +81,8 @@ class Store:
         run = self.run(run_id)
         if run is not None:
             self.client.update_run(run_id, status="RUNNING")
+            with contextlib.suppress(MlflowException):  # it has none
+                self.client.delete_tag(run_id, "stop.reason")
         return run
 
     def artifact(self, run_id: str, path: str) -> Path | None:
