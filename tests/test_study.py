@@ -293,6 +293,17 @@ def test_a_resumed_study_tries_failures_again(study: Study) -> None:
     assert study.counts() == Counts(complete=6, pruned=0, failed=0, running=0, waiting=0)
 
 
+def test_a_resumed_study_has_its_retries_again(study: Study, dead: Callable[[], None]) -> None:
+    dead()
+    for _ in range(2):
+        for _ in range(2):
+            taken(study, SEARCH, 1, retries=1)
+        assert claim(study, SEARCH, 1, retries=1) is None
+        study.forgive()
+    reasons = [t.user_attrs["reason"] for t in study.trials()]
+    assert reasons == 2 * [f"its process died, killed or out of memory (attempt {i} of 2)" for i in (1, 2)]
+
+
 def test_failures_are_not_forgiven_behind_the_back_of_another_worker(study: Study) -> None:
     failed, running = taken(study, SEARCH, 3)[0], taken(study, SEARCH, 3)[0]
     study.fail(failed.number, "no")

@@ -1,98 +1,302 @@
-"""The report's figures: Optuna's own where it has them, Plotly for the loss curves and the timeline."""
+"""The report's own figures, the loss curves and the timeline, as Plotly draws them.
 
-import logging
-import warnings
-from collections.abc import Callable, Sequence
+What a study's names and values say is data: Plotly reads a little HTML in every text, so they are escaped here.
+What can be clicked says which trial it is: a point's ``customdata``, or ``trial`` in its trace's ``meta``. From that
+the page fills in a trace's ``text``: the trial's ``label``, which is in the page only once.
+"""
+
+import datetime
+import html
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import optuna
+import numpy as np
 import plotly.graph_objects as go
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
+from plotly.colors import sample_colorscale
 
-MOST_CURVES = 120  # trials whose curves are drawn: what a browser still draws smoothly
-MOST_SLICES = 8
-SHOWN = {"val/loss": "held-out, weights frozen", "train/loss": "training, online (weights moving)"}
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#475569", "#92400e")
-STATES = {"COMPLETE": "#2563eb", "PRUNED": "#d97706", "FAIL": "#dc2626", "RUNNING": "#94a3b8"}
+from tbptt.config import OBJECTIVES
+from tbptt.space import Value, short_value
 
-log = logging.getLogger("tbptt")
+MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
+MOST_POINTS = 100_000  # of the shared trace: what a browser still moves smoothly
+MOST_NAMED = 12  # keys of a point that fit in a box beside the pointer
+LOG_FROM = 5  # how many times the largest loss is the smallest one, from which on a linear axis hides the small ones
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+BEST = "#d55e00"
+STATES = {"COMPLETE": "#0072b2", "PRUNED": "#e69f00", "FAIL": "#cc79a7", "RUNNING": "#56b4e9"}
+NAMES = {"COMPLETE": "complete", "PRUNED": "pruned or diverged", "FAIL": "failed", "RUNNING": "running"}
+GREY = "#94a3b8"
+INK = "#334155"
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+
+# The losses kept with a trial: its metric, its name in the menu, what a trace's name ends with, its line.
+LOSSES = (
+    ("val/loss", "held-out, weights frozen", "", "solid"),
+    ("train/loss", "training, online", ", online", "dot"),
+    ("train/eval_loss", "training, weights frozen", ", training frozen", "dash"),
+)
+
+Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curves, by epoch
 
 
-def chosen_for_curves(trials: Sequence[FrozenTrial], sign: int) -> list[FrozenTrial]:
-    """The trials whose curves are drawn, best first: all, or the best half and an even choice of the others."""
-    with_curves = [t for t in trials if t.user_attrs.get("curves")]
-    ranked = sorted(with_curves, key=lambda t: (t.state != TrialState.COMPLETE, sign * t.values[0] if t.values else 0))
-    if len(ranked) <= MOST_CURVES:
-        return ranked
-    best, others = ranked[: MOST_CURVES // 2], ranked[MOST_CURVES // 2 :]
-    return best + others[:: -(-len(others) // (MOST_CURVES - len(best)))]
+def best_first(trials: Iterable[FrozenTrial], *objectives: str) -> list[FrozenTrial]:
+    """Complete trials by the first objective, ties by the next ones; then the others by how far they came."""
+    signs = [1 if OBJECTIVES[o] == "minimize" else -1 for o in objectives]
+
+    def rank(t: FrozenTrial) -> tuple[Any, ...]:
+        if t.state == TrialState.COMPLETE:
+            return 0, [sign * value for sign, value in zip(signs, t.values, strict=False)]
+        return 1, [-len(t.user_attrs.get("curves", {}).get("train/loss", t.intermediate_values))]
+
+    return sorted(trials, key=rank)
 
 
-def curves(trials: Sequence[FrozenTrial], baseline: float | None, labels: dict[int, str]) -> go.Figure:
-    """Loss by epoch of every trial: held-out and online, pruned ones dimmed, a mark where a stage begins."""
-    figure = go.Figure()
-    kinds: list[str] = []
-    for metric in SHOWN:
-        for i, t in enumerate(trials):
-            values = t.user_attrs["curves"][metric]
-            chunks = t.user_attrs["curves"]["schedule/chunks"]
-            begins = [k for k in range(1, len(chunks)) if chunks[k] != chunks[k - 1]]
-            dimmed = t.state != TrialState.COMPLETE
-            colour = "#94a3b8" if dimmed else COLOURS[i % len(COLOURS)]
-            figure.add_scatter(
-                x=list(range(len(values))),
-                y=[None if v is None else float(f"{v:.5g}") for v in values],
-                customdata=chunks,
-                mode="lines+markers" if begins else "lines",
-                marker={"size": [7 if k in begins else 0 for k in range(len(values))], "symbol": "diamond"},
-                line={"width": 1 if dimmed else 1.8, "color": colour},
-                opacity=0.45 if dimmed else 0.9,
-                name=f"{t.number}: {labels[t.number]}",
-                visible=metric == "val/loss",
-                showlegend=len(trials) <= 12,
-                hovertemplate="%{y:.4g}, epoch %{x}, %{customdata} chunks<extra>%{fullData.name}</extra>",
-            )
-            kinds.append(metric)
+def label(trial: FrozenTrial) -> str:
+    """A trial and its point, as the lines of a box beside the pointer."""
+    lines = [f"{safe(name)} = {safe(short_value(value))}" for name, value in trial.params.items()]
+    more = [f"and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
+    return "<br>".join([f"<b>trial {trial.number}</b>", *lines[:MOST_NAMED], *more])
+
+
+def safe(text: Value, most: int = 60) -> str:
+    """A text that Plotly shows as it stands, cut where it would not fit."""
+    text = str(text)
+    return html.escape(text if len(text) <= most else text[: most - 1] + "…", quote=False)
+
+
+def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:
+    """A curve by epoch. A running trial has none yet, but has reported its ``objective``."""
+    curve: Iterable[tuple[int, float | None]] = enumerate(trial.user_attrs.get("curves", {}).get(metric, []))
+    if metric == objective and "curves" not in trial.user_attrs:
+        curve = sorted(trial.intermediate_values.items())
+    return {epoch: float(f"{y:.5g}") for epoch, y in curve if y is not None and math.isfinite(y)}
+
+
+# --- loss curves ----------------------------------------------------------------------------------------------------
+
+
+def with_curves(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:
+    """Those that have a curve to draw."""
+    return [t for t in trials if any(points(t, metric, objective) for metric, *_ in LOSSES)]
+
+
+def thinned(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """An even choice, behind the first ones, of as many curves as a browser still draws smoothly."""
+    rest = trials[MOST_OWN:]
+    total = sum(len(t.user_attrs.get("curves", {}).get(LOSSES[0][0], [])) for t in rest)
+    return [*trials[:MOST_OWN], *rest[:: max(1, -(-total // MOST_POINTS))]]
+
+
+def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
+    """Loss by epoch of every trial, given best first. The best is on top, those not complete are dimmed, and a diamond
+    is where a stage of the schedule begins."""
+    traces: list[dict[str, Any]] = []
+    for metric, _, ending, dash in LOSSES:
+        lines = [(t, xy) for t in trials if (xy := points(t, metric, objective))]
+        shown = not traces
+        for trace in _traces(lines, ending, dash) if lines else ():
+            traces.append({**trace, "visible": shown, "meta": {**trace.get("meta", {}), "loss": metric}})
+    metric_of = [trace["meta"]["loss"] for trace in traces]
+    last = max((max(trace["x"]) for trace in traces if len(trace["x"])), default=0)
+    if (mean := _common_baseline(trials)) is not None:
+        line, box = {"color": INK, "dash": "dash", "width": 1}, "predicting the mean: <b>%{y:.4g}</b><extra></extra>"
+        traces.append({**_line({0: mean, last: mean}, "lines"), "line": line, "hovertemplate": box})
+        traces[-1]["name"] = "predicting the mean"
+        metric_of.append(None)
+    axis = axis_type(y for trace in traces for y in trace["y"])
+    layout = {
+        "xaxis": {"title": {"text": "epoch"}, "range": [-0.02 * last - 0.2, 1.02 * last + 0.2]},
+        "yaxis": {"title": {"text": "loss"}, "type": axis},
+        "hovermode": "closest",
+        "height": 560,
+        "updatemenus": [_metric_menu(metric_of), _axis_menu(axis)],
+        "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+        "margin": {"t": 70},
+    }
+    return go.Figure(traces, layout)
+
+
+def _traces(lines: Lines, ending: str, dash: str) -> Iterator[dict[str, Any]]:
+    """One loss: the shared traces below, each own curve above them, the highlighted one on top."""
+    own = lines[:MOST_OWN]
+    yield from _shared(lines[MOST_OWN:], ending)
+    complete = sum(t.state == TrialState.COMPLETE for t, _ in own)  # these come first, so that i is their rank
+    groups = [("complete, dark is good" if i < complete else _unfinished(t)) + ending for i, (t, _) in enumerate(own)]
+    shades = sample_colorscale("Viridis", [0.9 * i / max(complete - 1, 1) for i in range(complete)])
+    for i, (t, xy) in reversed(list(enumerate(own))):
+        yield {
+            **_line(xy, "lines" if len(xy) > 1 else "markers"),
+            "line": {"color": shades[i] if i < complete else _dimmed(t), "width": 1.5, "dash": dash},
+            "opacity": 0.9 if i < complete else 0.55,
+            "name": groups[i],
+            "legendgroup": groups[i],
+            "showlegend": groups.index(groups[i]) == i,
+            "meta": {"trial": t.number},
+            "hovertemplate": "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
+        }
+    yield _stages(own, ending)
+    best = lines[0] if complete else None
+    yield {  # the page moves it to the trial that is clicked
+        **_line(best[1] if best else {}, "lines"),
+        "line": {"color": BEST, "width": 3.5, "dash": dash},
+        "name": (f"trial {best[0].number}" if best else "no trial highlighted") + ending,
+        "meta": {"highlight": True},
+        "hoverinfo": "skip",
+    }
+
+
+def _line(xy: dict[int, float], mode: str) -> dict[str, Any]:
+    return {"x": list(xy), "y": list(xy.values()), "mode": mode}
+
+
+def _unfinished(trial: FrozenTrial) -> str:
+    return "running" if trial.state == TrialState.RUNNING else "pruned, diverged or failed"
+
+
+def _dimmed(trial: FrozenTrial) -> str:
+    return STATES["RUNNING"] if trial.state == TrialState.RUNNING else GREY
+
+
+def _shared(lines: Lines, ending: str) -> Iterator[dict[str, Any]]:
+    """Many curves as one trace, with gaps between them; those of a single epoch, which have no line, as another."""
+    for mode, some in (
+        ("lines", [line for line in lines if len(line[1]) > 1]),
+        ("markers", [line for line in lines if len(line[1]) == 1]),
+    ):
+        if some:
+            yield {
+                "x": _whole(x for _, xy in some for x in (*xy, 0)),
+                "y": np.array([y for _, xy in some for y in (*xy.values(), math.nan)], np.float32),
+                "customdata": _whole(t.number for t, xy in some for _ in range(len(xy) + 1)),
+                "mode": mode,
+                "line": {"color": GREY, "width": 1},
+                "marker": {"size": 3},
+                "opacity": 0.35,
+                "name": "the other trials" + ending,
+                "legendgroup": "others" + ending,
+                "showlegend": mode == "lines",
+                "hovertemplate": "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
+            }
+
+
+def _whole(numbers: Iterable[int]) -> "np.ndarray[Any, Any]":
+    """In as few bytes as they need: they are part of the page."""
+    values = list(numbers)
+    return np.array(values, np.min_scalar_type(max(values)))
+
+
+def _stages(lines: Lines, ending: str) -> dict[str, Any]:
+    """Where the schedule moves on to its next stage."""
+    marks = []
+    for t, xy in lines:
+        chunks = t.user_attrs.get("curves", {}).get("schedule/chunks", [])
+        marks += [
+            (x, y, f"{chunks[x - 1]:g} → {chunks[x]:g} chunks", t.number)
+            for x, y in xy.items()
+            if 0 < x < len(chunks) and chunks[x] != chunks[x - 1]
+        ]
+    x, y, moves, numbers = map(list, zip(*marks, strict=True)) if marks else ([], [], [], [])
+    return {
+        "x": x,
+        "y": y,
+        "hovertext": moves,
+        "customdata": numbers,
+        "mode": "markers",
+        "marker": {
+            "symbol": "diamond",
+            "size": 7 if len(lines) <= MOST_NAMED else 5,
+            "color": "white",
+            "line": {"color": INK, "width": 1},
+        },
+        "meta": {"marks": True},
+        "name": "a stage begins" + ending,
+        "hovertemplate": "%{text}<br>epoch %{x}: <b>%{hovertext}</b><extra></extra>",
+    }
+
+
+def _common_baseline(trials: Iterable[FrozenTrial]) -> float | None:
+    """The loss of predicting the mean, where it is the same for all trials: not where the data are searched too."""
+    found = {t.user_attrs["baseline"] for t in trials if "baseline" in t.user_attrs}
+    return found.pop() if len(found) == 1 else None
+
+
+def axis_type(values: Iterable[float]) -> str:
+    """``log`` where values are so far apart that a linear axis would hide how the small ones differ."""
+    finite = [v for v in values if math.isfinite(v)]
+    return "log" if finite and min(finite) > 0 and max(finite) > LOG_FROM * min(finite) else "linear"
+
+
+def _metric_menu(metric_of: Sequence[str | None]) -> dict[str, Any]:
+    """Which losses are shown; what belongs to none of them always is."""
+    choices = {name: {metric} for metric, name, *_ in LOSSES if metric in metric_of}
+    if {"val/loss", "train/loss"} <= set(metric_of):
+        choices["held-out and online"] = {"val/loss", "train/loss"}
     buttons = [
-        {"label": text, "method": "update", "args": [{"visible": [kind == metric for kind in kinds]}]}
-        for metric, text in SHOWN.items()
+        {"label": name, "method": "restyle", "args": ["visible", [m is None or m in shown for m in metric_of]]}
+        for name, shown in choices.items()
     ]
-    both = {"label": "both", "method": "update", "args": [{"visible": [True] * len(kinds)}]}
-    figure.update_layout(
-        updatemenus=[
-            {"type": "buttons", "direction": "right", "buttons": [*buttons, both], "x": 0, "xanchor": "left", "y": 1.14}
-        ],
-        xaxis_title="epoch",
-        yaxis_title="loss",
-        legend={"orientation": "h", "y": -0.2},
-    )
-    if baseline is not None:
-        figure.add_hline(baseline, line_dash="dash", line_color="#64748b", annotation_text="predicting the mean")
-    return figure
+    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
 
 
-def timeline(trials: Sequence[FrozenTrial]) -> go.Figure:
-    """When each worker ran which trial, and how it ended."""
-    begun = [t for t in trials if t.datetime_start]
-    workers = list(dict.fromkeys(_worker(t) for t in begun))
-    first = min(t.datetime_start for t in begun if t.datetime_start)
+def _axis_menu(now: str) -> dict[str, Any]:
+    other = "linear" if now == "log" else "log"
+    buttons = [
+        {"label": f"{kind} axis", "method": "relayout", "args": [{"yaxis.type": kind, "yaxis.autorange": True}]}
+        for kind in (now, other)
+    ]
+    return {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+
+
+# --- timeline -------------------------------------------------------------------------------------------------------
+
+
+def timeline(trials: Sequence[FrozenTrial]) -> go.Figure | None:
+    """Which worker ran which trial when, and how it ended; None where no trial was begun."""
+    begun = sorted((t for t in trials if t.datetime_start), key=lambda t: (t.datetime_start, t.number))
+    if not begun:
+        return None
+    workers = list(dict.fromkeys(map(_worker, begun)))
+    first = min(map(_start, begun))
+    unit, seconds = _unit(max((_end(t) - first).total_seconds() for t in begun))
     figure = go.Figure()
     for state, colour in STATES.items():
-        shown = [t for t in begun if t.state.name == state and t.datetime_complete]
+        shown = [t for t in begun if t.state.name == state]
         if shown:
             figure.add_bar(
                 orientation="h",
-                y=[f"worker {workers.index(_worker(t)) + 1}" for t in shown],
-                base=[(t.datetime_start - first).total_seconds() / 60 for t in shown if t.datetime_start],
-                x=[t.duration.total_seconds() / 60 for t in shown if t.duration],
-                marker={"color": colour, "line": {"color": "white", "width": 1}},
-                name=state.lower(),
-                text=[str(t.number) for t in shown] if len(begun) <= 100 else None,
-                hovertext=[f"trial {t.number}" for t in shown],
+                width=0.8,
+                y=[workers.index(_worker(t)) + 1 for t in shown],
+                base=[(_start(t) - first).total_seconds() / seconds for t in shown],
+                x=[(_end(t) - _start(t)).total_seconds() / seconds for t in shown],
+                marker={
+                    "color": colour,
+                    "line": {"color": "white", "width": 0.5 if len(begun) <= 200 else 0},
+                    "pattern": {"shape": "x" if state == "FAIL" else "", "fgcolor": INK, "solidity": 0.2},
+                },
+                name=NAMES[state],
+                text=[t.number for t in shown],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                customdata=[t.number for t in shown],
+                hovertext=[_bar_text(t) for t in shown],
+                hovertemplate="%{hovertext}<extra></extra>",
             )
     figure.update_layout(
-        barmode="overlay", xaxis_title="minutes since the study began", yaxis={"autorange": "reversed"}
+        barmode="overlay",
+        xaxis_title=f"{unit} since the study began",
+        yaxis={
+            "autorange": "reversed",
+            "tickvals": list(range(1, len(workers) + 1)),
+            "ticktext": [f"worker {i + 1}" for i in range(len(workers))],
+        },
+        uniformtext={"minsize": 9, "mode": "hide"},  # a number that does not fit in its bar
+        showlegend=True,
+        legend=LEGEND_ABOVE,
+        height=min(150 + 34 * len(workers), 900),
     )
     return figure
 
@@ -102,62 +306,30 @@ def _worker(trial: FrozenTrial) -> tuple[Any, ...]:
     return who.get("host"), who.get("pid"), who.get("started")
 
 
-Section = tuple[str, str, go.Figure]
+def _start(trial: FrozenTrial) -> datetime.datetime:
+    assert trial.datetime_start is not None
+    return trial.datetime_start
 
 
-def optuna_sections(study: optuna.Study, objectives: list[str], params: list[str]) -> tuple[list[Section], list[str]]:
-    """(title, note, figure) of Optuna's plots, and a line for each that the trials do not suffice for."""
-    v = optuna.visualization
-    numbers = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-    varied = [p for p in params if len({str(t.params.get(p)) for t in numbers if p in t.params}) > 1]
-    importance = PedAnovaImportanceEvaluator()
-    sections: list[Section] = []
-    missing: list[str] = []
-
-    def add(title: str, note: str, make: Callable[..., go.Figure], **settings: Any) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                sections.append((title, note, make(study, **settings)))
-        except (ValueError, RuntimeError) as error:
-            missing.append(f"{title}: {str(error).splitlines()[0] if str(error) else 'too few trials'}")
-
-    several = len(objectives) > 1
-    if several and len(objectives) <= 3:
-        add("Pareto front", "No trial is better in all objectives.", v.plot_pareto_front, target_names=objectives)
-    for i, objective in enumerate(objectives):
-        target: dict[str, Any] = {"target_name": objective}
-        if several:
-            target["target"] = _nth(i)
-        of = f" of {objective}" if several else ""
-        add(f"History{of}", "The best value after each trial.", v.plot_optimization_history, **target)
-        if len(varied) > 0:
-            note = "How much of what makes a trial good each key explains (PED-ANOVA)."
-            add(f"Importances{of}", note, v.plot_param_importances, evaluator=importance, params=varied, **target)
-        if len(varied) > 1:
-            add(
-                f"Parallel coordinates{of}",
-                "Drag along an axis to select.",
-                v.plot_parallel_coordinate,
-                params=varied,
-                **target,
-            )
-        if varied:
-            add(f"Slices{of}", "The objective along each key.", v.plot_slice, params=varied[:MOST_SLICES], **target)
-        pair = _clip_and_schedule(varied)
-        if pair:
-            add(f"{pair[0]} against {pair[1]}{of}", "", v.plot_contour, params=pair, **target)
-    return sections, missing
+def _end(trial: FrozenTrial) -> datetime.datetime:
+    """When it ended; a running trial has come as far as now."""
+    return trial.datetime_complete or max(datetime.datetime.now(), _start(trial))
 
 
-def _nth(i: int) -> Callable[[FrozenTrial], float]:
-    return lambda trial: trial.values[i]
+def _unit(seconds: float) -> tuple[str, int]:
+    if seconds < 300:
+        return "seconds", 1
+    return ("minutes", 60) if seconds < 3 * 3600 else ("hours", 3600)
 
 
-def _clip_and_schedule(params: list[str]) -> list[str] | None:
-    """The two keys whose contour says most: clip and schedule where they are searched, else the first two."""
-    clip = next((p for p in params if p.split("@")[0] == "clip"), None)
-    schedule = next((p for p in params if p.startswith("schedule")), None)
-    if clip and schedule:
-        return [clip, schedule]
-    return params[:2] if len(params) > 1 else None
+def _bar_text(trial: FrozenTrial) -> str:
+    host, pid, _ = _worker(trial)
+    seconds = (_end(trial) - _start(trial)).total_seconds()
+    return f"{label(trial)}<br>{state_of(trial)}, {seconds:,.0f} s<br>{safe(host)}, process {safe(pid)}"
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """How a trial stands, in a word; Optuna calls a diverged one pruned."""
+    if trial.user_attrs.get("stop_reason") == "diverged":
+        return "diverged"
+    return trial.state.name.lower().replace("fail", "failed")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from tbptt.space import Choice, Dimension, Interval, IntRange, Space, Value, nam
 
 # Neither the space nor the data, the model or what trains it: a study stays the same when these change.
 NOT_IN_THE_NAME = ("study", "tracking", "device", "threads", "progress", "space")
+# What sets a study up cannot differ between its trials.
+NEVER_SEARCHED = ("study", "tracking", "objective", "sweep", "space", "hydra")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,9 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
     swept, lines = _all_swept(source, fixed, overrides)
     if not swept and not lines:
         lines.append("-m: nothing is swept; takes several values for a key, as in clip=0.5,1,2, or sweep=NAME")
+    for a, b in combinations(swept, 2):
+        if a.key == b.key and all(dict(a.when).get(group, option) == option for group, option in b.when):
+            lines.append(f"{a.key}: swept twice; takes one sweep")
     if any(s.key == "seed" for s in swept):
         lines.append("seed: is never searched; takes study.seeds=[0,1,2], which trains each point once a seed")
     first: DictConfig | None = None
@@ -140,6 +146,8 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
     plan = Plan(source, tuple(fixed), first, space, any(getattr(s.sweep, "shuffle", False) for s in swept))
     if plan.n_trials is None and plan.settings.timeout is None:
         raise CommandError(["study.n_trials: missing; takes a whole number from 1, as the space is not finite"])
+    if len(plan.objectives) > 1 and plan.settings.sampler.name == "cmaes":
+        raise CommandError(["study/sampler: got 'cmaes', which takes one objective; takes another for several"])
     return plan
 
 
@@ -187,6 +195,10 @@ def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, s
 def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:
     """Raises ValueError for a sweep that cannot be searched."""
     key, sweep = override.get_key_element(), override.value()
+    if key[0] in "+~":
+        raise ValueError("cannot be searched; takes the key of the config without + or ~")
+    if re.split("[./]", key)[0] in NEVER_SEARCHED:
+        raise ValueError("is never searched; takes one value")
     options = source.options(key)
     if isinstance(sweep, Glob):
         sweep = ChoiceSweep(list=list(sweep.filter(options)))
@@ -194,6 +206,8 @@ def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]
     if unknown := sorted(sweep.tags - {"log"}):
         raise ValueError(f"got tag {unknown[0]!r}; takes log")
     if isinstance(sweep, ChoiceSweep):
+        if "log" in sweep.tags:
+            raise ValueError("got tag log on a choice; takes it on a range or an interval")
         texts = tuple(dict.fromkeys(Override._get_value_element_as_str(item) for item in sweep.list))
         if not texts:
             raise ValueError("got no values; takes at least one")
@@ -207,6 +221,8 @@ def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]
         numbers = list(sweep.range())
         if not numbers:
             raise ValueError(f"got {override.get_value_string()}, which is empty")
+        if "log" in sweep.tags and (numbers[0] <= 0 or sweep.step != 1):
+            raise ValueError(f"got {override.get_value_string()}; takes with log a range above 0 in steps of 1")
         texts = (str(numbers[0]), str(numbers[-1]))
     return Swept(key, sweep, when, texts, bool(options))
 

@@ -1,9 +1,13 @@
 """A study as one HTML file that opens without a network, a table, and its best trial as a config and a checkpoint."""
 
+import contextlib
 import csv
+import os
+import shlex
 import shutil
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,22 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from tbptt import figures
+from tbptt import figures, optuna_figures
 from tbptt.config import OBJECTIVES
+from tbptt.main import ui_line
+from tbptt.optuna_figures import Section
 from tbptt.space import short_value, text_of
 from tbptt.study import SWEEPS, Study
 
 DEFAULT_UI = "http://127.0.0.1:5000"
+PLOTLY = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+    "showSendToCloud": False,  # Plotly's button that uploads a figure and its data; it is there by default
+    "plotlyServerURL": "",
+}
+BEST_FILES = {"config.yaml": "best.yaml", "checkpoints/best.ckpt": "best.ckpt"}
 
 
 def write_report(study: Study, store: Any | None = None) -> Path:
@@ -33,136 +47,287 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     folder = SWEEPS / study.name
     folder.mkdir(parents=True, exist_ok=True)
     trials = study.trials()
-    best = best_trial(trials, study.objectives[0])
+    best = best_trial(trials, *study.objectives)
     _write_table(folder / "trials.csv", trials, study.objectives)
-    if best is not None:
+    if store is not None:
         _write_best(folder, study, best, store)
-    html = render(study, trials, best, store)
     path = folder / "report.html"
-    beside = folder / ".report.html"
-    beside.write_text(html, encoding="utf-8")
-    beside.replace(path)  # a reader, or a reload, sees the old one or the new one
+    with _replaced(path) as beside:
+        beside.write_text(render(study, trials, store), encoding="utf-8")
     return path
 
 
-def best_trial(trials: Sequence[FrozenTrial], objective: str) -> FrozenTrial | None:
-    """The complete trial that is best by an objective's direction, the first of the study's."""
-    sign = 1 if OBJECTIVES[objective] == "minimize" else -1
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    return min(complete, key=lambda t: sign * t.values[0], default=None)
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file beside another that takes its place once it is whole: a reader, or a reload, sees the old or the new."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
-def render(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial | None, store: Any | None) -> str:
+# --- which trial is best --------------------------------------------------------------------------------------------
+
+
+def best_trial(trials: Sequence[FrozenTrial], *objectives: str) -> FrozenTrial | None:
+    """The complete trial that is best by the first objective; of equal ones by the next, then the first of them."""
+    ranked = figures.best_first(trials, *objectives)
+    return ranked[0] if ranked and ranked[0].state == TrialState.COMPLETE else None
+
+
+def pareto_front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
+    """The complete trials than which none is better, the best by the first objective first."""
+    front: list[FrozenTrial] = []
+    for t in figures.best_first(trials, *objectives):  # in this order, no trial is worse than a later one
+        if t.state == TrialState.COMPLETE and not any(_dominates(other, t, objectives) for other in front):
+            front.append(t)
+    return front
+
+
+def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> bool:
+    gains = [_sign(o) * (y - x) for o, x, y in zip(objectives, a.values, b.values, strict=True)]
+    return min(gains) >= 0 and max(gains) > 0
+
+
+def _sign(objective: str) -> int:
+    return 1 if OBJECTIVES[objective] == "minimize" else -1
+
+
+def _by_seed(trial: FrozenTrial) -> list[float]:
+    """The first objective of each of a trial's runs."""
+    return [values[0] for values in trial.user_attrs.get("values_by_seed", []) if values]
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> str:
     """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
-    sign = 1 if OBJECTIVES[study.objectives[0]] == "minimize" else -1
-    labels = {t.number: _label(t) for t in trials}
-    drawn = figures.chosen_for_curves(trials, sign)
-    baseline = next((t.user_attrs["baseline"] for t in trials if "baseline" in t.user_attrs), None)
-    params = list(dict.fromkeys(name for t in trials for name in t.params))
-    sections: list[figures.Section] = []
-    if drawn:
-        with_curves = sum(1 for t in trials if t.user_attrs.get("curves"))
-        note = "Pruned trials are grey; a diamond is where a stage of the schedule begins."
-        if len(drawn) < with_curves:
-            note += f" Drawn: {len(drawn)} of {with_curves} trials, the best and an even choice of the others."
-        sections.append(("Loss curves", note, figures.curves(drawn, baseline, labels)))
-    more, missing = figures.optuna_sections(study.optuna, study.objectives, params)
-    sections += more
-    if any(t.datetime_start and t.datetime_complete for t in trials):
-        sections.append(("Timeline", "Which worker ran which trial.", figures.timeline(trials)))
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+    params = _params(trials)
+    ranked = figures.best_first(trials, *study.objectives)
+    sections, missing = _sections(trials, ranked, study.objectives)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         files("tbptt").joinpath("templates/report.html").read_text(encoding="utf-8")
     )
     return template.render(
-        study=study,
+        name=study.name,
         objectives=study.objectives,
-        counts=study.counts(),
-        n_trials=study.attrs.get("n_trials"),
-        answer=_answer(study, best, trials, baseline),
-        spec=study.attrs.get("spec", {}),
-        changes=study.attrs.get("changes", []),
-        sections=[(title, note, _embedded(figure)) for title, note, figure in sections],
+        counts=_counts(study, trials),
+        answer=_answer(study, trials),
+        attrs=study.attrs,
+        sections=[
+            {"title": title, "note": note, "figures": [_embedded(figure) for figure in drawn]}
+            for title, note, drawn in sections
+        ],
         missing=missing,
-        failures=[(t.number, labels[t.number], t.user_attrs.get("reason", "unknown")) for t in study.failures()],
+        failures=[t for t in trials if t.state == TrialState.FAIL],
+        labels={t.number: figures.label(t) for t in trials},
+        point=_point,
         params=params,
-        rows=[_row(t, params, study.objectives, store) for t in trials],
+        first_sort="ascending" if _sign(study.objectives[0]) == 1 else "descending",
+        rows=[_row(t, params, study.objectives, store) for t in ranked],
+        parent=_run_link(study.attrs.get("parent_run"), store),
+        ui=_ui_command(study),
         plotlyjs=get_plotlyjs(),
+        plotly_config=PLOTLY,
         written=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
-def _answer(
-    study: Study, best: FrozenTrial | None, trials: Sequence[FrozenTrial], baseline: float | None
-) -> dict[str, Any] | None:
-    """What the first lines say of the best trial, and how sure that is."""
-    if best is None:
-        return None
-    objective = study.objectives[0]
-    sign = 1 if OBJECTIVES[objective] == "minimize" else -1
-    others = sorted(sign * t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.number != best.number)
-    by_seed = [values[0] for values in best.user_attrs.get("values_by_seed", []) if values]
+def _shown(value: float, digits: int = 4) -> str:
+    """A number to be read: rounded, and a whole one rather than a power of ten where it is not very large."""
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e7 else f"{value:.{digits}g}"
+
+
+def _params(trials: Sequence[FrozenTrial]) -> list[str]:
+    return list(dict.fromkeys(name for t in trials for name in t.params))
+
+
+def _point(trial: FrozenTrial) -> str:
+    return ", ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())
+
+
+def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    states = [figures.state_of(t) for t in trials]
+    parts = [f"{states.count(s)} {s}" for s in dict.fromkeys(["complete", *states]) if s != "waiting"]
+    asked = study.attrs.get("n_trials")
+    return ", ".join(parts) + (f", of {asked}" if asked else "")
+
+
+def _sections(
+    trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objectives: list[str]
+) -> tuple[list[Section], list[str]]:
+    """What is drawn, in the order in which it is looked at, and a line for each figure that cannot be."""
+    sections, missing = optuna_figures.sections(trials, objectives)
+    with_curves = figures.with_curves(ranked, objectives[0])
+    if with_curves:
+        drawn = figures.thinned(with_curves)
+        note = "Click a curve, or a trial's number in the table, to highlight it."
+        if any(len(_by_seed(t)) > 1 for t in trials):
+            note += " Curves are those of the first seed."
+        if len(drawn) < len(with_curves):
+            note += f" Drawn: {len(drawn)} of {len(with_curves)} trials, the best and an even choice of the others."
+        sections.insert(0, Section("Loss curves", note, [figures.curves(drawn, objectives[0])]))
+    else:
+        missing.insert(0, "Loss curves: no trial has finished an epoch.")
+    front = optuna_figures.pareto(trials, objectives)
+    if front:
+        sections.append(front)
+    elif len(objectives) > 1:
+        missing.append("Pareto front: needs a complete trial, and two or three objectives.")
+    timeline = figures.timeline(trials)
+    if timeline:
+        sections.append(Section("Timeline", "Which worker ran which trial.", [timeline]))
+    else:
+        missing.append("Timeline: no trial has begun.")
+    return sections, missing
+
+
+def _embedded(figure: go.Figure) -> dict[str, Any]:
+    figure.update_layout(
+        template="plotly_white",
+        title=None,
+        font={"family": "system-ui, sans-serif", "size": 12, "color": figures.INK},
+        margin={"l": 10, "r": 14, "t": figure.layout.margin.t or 60, "b": 10},
+        width=None,
+        autosize=True,
+        hoverlabel={"align": "left", "namelength": -1},
+    )
+    axes = {"automargin": True, "exponentformat": "power"}  # "B", the default, writes 0.0001 as 100µ
+    figure.update_xaxes(axes).update_yaxes(axes)
+    for choose in (figure.update_xaxes, figure.update_yaxes):  # else digits between powers of ten are small ones
+        choose(selector={"type": "log"}, tickformat="~g")
     return {
-        "number": best.number,
-        "values": list(zip(study.objectives, best.values, strict=True)),
-        "point": {name: short_value(value) for name, value in best.params.items()},
-        "epochs": best.user_attrs.get("best_epochs", []),
-        "command": f"python train.py --config-dir sweeps/{study.name} --config-name best",
-        "seeds": by_seed if len(by_seed) > 1 else [],
-        "baseline": baseline if objective == "val/loss" else None,
-        "below": 1 - best.values[0] / baseline if objective == "val/loss" and baseline else None,
-        "next": sign * others[0] if others else None,
+        "json": figure.to_json(),  # with < and > as \\u003c and \\u003e, so that no text in it ends its script element
+        "height": figure.layout.height,
+        "min_width": (figure.layout.meta or {}).get("min_width", 0),
     }
+
+
+# --- the answer -----------------------------------------------------------------------------------------------------
+
+
+def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    """What the first lines say: the best trial, how to rerun it, how sure it is."""
+    best, objective = best_trial(trials, *study.objectives), study.objectives[0]
+    front = pareto_front(trials, study.objectives) if len(study.objectives) > 1 else []
+    ahead = _ahead(trials, best, objective)
+    if best is None:
+        return {"best": None, "says": [f"No trial is complete yet. {ahead}".strip()], "front": []}
+    has_config = (SWEEPS / study.name / "best.yaml").exists()
+    return {
+        "best": best.number,
+        "values": [(o, _shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
+        "point": {name: short_value(value) for name, value in best.params.items()},
+        "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
+        "command": f"python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best"
+        if has_config
+        else None,
+        "front": [(t.number, [_shown(v) for v in t.values], _point(t)) for t in front],
+        "complete": sum(t.state == TrialState.COMPLETE for t in trials),
+    }
+
+
+def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) -> Iterator[str]:
+    objective, value, seeds = study.objectives[0], best.values[0], _by_seed(best)
+    mean = best.user_attrs.get("baseline")
+    if objective == "val/loss" and mean:
+        side = "below" if value < mean else "above"
+        yield f"{100 * abs(1 - value / mean):.0f} % {side} predicting the mean, {_shown(mean)}."
+    if len(seeds) > 1:
+        yield (
+            f"Mean of {len(seeds)} seeds, which range from {_shown(min(seeds))} to {_shown(max(seeds))} "
+            f"(standard deviation {statistics.stdev(seeds):.2g})."
+        )
+    else:
+        yield "One seed: how much of what sets trials apart is chance is not known. study.seeds=[0,1,2] shows it."
+    if len(study.objectives) == 1:
+        yield _next_best(trials, best, objective)
+    epochs = best.user_attrs.get("best_epochs", [])
+    if epochs and epochs[0] is not None and epochs[0] + 1 == _epochs_run(best):
+        yield f"Its last epoch, {epochs[0]}, was its best: it may not have been at its end."
+
+
+def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str) -> str:
+    """How far the next best trial is behind, and whether their seeds keep them apart."""
+    others = [t for t in trials if t.number != best.number]
+    after = best_trial(others, objective)
+    if after is None:
+        return ""
+    text = f"The next best, trial {after.number}, has {_shown(after.values[0])}"
+    seeds, its = ([_sign(objective) * v for v in _by_seed(t)] for t in (best, after))
+    if len(seeds) < 2 or len(its) < 2:
+        return text + "."
+    return text + (
+        "; over their seeds the two overlap."
+        if min(its) <= max(seeds)
+        else "; over their seeds the two do not overlap."
+    )
+
+
+def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: str) -> str:
+    """A trial that is not complete, and had a better value than the best of the complete ones."""
+    sign = _sign(objective)
+    reached = [
+        (sign * y, epoch, t)
+        for t in trials
+        if t.state != TrialState.COMPLETE
+        for epoch, y in figures.points(t, objective, objective).items()
+    ]
+    value, epoch, trial = min(reached, key=lambda r: r[:2], default=(0.0, 0, None))
+    first_seed = [*_by_seed(best), best.values[0]][0] if best else None  # it is the first seed that others reported
+    if trial is None or (first_seed is not None and value >= sign * first_seed):
+        return ""
+    state = figures.state_of(trial)
+    if best is None:
+        return f"The best value so far is {_shown(sign * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
+    return f"Trial {trial.number} ({state}) had a better {objective}, {_shown(sign * value)}, at epoch {epoch}."
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
 
 
 def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | None) -> dict[str, Any]:
-    seeds = [values[0] for values in t.user_attrs.get("values_by_seed", []) if values]
-    runs = t.user_attrs.get("run_ids", [])
+    seeds = _by_seed(t)
     return {
         "number": t.number,
-        "state": "diverged" if t.user_attrs.get("stop_reason") == "diverged" else t.state.name.lower(),
-        "values": list(t.values) if t.values else [None] * len(objectives),
-        "spread": max(seeds) - min(seeds) if len(seeds) > 1 else None,
+        "state": figures.state_of(t),
+        "values": [_shown(v, 5) for v in t.values] if t.values else [""] * len(objectives),
+        "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
         "params": [short_value(t.params[name]) if name in t.params else "" for name in params],
-        "epochs": len(t.user_attrs.get("curves", {}).get("train/loss", [])),
-        "seconds": t.duration.total_seconds() if t.duration else None,
-        "links": [_run_link(run, store) for run in runs],
+        "epochs": _epochs_run(t),
+        "seconds": f"{t.duration.total_seconds():.1f}" if t.duration else "",
+        "links": [_run_link(run, store) for run in t.user_attrs.get("run_ids", [])],
     }
 
 
-def _run_link(run_id: str, store: Any | None) -> str:
-    if store is None:
+def _epochs_run(t: FrozenTrial) -> int:
+    """Of its first seed."""
+    return len(t.user_attrs.get("curves", {}).get("train/loss", t.intermediate_values))
+
+
+def _run_link(run_id: str | None, store: Any | None) -> str:
+    if store is None or run_id is None:
         return ""
     server = store.uri.rstrip("/") if store.uri.startswith("http") else DEFAULT_UI
     return f"{server}/#/experiments/{store.experiment}/runs/{run_id}"
 
 
-def _label(t: FrozenTrial) -> str:
-    return ", ".join(f"{name}={short_value(value)}" for name, value in t.params.items())
-
-
-def _embedded(figure: go.Figure) -> str:
-    figure.update_layout(
-        template="plotly_white",
-        title=None,
-        font={"family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
-        height=figure.layout.height or 460,
-        width=None,
-        autosize=True,
-    )
-    text: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}
-    )
-    return text
+def _ui_command(study: Study) -> str:
+    """What makes the links to runs open; nothing where a server does."""
+    uri = study.attrs.get("tracking_uri", "")
+    return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
 
 
 def _write_table(path: Path, trials: Sequence[FrozenTrial], objectives: list[str]) -> None:
-    params = list(dict.fromkeys(name for t in trials for name in t.params))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none."""
+    params = _params(trials)
+    also = ("stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
+    with _replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
-        out.writerow(
-            ["trial", "state", *objectives, *params, "stop_reason", "best_epoch", "epochs", "seconds", "runs", "reason"]
-        )
+        out.writerow(["trial", "state", *objectives, *params, *also])
         for t in trials:
             a = t.user_attrs
             out.writerow(
@@ -173,7 +338,8 @@ def _write_table(path: Path, trials: Sequence[FrozenTrial], objectives: list[str
                     *(text_of(t.params[name]) if name in t.params else "" for name in params),
                     a.get("stop_reason", ""),
                     " ".join(map(str, a.get("best_epochs", []))),
-                    len(a.get("curves", {}).get("train/loss", [])),
+                    _epochs_run(t),
+                    " ".join(map(str, _by_seed(t))),
                     f"{t.duration.total_seconds():.3f}" if t.duration else "",
                     " ".join(a.get("run_ids", [])),
                     a.get("reason", ""),
@@ -181,16 +347,19 @@ def _write_table(path: Path, trials: Sequence[FrozenTrial], objectives: list[str
             )
 
 
-def _write_best(folder: Path, study: Study, best: FrozenTrial, store: Any | None) -> None:
-    """``best.yaml`` and ``best.ckpt`` of the best trial; of its best seed, where it has several."""
-    runs = best.user_attrs.get("run_ids", [])
-    if store is None or not runs:
-        return
-    sign = 1 if OBJECTIVES[study.objectives[0]] == "minimize" else -1
-    by_seed = [sign * values[0] for values in best.user_attrs["values_by_seed"]]
-    run = runs[by_seed.index(min(by_seed))]
-    for artifact, name in (("config.yaml", "best.yaml"), ("checkpoints/best.ckpt", "best.ckpt")):
-        found = store.artifact(run, artifact)
-        if found is not None:
-            shutil.copyfile(found, folder / f".{name}")
-            (folder / f".{name}").replace(folder / name)
+def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any) -> None:
+    """``best.yaml`` and ``best.ckpt`` of the best trial; of its best seed, where it has several.
+
+    What cannot be had is removed: it would be another trial's.
+    """
+    run = None
+    if best is not None:
+        runs, seeds = best.user_attrs.get("run_ids", []), [_sign(study.objectives[0]) * v for v in _by_seed(best)]
+        run = runs[seeds.index(min(seeds))] if seeds and len(runs) == len(seeds) else next(iter(runs), None)
+    for artifact, name in BEST_FILES.items():
+        found = store.artifact(run, artifact) if run else None
+        if found is None:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        with _replaced(folder / name) as beside:
+            shutil.copyfile(found, beside)

@@ -56,7 +56,8 @@ class Choice(Dimension):
         return self.choices
 
     def suggest(self, trial: Suggests) -> Value:
-        value: Value = trial.suggest_categorical(self.name, self.choices)
+        # In one order however they were typed: to Optuna another order is another parameter.
+        value: Value = trial.suggest_categorical(self.name, sorted(self.choices, key=text_of))
         return value
 
     def describe(self) -> str:
@@ -155,7 +156,7 @@ class Space:
 def named(keys: Sequence[tuple[str, tuple[tuple[str, str], ...]]]) -> list[str]:
     """Parameter names: the key itself, with its condition where several dimensions share the key."""
     counts = {key: sum(1 for other, _ in keys if other == key) for key, _ in keys}
-    return [key if counts[key] == 1 else f"{key}@{when[-1][1] if when else 'else'}" for key, when in keys]
+    return [key if counts[key] == 1 else f"{key}@{'+'.join(option for _, option in when)}" for key, when in keys]
 
 
 def stored(value: Any) -> Value:
@@ -167,9 +168,21 @@ def text_of(value: Value) -> str:
     """A stored value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    if isinstance(value, str) and not re.fullmatch(r"[\w./:@%+*-]+|\[[^'\"]*\]", value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return str(value)
+    if not isinstance(value, str):
+        return str(value)
+    if value.startswith("[") and isinstance(items := _from_json(value), list):
+        return "[" + ", ".join(text_of(stored(item)) for item in items) + "]"
+    if re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./:@%+*-]*", value) and value.lower() not in ("null", "true", "false"):
+        return value
+    escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", value)  # to Hydra a backslash is special before a quote only
+    return "'" + escaped.replace("'", "\\'") + "'"
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def short_value(value: Value) -> str:

@@ -97,7 +97,8 @@ class Study:
         path = sqlite_path(storage)
         if path is not None and not path.exists():
             raise KeyError([])
-        names = {s.study_name: s for s in optuna.get_all_study_summaries(absolute_uri(storage))}
+        summaries = optuna.get_all_study_summaries(absolute_uri(storage))
+        names = {s.study_name: s for s in summaries if "objectives" in s.user_attrs}  # one without is only being made
         if name not in names:
             raise KeyError(sorted(names))
         return cls(name, storage, names[name].user_attrs["objectives"])
@@ -198,7 +199,8 @@ class Study:
         for t in trials:
             if t.state == TrialState.FAIL and t.number not in copied and not self._is_failure(t) and point_of(t):
                 died = t.user_attrs.get("died", False)
-                attempt = (t.user_attrs.get("attempt", 0) + 1) if died else 0
+                forgiven = not t.user_attrs.get("requeued")  # its retries begin anew
+                attempt = (t.user_attrs.get("attempt", 0) + 1) if died and not forgiven else 0
                 attrs: dict[str, Any] = {"retry_of": t.number, "attempt": attempt}
                 if died or t.user_attrs.get("reason") == INTERRUPTED:
                     attrs["resume"] = t.user_attrs.get("run_ids", []) or t.user_attrs.get("resume", [])
@@ -232,7 +234,7 @@ class Study:
         with self.locked():
             trials = self.trials()
             if any(map(self._is_failure, trials)) and not any(t.state == TrialState.RUNNING for t in trials):
-                self.optuna.set_user_attr("forgiven", len(trials))
+                self.optuna.set_user_attr("forgiven", trials[-1].number + 1)
 
     def _is_failure(self, trial: FrozenTrial) -> bool:
         """Whether a trial failed for good: it will not be run again."""
@@ -246,5 +248,5 @@ class Study:
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's point, also before its first parameter was suggested; empty where it has none yet."""
-    return trial.params or trial.system_attrs.get("fixed_params", {})
+    """A trial's point, also before all of its parameters were suggested; empty where it has none yet."""
+    return {**trial.params, **trial.system_attrs.get("fixed_params", {})}

@@ -21,10 +21,12 @@ from optuna.trial import TrialState
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig, flatten
 from tbptt.dry_run import describe
+from tbptt.main import ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, make_plan
 from tbptt.report import best_trial, write_report
 from tbptt.runtime import Interrupted, StopSignals
+from tbptt.space import text_of
 from tbptt.study import SWEEPS, Study
 from tbptt.sweep_progress import SweepProgress
 from tbptt.tracking import Run, Store, code_tags
@@ -68,7 +70,7 @@ def run_sweep(config: DictConfig, context: HydraContext, arguments: Sequence[str
             str(source.folder),
             source.name,
             str(source.also) if source.also else None,
-            [*arguments, f"study.name='{name}'", "study.fresh=false"],
+            [*arguments, f"study.name={text_of(name)}", "study.fresh=false"],
             parent.id,
             deadline,
         )
@@ -110,6 +112,9 @@ def _prepare(study: Study, plan: Plan, store: Store) -> Run:
             if changed and not plan.settings.allow_changed:
                 advice = "takes another study.name, study.fresh=true, or study.allow_changed=true"
                 raise CommandError([f"study {study.name}: {line}; {advice}" for line in changed])
+            if fixed := other_parameters(attrs["spec"]["space"], spec["space"]):
+                advice = "cannot change within a study; takes another study.name, or study.fresh=true"
+                raise CommandError([f"study {study.name}: {line}; {advice}" for line in fixed])
             if changed:
                 study.optuna.set_user_attr("changes", [*attrs.get("changes", []), *changed])
                 study.optuna.set_user_attr("enqueued", False)
@@ -139,6 +144,19 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in names
         if flat_before.get(name) != flat_now.get(name)
     ]
+
+
+def other_parameters(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """The dimensions that differ in what Optuna keeps of a parameter for good, a line each.
+
+    That is a choice's values, and whether a range is one of whole numbers and is logarithmic; its ends may change.
+    """
+
+    def kept(words: str) -> str:
+        return words if words.startswith("choice(") else f"{words[:5]}{words.endswith(', log')}"
+
+    both = [name for name in before if name in now and kept(before[name]) != kept(now[name])]
+    return differences({name: before[name] for name in both}, {name: now[name] for name in both})
 
 
 def _run_workers(
@@ -264,7 +282,7 @@ def _say_result(study: Study, plan: Plan) -> None:
         print(f"best: trial {best.number}  {values}{side}  {point}")
         print(f"rerun it: python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best")
     print(f"report: sweeps/{study.name}/report.html")
-    print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(plan.cfg.tracking.uri)}")
+    print(ui_line(plan.cfg.tracking.uri))
 
 
 def _best_values(study: Study) -> list[Any]:

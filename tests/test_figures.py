@@ -1,0 +1,377 @@
+"""The report's figures: what they draw is what the trials say, and never more than a browser draws smoothly."""
+
+import datetime
+import html
+import json
+import math
+import random
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from studies import BEGAN, HOSTILE, made_study, made_trial, numbered
+
+from tbptt import figures, optuna_figures
+from tbptt.figures import best_first, curves, points, thinned, timeline, with_curves
+from tbptt.optuna_figures import View, drawable, pareto, sections
+
+SPEED = "time/timesteps_per_second"  # maximized
+
+
+def of_loss(figure: go.Figure, metric: str = "val/loss") -> list[Any]:
+    return [trace for trace in figure.data if (trace.meta or {}).get("loss") == metric]
+
+
+def own(figure: go.Figure, metric: str = "val/loss") -> dict[int, Any]:
+    """The traces that are one trial's."""
+    return {trace.meta["trial"]: trace for trace in of_loss(figure, metric) if "trial" in trace.meta}
+
+
+def highlighted(figure: go.Figure) -> Any:
+    return next(trace for trace in of_loss(figure) if trace.meta.get("highlight"))
+
+
+def only(of: list[optuna_figures.Section], title: str) -> go.Figure:
+    return next(section.figures[0] for section in of if section.title.startswith(title))
+
+
+# --- loss curves ----------------------------------------------------------------------------------------------------
+
+
+def test_every_trial_has_its_curves() -> None:
+    trials = numbered(
+        [made_trial(values=[v], curve=[3.0, v]) for v in (1.5, 1.2)] + [made_trial("PRUNED", curve=[4.0])]
+    )
+    figure = curves(best_first(trials, "val/loss"), "val/loss")
+    assert {n: list(trace.y) for n, trace in own(figure).items()} == {0: [3.0, 1.5], 1: [3.0, 1.2], 2: [4.0]}
+    assert list(own(figure, "train/loss")[1].y) == pytest.approx([3.3, 1.32])
+    assert list(own(figure, "train/eval_loss")[1].x) == [0]
+
+
+def test_best_curve_is_highlighted_and_what_is_not_complete_is_dimmed() -> None:
+    trials = numbered([made_trial("PRUNED", curve=[0.1, 0.1]), made_trial(values=[2.0]), made_trial(values=[1.0])])
+    figure = curves(best_first(trials, "val/loss"), "val/loss")
+    assert highlighted(figure).name == "trial 2"
+    assert list(highlighted(figure).y) == list(own(figure)[2].y)
+    assert figure.data.index(highlighted(figure)) > max(map(figure.data.index, own(figure).values()))
+    assert own(figure)[0].opacity < own(figure)[1].opacity
+    assert own(figure)[0].line.color == figures.GREY
+
+
+def test_a_curve_of_one_epoch_is_seen() -> None:
+    figure = curves(numbered([made_trial("PRUNED", curve=[2.0])]), "val/loss")
+    assert own(figure)[0].mode == "markers"
+
+
+def test_epochs_without_a_finite_loss_leave_no_point() -> None:
+    trial = made_trial(curve=[2.0, None, math.nan, math.inf, 1.0], values=[1.0])
+    assert points(trial, "val/loss") == {0: 2.0, 4: 1.0}
+
+
+def test_a_running_trial_is_drawn_as_far_as_it_has_reported() -> None:
+    trials = numbered([made_trial("RUNNING", curve=[2.0, 1.5])])
+    assert with_curves(trials, "val/loss") == trials
+    assert list(own(curves(trials, "val/loss"))[0].y) == [2.0, 1.5]
+    assert with_curves(trials, "grad/norm_max") == []
+
+
+def test_a_mark_stands_where_the_schedule_moves_on() -> None:
+    trials = numbered([made_trial(values=[1.0], curve=[4.0, 3.0, 2.0, 1.0], chunks=[100, 100, 10, 1])])
+    marks = next(trace for trace in of_loss(curves(trials, "val/loss")) if trace.meta.get("marks"))
+    assert list(zip(marks.x, marks.y, marks.hovertext, strict=True)) == [
+        (2, 2.0, "100 → 10 chunks"),
+        (3, 1.0, "10 → 1 chunks"),
+    ]
+
+
+def test_menu_shows_one_loss_at_a_time() -> None:
+    figure = curves(numbered([made_trial(values=[1.0])]), "val/loss")
+    always = [trace.name for trace in figure.data if not (trace.meta or {}).get("loss")]
+    assert always == ["predicting the mean"]
+    shown = {button.label: button.args[1] for button in figure.layout.updatemenus[0].buttons}
+    for label, metrics in (
+        ("held-out, weights frozen", {"val/loss"}),
+        ("training, online", {"train/loss"}),
+        ("held-out and online", {"val/loss", "train/loss"}),
+    ):
+        on = {(t.meta or {}).get("loss") for t, visible in zip(figure.data, shown[label], strict=True) if visible}
+        assert on == metrics | {None}
+    assert [trace.visible for trace in figure.data[:-1]] == list(shown["held-out, weights frozen"])[:-1]
+
+
+def test_predicting_the_mean_is_drawn_only_where_it_is_the_same_for_all() -> None:
+    same, other = made_trial(values=[1.0]), made_trial(values=[1.0], baseline=0.7)
+    assert any(t.name == "predicting the mean" for t in curves(numbered([same]), "val/loss").data)
+    assert not any(t.name == "predicting the mean" for t in curves(numbered([same, other]), "val/loss").data)
+
+
+@pytest.mark.parametrize(("losses", "axis"), [([4.0, 1.0], "linear"), ([60.0, 1.0], "log"), ([60.0, -1.0], "linear")])
+def test_losses_far_apart_are_drawn_on_a_log_axis(losses: list[float], axis: str) -> None:
+    figure = curves(numbered([made_trial(values=[1.0], curve=losses)]), "val/loss")
+    assert figure.layout.yaxis.type == axis
+
+
+def test_a_thousand_curves_are_all_there_in_a_few_traces() -> None:
+    rng = random.Random(0)
+    trials = numbered([made_trial(values=[v], curve=[2.0, v]) for v in (rng.random() for _ in range(1000))])
+    ranked = best_first(trials, "val/loss")
+    assert len(thinned(ranked)) == 1000
+    figure = curves(thinned(ranked), "val/loss")
+    assert len(figure.data) < 4 * figures.MOST_OWN
+    shared = next(trace for trace in of_loss(figure) if trace.customdata is not None and not trace.meta.get("marks"))
+    assert set(shared.customdata) | set(own(figure)) == set(range(1000))
+    n = int(ranked[500].number)
+    there = [float(y) for y, number in zip(shared.y, shared.customdata, strict=True) if number == n]
+    assert there[:2] == pytest.approx([2.0, trials[n].values[0]], rel=1e-4)
+    assert math.isnan(there[2])  # the gap to the next curve
+
+
+def test_more_curves_than_can_be_drawn_are_thinned_evenly_behind_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_POINTS", 300)
+    trials = numbered([made_trial(values=[float(i)], curve=[1.0] * 3) for i in range(1000)])
+    kept = [t.number for t in thinned(best_first(trials, "val/loss"))]
+    assert kept[: figures.MOST_OWN] == list(range(figures.MOST_OWN))
+    rest = np.array(kept[figures.MOST_OWN :])
+    assert 3 * len(rest) <= 300
+    assert set(np.diff(rest)) == {rest[1] - rest[0]}
+
+
+def test_what_a_box_says_of_a_trial_is_escaped() -> None:
+    (trial,) = numbered([made_trial(values=[1.0], params={HOSTILE: HOSTILE, "clip": 1 / 3})])
+    label = figures.label(trial)
+    assert label.startswith("<b>trial 0</b><br>&lt;script&gt;")
+    assert label.endswith("<br>clip = 0.333333")
+    assert "<script" not in label
+    assert "<img" not in label
+
+
+# --- timeline -------------------------------------------------------------------------------------------------------
+
+
+def test_timeline_has_a_row_a_worker_and_a_bar_a_trial() -> None:
+    trials = numbered([made_trial(values=[1.0]), made_trial("FAIL"), made_trial("PRUNED"), made_trial(values=[2.0])])
+    for i, t in enumerate(trials):
+        t.user_attrs["worker"] = {"host": HOSTILE, "pid": i % 2, "started": "1"}
+        t.datetime_start = BEGAN + datetime.timedelta(seconds=40 * i)
+        t.datetime_complete = t.datetime_start + datetime.timedelta(seconds=10 + i)
+    figure = timeline(trials)
+    assert figure is not None
+    bars = {int(n): (y, b, x) for bar in figure.data for n, y, b, x in zip(bar.text, bar.y, bar.base, bar.x, strict=True)}
+    assert bars == {0: (1, 0, 10), 1: (2, 40, 11), 2: (1, 80, 12), 3: (2, 120, 13)}
+    assert [bar.name for bar in figure.data] == ["complete", "pruned or diverged", "failed"]
+    assert list(figure.layout.yaxis.ticktext) == ["worker 1", "worker 2"]
+    assert figure.layout.xaxis.title.text == "seconds since the study began"
+    assert "<img" not in figure.to_json()
+
+
+def test_timeline_of_a_running_trial_goes_to_now() -> None:
+    (trial,) = numbered([made_trial("RUNNING")])
+    trial.datetime_start = datetime.datetime.now() - datetime.timedelta(hours=2)
+    figure = timeline([trial])
+    assert figure is not None
+    assert figure.data[0].name == "running"
+    assert figure.data[0].x[0] == pytest.approx(120, abs=0.1)
+    assert figure.layout.xaxis.title.text.startswith("minutes")
+
+
+def test_timeline_needs_a_trial_that_began() -> None:
+    waiting = made_trial("WAITING")
+    waiting.datetime_start = None
+    assert timeline(numbered([waiting])) is None
+
+
+# --- Optuna's -------------------------------------------------------------------------------------------------------
+
+
+def searched(n: int, seed: int = 0, sign: int = 1) -> list[Any]:
+    """Trials whose first objective depends on clip alone, and whose second is the best where the first is the worst."""
+    rng, lists = random.Random(seed), ("[100, 50, 10, 2, 1]", "[50, 10, 1]", "[10]")
+    trials = []
+    for _ in range(n):
+        point = {
+            "clip": math.exp(rng.uniform(-2, 2)),
+            "schedule.chunks": rng.choice(lists),
+            "optimizer": rng.choice("ab"),
+        }
+        value = abs(math.log(point["clip"])) + 0.01 * rng.random()
+        trials.append(made_trial(values=[sign * value, 1000 * value], params=point, curve=[2.0]))
+    return numbered(trials)
+
+
+def test_history_follows_the_objectives_direction() -> None:
+    trials = numbered([made_trial(values=v) for v in ([3.0, 10.0], [1.0, 30.0], [2.0, 20.0])])
+    found, _ = sections(trials, ["val/loss", SPEED])
+    assert list(only(found, "History of val/loss").data[1].y) == [3.0, 1.0, 1.0]
+    assert list(only(found, f"History of {SPEED}").data[1].y) == [10.0, 30.0, 30.0]
+
+
+def test_history_counts_the_trials_that_are_not_complete() -> None:
+    trials = numbered([made_trial("PRUNED"), made_trial(values=[3.0]), made_trial("FAIL"), made_trial(values=[1.0])])
+    dots = only(sections(trials, ["val/loss"])[0], "History").data[0]
+    assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([1, 3], [3.0, 1.0], [1, 3])
+
+
+def test_importances_find_the_key_that_matters_for_each_objective() -> None:
+    rng = random.Random(3)
+    trials = []
+    for _ in range(100):
+        point = {"clip": math.exp(rng.uniform(-2, 2)), "optimizer.lr": math.exp(rng.uniform(-6, 0))}
+        trials.append(made_trial(values=[abs(math.log(point["clip"])), 1e4 * point["optimizer.lr"]], params=point))
+    found, missing = sections(numbered(trials), ["val/loss", SPEED])
+    for objective, key in (("val/loss", "clip"), (SPEED, "optimizer.lr")):
+        bars = only(found, f"Importances of {objective}").data[0]
+        assert bars.y[-1] == key  # the topmost
+        assert bars.x[-1] > 0.6
+    assert missing == []
+
+
+def test_importances_rest_on_a_tenth_of_the_trials_and_on_more_where_there_are_few() -> None:
+    assert [View(searched(n), "val/loss", 0, "").good for n in (2, 8, 20, 100, 300)] == [1, 4, 5, 10, 30]
+    note = next(s.note for s in sections(searched(20), ["val/loss"])[0] if s.title == "Importances")
+    assert "the best 5 of the 20 complete trials" in note
+    assert "hint" in note
+
+
+def test_contour_is_of_clip_against_the_schedule() -> None:
+    found, missing = sections(searched(20), ["val/loss"])
+    title = next(s.title for s in found if s.title.startswith("Contour"))
+    assert title == "Contour: clip against schedule.chunks"
+    figure = only(found, "Contour")
+    assert figure.layout.xaxis.title.text == "clip"
+    assert "<br>" in figure.layout.yaxis.ticktext[0]  # a long list goes on in a second line
+    assert not missing
+
+
+def test_contour_needs_keys_that_are_there_together() -> None:
+    trials = numbered(
+        [made_trial(values=[float(i)], params={"clip" if i % 2 else "schedule.start": i}) for i in range(8)]
+    )
+    found, missing = sections(trials, ["val/loss"])
+    assert not [s for s in found if s.title.startswith("Contour")]
+    assert missing == ["Contour: needs two keys that vary together."]
+
+
+def test_conditional_keys_have_a_slice_of_the_trials_that_have_them() -> None:
+    trials = [
+        made_trial(values=[float(i)], params={"clip": 1.0 + i, **({"schedule.start": i} if i % 2 else {})})
+        for i in range(10)
+    ]
+    found, missing = sections(numbered(trials), ["val/loss"])
+    slices = next(s.figures for s in found if s.title == "Slices")
+    dots = {figure.layout.xaxis.title.text: list(figure.data[0].customdata) for figure in slices}
+    assert dots == {"clip": list(range(10)), "schedule.start": [1, 3, 5, 7, 9]}
+    assert missing == []
+
+
+def test_slices_name_categories_as_they_are_typed_and_numbers_in_order() -> None:
+    from optuna.distributions import CategoricalDistribution as Choice
+
+    points_ = [{"clip": c, "optimizer": o, "on": b} for c in (10.0, 2.0, None) for o in "ab" for b in (True, False)]
+    spaces = {"clip": Choice([10.0, 2.0, None]), "optimizer": Choice(["b", "a"]), "on": Choice([True, False])}
+    trials = numbered([made_trial(values=[float(i)], params=p) for i, p in enumerate(points_)], **spaces)
+    axes = {
+        figure.layout.xaxis.title.text: list(figure.layout.xaxis.ticktext)
+        for s in sections(trials, ["val/loss"])[0]
+        if s.title == "Slices"
+        for figure in s.figures
+    }
+    assert axes == {"clip": ["2", "10", "null"], "optimizer": ["a", "b"], "on": ["false", "true"]}
+    by_value = {t.number: t.params["clip"] for t in trials}
+    (figure,) = [
+        f
+        for s in sections(trials, ["val/loss"])[0]
+        if s.title == "Slices"
+        for f in s.figures
+        if f.layout.xaxis.title.text == "clip"
+    ]
+    for x, number in zip(figure.data[0].x, figure.data[0].customdata, strict=True):
+        assert x == repr(figures.short_value(by_value[number]))
+
+
+def test_lines_of_parallel_coordinates_know_their_trial_unless_two_share_a_value() -> None:
+    trials = searched(30)
+    trials[3].values = trials[4].values
+    lines = only(sections(trials, ["val/loss"])[0], "Parallel").data[:-1]
+    numbers = [line.meta["trial"] for line in lines]
+    assert sorted(n for n in numbers if n is not None) == [n for n in range(30) if n not in (3, 4)]
+    for line in lines:
+        if (number := line.meta["trial"]) is not None:
+            assert line.customdata[0][1] == f"{trials[number].values[0]:.3g}"
+
+
+def test_no_figure_is_larger_than_a_browser_draws_smoothly() -> None:
+    rng = random.Random(5)
+    trials = numbered(
+        [
+            made_trial(values=[rng.random()], params={f"key{i}": rng.uniform(1, 100) for i in range(12)}, curve=[1.0])
+            for _ in range(1000)
+        ]
+    )
+    found, missing = sections(trials, ["val/loss"])
+    assert missing == []
+    most = optuna_figures.MOST_LINES
+    assert len(only(found, "Parallel").data) <= most + 1
+    assert len(only(found, "Parallel").layout.xaxis.tickvals) == optuna_figures.MOST_AXES + 1
+    assert np.array(only(found, "Contour").data[0].z).size <= (most + 2) ** 2
+    assert len(next(s.figures for s in found if s.title == "Slices")) == optuna_figures.MOST_AXES
+    assert "Drawn: 147 of 1000 complete trials" in next(s.note for s in found if s.title.startswith("Parallel"))
+    best = best_first(trials, "val/loss")[: most // 2]
+    assert {t.number for t in best} <= set(only(found, "Contour").data[1].customdata)
+
+
+def test_pareto_front_is_optunas(here: Any) -> None:
+    rng = random.Random(6)
+    study = made_study([made_trial(values=[rng.random(), rng.random()]) for _ in range(60)], ["val/loss", SPEED])
+    section = pareto(study.trials(), ["val/loss", SPEED])
+    assert section is not None
+    dominated, front = section.figures[0].data
+    assert sorted(front.customdata) == sorted(t.number for t in study.optuna.best_trials)
+    assert sorted([*front.customdata, *dominated.customdata]) == list(range(60))
+    assert pareto(study.trials(), ["val/loss"]) is None
+
+
+def test_the_copy_that_is_drawn_keeps_numbers_and_nothing_else_that_is_large() -> None:
+    trials = [made_trial("PRUNED"), made_trial(values=[1 / 3, 2.0], params={HOSTILE: HOSTILE, "clip": 2 / 3})]
+    copy = drawable(numbered(trials)[1:], ["val/loss"], 0).trials
+    assert [t.state.name for t in copy] == ["FAIL", "COMPLETE"]
+    assert copy[1].values == [0.333333]
+    assert copy[1].params["clip"] == 0.6667
+    assert html.escape(HOSTILE, quote=False) in copy[1].params
+    assert copy[1].user_attrs == {}
+    assert trials[1].params == {HOSTILE: HOSTILE, "clip": 2 / 3}
+
+
+def test_a_rounded_number_stays_in_its_range() -> None:
+    from optuna.distributions import FloatDistribution
+
+    low, high = 0.12344, 0.65438
+    trials = [made_trial(values=[v], params={"clip": v}) for v in (low, high)]
+    copy = drawable(numbered(trials, clip=FloatDistribution(low, high)), ["val/loss"], 0)
+    assert [t.params["clip"] for t in copy.trials] == [low, high]
+
+
+def test_hostile_names_reach_no_figure_as_markup() -> None:
+    values = (HOSTILE, "b", HOSTILE + "2")
+    trials = [
+        made_trial(values=[float(i), 1.0 + i % 3], params={HOSTILE: values[i % 3], "clip": 1.0 + i}) for i in range(12)
+    ]
+    found, missing = sections(numbered(trials), ["val/loss", SPEED])
+    front = pareto(trials, ["val/loss", SPEED])
+    assert front is not None
+    assert missing == []
+    for section in [*found, front]:
+        for figure in section.figures:
+            text = figure.to_json()
+            assert "</script" not in text
+            for piece in strings(json.loads(text)):
+                assert "<script" not in piece
+                assert "<img" not in piece
+
+
+def strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [s for item in value.values() for s in strings(item)]
+    if isinstance(value, list):
+        return [s for item in value for s in strings(item)]
+    return [value] if isinstance(value, str) else []

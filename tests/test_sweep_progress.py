@@ -1,0 +1,101 @@
+"""What a person sees of a running study: one line, and a line a finished trial where there is no terminal."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tbptt.sweep_progress import SweepProgress
+
+BEGAN = datetime(2026, 1, 1)
+DISTRIBUTIONS = {"clip": FloatDistribution(0.1, 10), "optimizer": CategoricalDistribution(["adam", "sgd"])}
+
+
+def trial(number: int, state: TrialState, value: float | None = None, seconds: float = 60, **attrs: Any) -> FrozenTrial:
+    made = create_trial(
+        state=state,
+        value=value,
+        params={"clip": 0.123456789, "optimizer": "adam"},
+        distributions=DISTRIBUTIONS,
+        user_attrs=attrs,
+    )
+    made.number = number
+    made.datetime_start = BEGAN
+    made.datetime_complete = BEGAN + timedelta(seconds=seconds) if state.is_finished() else None
+    return made
+
+
+TRIALS = [
+    trial(0, TrialState.COMPLETE, 0.5, seconds=100),
+    trial(1, TrialState.PRUNED, 0.1, seconds=20, stop_reason="pruned"),
+    trial(2, TrialState.COMPLETE, 0.25, seconds=60),
+    trial(3, TrialState.FAIL, reason="ValueError: no", seconds=60),
+    trial(4, TrialState.PRUNED, 0.2, seconds=60, stop_reason="diverged"),
+    trial(5, TrialState.RUNNING),
+]
+
+
+def test_the_line_says_how_a_study_stands() -> None:
+    line = SweepProgress("none", "clip-1", 9, ["val/loss"], 2).line(TRIALS)
+    assert line.split("  ") == [
+        "study clip-1",
+        "4/9 done",
+        "2 pruned",
+        "1 failed",
+        "1 running",
+        "best 0.25 (trial 2: clip=0.123457 optimizer=adam)",
+        "2:30 left",  # 5 more, 60 s each, 2 at once
+    ]
+
+
+def test_a_study_without_a_total_or_a_trial_says_what_it_can() -> None:
+    progress = SweepProgress("none", "s", None, ["val/loss"], 1)
+    assert progress.line([]) == "study s  0/… done  0 pruned  0 failed  0 running"
+    assert " left" not in progress.line(TRIALS)
+
+
+def test_the_best_is_that_of_the_first_objectives_direction() -> None:
+    trials = [trial(0, TrialState.COMPLETE, 1.0), trial(1, TrialState.COMPLETE, 2.0)]
+    for objective, number in (("val/loss", 0), ("time/timesteps_per_second", 1)):
+        best = SweepProgress("none", "s", 2, [objective], 1).best(trials)
+        assert best is not None
+        assert best.number == number
+
+
+def test_a_plain_line_is_printed_once_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepProgress("plain", "s", 9, ["val/loss"], 1) as progress:
+        progress.update(TRIALS[:1])  # was there before: a resumed study does not say it again
+        progress.update(TRIALS[:5])
+        progress.update(TRIALS)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    point = "clip=0.123457 optimizer=adam"
+    assert printed.err.splitlines() == [
+        f"trial 1  pruned  0.1  {point}  (4/9)",
+        f"trial 2  complete  0.25  {point}  (4/9)",
+        f"trial 3  fail  ValueError: no  {point}  (4/9)",
+        f"trial 4  diverged  0.2  {point}  (4/9)",
+    ]
+
+
+def test_nothing_is_shown_where_none_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepProgress("none", "s", 9, ["val/loss"], 1) as progress:
+        progress.update([])
+        progress.update(TRIALS)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_auto_is_plain() -> None:
+    assert SweepProgress("auto", "s", 9, ["val/loss"], 1).mode == "plain"
+
+
+def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with SweepProgress("auto", "s", 9, ["val/loss"], 3) as progress:
+        assert progress.mode == "live"
+        assert "starting 3 workers" in str(progress._spinner.text)
+        progress.update(TRIALS)
+        assert str(progress._spinner.text) == progress.line(TRIALS)
+    assert "trial 2  complete" not in capsys.readouterr().err
