@@ -157,7 +157,9 @@ def test_timeline_has_a_row_a_worker_and_a_bar_a_trial() -> None:
         t.datetime_complete = t.datetime_start + datetime.timedelta(seconds=10 + i)
     figure = timeline(trials)
     assert figure is not None
-    bars = {int(n): (y, b, x) for bar in figure.data for n, y, b, x in zip(bar.text, bar.y, bar.base, bar.x, strict=True)}
+    bars = {
+        int(n): (y, b, x) for bar in figure.data for n, y, b, x in zip(bar.text, bar.y, bar.base, bar.x, strict=True)
+    }
     assert bars == {0: (1, 0, 10), 1: (2, 40, 11), 2: (1, 80, 12), 3: (2, 120, 13)}
     assert [bar.name for bar in figure.data] == ["complete", "pruned or diverged", "failed"]
     assert list(figure.layout.yaxis.ticktext) == ["worker 1", "worker 2"]
