@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ import pytest
 from conftest import CONF, ROOT, SMALL
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
+from tbptt.compose import Source
 from tbptt.liveness import is_alive
 from tbptt.main import job, run
+from tbptt.stores import locked
 
 COMPLETE, PRUNED, FAIL, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
 DEADLINE = 240  # seconds until a process is taken to hang
 
 # What a worker runs first, from PYTHONPATH: it breaks the trials that FAIL names in their first epoch, and holds every
-# trial after its first epoch while there is a file named hold.
+# trial in its second epoch while there is a file named hold.
 SITECUSTOMIZE = """
 import importlib.abc, importlib.util, os, sys, time
 
@@ -37,7 +40,8 @@ def broken(fit):
         def after(epoch):
             if str(cfg.study.trial) in os.environ.get("FAIL", "").split(","):
                 raise RuntimeError("broken on purpose")
-            while os.path.exists("hold") and signals.signum is None:
+            while epoch.number == 1 and os.path.exists("hold") and signals.signum is None:
+                open(f"held-{cfg.study.trial}", "w").close()
                 time.sleep(0.02)
             return after_epoch(epoch)
         return fit(cfg, after_epoch=after, signals=signals, **more)
@@ -67,13 +71,10 @@ class Left:
     folder: Path
     name: str | None = None
 
-    @property
-    def storage(self) -> str:
-        return f"sqlite:///{self.folder}/sweeps/optuna.db"
-
-    @property
+    @cached_property
     def study(self) -> optuna.Study:
-        return optuna.load_study(study_name=self.name, storage=self.storage)
+        with locked(self.folder / "sweeps" / ".lock"):  # a storage that is just being made is not to be looked at
+            return optuna.load_study(study_name=self.name, storage=f"sqlite:///{self.folder}/sweeps/optuna.db")
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -139,7 +140,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
     end = time.time() + DEADLINE
     while not condition():
         assert time.time() < end, f"waited in vain until {what}"
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -160,21 +161,45 @@ def place(here: Path, empty_store: Path) -> Path:
 
 
 Sweep = Callable[..., tuple[int, str, str]]
+REMEMBERED: dict[tuple[Source, tuple[str, ...]], DictConfig] = {}  # a composition takes 0.15 s, and many are alike
 
 
 @pytest.fixture
-def sweep(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sweep:
-    """Gives a -m command in this process, which is also its only worker: exit status, what it printed, errors."""
+def sweep(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Sweep:
+    """Gives a -m command in this process, which is also its only worker and writes no report: exit status, what it
+    printed, errors and warnings."""
     from tbptt.worker import work
 
+    def no_report(study: Any, store: Any) -> Path:
+        (place / "trials.csv").touch()
+        (place / "report.html").touch()
+        return place / "report.html"
+
+    compose = Source.compose
+
+    def remembering(source: Source, overrides: Iterable[str]) -> DictConfig:
+        key = source, tuple(overrides)
+        if key not in REMEMBERED:
+            REMEMBERED[key] = compose(*key)
+        return REMEMBERED[key].copy()
+
+    monkeypatch.setattr(Source, "compose", remembering)
     monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, workers, signals: work(order))
+    monkeypatch.setattr("tbptt.sweep.write_report", no_report)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
     def given(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["train.py", "-m", *SMALL, *words])
         capsys.readouterr()
+        caplog.clear()
         status = run(main, CONF)
-        return status, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return status, out, "".join(f"{r.message}\n" for r in caplog.records if r.name == "tbptt") + err
 
     return given
 
@@ -249,7 +274,9 @@ def test_each_trial_has_hydras_own_record(grid: Grid) -> None:
         folder = grid.folder / "sweeps" / grid.study.study_name / str(trial.number) / ".hydra"
         assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
         words = [f"optimizer={trial.params['optimizer']}", f"clip={trial.params['clip']}"]
-        assert OmegaConf.load(folder / "overrides.yaml") == [*SMALL, *words, f"study.trial={trial.number}"]
+        overrides = list(OmegaConf.load(folder / "overrides.yaml"))
+        assert overrides[: len(SMALL)] == SMALL
+        assert overrides[-3:] == [*words, f"study.trial={trial.number}"]
         config = OmegaConf.load(folder / "config.yaml")
         assert (config.optimizer.name, config.clip) == (trial.params["optimizer"], trial.params["clip"])
         assert "hydra" not in config
@@ -292,18 +319,9 @@ MIXED = [
 ]
 
 
-def begun(left: Left, count: int) -> Callable[[], bool]:
-    """Whether so many trials are being trained: they run, and have reported an epoch's loss or are about to."""
-
-    def are() -> bool:
-        if not (left.folder / "sweeps" / "optuna.db").exists():
-            return False
-        try:
-            return sum(t.state == RUNNING and "run_ids" in t.user_attrs for t in left.trials) == count
-        except (KeyError, optuna.exceptions.StorageInternalError):
-            return False  # is just being made
-
-    return are
+def held(left: Left, *numbers: int) -> Callable[[], bool]:
+    """Whether these trials are in their second epoch."""
+    return lambda: all((left.folder / f"held-{number}").exists() for number in numbers)
 
 
 def test_whatever_is_killed_the_study_ends_with_its_total(place: Path, sweep: Sweep) -> None:
@@ -311,10 +329,10 @@ def test_whatever_is_killed_the_study_ends_with_its_total(place: Path, sweep: Sw
     (place / "hold").touch()
     head = starting(place, *MIXED)
     try:
-        until(begun(left, 2), "both workers train")
+        until(held(left, 0, 1), "both workers train")
         first, second = left.trials
         os.kill(first.user_attrs["worker"]["pid"], signal.SIGKILL)
-        until(lambda: len(left.trials) == 3 and begun(left, 2)(), "the killed trial is run again by another worker")
+        until(held(left, 2), "the killed trial is run again by another worker")
         dead, _, retry = left.trials
         assert dead.state == FAIL
         assert dead.user_attrs["reason"] == "its process died, killed or out of memory (attempt 1 of 2)"
@@ -328,6 +346,7 @@ def test_whatever_is_killed_the_study_ends_with_its_total(place: Path, sweep: Sw
     until(lambda: not any(map(is_alive, workers)), "the workers have followed their head")
     assert left.states == {FAIL: 3}
     assert [t.user_attrs["reason"] for t in left.trials[1:]] == ["interrupted"] * 2
+    assert left.ends() == [("KILLED", "interrupted")] * 2
     (place / "hold").unlink()
 
     assert sweep(*MIXED[1:])[0] == 0
@@ -354,11 +373,11 @@ def test_an_interrupted_study_says_so_and_is_completed_by_the_same_command(
     left = Left(place, "cut")
     (place / "hold").touch()
     head = starting(place, "-m", *words)
-    until(begun(left, 1), "a worker trains")
+    until(held(left, 0), "a worker trains")
     worker = left.trials[0].user_attrs["worker"]
     head.send_signal(signum)
     status, _, err = ended(head)
-    assert (status, err) == (128 + signum, f"stopped by {signum.name}\n")
+    assert (status, err) == (128 + signum, f"stopped by {signum.name}; give the same command again to go on\n")
     assert not is_alive(worker)
     assert left.states == {FAIL: 1, TrialState.WAITING: 1}
     assert left.trials[0].user_attrs["reason"] == "interrupted"
@@ -389,3 +408,298 @@ def test_a_trial_that_fails_stops_no_other(place: Path) -> None:
     text = left.client.download_artifacts(failed.info.run_id, "traceback.txt")
     assert "broken on purpose" in Path(text).read_text()
     assert "Traceback" not in err
+
+
+# --- searches ---------------------------------------------------------------------------------------------------
+
+RATES = "optimizer.lr=tag(log,interval(1e-6,0.1))"
+
+
+def curve(left: Left, run_id: str, metric: str = "val/loss") -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in left.client.get_metric_history(run_id, metric)]
+
+
+def test_a_pruned_trial_keeps_the_curve_it_has(sweep: Sweep, place: Path) -> None:
+    pruner = ["study/pruner=median", "study.pruner.patience=0", "study.pruner.n_startup_trials=1"]
+    assert sweep(RATES, "study.n_trials=6", "epochs=4", "study/sampler=random", *pruner)[0] == 0
+    left = Left(place)
+    assert left.states[PRUNED] >= 1
+    assert left.states[PRUNED] + left.states[COMPLETE] == 6
+    assert left.parent.info.status == "FINISHED"
+    for trial in left.trials:
+        (of_trial,) = left.runs_of(trial)
+        points = curve(left, of_trial.info.run_id)
+        assert points == sorted(trial.intermediate_values.items())
+        assert trial.user_attrs["curves"]["val/loss"] == [value for _, value in points]
+        end = (of_trial.info.status, of_trial.data.tags["stop.reason"], len(points) < 4)
+        if trial.state == PRUNED:
+            assert end == ("KILLED", "pruned", True)
+            assert trial.value == points[-1][1]
+            assert trial.user_attrs["stop_reason"] == "pruned"
+        else:
+            assert end == ("FINISHED", "epochs", False)
+            assert trial.value == min(value for _, value in points)
+
+
+def test_no_point_of_a_grid_is_pruned_unless_a_pruner_is_asked_for(sweep: Sweep, place: Path) -> None:
+    words = ["optimizer.lr=0.01,0.02,0.03,0.04,0.05,0.06,1e-6", "study.name=grid"]
+    assert sweep(*words)[0] == 0
+    assert Left(place, "grid").states == {COMPLETE: 7}
+
+
+def test_a_diverged_trial_is_a_result_and_not_a_failure(sweep: Sweep, place: Path) -> None:
+    status, _, err = sweep("optimizer=sgd", "optimizer.lr=0.01,1e30")
+    assert status == 0
+    assert "failed" not in err
+    left = Left(place)
+    fine, diverged = left.trials
+    assert (fine.state, diverged.state) == (COMPLETE, PRUNED)
+    assert diverged.user_attrs["stop_reason"] == "diverged"
+    assert diverged.value is None or diverged.value < float("inf")
+    assert left.ends() == [("FINISHED", "epochs"), ("FINISHED", "diverged")]
+    assert left.parent.info.status == "FINISHED"
+
+
+def test_several_objectives_are_read_at_one_epoch_and_none_is_pruned(sweep: Sweep, place: Path) -> None:
+    words = ["objective=[val/loss,time/train_seconds]", RATES, "study.n_trials=4", "study/pruner=median"]
+    status, _, err = sweep(*words, "study.pruner.n_startup_trials=0")
+    assert status == 0
+    (line,) = err.splitlines()
+    assert line == "study/pruner=median: no trial is pruned, as there are several objectives"
+    left = Left(place)
+    assert left.states == {COMPLETE: 4}
+    for trial in left.trials:
+        run_id = trial.user_attrs["run_ids"][0]
+        losses, seconds = curve(left, run_id), dict(curve(left, run_id, "time/train_seconds"))
+        epoch, best = min(losses, key=lambda point: point[1])
+        assert trial.values == [best, seconds[epoch]]
+    pareto = {t.number for t in left.study.best_trials}
+    worse = [
+        t.number
+        for t in left.trials
+        if any(u.values[0] < t.values[0] and u.values[1] < t.values[1] for u in left.trials)
+    ]
+    assert pareto
+    assert pareto.isdisjoint(worse)
+
+
+def test_each_point_is_trained_once_a_seed_and_its_objective_is_their_mean(sweep: Sweep, place: Path) -> None:
+    words = ["clip=1,2", "study.name=seeds"]
+    assert sweep(*words, "study.seeds=[0,1,2]")[0] == 0
+    left = Left(place, "seeds")
+    assert left.states == {COMPLETE: 2}
+    assert len(left.children) == 6
+    for trial in left.trials:
+        runs = left.runs_of(trial)
+        assert [r.data.params["seed"] for r in runs] == ["0", "1", "2"]
+        assert {r.data.tags["trial.number"] for r in runs} == {str(trial.number)}
+        values = [min(value for _, value in curve(left, r.info.run_id)) for r in runs]
+        assert trial.user_attrs["values_by_seed"] == [[value] for value in values]
+        assert len(set(values)) == 3
+        assert trial.value == pytest.approx(sum(values) / 3, rel=1e-12)
+        assert sorted(trial.intermediate_values.items()) == curve(left, runs[0].info.run_id)
+    status, _, err = sweep(*words, "study.seeds=[0,1]")
+    assert status == 2
+    assert "seeds was [0, 1, 2], is [0, 1]" in err
+
+
+def test_a_higher_total_goes_on_to_it_and_no_further(sweep: Sweep, place: Path) -> None:
+    words = ["optimizer=adam,rmsprop", "clip=1,2,3"]
+    for asked, total in ((2, 2), (4, 4), (9, 6)):
+        assert sweep(*words, f"study.n_trials={asked}")[0] == 0
+        left = Left(place)
+        finished = [t for t in left.trials if "same_as" not in t.user_attrs]
+        assert [t.state for t in finished] == [COMPLETE] * total
+        assert len({str(t.params) for t in finished}) == total
+        assert len(left.children) == total
+        assert left.parent.info.status == "FINISHED"
+
+
+def test_a_shuffled_grid_runs_in_one_order_also_when_it_is_resumed(sweep: Sweep, place: Path) -> None:
+    words = ["epochs=shuffle(range(1,7))", "study.name=shuffled"]
+    assert sweep(*words, "study.max_failures=1")[0] == 0
+    order = [t.params["epochs"] for t in Left(place, "shuffled").trials]
+    assert sorted(order) == list(range(1, 7))
+    assert order != sorted(order)
+    assert sweep(*words)[0] == 0
+    assert [t.params["epochs"] for t in Left(place, "shuffled").trials] == order
+
+
+# --- failures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[], None]]], None]:
+    """Does something at the beginning of the second epoch of trials, by number, or of every one, -1."""
+    from tbptt import worker
+
+    fit = worker.fit
+
+    def does(what: dict[int, Callable[[], None]]) -> None:
+        def broken(cfg: Any, *, after_epoch: Any, **more: Any) -> Any:
+            def after(epoch: Any) -> Any:
+                act = what.get(cfg.study.trial, what.get(-1))
+                if epoch.number == 1 and act:
+                    act()
+                return after_epoch(epoch)
+
+            return fit(cfg, after_epoch=after, **more)
+
+        monkeypatch.setattr("tbptt.worker.fit", broken)
+
+    return does
+
+
+def fails() -> None:
+    raise OSError("no space left\non the device")
+
+
+def test_a_study_stops_at_so_many_failures_and_goes_on_when_they_are_mended(
+    sweep: Sweep, place: Path, breaking: Callable[[dict[int, Callable[[], None]]], None]
+) -> None:
+    breaking({-1: fails})
+    words = ["clip=1,2,3,4", "study.max_failures=2", "study.name=broken"]
+    status, _, err = sweep(*words)
+    lines = [line for line in err.splitlines() if line.startswith("trial ")]
+    assert status == 1
+    assert len(lines) >= 2
+    for number in (0, 1):
+        assert any(line.startswith(f"trial {number} failed: OSError: no space left on the device") for line in lines)
+    left = Left(place, "broken")
+    assert left.states == {FAIL: 2, TrialState.WAITING: 2}
+    assert left.parent.info.status == "FAILED"
+    breaking({})
+    assert sweep(*words)[0] == 0
+    assert left.states == {FAIL: 2, COMPLETE: 4}
+    assert sorted(t.params["clip"] for t in left.trials if t.state == COMPLETE) == [1, 2, 3, 4]
+    assert left.parent.info.status == "FINISHED"
+
+
+def test_a_trial_interrupted_before_its_first_epoch_ends_is_run_again(
+    sweep: Sweep, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tbptt import worker
+
+    fit, stops = worker.fit, [signal.SIGINT]
+
+    def cut(cfg: Any, *, after_epoch: Any, **more: Any) -> Any:
+        def after(epoch: Any) -> Any:
+            if stops:
+                more["signals"].signum = stops.pop()
+                more["signals"].check()
+            return after_epoch(epoch)
+
+        return fit(cfg, after_epoch=after, **more)
+
+    monkeypatch.setattr("tbptt.worker.fit", cut)
+    status, _, _ = sweep("clip=1,2")
+    assert status == 130
+    left = Left(place)
+    assert left.trials[0].user_attrs["reason"] == "interrupted"
+    assert sweep("clip=1,2")[0] == 0
+    assert left.states == {FAIL: 1, COMPLETE: 2}
+    assert left.ends() == [("FINISHED", "epochs")] * 2
+
+
+def test_a_time_limit_starts_no_trial_after_it(
+    sweep: Sweep, place: Path, breaking: Callable[[dict[int, Callable[[], None]]], None]
+) -> None:
+    breaking({1: lambda: time.sleep(5)})  # the second trial outlasts the limit, and is finished
+    assert sweep(RATES, "study.timeout=5", "study.n_trials=1000", "study/sampler=random")[0] == 0
+    left = Left(place)
+    assert 2 <= len(left.trials) < 1000
+    assert set(left.states) <= {COMPLETE, PRUNED}
+    assert left.parent.info.status == "FINISHED"
+
+
+# --- identity ---------------------------------------------------------------------------------------------------
+
+
+def test_another_config_under_a_name_is_refused_and_says_what_changed(sweep: Sweep, place: Path) -> None:
+    words = ["study.name='my study'", "data.fee=0.5"]
+    assert sweep(*words, "clip=1,2", "epochs=1")[0] == 0
+    left = Left(place, "my study")
+    before = told(left)
+    status, _, err = sweep(*words, "clip=1,2,3", "epochs=2", "clip_mode=std")
+    assert status == 2
+    advice = "takes another study.name, study.fresh=true, or study.allow_changed=true"
+    assert sorted(err.splitlines()) == [
+        f"study my study: clip was choice(1.0, 2.0), is choice(1.0, 2.0, 3.0); {advice}",
+        f"study my study: clip_mode was norm, is std; {advice}",
+        f"study my study: epochs was 1, is 2; {advice}",
+    ]
+    assert told(left) == before
+    assert left.parent.info.status == "FINISHED"
+
+    status, _, err = sweep(*words, "clip=1,2,3", "epochs=1", "study.allow_changed=true")
+    assert status == 2
+    assert "clip was choice(1.0, 2.0), is choice(1.0, 2.0, 3.0); cannot change within a study" in err
+
+    assert sweep(*words, "clip=2.0,1", "epochs=2", "study.allow_changed=true")[0] == 0
+    assert left.study.user_attrs["changes"] == ["epochs was 1, is 2"]
+    assert left.states == {COMPLETE: 2}
+    assert sweep(*words, "clip=1,2", "epochs=2") == (0, *sweep(*words, "clip=1,2", "epochs=2")[1:])
+
+
+def test_a_range_may_grow_where_that_is_allowed(sweep: Sweep, place: Path) -> None:
+    for words in (["epochs=range(1,3)"], ["epochs=range(1,5)", "study.allow_changed=true"]):
+        assert sweep(*words, "study.name=grows")[0] == 0
+    left = Left(place, "grows")
+    assert [t.params["epochs"] for t in left.trials] == [1, 2, 3, 4]
+    assert left.study.user_attrs["changes"] == ["epochs was whole numbers 1 to 2, is whole numbers 1 to 4"]
+
+
+def test_data_that_changed_in_its_file_are_another_study(sweep: Sweep, place: Path) -> None:
+    path = place / "prices.csv"
+    rows = [f"{100 + i % 7},{50 + i % 5}" for i in range(300)]
+    path.write_text("\n".join(["a,b", *rows]))
+    data = [f"data.path={path}", "data=prices", "schedule.chunks=[2,1]", "study.name=file"]
+    small = [word for word in SMALL if word.split("=")[0] not in ("data.n_series", "data.val_series", "data.length")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("test_sweep.SMALL", small)
+        assert sweep(*data, "clip=1,2", "epochs=1")[0] == 0
+        path.write_text("\n".join(["a,b", *rows[:-1], "1,1"]))
+        status, _, err = sweep(*data, "clip=1,2", "epochs=1")
+        assert status == 2
+        assert err.startswith("study file: data was ")
+        assert len(err.splitlines()) == 1
+        path.write_text("\n".join(["a,b", *rows]))
+        assert sweep(*data, "clip=1,2", "epochs=1")[0] == 0
+
+
+def test_changed_code_is_warned_of_and_a_fresh_study_begins_beside_the_old(
+    sweep: Sweep, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["clip=1,2", "epochs=1", 'study.name="it\'s"']
+    assert sweep(*words)[::2] == (0, "")
+    tags = {"git.sha": "0" * 40}
+    with monkeypatch.context() as patch:
+        patch.setattr("tbptt.sweep.code_tags", lambda: tags)
+        status, _, err = sweep(*words)
+    assert (status, err) == (0, "study it's: the code has changed since it was begun\n")
+    for i in (2, 3):
+        assert sweep(*words, "study.fresh=true")[0] == 0
+        assert Left(place, f"it's-{i}").states == {COMPLETE: 2}
+    assert Left(place, "it's").states == {COMPLETE: 2}
+    assert [r.data.tags["study.name"] for r in Left(place).parents] == ["it's", "it's-2", "it's-3"]
+    assert {path.name for path in (place / "sweeps").iterdir() if path.is_dir()} == {"it's", "it's-2", "it's-3"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["clip=1,-1"],
+        ["clip=1,2", "epochs=0"],
+        ["clip=interval(0.1,1)"],
+        ["seed=1,2"],
+        ["clip=1,2", "objective=val/los"],
+        ["sweep=nope"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_sweep_costs_a_line_and_leaves_nothing(sweep: Sweep, place: Path, words: list[str]) -> None:
+    before = sorted(place.rglob("*"))
+    status, out, err = sweep(*words)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert sorted(place.rglob("*")) == before

@@ -362,7 +362,7 @@ def _apart(ticks: Sequence[Any]) -> list[Any]:
 def _space_ticks(axis: Any, values: Sequence[float]) -> None:
     """Of a log axis: at 1, 2 and 5, or at powers of ten, where Plotly writes many digits over each other."""
     if axis.type == "log":
-        axis.dtick = "D2" if max(values) < 100 * min(values) else 1
+        axis.dtick = "D2" if max(values) < 300 * min(values) else 1
 
 
 def _name(text: str, width: int) -> str:
