@@ -28,6 +28,9 @@ from tbptt.main import job, run
 from tbptt.stores import locked
 
 COMPLETE, PRUNED, FAIL, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
+# Real commands, each with seconds of imports: five minutes on two cores. `pytest -m slow` runs them.
+pytestmark = pytest.mark.slow
+
 DEADLINE = 240  # seconds until a process is taken to hang
 
 # What a worker runs first, from PYTHONPATH: it breaks the trials that FAIL names in their first epoch, and holds every
