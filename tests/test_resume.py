@@ -65,7 +65,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     cfg = small(*RUN, f"optimizer={optimizer}")
     whole = fit(cfg).run_id
     updates = last(whole)["updates"]
-    stops = random.Random(optimizer).sample(range(1, updates), 5)
+    stops = random.Random(optimizer).sample(range(10, updates), 5)  # the first epoch has 10
     for stop in stops:
         run_id = interrupted(cfg, stop)
         info = client().get_run(run_id)
@@ -79,6 +79,16 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
         assert a["best"] == b["best"]
         assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
         assert client().get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_run_stopped_in_its_first_epoch_is_begun_anew(here: Path, small: Callable[..., DictConfig]) -> None:
+    cfg = small(*RUN)
+    whole = fit(cfg).run_id
+    stopped = interrupted(cfg, 4)
+    again = fit(cfg, resume=stopped).run_id
+    assert again != stopped
+    assert curves(again) == curves(whole)
+    assert client().get_run(stopped).info.status == "KILLED"
 
 
 def test_a_run_stopped_again_and_again_is_still_the_same(here: Path, small: Callable[..., DictConfig]) -> None:

@@ -96,8 +96,9 @@ def test_qmc_goes_on_with_its_sequence_when_it_is_resumed(here: Path) -> None:
     assert parts[0] + parts[1] == whole
 
 
-def test_no_seed_is_another_sequence_each_time() -> None:
-    assert build_sampler(SamplerConfig("random", None), 3) is not None
+def test_without_a_seed_each_study_is_another(here: Path) -> None:
+    found = [points(Study(name, STORAGE, ["val/loss"]), NUMBERS, SamplerConfig("random", None), 2) for name in "ab"]
+    assert found[0] != found[1]
 
 
 def kind(pruner: optuna.pruners.BasePruner) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -66,7 +67,7 @@ class Interrupted(Exception):
 class StopSignals:
     """While entered, SIGINT and SIGTERM only set a flag; :meth:`check`, called between chunks, raises Interrupted.
 
-    A second signal acts as it would have without this. Entered again while entered, it changes nothing.
+    A second signal, a second or more later, stops the process at once. Entered again while entered, it changes nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -75,6 +76,7 @@ class StopSignals:
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
         self._depth = 0
+        self._taken = 0.0
 
     def __enter__(self) -> "StopSignals":
         self._depth += 1
@@ -92,9 +94,11 @@ class StopSignals:
             signal.signal(signum, handler)
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-        for s in self._before:
-            signal.signal(s, signal.SIG_DFL)
+        if self.signum is None:
+            self.signum, self._taken = signum, time.monotonic()
+        elif time.monotonic() - self._taken > 1:  # Linux may send a parent's death once for each of its threads
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
 
     def check(self) -> None:
         if self.signum is not None:

@@ -117,8 +117,10 @@ def fit(
         store = Store(config.tracking)
         deliver_pending(store, config.tracking.update_points)
         data = SequenceDataModule(config.data)
-        run = store.reopen_run(resume) if resume else None
+        run = store.run(resume) if resume else None
         state = run.last_state() if run else None
+        # One that was stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.
+        run = store.reopen_run(run.id) if run and state else None
         if run is not None:
             run.set_tags(tags or {})
         if run is None:
