@@ -134,13 +134,12 @@ def test_a_server_that_is_away_at_the_start_is_one_line(here: Path) -> None:
 
 def test_a_killed_run_is_not_left_running(here: Path, small: Callable[..., DictConfig]) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *SMALL, "progress=plain", "epochs=5000", "schedule=fixed"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    seen = 0
-    while seen < 3:
-        seen += process.stderr.readline().startswith("epoch")
-    process.kill()
-    process.wait()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = 0
+        while seen < 3:
+            seen += process.stderr.readline().startswith("epoch")
+        process.kill()
     client = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db"))
     (run,) = client.search_runs(["1"])
     assert run.info.status == "RUNNING"

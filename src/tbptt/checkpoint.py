@@ -26,6 +26,8 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
         keep_previous: keep the one that was there, too, as :func:`previous`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for cut in path.parent.glob(f".{path.name}.*"):  # by a process that was killed at this
+        cut.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:

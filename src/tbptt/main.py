@@ -16,6 +16,7 @@ from tbptt.compose import CommandError, Source, composed
 from tbptt.config import register
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
 from tbptt.stores import absolute_uri
+from tbptt.trouble import disk_trouble
 
 FAILED, WRONG = 1, 2
 
@@ -98,6 +99,8 @@ def failure_line(error: BaseException) -> str:
     what = " ".join(str(error).split()) or "no message"
     if isinstance(error, ValueError):  # said to the user already, in full
         return what
+    if trouble := disk_trouble(error):
+        return str(trouble)
     package = str(Path(__file__).parent)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(package)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

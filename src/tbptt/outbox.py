@@ -18,6 +18,7 @@ from typing import Any
 from tbptt.liveness import identity, is_alive
 from tbptt.module import Epoch
 from tbptt.tracking import Run, Store
+from tbptt.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
 
@@ -39,7 +40,7 @@ class Outbox:
         self.folder = pending_folder(run.store, run.id)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / OUTCOME).unlink(missing_ok=True)
-        (self.folder / OWNER).write_text(json.dumps(identity()))
+        _write_whole(self.folder / OWNER, identity())
         self.journal = self.folder / JOURNAL
         self._epochs = read_journal(self.journal)
         self._sent = 0
@@ -78,19 +79,22 @@ class Outbox:
         else:
             self._try_to_send()
 
-    def close(self, status: str, reason: str | None) -> None:
-        """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start."""
+    def close(self, status: str, reason: str | None, quiet: bool = False) -> None:
+        """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start. Raises
+        nothing; ``quiet`` says nothing either."""
         self._closing = True
         if self._thread:
             self._wake.set()
             self._thread.join(LAST_TRY)
-        write_updates(self._epochs, self.run.folder / "updates.parquet")
-        (self.folder / OUTCOME).write_text(json.dumps({"status": status, "reason": reason}))
         try:
+            write_updates(self._epochs, self.run.folder / "updates.parquet")
+            _write_whole(self.folder / OUTCOME, {"status": status, "reason": reason})
             deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
             if self._warned:
                 log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
         except Exception as error:
+            if quiet:
+                return
             log.warning(
                 "run %s: its end is not in the store yet (%s); it is kept in %s and sent when the next run starts",
                 self.run.id,
@@ -104,6 +108,8 @@ class Outbox:
                 self.run.log_points(points(epoch, self.update_points), epoch.time)
                 self._sent += 1
         except Exception as error:  # whatever keeps the store from taking it; training goes on
+            if self.run.store.is_local and (trouble := disk_trouble(error)):
+                raise trouble from error  # the next checkpoint would find the same
             if not self._warned:
                 log.warning(
                     "run %s: the store does not take its curves (%s); they are kept", self.run.id, _first_line(error)
@@ -149,6 +155,13 @@ def read_journal(path: Path) -> list[Epoch]:
     return epochs
 
 
+def _write_whole(path: Path, content: dict[str, Any]) -> None:
+    """So that whoever reads it finds the old or the new, also when the disk fills up."""
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(content))
+    beside.replace(path)
+
+
 def _line(epoch: Epoch) -> str:
     return json.dumps(asdict(epoch)) + "\n"
 
@@ -185,7 +198,9 @@ def write_updates(epochs: list[Epoch], path: Path) -> None:
     if path.exists() and epochs:
         before = parquet.read_table(path)
         table = pa.concat_tables([before.filter(pa.compute.less(before["epoch"], epochs[0].number)), table])
-    parquet.write_table(table, path)
+    beside = path.with_suffix(".new")
+    parquet.write_table(table, beside)
+    beside.replace(path)
 
 
 def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> None:
@@ -197,7 +212,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
     else:  # it may be resumed
-        (folder / OUTCOME).write_text(json.dumps({**outcome, "delivered": True}))
+        _write_whole(folder / OUTCOME, {**outcome, "delivered": True})
 
 
 def deliver_pending(store: Store, update_points: int) -> None:
@@ -214,7 +229,7 @@ def deliver_pending(store: Store, update_points: int) -> None:
             if run is None:
                 continue
             if outcome is None:
-                (folder / OUTCOME).write_text(json.dumps({"status": "KILLED", "reason": "interrupted"}))
+                _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
             try:
                 deliver(run, folder, read_journal(folder / JOURNAL), update_points)
             except Exception as error:

@@ -29,7 +29,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #   worker     who runs it (liveness.identity)
 #   reason     why it failed
 #   requeued   this failed trial is run again, as a trial whose ``retry_of`` is its number
-#   resume     MLflow runs of an interrupted trial with this point, one a seed: it goes on where they stopped
+#   resume     MLflow runs of a trial that was stopped with this point, one a seed: it goes on where they stopped
 #   attempt    how often its point was begun before and died with its process
 #   same_as    the earlier trial that had the same point; this one was not run
 SWEEPS = Path("sweeps")
@@ -202,7 +202,7 @@ class Study:
                 forgiven = not t.user_attrs.get("requeued")  # its retries begin anew
                 attempt = (t.user_attrs.get("attempt", 0) + 1) if died and not forgiven else 0
                 attrs: dict[str, Any] = {"retry_of": t.number, "attempt": attempt}
-                if died or t.user_attrs.get("reason") == INTERRUPTED:
+                if died or not forgiven:
                     attrs["resume"] = t.user_attrs.get("run_ids", []) or t.user_attrs.get("resume", [])
                 self.optuna.enqueue_trial(point_of(t), user_attrs=attrs)
 

@@ -30,10 +30,12 @@ from tbptt.space import text_of
 from tbptt.study import SWEEPS, Study
 from tbptt.sweep_progress import SweepProgress
 from tbptt.tracking import Run, Store, code_tags
+from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble, disk_trouble
 
 log = logging.getLogger("tbptt")
 
 TESTED_LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher.BasicLauncher",)
+HOW_TO_GO_ON = "give the same command again to go on"
 POLL_SECONDS = 0.25
 STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
 
@@ -75,9 +77,15 @@ def run_sweep(config: DictConfig, context: HydraContext, arguments: Sequence[str
             deadline,
         )
         try:
-            _run_workers(study, plan, order, config, context, signals)
-        finally:
-            _settle(study, plan, store, parent, signals)
+            try:
+                _run_workers(study, plan, order, config, context, signals)
+            finally:
+                _settle(study, plan, store, parent, signals)
+        except Exception as error:
+            if trouble := disk_trouble(error):
+                where = f"{trouble.where or SWEEPS.absolute()}"
+                raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
+            raise
     _say_result(study, plan)
     lines = [f"trial {t.number} failed: {t.user_attrs.get('reason')}" for t in study.failures()]
     if lines:
@@ -192,11 +200,14 @@ def _run_pool(study: Study, plan: Plan, order: Order, workers: int, signals: Sto
             time.sleep(POLL_SECONDS)
             if signals.signum is not None:
                 _stop(slots)
-                raise Interrupted(signals.signum, "; give the same command again to go on")
+                raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
             for process in [p for p in slots if p.poll() is not None]:
                 slot = slots.pop(process)
                 if process.returncode == 0:
                     continue
+                if process.returncode - WORKER_STATUS in WHAT:
+                    _stop(slots)
+                    raise DiskTrouble(process.returncode - WORKER_STATUS)
                 strikes = 0 if study.reap(plan.settings.retries) else strikes + 1
                 if strikes == STRIKES:
                     _stop(slots)

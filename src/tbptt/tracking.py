@@ -33,6 +33,7 @@ for _name, _value in (
     os.environ.setdefault(_name, _value)
 for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints a traceback of what it raises anyway
 
 
 class Store:

@@ -24,6 +24,7 @@ from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device
 from tbptt.schedule import ChunkSchedule
 from tbptt.tracking import Run, Store, code_tags
+from tbptt.trouble import DiskTrouble, disk_trouble
 
 log = logging.getLogger("tbptt")
 
@@ -188,13 +189,16 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
         yield
     except BaseException as error:
         stopped = signals.signum is not None or isinstance(error, KeyboardInterrupt | Interrupted)
+        trouble = None if stopped else disk_trouble(error)
         if not stopped:
             with suppress(OSError):
                 (run.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
-        outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error")
+        outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error", quiet=bool(trouble))
+        how = f"go on with it: python train.py resume={run.id}"
         if stopped:  # whatever Lightning made of the signal: a SystemExit of a SIGTERM
-            how = f"; go on with it: python train.py resume={run.id}"
-            raise Interrupted(signals.signum or signal.SIGINT, how) from None
+            raise Interrupted(signals.signum or signal.SIGINT, f"; {how}") from None
+        if trouble:
+            raise DiskTrouble(trouble.number, str(run.folder), f"; when that is mended, {how}") from error
         raise
     else:
         outbox.close("KILLED" if reason() == "pruned" else "FINISHED", reason())

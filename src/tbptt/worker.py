@@ -1,5 +1,6 @@
 """A worker: takes trials of a study, one after the other, until the budget is used up. All workers are the same."""
 
+import contextlib
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ from tbptt.runtime import Interrupted, StopSignals, die_with_parent
 from tbptt.space import Value
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
 from tbptt.train import Result, fit
+from tbptt.trouble import WHAT, WORKER_STATUS, disk_trouble
 
 log = logging.getLogger("tbptt")
 
@@ -48,6 +50,10 @@ def _run_trial(
         study.fail(trial.number, INTERRUPTED, again=True)
         raise
     except Exception as error:
+        if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
+            with contextlib.suppress(Exception):
+                study.fail(trial.number, WHAT[trouble.number], again=True)
+            raise trouble from error
         study.fail(trial.number, failure_line(error))
         log.error("trial %d failed: %s", trial.number, failure_line(error))
         return
@@ -130,7 +136,8 @@ def work_as_job(order: Order, cfg: DictConfig) -> None:
 
 
 def main() -> int:
-    """``python -m tbptt.worker ORDER``, the order as JSON. Exit status: 0 nothing is left; 128 + a signal's number."""
+    """``python -m tbptt.worker ORDER``, the order as JSON. Exit status: 0 nothing is left; 128 + a signal's number;
+    WORKER_STATUS + an error's number where the disk stopped it."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     die_with_parent()
     content: dict[str, Any] = json.loads(sys.argv[1])
@@ -138,6 +145,11 @@ def main() -> int:
         work(Order(**content))
     except Interrupted as stop:
         return 128 + stop.signum
+    except Exception as error:
+        if trouble := disk_trouble(error):
+            log.error("%s", trouble)
+            return WORKER_STATUS + trouble.number
+        raise
     return 0
 
 

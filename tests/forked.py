@@ -1,0 +1,79 @@
+"""The command, whole, as real processes that can be killed; forked from one that has made the imports already."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from conftest import CONF
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["conftest", "hydra", "tbptt.sweep", "tbptt.worker", "tbptt.main"])
+
+
+class ForkedWorker:
+    """What the sweep needs of a subprocess.Popen of ``python -m tbptt.worker``."""
+
+    def __init__(self, order: Any, log_path: Path, *_: object):
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                out = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(out, 1)
+                os.dup2(out, 2)
+                os.setsid()
+                from tbptt import worker
+
+                logging.getLogger().handlers.clear()
+                for each in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.default_int_handler)
+                sys.argv = ["worker", json.dumps(asdict(order))]
+                os._exit(worker.main())
+            except BaseException as error:
+                logging.exception(error)
+                os._exit(1)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def terminate(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+
+def _command(folder: str, outputs: str, words: list[str]) -> None:
+    import hydra
+
+    import tbptt.sweep
+    from tbptt.main import job, run
+
+    os.chdir(folder)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(Path(outputs, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    tbptt.sweep._start = ForkedWorker  # type: ignore[assignment, misc]
+    sys.argv = ["train.py", *words]
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+    os._exit(run(main, CONF))
+
+
+def command(folder: Path, *words: str, outputs: Path | None = None) -> Any:
+    """``python train.py WORDS`` in a folder: a multiprocessing.Process. It leaves ``out`` and ``err`` there, or in
+    ``outputs``."""
+    process = CONTEXT.Process(target=_command, args=(str(folder), str(outputs or folder), list(words)))
+    process.start()
+    return process
