@@ -1,5 +1,6 @@
 """A wrong command costs nothing: every mistake gets its line, and nothing is written; a right one exits as promised."""
 
+import math
 import re
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import CONF, ROOT, SMALL
 from mlflow import MlflowClient
@@ -42,6 +44,7 @@ VALUES = [
     ("schedule.stage_epochs=0", "schedule.stage_epochs", ["got 0", FROM_1, "auto", "null"]),
     ("data.window=0", "data.window", ["got 0", FROM_1]),
     ("data.length=0", "data.length", ["got 0", FROM_1]),
+    ("data.length=1000000000", "data.length", ["got 1000000000", "of memory", "are free"]),
     ("data.n_series=two", "data.n_series", ["got 'two'", FROM_1]),
     ("data.val_series=0", "data.val_series", ["got 0", FROM_1]),
     ("data.gamma=1", "data.gamma", ["got 1", "from 0 and below 1"]),
@@ -114,6 +117,10 @@ FILES = [
     ("gap.csv", ["data.columns=[b,c]"], "data.columns", ["gap.csv", "no column c", "a, b"]),
     ("notes.txt", [], "data.path", ["notes.txt"]),
     ("broken.parquet", [], "data.path", ["broken.parquet", "cannot be read"]),
+    ("words.parquet", [], "data.path", ["words.parquet", "no numeric column", "a"]),
+    ("gap.parquet", [], "data.path", ["gap.parquet", "column a", "row 51", "gap"]),
+    ("gap.parquet", ["data.columns=[b]"], "data.columns", ["gap.parquet", "no column b", "a"]),
+    ("infinite.parquet", [], "data.path", ["infinite.parquet", "column a", "row 3", "not a finite number"]),
 ]
 
 
@@ -134,6 +141,14 @@ def files(here: Path) -> Path:
     }
     for name, content in contents.items():
         (here / name).write_text(content)
+    numbers = [float(i) for i in range(100)]
+    tables: dict[str, list[object]] = {
+        "words.parquet": ["x", "y", "z"],
+        "gap.parquet": [*numbers[:50], None, *numbers],
+        "infinite.parquet": [1.0, 2.0, math.inf, *numbers],
+    }
+    for name, column in tables.items():
+        pd.DataFrame({"a": column}).to_parquet(here / name)
     return here
 
 

@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from io import RawIOBase
 from pathlib import Path
 
 import pytest
 from conftest import SMALL
 from forked import command
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig
 
 from tbptt import checkpoint
@@ -62,9 +64,12 @@ def disk(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Ite
 
 
 def fill(disk: Path) -> None:
-    with (disk / "filler").open("ab", buffering=0) as filler, pytest.raises(OSError, match="No space"):
+    def write(filler: RawIOBase) -> None:
         while True:
             filler.write(b"x" * 4096)
+
+    with (disk / "filler").open("ab", buffering=0) as filler, pytest.raises(OSError, match="No space"):
+        write(filler)
 
 
 def make_room(disk: Path) -> None:
@@ -121,7 +126,7 @@ def test_on_disk_a_run_that_fills_it_ends_with_a_line_and_goes_on_when_there_is_
 def test_on_disk_that_is_full_at_the_start_nothing_breaks(disk: Path, small: Callable[..., DictConfig]) -> None:
     fit(small("epochs=2"))
     fill(disk)
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(MlflowException) as caught:
         fit(small("epochs=2"))
     assert str(disk_trouble(caught.value)).startswith("no room is left on the disk")
     make_room(disk)
@@ -183,9 +188,7 @@ ON_DISK = sum(name.startswith("test_on_disk") for name in globals())
 
 
 @pytest.mark.parametrize("folder", ["mlruns", "mlruns/pending"])
-def test_a_folder_taken_away_ends_a_run_with_a_line(
-    here: Path, small: Callable[..., DictConfig], folder: str
-) -> None:
+def test_a_folder_taken_away_ends_a_run_with_a_line(here: Path, small: Callable[..., DictConfig], folder: str) -> None:
     ids: list[str] = []
 
     def after_epoch(epoch: Epoch) -> bool:

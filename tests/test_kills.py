@@ -1,8 +1,9 @@
-"""kill -9 at random moments: progress only grows, nothing is lost, nothing runs twice."""
+"""Processes that are killed or run out of memory: progress only grows, nothing is lost, nothing runs twice."""
 
 import json
 import os
 import random
+import resource
 import signal
 import sqlite3
 import time
@@ -48,9 +49,7 @@ def workers(folder: Path) -> list[dict[str, Any]]:
     return []
 
 
-@pytest.mark.parametrize(
-    ("kills", "trials", "epochs"), [(5, 6, 60), pytest.param(25, 12, 200, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("kills", "trials", "epochs"), [(5, 6, 60), pytest.param(25, 12, 200, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_study_ends_whole(
     here: Path, small: Callable[..., DictConfig], kills: int, trials: int, epochs: int
 ) -> None:
@@ -120,3 +119,18 @@ def test_killed_at_random_moments_a_study_ends_whole(
         expected = rows(here / "mlruns/mlflow.db", query.format(whole))
         assert len(expected) == epochs
         assert rows(mlflow, query.format(killed_id)) == expected
+
+
+def test_a_trial_that_runs_out_of_memory_fails_and_the_others_go_on(here: Path) -> None:
+    head = command(here, "-m", *SMALL, "model.hidden=[8],[30000],[9]", "study.name=large")
+    resource.prlimit(head.pid, resource.RLIMIT_AS, (8 << 30, 8 << 30))  # 30,000 units take 14 GB
+    head.join()
+    assert head.exitcode == 1
+    (line,) = [line for line in (here / "err").read_text().splitlines() if line.startswith("trial ")]
+    assert line.startswith("trial 1 failed: RuntimeError: out of memory: ")
+    states = rows(here / "sweeps/optuna.db", "select state from trials order by number")
+    assert states == [("COMPLETE",), ("FAIL",), ("COMPLETE",)]
+    query = "select r.status, t.value from runs r join tags t on r.run_uuid = t.run_uuid where t.key = 'stop.reason'"
+    assert sorted(rows(here / "mlruns/mlflow.db", query)) == [
+        *[("FAILED", "error"), ("FINISHED", "epochs"), ("FINISHED", "epochs")]
+    ]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,28 @@ def test_a_name_with_spaces_and_brackets_does_not_confuse() -> None:
         assert is_alive(before)
     finally:
         comm.write_text(name)
+
+
+STUBBORN = """
+import time
+from tbptt.runtime import StopSignals
+with StopSignals():
+    print("ready", flush=True)
+    while True:
+        time.sleep(1)  # never looks at the flag
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(stop: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(stop)
+            time.sleep(1.2)
+            assert process.poll() is None
+            process.send_signal(stop)
+            assert process.wait(timeout=60) == -stop
+        finally:
+            process.kill()

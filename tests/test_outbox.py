@@ -6,9 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -94,6 +98,62 @@ def test_a_server_that_is_killed_and_restarted_misses_nothing(
         assert not list((here / "mlruns" / "pending").glob("*"))
     finally:
         server.kill()
+
+
+class SlowProxy(ThreadingHTTPServer):
+    """Stands before a server, and takes its time when it is told to."""
+
+    def __init__(self, port: int):
+        self.target, self.seconds = port, 0.0
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Handler(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            assert isinstance(self.server, SlowProxy)
+            time.sleep(self.server.seconds)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            with closing(HTTPConnection("127.0.0.1", self.server.target)) as connection:
+                headers = {name: value for name, value in self.headers.items() if name != "Host"}
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+
+def test_training_does_not_wait_for_a_slow_server(here: Path, small: Callable[..., DictConfig]) -> None:
+    server = Server(here)
+    server.start()
+    slow = SlowProxy(server.port)
+    epochs, there = 20, []
+
+    def after_epoch(epoch: Epoch) -> bool:
+        slow.seconds = 0.3
+        if epoch.number == epochs - 1:
+            (run,) = MlflowClient(server.uri).search_runs(["1"])
+            there.append(len(MlflowClient(server.uri).get_metric_history(run.info.run_id, "val/loss")))
+        return False
+
+    try:
+        cfg = small(f"tracking.uri={slow.uri}", f"epochs={epochs}", "schedule.patience=null")
+        result = fit(cfg, after_epoch=after_epoch)
+        assert there[0] < epochs // 2  # it was far behind when training was done
+        history = MlflowClient(server.uri).get_metric_history(result.run_id, "val/loss")
+        assert sorted(p.step for p in history) == list(range(epochs))
+    finally:
+        server.kill()
+        slow.shutdown()
+        slow.server_close()
 
 
 def test_a_run_that_ended_without_its_server_is_delivered_by_the_next(

@@ -1,15 +1,22 @@
 """An interrupted run that goes on is the run that was never stopped, bit for bit."""
 
+import pickle
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import CONF, SMALL
+from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tbptt import checkpoint
+from tbptt.command_line import checked
+from tbptt.compose import CommandError
+from tbptt.config import register
 from tbptt.outbox import Outbox
 from tbptt.resume import resume_problems, resumed_config
 from tbptt.runtime import Interrupted, StopSignals
@@ -117,7 +124,7 @@ def test_a_crash_between_checkpoint_and_journal_loses_no_epoch(
 
     with monkeypatch.context() as broken:
         broken.setattr(Outbox, "add", crash)
-        broken.setattr(Outbox, "close", lambda *args: None)  # a killed process closes nothing
+        broken.setattr(Outbox, "close", lambda *args, **more: None)  # a killed process closes nothing
         with pytest.raises(SystemError):
             fit(cfg, on_start=ids.append)
     fit(cfg, resume=ids[0])
@@ -162,6 +169,102 @@ def test_only_what_may_change_is_taken_on_resume(here: Path, small: Callable[...
     assert line.startswith("clip: a resumed run keeps its own")
     resumed = resumed_config(cfg, ["resume", "epochs"])
     assert (resumed.epochs, resumed.clip, resumed.schedule.patience) == (9, 1.0, 1)
+
+
+def changed(path: Path, **values: object) -> None:
+    """A checkpoint with other content and a checksum that fits."""
+    content = {**checkpoint.load(path), **values}
+    checkpoint.save(
+        path, {name: value for name, value in content.items() if value is not None or name == "stop_reason"}
+    )
+
+
+def in_config(path: Path, key: str, value: object) -> None:
+    config = OmegaConf.create(checkpoint.load(path)["config"])
+    OmegaConf.update(config, key, value)
+    changed(path, config=OmegaConf.to_container(config))
+
+
+def evil(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Path))
+
+
+# What was done to both checkpoints of an interrupted run, and what the line says.
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:500]), "is damaged"),
+    "empty": (lambda path: path.write_bytes(b""), "is damaged"),
+    "text": (lambda path: path.write_text("weights"), "is damaged"),
+    "pickle": (evil, "is damaged"),
+    "another format": (lambda path: torch.save({"format": 2, "model": {}}, path), "not a checkpoint of tbptt"),
+    "no format": (lambda path: torch.save({"model": {}}, path), "not a checkpoint of tbptt"),
+    "a tensor": (lambda path: torch.save(torch.zeros(3), path), "not a checkpoint of tbptt"),
+    "altered": (lambda path: torch.save({**torch.load(path), "epoch": 1}, path), "was altered"),
+    "without weights": (lambda path: changed(path, model=None), "it lacks model"),
+    "without optimizer and random": (
+        lambda path: changed(path, optimizer=None, random=None),
+        "lacks optimizer, random",
+    ),
+    "unknown optimizer": (lambda path: in_config(path, "optimizer.name", "adm"), "none of tbptt's"),
+    "text for a number": (lambda path: in_config(path, "epochs", "many"), "none of tbptt's"),
+    "impossible clip": (lambda path: in_config(path, "clip", -1.0), "clip: got -1.0; takes a number above 0"),
+    "other data": (lambda path: in_config(path, "data.seed", 9), "the data are not those that the run was begun with"),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one interrupted run."""
+    folder = tmp_path_factory.mktemp("stopped")
+    register()
+    with pytest.MonkeyPatch.context() as patch, initialize_config_dir(str(CONF), version_base="1.3"):
+        patch.chdir(folder)
+        interrupted(compose("config", [*SMALL, *RUN]), 25)
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_checkpoint_that_cannot_be_used_gets_one_line(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    act, says = DAMAGE[damage]
+    monkeypatch.chdir(stopped)
+    (run,) = (stopped / "mlruns" / "artifacts").iterdir()
+    kept = run / "artifacts" / "checkpoints"
+    shutil.copytree(kept, tmp_path / "kept")
+    paths = [kept / "last.ckpt", kept / "last.previous.ckpt"]
+    try:
+        for path in paths:
+            act(path)
+        before = {path: path.read_bytes() for path in paths}
+        with pytest.raises(CommandError) as caught:
+            checked([f"resume={run.name}"], CONF)
+        (line,) = caught.value.lines
+        assert line.startswith("resume: ")
+        assert says in line
+        assert {path: path.read_bytes() for path in paths} == before
+        info = client().get_run(run.name).info
+        assert info.status == "KILLED"
+    finally:
+        shutil.rmtree(kept)
+        shutil.copytree(tmp_path / "kept", kept)
+
+
+def test_a_file_of_prices_that_is_gone_gets_one_line(here: Path, small: Callable[..., DictConfig]) -> None:
+    rows = "\n".join(f"{100 + i % 7}" for i in range(300))
+    Path("prices.csv").write_text(f"a\n{rows}\n")
+    few = [word for word in SMALL if word.split("=")[0] not in ("data.n_series", "data.val_series", "data.length")]
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*few, *RUN, "data=prices", "data.path=prices.csv", "schedule.chunks=[10,1]"])
+    run_id = interrupted(cfg, 25)
+    assert checked([f"resume={run_id}"], CONF)
+    Path("prices.csv").write_text(f"a\n{rows}\n1\n")
+    for says in ("the data are not those that the run was begun with", "prices.csv does not exist"):
+        with pytest.raises(CommandError) as caught:
+            checked([f"resume={run_id}"], CONF)
+        (line,) = caught.value.lines
+        assert says in line
+        Path("prices.csv").unlink(missing_ok=True)
 
 
 def test_what_cannot_be_resumed_is_said(here: Path, small: Callable[..., DictConfig]) -> None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import io
-import multiprocessing
 import shlex
 import sqlite3
 from contextlib import chdir, closing, redirect_stdout
@@ -13,6 +12,7 @@ import pytest
 import sqlalchemy
 import torch
 from conftest import CONF, SMALL
+from forked import CONTEXT
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -21,6 +21,7 @@ from tbptt import load_run
 from tbptt.config import TrackingConfig, register
 from tbptt.main import job
 from tbptt.stores import absolute_uri, locked, sqlite_path, uri_problem
+from tbptt.study import Study
 from tbptt.tracking import Store
 
 ODD_NAMES = ["with space's", "ünïcode-価格", "why?", "a#b 100%41;&="]
@@ -86,35 +87,38 @@ def test_printed_command_to_compare_runs_opens_the_store(kept: Kept, monkeypatch
     assert path == kept.root / kept.name / f"{kept.name}.db"
 
 
-def _open_and_start(uri: str, start: str, ids: str, number: int) -> None:
+def _open_and_start(uri: str, storage: str, start: str, ids: str, number: int) -> None:
     while not Path(start).exists():  # so that all begin at once
         pass
+    trial = Study("shared", storage, ["val/loss"]).optuna.ask()
+    trial.set_user_attr("number", number)
     run = Store(TrackingConfig(uri=uri)).start_run(f"run {number}", {})
     run.log_points([("loss", float(number), 0)], 0)
     run.finish("FINISHED")
     (Path(ids) / run.id).touch()
 
 
-def test_four_processes_open_a_fresh_store_at_once(here: Path) -> None:
+@pytest.mark.parametrize("time", [*range(2), *(pytest.param(time, marks=pytest.mark.slow) for time in range(2, 20))])
+def test_six_processes_open_fresh_stores_at_once(here: Path, time: int) -> None:
     ids = here / "ids"
     ids.mkdir()
     start = here / "start"
-    uri = f"sqlite:///{here}/fresh/mlflow.db"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tbptt.tracking"])  # imported once for the four, which also makes them truly meet
-    arguments = [(uri, str(start), str(ids), i) for i in range(4)]
-    workers = [context.Process(target=_open_and_start, args=a) for a in arguments]
+    uri, storage = f"sqlite:///{here}/fresh/mlflow.db", f"sqlite:///{here}/fresh/optuna.db"
+    arguments = [(uri, storage, str(start), str(ids), i) for i in range(6)]
+    workers = [CONTEXT.Process(target=_open_and_start, args=a) for a in arguments]
     for worker in workers:
         worker.start()
     start.touch()
     for worker in workers:
         worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    assert [worker.exitcode for worker in workers] == [0] * 6
     client = MlflowClient(uri)
     (experiment,) = [e for e in client.search_experiments() if e.name == "tbptt"]  # one, not one a process
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.run_id for run in runs} == {path.name for path in ids.iterdir()}
-    assert sorted(run.data.metrics["loss"] for run in runs) == [0, 1, 2, 3]
+    assert sorted(run.data.metrics["loss"] for run in runs) == [0, 1, 2, 3, 4, 5]
+    trials = Study("shared", storage, ["val/loss"]).trials()
+    assert sorted(t.user_attrs["number"] for t in trials) == [0, 1, 2, 3, 4, 5]
 
 
 def test_sqlite_path_is_absolute_and_taken_as_it_stands(here: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from torch import Tensor
 log = logging.getLogger("tbptt")
 
 FORMAT = 1
+# What a run's checkpoint must have to go on from it, or to use its network.
+OF_A_RUN = (
+    *("config", "scaler", "best", "stop_reason", "record", "epoch", "updates", "train_seconds"),
+    *("model", "optimizer", "schedule", "random"),
+)
 
 
 def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
@@ -62,11 +68,15 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
+    Args:
+        needs: what it must hold.
+
     Raises:
-        ValueError: it is missing, damaged, altered, of another format, or holds anything but plain types.
+        ValueError: it is missing, damaged, altered, of another format, lacks something, or holds anything but plain
+            types.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
@@ -79,22 +89,24 @@ def load(path: Path) -> dict[str, Any]:
     content = {name: value for name, value in content.items() if name != "format"}
     if content.pop("sha256", None) != digest(content):
         raise ValueError(f"{path} was altered: its checksum is not that of its content")
+    if lacks := [name for name in needs if name not in content]:
+        raise ValueError(f"{path} is not a checkpoint of a run: it lacks {', '.join(lacks)}")
     return content
 
 
 def load_newest(path: Path) -> dict[str, Any] | None:
-    """The checkpoint at ``path``; the one before it where that one is damaged, which is said; None where there is
+    """A run's checkpoint at ``path``; the one before it where that one is damaged, which is said; None where there is
     none. Raises ValueError where neither can be read."""
     before = previous(path)
     if not path.exists():
-        return load(before) if before.exists() else None
+        return load(before, OF_A_RUN) if before.exists() else None
     try:
-        return load(path)
+        return load(path, OF_A_RUN)
     except ValueError as error:
         if not before.exists():
             raise
         log.warning("%s; going on from the one before it, %s", error, before.name)
-        return load(before)
+        return load(before, OF_A_RUN)
 
 
 def digest(content: Any) -> str:

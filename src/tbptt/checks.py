@@ -17,7 +17,8 @@ from tbptt.config import (
     schedule_stages,
     wrong_value,
 )
-from tbptt.parts import load_parts
+from tbptt.memory import too_large
+from tbptt.parts import load_parts, memory_of
 from tbptt.stores import sqlite_path, uri_problem
 
 
@@ -64,6 +65,8 @@ def problems(cfg: DictConfig) -> list[str]:
         except ValueError as error:
             key = "data.path" if "path" in cfg.data and "no column" not in str(error) else "data.columns"
             found[key] = f"{key}: {error}"
+        if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
+            found["data.length"] = wrong_value("data.length", data.length, f"what fits: it {problem}")
     if length is not None and not any(name.startswith("schedule.") for name in found):
         found |= _too_many_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
     return list(found.values())

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.schedule import geometric_chunks
 from tbptt.stores import without_password
@@ -325,13 +326,17 @@ def register() -> None:
 
 
 def typed(content: dict[str, Any]) -> DictConfig:
-    """A config in plain types, as a run keeps it, under the schema again."""
-    cfg = OmegaConf.create(content)
-    for group, options in GROUPS.items():
-        place = group.replace("/", ".")
-        if (node := OmegaConf.select(cfg, place)) is not None:
-            OmegaConf.update(cfg, place, OmegaConf.merge(OmegaConf.structured(options[node.name]), node), merge=False)
-    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    """A config in plain types, as a run keeps it, under the schema again. Raises ValueError where it does not fit."""
+    try:
+        cfg = OmegaConf.create(content)
+        for group, options in GROUPS.items():
+            place = group.replace("/", ".")
+            if (node := OmegaConf.select(cfg, place)) is not None:
+                schema = OmegaConf.structured(options[node.name])
+                OmegaConf.update(cfg, place, OmegaConf.merge(schema, node), merge=False)
+        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"a config that is none of tbptt's: {(str(error).splitlines() or [''])[0]}") from error
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

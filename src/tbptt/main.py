@@ -101,6 +101,8 @@ def failure_line(error: BaseException) -> str:
         return what
     if trouble := disk_trouble(error):
         return str(trouble)
+    if isinstance(error, MemoryError) or "can't allocate memory" in what or "out of memory" in what:
+        what = f"out of memory: {what}"
     package = str(Path(__file__).parent)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(package)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -68,6 +68,11 @@ def load_parts(data: DataConfig) -> Parts:
     return Parts(training, held_out, data.window, horizon, shared, _fees(data, training, shared))
 
 
+def memory_of(data: ArticleData) -> int:
+    """About how many bytes the article's data take, prices, features and targets of all steps."""
+    return 40 * (data.n_series + data.val_series) * (data.window + data.length)
+
+
 def _article_parts(data: ArticleData, horizon: int) -> tuple[dict[str, Prices], dict[str, Prices]]:
     length = data.window + data.length + horizon + 1
     both = []

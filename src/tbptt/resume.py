@@ -1,11 +1,16 @@
 """``python train.py resume=RUN_ID``: go on with an interrupted run, in the same MLflow run."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config import TrackingConfig, typed
+from tbptt.checks import problems
+from tbptt.config import DataConfig, TrackingConfig, typed
+from tbptt.parts import load_parts
+
+if TYPE_CHECKING:
+    from tbptt.tracking import Run
 
 # What a resumed run may be given anew; all else is as it was begun.
 MAY_CHANGE = ("epochs", "device", "progress", "resume")
@@ -43,6 +48,20 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
     if ended and not (ended == "epochs" and "epochs" in given and cfg.epochs > state["epoch"] + 1):
         more = f"; epochs above {state['epoch'] + 1} would let it go on" if ended == "epochs" else ""
         return [f"resume: got {cfg.resume!r}; that run has ended ({ended}){more}"]
+    return [f"resume: {line}" for line in _begun_problems(cfg, given, run, state)]
+
+
+def _begun_problems(cfg: DictConfig, given: Sequence[str], run: "Run", state: dict[str, Any]) -> list[str]:
+    """What has become wrong with the config that a run was begun with: its file of prices is gone, or another."""
+    try:
+        begun = _changed(state, cfg, given)
+    except ValueError as error:
+        return [str(error)]
+    if lines := problems(begun):
+        return lines
+    fingerprint = load_parts(cast(DataConfig, OmegaConf.to_object(begun.data))).fingerprint()
+    if fingerprint != run.tags().get("data.fingerprint"):
+        return [f"the data are not those that the run was begun with (now {fingerprint[:12]}…)"]
     return []
 
 
@@ -54,6 +73,10 @@ def resumed_config(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     state = run.last_state() if run else None
     if state is None:
         raise ValueError(f"resume: run {cfg.resume} has no checkpoint")
+    return _changed(state, cfg, given)
+
+
+def _changed(state: dict[str, Any], cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     begun = typed(state["config"])
     for key in given:
         if key in ("epochs", "device", "progress"):

@@ -71,8 +71,12 @@ def load_run(
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"run {run_id} in {tracking_uri} has no checkpoint {which}.ckpt: {reason}") from None
-        content = checkpoint.load(Path(downloaded))
+        content = checkpoint.load(Path(downloaded), checkpoint.OF_A_RUN)
     cfg = typed(content["config"])
     network = build_network(cast(ModelConfig, OmegaConf.to_object(cfg.model)), cfg.data.window)
-    network.load_state_dict(content["model"])
+    try:
+        network.load_state_dict(content["model"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"run {run_id}: its weights are not those of its model: {reason}") from None
     return network.eval(), Scaler(**content["scaler"]), cfg

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tbptt.memory import too_large
+
 Prices = NDArray[np.float64]
 
 MARKET_COLUMNS = ("sp500", "nasdaq", "wti")
@@ -111,8 +113,15 @@ def _read_table(path: Path) -> Any:
         raise ValueError(f"{path} is not a file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
+    is_parquet = path.suffix.lower() in (".parquet", ".pq")
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if not is_parquet:
+            with path.open("rb") as file:
+                if b"\0" in file.read(65536):
+                    raise ValueError("it is no text")
+        if problem := too_large(_size_in_memory(path, is_parquet)):
+            raise ValueError(f"it {problem}")
+        if is_parquet:
             return pd.read_parquet(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
@@ -121,6 +130,16 @@ def _read_table(path: Path) -> Any:
     except Exception as error:  # pandas and pyarrow raise a dozen kinds for a file that is not what its name says
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read: {reason}") from error
+
+
+def _size_in_memory(path: Path, is_parquet: bool) -> int:
+    """About how many bytes it takes to read a table: its columns, and once more while they are put together."""
+    if is_parquet:
+        from pyarrow import parquet
+
+        metadata = parquet.read_metadata(path)
+        return int(2 * 8 * metadata.num_rows * metadata.num_columns)
+    return 5 * path.stat().st_size // 2  # 100.01, is seven bytes of text and eight of memory
 
 
 def _holds_numbers(column: Any) -> bool:

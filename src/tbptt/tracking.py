@@ -121,7 +121,7 @@ class Run:
 
         state = checkpoint.load_newest(self.folder / "checkpoints" / "last.ckpt")
         if state is None and (copy := self.store.artifact(self.id, "checkpoints/last.ckpt")):
-            state = checkpoint.load(copy)
+            state = checkpoint.load(copy, checkpoint.OF_A_RUN)
         return state
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -134,6 +134,9 @@ class Run:
         """Metric points (name, value, step) of one moment, in as few calls as MLflow allows."""
         for part in _batches([Metric(name, value, milliseconds, step) for name, value, step in points], MOST_POINTS):
             self.store.client.log_batch(self.id, metrics=part)
+
+    def tags(self) -> dict[str, str]:
+        return dict(self.store.client.get_run(self.id).data.tags)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         self.store.client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])

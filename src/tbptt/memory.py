@@ -1,0 +1,37 @@
+"""How much memory this process may still take, asked before something large is read."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+
+def free_memory() -> int | None:
+    """Bytes: the least that the system, a container (cgroup) and ``ulimit -v`` leave; None where none of them says."""
+    return min(_limits(), default=None)
+
+
+def _limits() -> Iterator[int]:
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        yield 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        yield max(0, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY:
+        with suppress(OSError):
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            yield max(0, most - used)
+
+
+def too_large(needed: int) -> str | None:
+    """What to say of something that needs so many bytes; None where there is room for it."""
+    free = free_memory()
+    if free is None or needed <= free:
+        return None
+    return f"needs about {_gigabytes(needed)} of memory, and {_gigabytes(free)} are free"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
