@@ -19,6 +19,7 @@ from tbptt.config import (
 )
 from tbptt.memory import too_large
 from tbptt.parts import load_parts, memory_of
+from tbptt.secrets import hide, remember
 from tbptt.stores import sqlite_path, uri_problem
 
 
@@ -49,6 +50,7 @@ def problems(cfg: DictConfig) -> list[str]:
         value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
         if not takes.test(value):
             found[name] = wrong_value(name, value, takes.text)
+    found |= {line.split(":")[0]: line for line in remember(cfg)}
     known = {name for name, *_ in keys(cfg)}
     found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
     if "tracking.uri" not in found and (problem := uri_problem(cfg.tracking.uri)):
@@ -69,7 +71,7 @@ def problems(cfg: DictConfig) -> list[str]:
             found["data.length"] = wrong_value("data.length", data.length, f"what fits: it {problem}")
     if length is not None and not any(name.startswith("schedule.") for name in found):
         found |= _too_many_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
-    return list(found.values())
+    return [hide(line) for line in found.values()]
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:

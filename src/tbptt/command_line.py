@@ -32,7 +32,10 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
     """
     register()
     args = get_args_parser().parse_args(list(argv))
-    if args.hydra_help or args.info or args.shell_completion:
+    for flag, given in (("--config-path", args.config_path), ("--experimental-rerun", args.experimental_rerun)):
+        if given:
+            raise CommandError([f"{flag}: is not taken; takes --config-dir FOLDER, whose files are data"])
+    if args.hydra_help or args.shell_completion or (args.info and not args.config_dir):
         return list(argv)
     overrides, lines = parsed(args.overrides)
     chosen = {o.get_key_element(): o for o in overrides if o.get_key_element() in OF_A_RUN}
@@ -73,17 +76,19 @@ def _find_source(
     name = (name or "config").removesuffix(".yaml")
     file = folder / f"{name}.yaml"
     if not file.is_file():
-        return Source(conf, name, folder), argv
+        return Source(conf, name, folder, shipped=conf), argv
     try:
         own = OmegaConf.load(file)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CommandError([f"--config-name: {file} cannot be read: {' '.join(str(error).split())}"]) from None
+    if OmegaConf.select(own, "hydra.searchpath") is not None:
+        raise CommandError(["hydra.searchpath: set by a file in --config-dir; takes one folder, --config-dir"])
     others = [
         group
         for group, o in chosen.items()
         if o.is_sweep_override() or OmegaConf.select(own, f"{group}.name") != o.value()
     ]
-    source = Source(folder, "~".join([name, *(group for group in others if group in own)]), conf)
+    source = Source(folder, "~".join([name, *(group for group in others if group in own)]), conf, shipped=conf)
     source.register()
     rest = _without(argv, ("--config-dir", "-cd"), ("--config-name", "-cn"))
     return source, [f"--config-path={folder}", f"--config-dir={conf}", f"--config-name={source.name}", *rest]

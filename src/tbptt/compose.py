@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import yaml
@@ -17,12 +18,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.checks import keys, problems, unknown_key
 from tbptt.config import GROUPS, wrong_value
-from tbptt.stores import without_password
+from tbptt.hydra_node import hydra_problems, typed_for_hydra
+from tbptt.secrets import hide
+from tbptt.stores import sqlite_path, without_password
 
 
 class CommandError(ValueError):
@@ -37,12 +40,14 @@ class CommandError(ValueError):
 class Source:
     """Where a config comes from: the folder looked in first, the name of the primary config, one more folder.
 
+    ``shipped`` is the one of them that may set Hydra up, where it still has to be seen that the other does not.
     A name ``best~schedule`` is ``best`` without what it says of the group ``schedule``: another option was chosen.
     """
 
     folder: Path
     name: str = "config"
     also: Path | None = None
+    shipped: Path | None = None
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -65,8 +70,16 @@ class Source:
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """The config of one run. Raises Hydra's and OmegaConf's errors."""
+        return self.compose_both(overrides)[0]
+
+    def compose_both(self, overrides: Iterable[str]) -> tuple[DictConfig, DictConfig]:
+        """The config of one run, and Hydra's own."""
         searched = [f"hydra.searchpath=['file://{self.also}']"] if self.also else []
-        return compose(self.name, [*searched, *overrides])
+        cfg = compose(self.name, [*searched, *overrides], return_hydra_config=True)
+        hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg, hydra
 
     def save(self, folder: Path, overrides: Sequence[str]) -> None:
         """Leave Hydra's own record of a job: config.yaml, hydra.yaml, overrides.yaml."""
@@ -103,10 +116,33 @@ def parsed(words: Iterable[str]) -> tuple[list[Override], list[str]]:
 def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
     """The config of one run, None where it cannot be composed, and all that is wrong with it."""
     try:
-        cfg = source.compose(overrides)
+        cfg, hydra = source.compose_both(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return None, _located(source, list(overrides), error)
-    return cfg, problems(cfg)
+    typed = tuple(typed_for_hydra(list(overrides)))
+    if lines := hydra_problems(hydra, partial(_shipped_hydra, source.shipped, typed) if source.shipped else None):
+        return None, lines
+    return cfg, [*problems(cfg), *(_servers_of_files(cfg, overrides) if source.shipped else [])]
+
+
+def _servers_of_files(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """A line for each server that a file from elsewhere names, or takes from the environment: credentials would go
+    there."""
+    typed = {word.lstrip("+").split("=", 1)[0] for word in overrides}
+    return [
+        f"{key}: a file in --config-dir names the server {hide(without_password(uri))}, where your credentials would "
+        f"go; type {key}=… on the command line"
+        for key in ("tracking.uri", "study.storage")
+        if key not in typed and sqlite_path(uri := str(OmegaConf.select(cfg, key))) is None
+    ]
+
+
+@cache
+def _shipped_hydra(shipped: Path, words: tuple[str, ...]) -> DictConfig:
+    """Hydra's own part of the shipped config with some overrides."""
+    source = Source(shipped)
+    with source.opened():
+        return source.compose_both(words)[1]
 
 
 def _located(source: Source, overrides: list[str], error: Exception) -> list[str]:

@@ -15,7 +15,8 @@ from tbptt.command_line import checked, help_text
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import register
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
-from tbptt.stores import absolute_uri
+from tbptt.secrets import hide
+from tbptt.stores import absolute_uri, without_password
 from tbptt.trouble import disk_trouble
 
 FAILED, WRONG = 1, 2
@@ -60,7 +61,7 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
         if isinstance(passed.error, Interrupted):
             return _ended(str(passed.error), 128 + passed.error.signum)
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exception(passed.error)
+            print(hide("".join(traceback.format_exception(passed.error))), file=sys.stderr)
         return _ended(failure_line(passed.error), FAILED)
     except KeyboardInterrupt:
         return _ended("stopped by SIGINT", 130)
@@ -91,16 +92,16 @@ def ui_line(uri: str) -> str:
     """The command that opens the UI; a relative path stays so where MLflow reads it as it stands."""
     absolute = absolute_uri(uri)
     shown = absolute if absolute.startswith("sqlite+") else uri
-    return f"compare runs: mlflow ui --backend-store-uri {shlex.quote(shown)}"
+    return hide(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(shown)}")
 
 
 def failure_line(error: BaseException) -> str:
     """What went wrong, and where in this package, in one line."""
-    what = " ".join(str(error).split()) or "no message"
+    what = hide(without_password(" ".join(str(error).split()))) or "no message"
     if isinstance(error, ValueError):  # said to the user already, in full
         return what
     if trouble := disk_trouble(error):
-        return str(trouble)
+        return hide(str(trouble))
     if isinstance(error, MemoryError) or "can't allocate memory" in what or "out of memory" in what:
         what = f"out of memory: {what}"
     package = str(Path(__file__).parent)
@@ -110,5 +111,5 @@ def failure_line(error: BaseException) -> str:
 
 
 def _ended(line: str, status: int) -> int:
-    print(line, file=sys.stderr)
+    print(hide(line), file=sys.stderr)
     return status

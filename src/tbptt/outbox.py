@@ -17,6 +17,8 @@ from typing import Any
 
 from tbptt.liveness import identity, is_alive
 from tbptt.module import Epoch
+from tbptt.secrets import hide
+from tbptt.stores import without_password
 from tbptt.tracking import Run, Store
 from tbptt.trouble import disk_trouble
 
@@ -238,4 +240,4 @@ def deliver_pending(store: Store, update_points: int) -> None:
 
 def _first_line(error: Exception) -> str:
     line = str(error).splitlines()[0] if str(error) else ""
-    return line.split(" failed with exception")[0][:200] or type(error).__name__
+    return hide(without_password(line.split(" failed with exception")[0][:200])) or type(error).__name__

@@ -77,6 +77,13 @@ def best_trial(trials: Sequence[FrozenTrial], *objectives: str) -> FrozenTrial |
     return ranked[0] if ranked and ranked[0].state == TrialState.COMPLETE else None
 
 
+def rerun_command(study: Study) -> str:
+    """What trains a study's best trial again. A server is not taken from a file, so it is in the command."""
+    uri = study.attrs.get("tracking_uri", "")
+    server = f" tracking.uri={shlex.quote(uri)}" if uri and not uri.startswith("sqlite") else ""
+    return f"python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best{server}"
+
+
 def pareto_front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
     """The complete trials than which none is better, the best by the first objective first."""
     front: list[FrozenTrial] = []
@@ -222,9 +229,7 @@ def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         "values": [(o, _shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
         "point": {name: short_value(value) for name, value in best.params.items()},
         "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
-        "command": f"python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best"
-        if has_config
-        else None,
+        "command": rerun_command(study) if has_config else None,
         "front": [(t.number, [_shown(v) for v in t.values], _point(t)) for t in front],
         "complete": sum(t.state == TrialState.COMPLETE for t in trials),
     }

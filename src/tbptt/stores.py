@@ -13,8 +13,12 @@ DATABASES = ("postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
 
 
-# user:password@ behind ://, or a password among the parameters
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^@\s]*@|(?<=[?&])(password|passwd|pwd)=[^&\s'\"]*", re.IGNORECASE)
+# user:password@ behind ://, a token as the user of a server, or a secret among the parameters
+_PASSWORD = re.compile(
+    r"(?<=://)[^/@\s]*:[^@\s]*@|(?<=http://)[^/@\s]+@|(?<=https://)[^/@\s]+@"
+    r"|(?<=[?&])\w*(password|passwd|pwd|token|secret|api_?key)=[^&\s'\"]*",
+    re.IGNORECASE,
+)
 
 
 def without_password(text: str) -> str:

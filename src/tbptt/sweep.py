@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -24,8 +23,9 @@ from tbptt.dry_run import describe
 from tbptt.main import ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, make_plan
-from tbptt.report import best_trial, write_report
+from tbptt.report import best_trial, rerun_command, write_report
 from tbptt.runtime import Interrupted, StopSignals
+from tbptt.secrets import hide
 from tbptt.space import text_of
 from tbptt.study import SWEEPS, Study
 from tbptt.sweep_progress import SweepProgress
@@ -132,7 +132,7 @@ def _prepare(study: Study, plan: Plan, store: Store) -> Run:
         study.optuna.set_user_attr("code", attrs.get("code", code.get("git.sha")))
         study.optuna.set_user_attr("n_trials", plan.n_trials)
         study.optuna.set_user_attr("objectives", plan.objectives)
-        study.optuna.set_user_attr("tracking_uri", plan.cfg.tracking.uri)
+        study.optuna.set_user_attr("tracking_uri", hide(plan.cfg.tracking.uri))
         parent = store.reopen_run(attrs["parent_run"]) if "parent_run" in attrs else None
         if parent is None:
             parent = store.start_run(study.name, {**code, "study.name": study.name})
@@ -284,14 +284,14 @@ def _say_result(study: Study, plan: Plan) -> None:
     """The last lines of a sweep: the best trial, how it compares, where to look."""
     if plan.cfg.progress == "none":
         return
-    best = best_trial(study.trials(), study.objectives[0])
+    best = best_trial(study.trials(), *study.objectives)
     if best is not None:
         point = " ".join(plan.space.overrides(best.params))
         values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
         baseline = best.user_attrs.get("baseline")
         side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == "val/loss" else ""
         print(f"best: trial {best.number}  {values}{side}  {point}")
-        print(f"rerun it: python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best")
+        print(f"rerun it: {rerun_command(study)}")
     print(f"report: sweeps/{study.name}/report.html")
     print(ui_line(plan.cfg.tracking.uri))
 

@@ -23,6 +23,7 @@ from tbptt.progress import Progress
 from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device
 from tbptt.schedule import ChunkSchedule
+from tbptt.secrets import hide
 from tbptt.tracking import Run, Store, code_tags
 from tbptt.trouble import DiskTrouble, disk_trouble
 
@@ -192,7 +193,7 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
         trouble = None if stopped else disk_trouble(error)
         if not stopped:
             with suppress(OSError):
-                (run.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+                (run.folder / "traceback.txt").write_text(hide("".join(traceback.format_exception(error))))
         outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error", quiet=bool(trouble))
         how = f"go on with it: python train.py resume={run.id}"
         if stopped:  # whatever Lightning made of the signal: a SystemExit of a SIGTERM

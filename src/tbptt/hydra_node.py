@@ -1,0 +1,74 @@
+"""What a config may make Hydra itself do: start only classes on this list, and nothing that a file from elsewhere asks.
+
+Hydra instantiates launchers, sweepers, callbacks and log handlers from its own part of the config, by name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+LAUNCHERS = {
+    "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+}
+SWEEPERS = {"study": "hydra_plugins.tbptt_study.sweeper.StudySweeper"}
+CLASSES = {*LAUNCHERS.values(), *SWEEPERS.values(), "logging.StreamHandler", "logging.FileHandler"}
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+# What differs from command to command, and starts nothing.
+OF_THE_COMMAND = ("runtime.", "overrides.", "searchpath", "job.name", "job.config_name", "job.override_dirname")
+
+
+def hydra_problems(hydra: DictConfig, expected: Callable[[], DictConfig] | None) -> list[str]:
+    """What is wrong with Hydra's own part of a config, a line each.
+
+    Args:
+        hydra: the part, as it was composed.
+        expected: gives the part without files from elsewhere; None where there are none.
+    """
+    found = _flat(hydra)
+    lines = [f"hydra.{key}: got {value!r}; {takes}" for key, value in found.items() if (takes := _refused(key, value))]
+    if expected is None or lines:
+        return lines
+    shipped = _flat(expected())
+    return [
+        f"hydra.{key}: set by a file in --config-dir; only the command line may say what Hydra does"
+        for key in dict.fromkeys([*found, *shipped])
+        if not key.startswith(OF_THE_COMMAND) and found.get(key) != shipped.get(key)
+    ]
+
+
+def typed_for_hydra(words: list[str]) -> list[str]:
+    """The overrides that are about Hydra itself."""
+    return [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+
+
+def _refused(key: str, value: Any) -> str | None:
+    """What a value should have been, where it would start something that it may not."""
+    *_, leaf = key.split(".")
+    if key.startswith("callbacks."):
+        return "no callbacks are taken"
+    if leaf == "()":
+        return "no factories are taken"
+    if leaf in ("_target_", "class") and value not in CLASSES:
+        return f"takes hydra/launcher={'|'.join(LAUNCHERS)} and hydra/sweeper=study"
+    if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value not in STREAMS:
+        return f"takes {' or '.join(STREAMS)}"
+    return None
+
+
+def _flat(node: DictConfig) -> dict[str, Any]:
+    return dict(_leaves(cast(Mapping[str, Any], OmegaConf.to_container(node, resolve=False)), ""))
+
+
+def _leaves(content: object, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _leaves(value, f"{prefix}.{name}".lstrip("."))
+    elif isinstance(content, list):
+        for i, value in enumerate(content):
+            yield from _leaves(value, f"{prefix}.{i}")
+    else:
+        yield prefix, content

@@ -1,0 +1,284 @@
+"""Nothing hostile gets in, no secret gets out."""
+
+import ast
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import CONF, ROOT, SMALL
+from omegaconf import DictConfig
+from test_command_line import listing, refused
+
+from tbptt.command_line import checked
+from tbptt.main import failure_line
+from tbptt.module import Epoch
+from tbptt.train import fit
+
+SOURCES = [ROOT / "train.py", ROOT / "report.py", *sorted((ROOT / "src").rglob("*.py"))]
+
+# --- the code -----------------------------------------------------------------------------------------------------
+
+NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle", "code"}
+NEVER_CALLED = {"eval", "exec", "compile", "__import__", "read_pickle", "to_pickle", "system", "popen", "instantiate"}
+
+
+def is_harmless(call: ast.Call) -> bool:
+    """``re.compile``, and ``network.eval()``, which is a mode."""
+    text = ast.unparse(call)
+    return text.startswith("re.compile(") or text.endswith(".eval()")
+
+
+def names_called(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id, node
+            elif isinstance(node.func, ast.Attribute) and not is_harmless(node):
+                yield node.func.attr, node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_code_unpickles_or_evaluates_what_it_reads(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.partition(".")[0] for alias in node.names} & NEVER_IMPORTED
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").partition(".")[0] not in NEVER_IMPORTED
+    for name, call in names_called(tree):
+        assert name not in NEVER_CALLED, f"{path.name}:{call.lineno}"
+        arguments = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        assert "shell" not in arguments, f"{path.name}:{call.lineno}"
+        if ast.unparse(call.func) == "torch.load":
+            assert arguments.get("weights_only") == "True", f"{path.name}:{call.lineno}"
+        if ast.unparse(call.func) in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+            raise AssertionError(f"{path.name}:{call.lineno}")
+
+
+def test_the_look_at_the_code_would_find_it() -> None:
+    tree = ast.parse("import torch\ntorch.load('x')\npd.read_pickle('y')\neval('1')\nre.compile('z')")
+    assert [name for name, _ in names_called(tree)] == ["load", "read_pickle", "eval"]
+
+
+# --- configs ------------------------------------------------------------------------------------------------------
+
+WITNESS = "was_run"
+EVIL = [
+    "torch.load",
+    "pandas.read_pickle",
+    "joblib.load",
+    "builtins.exec",
+    "torch.utils.cpp_extension.load",
+    "os.system",
+]
+PLACES = {  # where in a shared file something might be started by name
+    "a callback": "hydra: {callbacks: {x: {_target_: TARGET}}}",
+    "a launcher": "hydra: {launcher: {_target_: TARGET}}",
+    "a sweeper": "hydra: {sweeper: {_target_: TARGET}}",
+    "a log handler's class": "hydra: {job_logging: {handlers: {file: {class: TARGET}}}}",
+    "a log handler's factory": "hydra: {hydra_logging: {handlers: {console: {(): TARGET}}}}",
+    "a log stream": "hydra: {job_logging: {handlers: {console: {stream: ext://TARGET}}}}",
+    "the model": "model: {_target_: TARGET}",
+    "the optimizer": "optimizer: {_target_: TARGET, name: adam}",
+    "a key of its own": "thing: {_target_: TARGET, _args_: [was_run]}",
+    "a list": "model: {hidden: [{_target_: TARGET}]}",
+}
+
+
+def shared(folder: Path, content: str, name: str = "shared") -> list[str]:
+    """A config that somebody sent, as it is used."""
+    (folder / f"{name}.yaml").write_text(
+        "defaults: [base, {sweep: null}, {override hydra/sweeper: study}, _self_]\n" + content
+    )
+    return ["--config-dir", str(folder), "--config-name", name]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("target", EVIL)
+def test_no_class_but_our_own_is_started_from_a_file(place: str, target: str, here: Path) -> None:
+    (here / "from").mkdir()
+    words = shared(here / "from", PLACES[place].replace("TARGET", target))
+    for more in ([], ["-m", "clip=1,2"]):
+        assert refused([*words, *more])
+
+
+@pytest.mark.parametrize("target", EVIL)
+@pytest.mark.parametrize(
+    "word", ["+hydra.callbacks.x._target_=T", "hydra.launcher._target_=T", "+model._target_=T", "+x._target_=T"]
+)
+def test_nor_from_the_command_line(word: str, target: str, here: Path) -> None:
+    (line,) = refused([word.replace("=T", f"={target}")])
+    assert line.split(":")[0] == word.lstrip("+").split("=")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("hydra: {run: {dir: /tmp/elsewhere}}", "hydra.run.dir"),
+        ("hydra: {job: {chdir: true}}", "hydra.job.chdir"),
+        ("hydra: {job: {env_set: {LD_PRELOAD: /tmp/evil.so}}}", "hydra.job.env_set.LD_PRELOAD"),
+        ("hydra: {output_subdir: x}", "hydra.output_subdir"),
+        ("hydra: {job_logging: {handlers: {file: {filename: /tmp/x}}}}", "hydra.job_logging.handlers.file.filename"),
+        ("hydra: {searchpath: ['file:///tmp']}", "hydra.searchpath"),
+    ],
+    ids=lambda text: text,
+)
+def test_a_file_cannot_say_what_hydra_does(content: str, key: str, here: Path) -> None:
+    (here / "from").mkdir()
+    lines = refused(shared(here / "from", content))
+    assert key in [line.split(":")[0] for line in lines]
+
+
+def test_nor_can_a_group_in_that_folder(here: Path) -> None:
+    (here / "from" / "sweep").mkdir(parents=True)
+    evil = "# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: /tmp/evil.so}}}\nspace: {clip: [1, 2]}\n"
+    (here / "from" / "sweep" / "evil.yaml").write_text(evil)
+    (line,) = refused(["--config-dir", "from", "-m", "sweep=evil"])
+    assert line.startswith("hydra.job.env_set")
+
+
+def test_the_person_at_the_command_line_says_what_hydra_does(here: Path) -> None:
+    (here / "from").mkdir()
+    words = [*shared(here / "from", "clip: 2.0"), "hydra.verbose=true", "+hydra.job.env_set.A=b"]
+    assert checked(words, CONF)[-2:] == words[-2:]
+
+
+@pytest.mark.parametrize("flag", [["--config-path", "/tmp"], ["-cp", "/tmp"], ["--experimental-rerun", "job.pickle"]])
+def test_flags_that_would_load_other_code_or_configs_are_refused(flag: list[str], here: Path) -> None:
+    (line,) = refused(flag)
+    assert line.startswith(("--config-path: ", "--experimental-rerun: "))
+    assert line.endswith("takes --config-dir FOLDER, whose files are data")
+
+
+@pytest.mark.parametrize("uri", ["http://evil.example", "https://evil.example/${oc.env:HOME}"])
+def test_a_file_cannot_send_credentials_to_a_server_of_its_own(uri: str, here: Path) -> None:
+    (here / "from").mkdir()
+    words = shared(here / "from", f"tracking: {{uri: '{uri}'}}")
+    (line,) = refused(words)
+    assert line.startswith("tracking.uri: a file in --config-dir names the server ")
+    assert os.environ["HOME"] not in line
+    assert checked([*words, "tracking.uri=http://mine.example"], CONF)
+
+
+def test_evil_config_does_nothing_when_it_is_given_to_the_real_command(here: Path) -> None:
+    (here / "from").mkdir()
+    content = f"hydra: {{callbacks: {{x: {{_target_: subprocess.Popen, args: [touch, {here}/{WITNESS}]}}}}}}"
+    words = shared(here / "from", content)
+    before = listing(here)
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "hydra.callbacks" in done.stderr
+    assert listing(here) == before
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+CANARY = "c4n4ry-5ecr3t"
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["tracking.experiment=${oc.env:CANARY}", "study.name=${oc.env:CANARY}", "+note=${oc.env:CANARY}",
+     "data.columns=['${oc.env:CANARY}']", "tracking.experiment=${tracking.uri}", "clip=${oc.env:CANARY}"],
+)  # fmt: skip
+def test_what_would_be_kept_does_not_come_from_the_environment(
+    word: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", CANARY)
+    data = ["data=prices", "data.path=x.csv"] if "columns" in word else []
+    lines = refused([word, "tracking.uri=${oc.env:CANARY}", *data])
+    key = word.lstrip("+").split("=")[0]
+    assert any(line.startswith(f"{key}: ") for line in lines)
+    assert CANARY not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [f"http://me:{CANARY}@127.0.0.1:1", f"https://{CANARY}@127.0.0.1:1", f"http://127.0.0.1:1/?token={CANARY}",
+     f"postgresql://me:{CANARY}@127.0.0.1:1/x", f"postgresql://127.0.0.1:1/x?sslpassword={CANARY}"],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["tracking.uri", "study.storage"])
+def test_a_secret_in_a_uri_is_refused_and_not_shown(
+    uri: str, key: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("URI", uri)
+    for word in (f"{key}='{uri}'", f"{key}=${{oc.env:URI}}"):
+        lines = refused([word])
+        assert any(line.startswith(f"{key}: ") for line in lines)
+        assert CANARY not in "\n".join(lines)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """All that is left in a folder: names and contents, archives and databases as text too."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.suffix == ".db":
+                with closing(sqlite3.connect(path)) as database:
+                    content += "\n".join(database.iterdump()).encode()
+            found[str(path.relative_to(folder))] = content
+    return found
+
+
+def test_no_secret_is_left_by_a_run_or_a_study(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp(CANARY)
+    prices = elsewhere / "prices.csv"
+    prices.write_text("a\n" + "\n".join(str(100 + i % 7 + i % 5) for i in range(300)))
+    environment = {"CANARY": CANARY, "FOLDER": str(elsewhere), "MLFLOW_TRACKING_PASSWORD": CANARY, "PGPASSWORD": CANARY}
+    few = [word for word in SMALL if word.split("=")[0] not in ("data.n_series", "data.val_series", "data.length")]
+    words = [*few, "data=prices", "data.path=${oc.env:FOLDER}/prices.csv", "progress=plain", "epochs=4"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        env = dict(os.environ)
+        train = [sys.executable, str(ROOT / "train.py")]
+        done = subprocess.run([*train, *words], capture_output=True, text=True, cwd=here, env=env)
+        assert done.returncode == 0, done.stderr
+        # Within a study the file goes away: its trials fail, with the path in their errors and tracebacks.
+        study = [*train, "-m", *words, "clip=1,2", "study.name=leaky"]
+        done_study = subprocess.run(study, capture_output=True, text=True, cwd=here, env=env)
+        assert done_study.returncode == 0, done_study.stderr
+        prices.unlink()
+        gone = subprocess.run([*train, *words], capture_output=True, text=True, cwd=here, env=env)
+        assert gone.returncode == 2
+        assert gone.stderr.startswith("data.path: $FOLDER/prices.csv does not exist")
+        away = ["tracking.uri=http://127.0.0.1:1/${oc.env:CANARY}"]
+        wrong = subprocess.run([*train, *SMALL, *away], capture_output=True, text=True, cwd=here, env=env)
+        assert wrong.returncode == 1
+        assert "$CANARY" in wrong.stderr
+    for each in (done, done_study, gone, wrong):
+        assert CANARY not in each.stdout + each.stderr
+    left = everything(here)
+    assert len(left) > 20
+    assert any(b"${oc.env:FOLDER}" in content for content in left.values())  # as it was typed
+    assert [name for name, content in left.items() if CANARY.encode() in content or CANARY in name] == []
+
+
+def test_a_failure_that_shows_a_secret_is_kept_without_it(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = f"{CANARY}-of-another-kind"
+    monkeypatch.setenv("SOME_TOKEN", secret)
+
+    def fails(epoch: Epoch) -> bool:
+        raise RuntimeError(f"401 for {secret}")
+
+    with pytest.raises(RuntimeError) as caught:
+        fit(small(), after_epoch=fails)
+    assert failure_line(caught.value).startswith("RuntimeError: 401 for $SOME_TOKEN")
+    (kept,) = here.rglob("traceback.txt")
+    assert "401 for $SOME_TOKEN" in kept.read_text()
+    assert [name for name, content in everything(here).items() if CANARY.encode() in content] == []
+
+
+def test_servers_in_the_docs_and_scripts_listen_on_loopback_only() -> None:
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "Makefile", *(ROOT / "src").rglob("*.py")]
+    for path in texts:
+        for line in path.read_text().splitlines():
+            assert "0.0.0.0" not in line, f"{path.name}: {line}"
