@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test clean
+TORCH := torch>=2.11,<2.14
+
+.PHONY: train test locked lock audit clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -20,5 +22,33 @@ test: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+# What CI installs: the packages of requirements.lock and no others, each file held against its hash.
+locked:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip check
+	@touch .venv/installed .venv/installed-dev
+
+# Write requirements.lock anew.
+lock: .tools/installed
+	.tools/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+	  --no-emit-find-links --extra dev --output-file .tools/all.lock pyproject.toml
+	(sed -n '/^#/p;/^[^#]/q' requirements.lock; \
+	  awk '/^[a-z0-9]/ {keep = !/^torch==/} /^#/ {next} keep' .tools/all.lock) > .tools/new.lock
+	mv .tools/new.lock requirements.lock
+
+# Known weaknesses of what is locked, and of torch; fails where it could not look.
+audit: .tools/installed .venv/installed
+	.tools/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+	$(BIN)/python -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' > .tools/torch.txt
+	.tools/bin/pip-audit --strict --disable-pip --no-deps -r .tools/torch.txt
+
+.tools/installed:
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet pip-tools pip-audit
+	@touch $@
+
 clean:
-	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf .venv .tools build .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
