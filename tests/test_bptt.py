@@ -263,9 +263,11 @@ def test_segments_of_several_chunks_give_the_gradients_of_whole_chunks(cell: str
     same(record.losses, whole.losses, 1e-6)
 
 
-@pytest.mark.parametrize(("segment_length", "longest"), [(5, 5), (1, 1), (6, LENGTH), (None, LENGTH)])
-def test_a_graph_spans_no_more_than_a_segment_once_a_chunk_has_more_than_four(
-    segment_length: int | None, longest: int
+@pytest.mark.parametrize(
+    ("segment_length", "longest"), [(5, 5), (1, 1), (22, 22), (23, LENGTH), ("auto", LENGTH), (None, LENGTH)]
+)
+def test_a_graph_spans_no_more_than_a_segment_once_a_chunk_is_longer(
+    segment_length: int | str | None, longest: int
 ) -> None:
     network = make()
     spans = []

@@ -16,7 +16,9 @@ from tbptt.features import LagFeatures
 from tbptt.network import QNetwork, State, detach
 from tbptt.schedule import chunk_bounds
 
-SEGMENT_LENGTH = 500  # steps; the activations of one stay in cache
+# What segment_length=auto takes: segments of so many steps, whose activations stay in cache, for chunks of more than so
+# many; shorter ones are faster whole.
+AUTO_SEGMENT, AUTO_FROM = 500, 2000
 
 
 class Steps(Protocol):
@@ -151,7 +153,7 @@ def train_pass(
     *,
     clip: float | None = None,
     clip_mode: str = "norm",
-    segment_length: int | None = SEGMENT_LENGTH,
+    segment_length: int | str | None = "auto",
     between: Callable[[], None] = lambda: None,
 ) -> PassRecord:
     """Train once on every valid step of every sequence: ``chunks`` updates, state zero at the start, carried and
@@ -160,7 +162,8 @@ def train_pass(
     Args:
         chunks: how many pieces each sequence is cut into.
         clip, clip_mode: see :func:`tbptt.clipping.clip_gradients`.
-        segment_length: in steps; a chunk of more than four is backpropagated through segment by segment; None: never.
+        segment_length: in steps; a longer chunk is backpropagated through segment by segment, with the same gradient
+            and the activations of one segment in memory; ``auto`` picks it; None: never.
         between: called after each segment and update is under way; may raise to stop.
     """
     bounds = chunk_bounds(sequences.length, chunks)
@@ -171,10 +174,11 @@ def train_pass(
     parameters.attach()
     for i, (start, stop) in enumerate(bounds):
         parameters.grad.zero_()
-        if segment_length is None or stop - start <= 4 * segment_length:
+        segment = _segment(stop - start, segment_length)
+        if segment is None:
             loss, state = _backward(network, sequences, start, stop, state)
         else:
-            loss, state = _backward_by_segments(network, sequences, start, stop, state, segment_length, between)
+            loss, state = _backward_by_segments(network, sequences, start, stop, state, segment, between)
         norm, clipped = clip_gradients(parameters.grad, parameters.grads, clip, clip_mode)
         finite.logical_and_(loss.isfinite() & norm.isfinite())
         parameters.guarded_step(optimizer, finite)
@@ -184,6 +188,13 @@ def train_pass(
         record.finite[i] = finite
         between()
     return record
+
+
+def _segment(length: int, asked: int | str | None) -> int | None:
+    """Into segments of how many steps a chunk is cut; None for not at all."""
+    if asked == "auto":
+        return AUTO_SEGMENT if length > AUTO_FROM else None
+    return int(asked) if asked is not None and length > int(asked) else None
 
 
 def _backward(network: QNetwork, sequences: Sequences, start: int, stop: int, state: State) -> tuple[Tensor, State]:

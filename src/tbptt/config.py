@@ -270,6 +270,8 @@ class Config:
     objective: Any = key(OBJECTIVE, "val/loss")
     device: str = key(one_of("auto", "cpu", "cuda"), "auto")
     precision: Any = key(NOT_16, 32)
+    segment_length: Any = key(whole(1, "auto", None), "auto")
+    kernels: str = key(one_of("auto", "torch"), "auto")
     threads: int = key(whole(1), 1)
     progress: str = key(one_of("auto", "plain", "none"), "auto")
     resume: str | None = key(Takes("the id of an MLflow run, or null", lambda v: v is None or TEXT.test(v)), None)

@@ -111,6 +111,7 @@ class SequenceModule(pl.LightningModule):
             self.schedule.chunks,
             clip=self.config.clip,
             clip_mode=self.config.clip_mode,
+            segment_length=self.config.segment_length,
             between=self.between,
         )
         self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer

@@ -6,10 +6,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tbptt import kernels
+
 # One entry a recurrent layer: (h, c) for an LSTM, (h,) for a GRU, each (1, B, H).
 State = list[tuple[Tensor, ...]]
 
-CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+class Dense(nn.Linear):
+    """PyTorch's, with tanh; through the compiled kernel where that can be used."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.dense_tanh(x, self.weight, self.bias) if kernels.usable(x) else super().forward(x).tanh()
+
+
+class LSTM(nn.LSTM):
+    """PyTorch's, one layer, time-major; through the compiled kernel where that can be used."""
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:  # type: ignore[override]
+        if not kernels.usable(x):
+            return super().forward(x, state)
+        h, c = state
+        # Added here, so that each bias gets its gradient where both are trained.
+        bias = self.bias_ih_l0 + self.bias_hh_l0
+        y, h, c = kernels.lstm(x, h, c, self.weight_ih_l0, self.weight_hh_l0, bias)
+        return y, (h, c)
+
+
+CELLS: dict[str, Any] = {"lstm": LSTM, "gru": nn.GRU}
 INITS = ("keras", "torch")
 
 
@@ -73,7 +101,7 @@ class QNetwork(nn.Module):
     ):
         super().__init__()
         sizes = [inputs, *dense]
-        self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, dense, strict=False))
+        self.dense = nn.ModuleList(Dense(a, b) for a, b in zip(sizes, dense, strict=False))
         sizes = [sizes[-1], *hidden]
         self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
         self.noise = GaussianNoise(noise_std)
@@ -89,7 +117,7 @@ class QNetwork(nn.Module):
         """
         x = x.transpose(0, 1)  # (K, B, D)
         for layer in self.dense:
-            x = self.noise(torch.tanh(layer(x)))
+            x = self.noise(layer(x))
         after: State = []
         for i, layer in enumerate(self.recurrent):
             if i:

@@ -6,7 +6,7 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt import checkpoint
+from tbptt import checkpoint, kernels
 from tbptt.config import OBJECTIVES, Config, as_objectives, flatten, schedule_stages
 from tbptt.datamodule import SequenceDataModule
 from tbptt.module import Epoch, SequenceModule
@@ -115,7 +115,11 @@ def fit(
     torch.manual_seed(config.seed)
     best = Best(as_objectives(config.objective))
     mode = config.progress if show else "none"
-    with signals or StopSignals() as signals, Progress(mode, config.epochs, best.objectives[0], name) as progress:
+    with (
+        signals or StopSignals() as signals,
+        Progress(mode, config.epochs, best.objectives[0], name) as progress,
+        kernels.torch_only() if config.kernels == "torch" else nullcontext(),
+    ):
         store = Store(config.tracking)
         deliver_pending(store, config.tracking.update_points)
         data = SequenceDataModule(config.data)
@@ -127,6 +131,7 @@ def fit(
             run.set_tags(tags or {})
         if run is None:
             facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
+            facts["versions.kernels"] = kernels.describe()
             run = store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
         on_start(run.id)
         outbox = Outbox(run, config.tracking.update_points)

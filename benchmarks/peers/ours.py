@@ -1,0 +1,49 @@
+"""This project's chunk loop, inputs computed chunk by chunk as in a run (see turns.py for how it is asked).
+
+    python benchmarks/peers/ours.py [--kernels auto|torch] FOLDER
+
+With the compiled layers where they were built, or with PyTorch's.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from article import article
+from turns import STEPS, Turns, parser
+
+from tbptt import kernels
+from tbptt.bptt import FlatParameters, train_pass
+from tbptt.datamodule import SequenceDataModule
+from tbptt.optimizers import build_optimizer
+from tbptt.runs import build_network
+from tbptt.runtime import keep_freed_memory
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--kernels", choices=("auto", "torch"), default="auto")
+    options = arguments.parse_args()
+    chunks = np.load(options.folder / "targets.npy", mmap_mode="r").shape[1] // STEPS
+    config = article(chunks)
+    keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    data = SequenceDataModule(config.data)
+    network = build_network(config.model, config.data.window)
+    parameters = FlatParameters(network)
+    settings = {name: value for name, value in vars(config.optimizer).items() if name != "name"}
+    optimizer = build_optimizer([parameters.vector], config.optimizer.name, **settings)
+
+    def one_pass() -> float:
+        record = train_pass(network, parameters, optimizer, data.training, chunks, clip=config.clip)
+        losses, *_ = record.to_host()
+        return sum(losses) / len(losses)
+
+    with kernels.torch_only() if options.kernels == "torch" else nullcontext():
+        versions = {"torch": torch.__version__, f"kernels={options.kernels}": kernels.describe()}
+        Turns(chunks, parameters.vector.numel(), versions).take(one_pass)
+
+
+if __name__ == "__main__":
+    main()

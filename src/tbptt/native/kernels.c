@@ -1,0 +1,56 @@
+/* The layers of the network for the sizes that this package trains: some ten sequences, some hundred units. One LSTM layer
+ * forward and backward through time, and a dense layer with tanh. A plain shared library, called through ctypes by
+ * kernels.py: neither Python's nor PyTorch's headers are needed to build it. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define ROWS 8
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define ROWS 4
+#else
+#define VECTOR_BYTES 16
+#define ROWS 8
+#endif
+#define BLOCK 256 /* rows of a long product that are packed at once */
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+#define ROOM_FOR_BLOCK(n, g, packed) LARGER(packed(BLOCK, n), packed(g, n))
+
+/* e^x to 2e-7: x = n ln 2 + r, a polynomial for e^r, n put into the exponent. NaN stays NaN; the loops over it vectorise. */
+static inline float fast_exp(float x) {
+  float bounded = x > 88.0f ? 88.0f : x < -87.0f ? -87.0f : x;
+  float n = bounded * 1.44269504f;
+  n = (n + 12582912.0f) - 12582912.0f; /* rounds to the nearest whole number */
+  float r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits = ((int32_t)n + 127) << 23;
+  float power;
+  memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+#define REAL float
+#define NAME(x) float_##x
+static inline float float_exp(float x) { return fast_exp(x); }
+#include "kernels_of.h"
+#undef REAL
+#undef NAME
+#define REAL double
+#define NAME(x) double_##x
+static inline double double_exp(double x) { return exp(x); }
+#include "kernels_of.h"
+
+/* Counted up with every change to what kernels.py calls. */
+long kernels_version(void) { return 2; }
+
+/* Some linkers ask for it of whatever setuptools builds; nothing imports this library as a module. */
+void *PyInit__kernels(void) { return 0; }

@@ -1,0 +1,155 @@
+"""The compiled layers give what PyTorch's give, and are left alone where they cannot be used."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from tbptt import kernels
+from tbptt.bptt import FlatParameters, train_pass
+from tbptt.datamodule import SequenceDataModule
+from tbptt.network import LSTM, QNetwork
+from tbptt.optimizers import build_optimizer
+from tbptt.stores import absolute_uri
+from tbptt.train import fit
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no compiler when the package was installed")
+
+# (steps, batch, inputs, units): the article's layer, and sizes that fill no vector, tile or block
+SIZES = [(200, 15, 64, 64), (1, 1, 1, 1), (2, 3, 5, 10), (300, 1, 33, 7), (7, 17, 1, 32), (13, 4, 100, 9)]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+
+
+def weighted(*outputs: Tensor) -> Tensor:
+    """A loss to which every element of every output matters differently."""
+    parts = [(y * torch.arange(1.0, 1 + y.numel()).to(y).view_as(y).sin()).sum() for y in outputs]
+    return torch.stack(parts).sum()
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    ours, theirs = ours.detach(), theirs.detach()
+    assert float((ours - theirs).abs().max()) <= TOLERANCE[theirs.dtype] * max(1.0, float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_the_lstm_is_pytorchs_with_all_its_gradients(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    steps, batch, inputs, units = sizes
+    torch.manual_seed(0)
+    layer = LSTM(inputs, units).to(dtype)
+    x = torch.randn(steps, batch, inputs, dtype=dtype, requires_grad=True)
+    state = tuple(torch.randn(1, batch, units, dtype=dtype, requires_grad=True) for _ in range(2))
+    sources = [x, *state, *layer.parameters()]
+
+    def everything() -> list[Tensor]:
+        y, (h, c) = layer(x, state)
+        return [y, h, c, *torch.autograd.grad(weighted(y, h, c), sources)]
+
+    ours = everything()
+    with kernels.torch_only():
+        theirs = everything()
+    for a, b in zip(ours, theirs, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", [((200, 15), 128, 64), ((1, 1), 1, 1), ((3, 7), 5, 33), ((700, 2), 64, 10)], ids=str)
+def test_the_dense_layer_is_pytorchs(shape: tuple[tuple[int, ...], int, int], dtype: torch.dtype) -> None:
+    rows, inputs, outputs = shape
+    torch.manual_seed(0)
+    layer = nn.Linear(inputs, outputs).to(dtype)
+    x = torch.randn(*rows, inputs, dtype=dtype, requires_grad=True)
+    sources = [x, layer.weight, layer.bias]
+    both = [kernels.dense_tanh(x, layer.weight, layer.bias), torch.tanh(layer(x))]
+    close(*both)
+    for a, b in zip(*(torch.autograd.grad(weighted(y), sources) for y in both), strict=True):
+        close(a, b)
+
+
+def test_an_input_that_is_not_contiguous_is_taken_as_it_is() -> None:
+    torch.manual_seed(0)
+    layer, x = LSTM(6, 5), torch.randn(4, 9, 6).transpose(0, 1)
+    state = (torch.zeros(1, 4, 5), torch.zeros(1, 4, 5))
+    ours = layer(x, state)[0]
+    with kernels.torch_only():
+        close(ours, layer(x, state)[0])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_not_hidden(bad: float) -> None:
+    torch.manual_seed(0)
+    network = QNetwork(4, [3], [5], noise_std=0.0)
+    x = torch.randn(2, 6, 4)
+    x[1, 3, 2] = math.nan
+    y, _ = network(x, network.zero_state(2))
+    assert y[0].isfinite().all()
+    assert y[1, :3].isfinite().all()
+    assert y[1, 3:].isnan().all()
+    with torch.no_grad():
+        network.recurrent[0].weight_hh_l0[0, 0] = bad
+    y, _ = network(torch.randn(2, 6, 4), network.zero_state(2))
+    assert not y.isfinite().all() or math.isinf(bad)  # a gate that is wide open is finite
+
+
+def test_saturated_gates_are_right() -> None:
+    layer = LSTM(1, 4)
+    x = torch.tensor([-1e4, -90.0, -20.0, 0.0, 20.0, 90.0, 1e4]).view(-1, 1, 1)
+    state = (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))
+    ours = layer(x, state)[0]
+    with kernels.torch_only():
+        close(ours, layer(x, state)[0])
+
+
+def test_a_second_way_back_is_refused_and_not_wrong() -> None:
+    layer = LSTM(3, 4)
+    y, _ = layer(torch.randn(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
+    y.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward"):
+        y.sum().backward()
+
+
+def test_they_are_not_used_where_they_cannot_be() -> None:
+    x = torch.randn(2)
+    assert kernels.usable(x)
+    assert kernels.usable(x.double())
+    assert not kernels.usable(x.bfloat16())
+    assert not kernels.usable(x.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not kernels.usable(x)
+    with kernels.torch_only():
+        assert not kernels.usable(x)
+        assert kernels.describe() == "torch"
+    assert kernels.describe() == f"compiled {kernels.VERSION}"
+
+
+def test_a_loss_curve_is_that_of_pytorchs_layers(small: Callable[..., DictConfig]) -> None:
+    """Ten passes of 10 chunks; rounding is all that may differ."""
+    data = SequenceDataModule(OmegaConf.to_object(small("data.length=600", "data.window=16").data))
+
+    def losses() -> list[float]:
+        torch.manual_seed(3)
+        network = QNetwork(16, [12], [10, 9], noise_std=0.1)
+        parameters = FlatParameters(network)
+        optimizer = build_optimizer([parameters.vector], "adam", lr=0.003)
+        found: list[float] = []
+        for _ in range(10):
+            found += train_pass(network, parameters, optimizer, data.training, 10, clip=1.0).losses.tolist()
+        return found
+
+    ours = losses()
+    with kernels.torch_only():
+        theirs = losses()
+    assert ours == pytest.approx(theirs, rel=2e-3)
+    assert ours[:10] == pytest.approx(theirs[:10], rel=2e-5)
+    assert sum(ours[-10:]) < 0.8 * sum(ours[:10])
+
+
+@pytest.mark.parametrize(("asked", "tag"), [("auto", f"compiled {kernels.VERSION}"), ("torch", "torch")])
+def test_a_run_says_which_it_had(here: object, small: Callable[..., DictConfig], asked: str, tag: str) -> None:
+    result = fit(small(f"kernels={asked}", "epochs=1"))
+    run = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db")).get_run(result.run_id)
+    assert run.data.tags["versions.kernels"] == tag
