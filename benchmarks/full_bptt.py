@@ -3,12 +3,15 @@
     python benchmarks/full_bptt.py [STEPS ...]
 
 15 series of random numbers, 128 features, the article's network with noise; one update of one chunk that is the whole
-sequence. Each measurement is a process of its own, so that its peak memory is its own: what an update adds to what was
-there before it. Plain autograd is left out above 20,000 steps. Without arguments: 2,000, 20,000, 200,000 and 1,000,000.
+sequence. ``segments`` is what segment_length=auto does. ``autograd`` is the same loop with segment_length=null;
+``plain PyTorch`` is that with PyTorch's layers and malloc as it comes. Each measurement is a process of its own, so that
+its peak memory is its own: what an update adds to what was there before it. The last two are left out above 20,000
+steps. Without arguments: 2,000, 20,000, 200,000 and 1,000,000.
 """
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -16,40 +19,44 @@ import time
 from machine import machine, spread
 
 STEPS = (2_000, 20_000, 200_000, 1_000_000)
+WAYS = ("segments", "autograd", "plain PyTorch")
 MOST_FOR_AUTOGRAD = 20_000
 BATCH, WINDOW = 15, 128
-TIMED_STEPS = 200_000  # about so many are timed at each length, at least one update
+UPDATES = {2_000: 40, 20_000: 6}  # timed; one of the longer ones
 
 
 def measure(way: str, steps: int) -> None:
-    """Print seconds of each update, memory before, at the peak, as JSON."""
+    """Print seconds of each update, memory before and at the peak, as JSON."""
+    from contextlib import nullcontext
+
     import torch
 
+    from tbptt import kernels
     from tbptt.bptt import FlatParameters, Sequences, train_pass
     from tbptt.features import LagFeatures, Scaler
     from tbptt.network import QNetwork
     from tbptt.optimizers import build_optimizer
     from tbptt.runtime import keep_freed_memory
 
-    keep_freed_memory()
+    if way != "plain PyTorch":
+        keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     one = torch.ones(1, dtype=torch.float64)
     scaler = Scaler(0 * one, one, torch.zeros(1, 2, dtype=torch.float64), one)
-    prices = torch.randn(BATCH, WINDOW + steps, dtype=torch.float64)
-    features = LagFeatures(prices, scaler, WINDOW, "lagged_change")
-    del prices
+    features = LagFeatures(torch.randn(BATCH, WINDOW + steps, dtype=torch.float64), scaler, WINDOW, "lagged_change")
     sequences = Sequences(features, torch.randn(BATCH, steps, 2), None, [steps] * BATCH)
     network = QNetwork(WINDOW)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], "adam", lr=0.001)
     before = peak()
     seconds = []
-    for _ in range(2 + TIMED_STEPS // steps if steps < TIMED_STEPS else 1):
-        began = time.perf_counter()
-        segment = "auto" if way == "segments" else None
-        train_pass(network, parameters, optimizer, sequences, 1, clip=1.0, segment_length=segment).to_host()
-        seconds.append(time.perf_counter() - began)
+    with kernels.torch_only() if way == "plain PyTorch" else nullcontext():
+        for _ in range(1 + UPDATES[steps] if steps in UPDATES else 1):
+            began = time.perf_counter()
+            segment = "auto" if way == "segments" else None
+            train_pass(network, parameters, optimizer, sequences, 1, clip=1.0, segment_length=segment).to_host()
+            seconds.append(time.perf_counter() - began)
     print(json.dumps({"seconds": seconds[1:] or seconds, "before": before, "peak": peak()}))
 
 
@@ -59,26 +66,21 @@ def peak() -> float:
 
 
 def main() -> None:
-    lengths = [int(word) for word in sys.argv[1:]] or STEPS
     print(machine())
-    for steps in lengths:
+    for steps in [int(word) for word in sys.argv[1:]] or STEPS:
         found = {}
-        for way in ("segments", "autograd"):
-            if way == "autograd" and steps > MOST_FOR_AUTOGRAD:
-                continue
+        for way in WAYS if steps <= MOST_FOR_AUTOGRAD else WAYS[:1]:
             command = [sys.executable, __file__, "--measure", way, str(steps)]
             found[way] = one = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            us = [1e6 * s / steps for s in one["seconds"]]
-            growth = one["peak"] - one["before"]
+            times = spread([1e6 * s / steps for s in one["seconds"]], "µs a step")
             print(
-                f"{steps:>9,} steps  {way:<9} {spread(us, 'µs a step')}  +{growth:,.0f} MB, {one['peak']:,.0f} in all"
+                f"{steps:>9,} steps  {way:<14}{times}  +{one['peak'] - one['before']:,.0f} MB, {one['peak']:,.0f} in all"
             )
-        if len(found) == 2:
-            time_ratio = min(found["segments"]["seconds"]) / min(found["autograd"]["seconds"])
-            growths = {way: one["peak"] - one["before"] for way, one in found.items()}
-            print(
-            memory = growths["segments"] / growths["autograd"]
-            print(f"{'':>16} ratio     {time_ratio:.2f} of the time, {memory:.2f} of the memory")
+        ours = found.pop("segments")
+        for way, other in found.items():
+            took = statistics.median(ours["seconds"]) / statistics.median(other["seconds"])
+            grew = (ours["peak"] - ours["before"]) / (other["peak"] - other["before"])
+            print(f"{'':>9}        segments, of {way}: {took:.2f} of the time, {grew:.2f} of the memory")
 
 
 if __name__ == "__main__":

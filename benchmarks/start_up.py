@@ -1,6 +1,6 @@
 """What is waited for before training: a command's start, `--help`, and the time between a worker's trials.
 
-    python benchmarks/start_up.py [ROUNDS [TRIALS]]
+    python benchmarks/start_up.py [ROUNDS [TRIALS]]    # 3 and 4: about four minutes
 
 Real commands in a temporary folder, at the article's length, against benchmarks/peers/hydra_recipe.py, in turn. Seconds
 from the command to the end of its optimizer's first step; and, in a sweep with one worker, from the end of Lightning's
@@ -99,7 +99,7 @@ def marks(arguments: list[str], enough: bool = False) -> list[tuple[str, float]]
     return [*((name, float(at) - began) for name, at in lines), ("end", ended - began)]
 
 
-def main(rounds: int = 5, trials: int = 5) -> None:
+def main(rounds: int = 3, trials: int = 4) -> None:
     clip = "clip=" + ",".join(str(1 + i) for i in range(trials))
     ours, theirs = "train.py", "Hydra and Lightning"
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)

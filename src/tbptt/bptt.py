@@ -221,21 +221,27 @@ def _backward_by_segments(
     (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost", along time).
     """
     borders = [*range(start, stop, length), stop]
+    count = len(borders) - 1
     random = _RandomState(sequences.targets.device)
-    states, randoms = [state], []
+    # In one piece each: small tensors that outlive the large ones around them would leave holes in the heap.
+    states = [tuple(part.new_empty(count, *part.shape) for part in layer) for layer in state]
+    first = random.get()
+    randoms = first.new_empty(count, len(first))
     with torch.no_grad():
-        for a, b in pairwise(borders):
-            randoms.append(random.get())
-            _, state = network(sequences.features(a, b), states[-1])
-            states.append(state)
+        for i, (a, b) in enumerate(pairwise(borders)):
+            randoms[i] = random.get()
+            for layer, kept in zip(state, states, strict=True):
+                for part, row in zip(layer, kept, strict=True):
+                    row[i] = part
+            _, state = network(sequences.features(a, b), state)
             between()
     after = random.get()
     total = torch.zeros((), device=sequences.targets.device, dtype=sequences.targets.dtype)
     handed_over: list[Tensor] = []
-    for i in reversed(range(len(randoms))):
+    for i in reversed(range(count)):
         a, b = borders[i], borders[i + 1]
-        random.set(randoms[i])
-        before = [tuple(part.requires_grad_(i > 0) for part in layer) for layer in detach(states.pop(i))]
+        random.set(randoms[i].clone())  # PyTorch crashes on a view
+        before = [tuple(row[i].detach().requires_grad_(i > 0) for row in kept) for kept in states]
         y, end = network(sequences.features(a, b), before)
         loss = sequences.squared_error(y, a, b) / (2 * sequences.valid_in(start, stop))
         ends = [part for layer in end for part in layer] if handed_over else []
