@@ -1,12 +1,11 @@
 """Train one run, or with -m a sweep of them: python train.py --help"""
 
-import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from tbptt.main import job, run
+from tbptt.main import job, leave, run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -15,4 +14,4 @@ def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, Path(__file__).parent / "conf"))
+    leave(run(main, Path(__file__).parent / "conf"))

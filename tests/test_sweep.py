@@ -207,7 +207,7 @@ def sweep(
 
     monkeypatch.setattr(Source, "compose", remembering)
     monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, workers, signals: work(order))
-    monkeypatch.setattr("tbptt.sweep.write_report", no_report)
+    monkeypatch.setattr("tbptt.report.write_report", no_report)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
     def given(*words: str) -> tuple[int, str, str]:

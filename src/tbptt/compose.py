@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import yaml
@@ -74,21 +74,15 @@ class Source:
 
     def compose_both(self, overrides: Iterable[str]) -> tuple[DictConfig, DictConfig]:
         """The config of one run, and Hydra's own."""
-        searched = [f"hydra.searchpath=['file://{self.also}']"] if self.also else []
-        cfg = compose(self.name, [*searched, *overrides], return_hydra_config=True)
-        hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg, hydra
+        cfg, hydra = _composed(self, tuple(overrides))
+        return cfg.copy(), hydra
 
     def save(self, folder: Path, overrides: Sequence[str]) -> None:
         """Leave Hydra's own record of a job: config.yaml, hydra.yaml, overrides.yaml."""
-        searched = [f"hydra.searchpath=['file://{self.also}']"] if self.also else []
-        cfg = compose(self.name, [*searched, *overrides], return_hydra_config=True)
-        hydra = OmegaConf.masked_copy(cfg, ["hydra"])
+        cfg, hydra = self.compose_both(overrides)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(hydra, folder / "hydra.yaml")
-        OmegaConf.save(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
+        OmegaConf.save(cfg, folder / "config.yaml")
         OmegaConf.save(OmegaConf.create(list(overrides)), folder / "overrides.yaml")
 
     def options(self, group: str) -> list[str]:
@@ -135,6 +129,16 @@ def _servers_of_files(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
         for key in ("tracking.uri", "study.storage")
         if key not in typed and sqlite_path(uri := str(OmegaConf.select(cfg, key))) is None
     ]
+
+
+@lru_cache(maxsize=32)  # a trial's is asked for when it is checked and when it is recorded
+def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+    searched = [f"hydra.searchpath=['file://{source.also}']"] if source.also else []
+    cfg = compose(source.name, [*searched, *overrides], return_hydra_config=True)
+    hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, hydra
 
 
 @cache

@@ -102,7 +102,7 @@ def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tenso
 def _lstm_forward(
     x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, keep: bool
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
-    """What :func:`lstm` gives, and what the way back needs; with ``keep`` False that is not kept, and little is written."""
+    """What :func:`lstm` gives, and what the way back needs; without ``keep`` little of that is written."""
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     sizes = (*x.shape, w_hh.shape[1])
     steps, batch, _, hidden = sizes

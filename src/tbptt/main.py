@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -66,6 +67,14 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     except KeyboardInterrupt:
         return _ended("stopped by SIGINT", 130)
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now. Python would take two seconds to take down what torch and MLflow have built."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def report(argv: Sequence[str], conf: Path) -> int:

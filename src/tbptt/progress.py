@@ -3,13 +3,16 @@
 import sys
 from collections import deque
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-from tbptt.module import Epoch
 from tbptt.schedule import ChunkSchedule
+
+if TYPE_CHECKING:  # which would import torch and Lightning, seconds that the head of a sweep has no use for
+    from tbptt.module import Epoch
 
 RECENT = 5  # epochs that the time left is reckoned from
 
@@ -41,7 +44,7 @@ class Progress:
         if self.mode == "live":
             self._live.stop()
 
-    def epoch(self, epoch: Epoch, schedule: ChunkSchedule, best: float | None) -> None:
+    def epoch(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> None:
         """Show a finished epoch; ``best`` is the objective's best so far."""
         self._seconds.append(epoch.metrics["time/epoch_seconds"])
         if self.mode == "none":
@@ -52,7 +55,7 @@ class Progress:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def line(self, epoch: Epoch, schedule: ChunkSchedule, best: float | None) -> str:
+    def line(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> str:
         """One epoch in one line."""
         m = epoch.metrics
         left = (self.epochs - epoch.number - 1) * sum(self._seconds) / len(self._seconds)

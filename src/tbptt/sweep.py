@@ -23,7 +23,6 @@ from tbptt.dry_run import describe
 from tbptt.main import ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, make_plan
-from tbptt.report import best_trial, rerun_command, write_report
 from tbptt.runtime import Interrupted, StopSignals
 from tbptt.secrets import hide
 from tbptt.space import text_of
@@ -249,7 +248,9 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
     study.reap(plan.settings.retries)
     _close_orphans(study, store, parent)
     counts = study.counts()
-    path = write_report(study, store)
+    from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
+
+    path = report.write_report(study, store)
     for name in ("report.html", "trials.csv"):
         store.client.log_artifact(parent.id, str(path.with_name(name)))
     if counts.running:
@@ -267,8 +268,9 @@ def report_again(name: str, cfg: DictConfig) -> Path:
     except KeyError as error:
         known = ", ".join(error.args[0]) or "none yet"
         raise CommandError([f"STUDY: got {name!r}; takes a study of {cfg.study.storage}: {known}"]) from None
-    tracking = cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))
-    return write_report(study, Store(tracking))
+    from tbptt import report
+
+    return report.write_report(study, Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))))
 
 
 def _close_orphans(study: Study, store: Store, parent: Run) -> None:
@@ -284,6 +286,8 @@ def _say_result(study: Study, plan: Plan) -> None:
     """The last lines of a sweep: the best trial, how it compares, where to look."""
     if plan.cfg.progress == "none":
         return
+    from tbptt.report import best_trial, rerun_command
+
     best = best_trial(study.trials(), *study.objectives)
     if best is not None:
         point = " ".join(plan.space.overrides(best.params))

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -168,8 +169,8 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def code_tags() -> dict[str, str]:
-    """``git.*`` and ``versions.*``: which code ran."""
+@cache
+def _code_tags() -> tuple[tuple[str, str], ...]:
     tags = {f"versions.{name}": version(name) for name in PACKAGES}
     tags["versions.python"] = platform.python_version()
     here = Path(__file__).parent
@@ -180,7 +181,12 @@ def code_tags() -> dict[str, str]:
         ).strip()
         changed = subprocess.check_output([*git, "status", "--porcelain", "--untracked-files=no"], text=True)
         tags["git.dirty"] = str(bool(changed.strip())).lower()
-    return tags
+    return tuple(tags.items())
+
+
+def code_tags() -> dict[str, str]:
+    """``git.*`` and ``versions.*``: which code this process runs."""
+    return dict(_code_tags())
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

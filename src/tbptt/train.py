@@ -15,8 +15,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt import checkpoint, kernels
-from tbptt.config import OBJECTIVES, Config, as_objectives, flatten, schedule_stages
-from tbptt.datamodule import SequenceDataModule
+from tbptt.config import OBJECTIVES, Config, DataConfig, as_objectives, flatten, schedule_stages
+from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.module import Epoch, SequenceModule
 from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
@@ -88,6 +88,7 @@ def fit(
     after_epoch: Callable[[Epoch], bool] = lambda epoch: False,
     on_start: Callable[[str], None] = lambda run_id: None,
     signals: StopSignals | None = None,
+    prepare: Callable[[DataConfig], Prepared] = prepare,
     show: bool = True,
 ) -> Result:
     """Train one run, tracked in MLflow from beginning to end.
@@ -102,6 +103,7 @@ def fit(
             ``stop.reason=pruned``.
         on_start: takes the run's id as soon as it has one.
         signals: where SIGINT and SIGTERM are noted; this run's own by default.
+        prepare: gives the data.
         show: whether to show progress and result.
 
     Raises:
@@ -122,7 +124,7 @@ def fit(
     ):
         store = Store(config.tracking)
         deliver_pending(store, config.tracking.update_points)
-        data = SequenceDataModule(config.data)
+        data = SequenceDataModule(config.data, prepare)
         run = store.run(resume) if resume else None
         state = run.last_state() if run else None
         # One that was stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import Trial, TrialState
 
 from tbptt.compose import composed
-from tbptt.main import failure_line
+from tbptt.datamodule import PreparedLast
+from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.plan import Order, Plan
 from tbptt.runtime import Interrupted, StopSignals, die_with_parent
@@ -31,21 +32,28 @@ def work(order: Order) -> None:
     settings = plan.settings
     study = Study(plan.name, settings.storage, plan.objectives)
     budget = Budget(plan.n_trials, order.deadline, settings.max_failures, settings.retries)
+    prepare = PreparedLast()
     with StopSignals() as signals:
         while True:
             signals.check()
             claimed = study.claim(plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid)
             if claimed is None:
                 return
-            _run_trial(study, plan, order, *claimed, signals)
+            _run_trial(study, plan, order, *claimed, signals, prepare)
 
 
 def _run_trial(
-    study: Study, plan: Plan, order: Order, trial: Trial, point: dict[str, Value], signals: StopSignals
+    study: Study,
+    plan: Plan,
+    order: Order,
+    trial: Trial,
+    point: dict[str, Value],
+    signals: StopSignals,
+    prepare: PreparedLast,
 ) -> None:
     """Train a point, once a seed, and tell the study how it ended."""
     try:
-        results = _train_point(study, plan, order, trial, point, signals)
+        results = _train_point(study, plan, order, trial, point, signals, prepare)
     except Interrupted:
         study.fail(trial.number, INTERRUPTED, again=True)
         raise
@@ -72,7 +80,13 @@ def _run_trial(
 
 
 def _train_point(
-    study: Study, plan: Plan, order: Order, trial: Trial, point: dict[str, Value], signals: StopSignals
+    study: Study,
+    plan: Plan,
+    order: Order,
+    trial: Trial,
+    point: dict[str, Value],
+    signals: StopSignals,
+    prepare: PreparedLast,
 ) -> list[Result]:
     """One run a seed; the first that is pruned or diverges is the last."""
     words = plan.space.overrides(point)
@@ -120,6 +134,7 @@ def _train_point(
                 after_epoch=after_epoch,
                 on_start=on_start,
                 signals=signals,
+                prepare=prepare,
                 show=False,
             )
             results.append(result)
@@ -154,4 +169,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

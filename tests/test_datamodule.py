@@ -1,0 +1,51 @@
+"""The data that a worker keeps between its trials is that of the config, and no other."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.config import DataConfig
+from tbptt.datamodule import PreparedLast, prepare
+
+
+@pytest.fixture
+def data(small: Callable[..., DictConfig]) -> Callable[..., DataConfig]:
+    return lambda *overrides: OmegaConf.to_object(small(*overrides).data)
+
+
+def test_the_same_data_are_prepared_once(data: Callable[..., DataConfig]) -> None:
+    kept = PreparedLast()
+    first = kept(data())
+    assert kept(data("clip=3")) is first
+    fresh = prepare(data())
+    assert first.fingerprint == fresh.fingerprint
+    assert torch.equal(first.training.targets, fresh.training.targets)
+
+
+@pytest.mark.parametrize("other", ["data.seed=5", "data.gamma=0.8", "data.length=130", "data.features=one_step_change"])
+def test_other_data_are_prepared_anew(data: Callable[..., DataConfig], other: str) -> None:
+    kept = PreparedLast()
+    first = kept(data())
+    second = kept(data(other))
+    assert second is not first
+    assert not torch.equal(second.training.features(0, 5), first.training.features(0, 5)) or "gamma" in other
+    assert kept(data()) is not first  # only the last is kept
+
+
+def test_a_file_that_changed_is_read_again(here: Path, config: Callable[..., DictConfig]) -> None:
+    def write(last: int) -> None:
+        rows = [str(100 + i % 7) for i in range(300)]
+        Path("prices.csv").write_text("\n".join(["a", *rows, str(last)]))
+        os.utime("prices.csv", ns=(last, last))
+
+    cfg = config("data=prices", "data.path=prices.csv", "data.window=8", "data.gamma=0.9")
+    kept = PreparedLast()
+    write(100)
+    first = kept(OmegaConf.to_object(cfg.data))
+    assert kept(OmegaConf.to_object(cfg.data)) is first
+    write(105)
+    assert kept(OmegaConf.to_object(cfg.data)).fingerprint != first.fingerprint
