@@ -4,9 +4,9 @@
 
 15 series of random numbers, 128 features, the article's network with noise; one update of one chunk that is the whole
 sequence. ``segments`` is what segment_length=auto does. ``autograd`` is the same loop with segment_length=null;
-``plain PyTorch`` is that with PyTorch's layers and malloc as it comes. Each measurement is a process of its own, so that
-its peak memory is its own: what an update adds to what was there before it. The last two are left out above 20,000
-steps. Without arguments: 2,000, 20,000, 200,000 and 1,000,000.
+``plain PyTorch`` is that with PyTorch's layers and malloc as it comes. Each measurement is a process of its own, so
+that its peak memory is its own: what an update adds to what was there before it. The last two are left out above
+20,000 steps. Without arguments: 2,000, 20,000, 200,000 and 1,000,000.
 """
 
 import json
@@ -73,9 +73,8 @@ def main() -> None:
             command = [sys.executable, __file__, "--measure", way, str(steps)]
             found[way] = one = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             times = spread([1e6 * s / steps for s in one["seconds"]], "µs a step")
-            print(
-                f"{steps:>9,} steps  {way:<14}{times}  +{one['peak'] - one['before']:,.0f} MB, {one['peak']:,.0f} in all"
-            )
+            memory = f"+{one['peak'] - one['before']:,.0f} MB, {one['peak']:,.0f} in all"
+            print(f"{steps:>9,} steps  {way:<14}{times}  {memory}")
         ours = found.pop("segments")
         for way, other in found.items():
             took = statistics.median(ours["seconds"]) / statistics.median(other["seconds"])

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from test_command_line import listing, refused
 
 from tbptt.command_line import checked
+from tbptt.compose import CommandError
 from tbptt.main import failure_line
 from tbptt.module import Epoch
 from tbptt.train import fit
@@ -163,6 +165,16 @@ def test_a_file_cannot_send_credentials_to_a_server_of_its_own(uri: str, here: P
     assert line.startswith("tracking.uri: a file in --config-dir names the server ")
     assert os.environ["HOME"] not in line
     assert checked([*words, "tracking.uri=http://mine.example"], CONF)
+
+
+def test_the_server_of_the_shipped_config_is_yours_also_in_a_file(here: Path) -> None:
+    shutil.copytree(CONF, here / "conf")
+    base = here / "conf" / "base.yaml"
+    base.write_text(base.read_text().replace("sqlite:///mlruns/mlflow.db", "http://mine.example"))
+    (here / "from").mkdir()
+    assert checked(shared(here / "from", "tracking: {uri: http://mine.example}"), here / "conf")
+    with pytest.raises(CommandError):
+        checked(shared(here / "from", "tracking: {uri: http://evil.example}"), here / "conf")
 
 
 def test_evil_config_does_nothing_when_it_is_given_to_the_real_command(here: Path) -> None:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 
 import yaml
@@ -114,20 +114,26 @@ def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | Non
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return None, _located(source, list(overrides), error)
     typed = tuple(typed_for_hydra(list(overrides)))
-    if lines := hydra_problems(hydra, partial(_shipped_hydra, source.shipped, typed) if source.shipped else None):
+    if source.shipped is None:
+        lines = hydra_problems(hydra, None)
+        return (None, lines) if lines else (cfg, problems(cfg))
+    expected, expected_hydra = _shipped(source.shipped, typed)
+    if lines := hydra_problems(hydra, expected_hydra):
         return None, lines
-    return cfg, [*problems(cfg), *(_servers_of_files(cfg, overrides) if source.shipped else [])]
+    return cfg, [*problems(cfg), *_servers_of_files(cfg, expected, overrides)]
 
 
-def _servers_of_files(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+def _servers_of_files(cfg: DictConfig, shipped: DictConfig, overrides: Sequence[str]) -> list[str]:
     """A line for each server that a file from elsewhere names, or takes from the environment: credentials would go
-    there."""
+    there. The one of the shipped config is yours."""
     typed = {word.lstrip("+").split("=", 1)[0] for word in overrides}
     return [
         f"{key}: a file in --config-dir names the server {hide(without_password(uri))}, where your credentials would "
         f"go; type {key}=… on the command line"
         for key in ("tracking.uri", "study.storage")
-        if key not in typed and sqlite_path(uri := str(OmegaConf.select(cfg, key))) is None
+        if key not in typed
+        and sqlite_path(uri := str(OmegaConf.select(cfg, key))) is None
+        and uri != str(OmegaConf.select(shipped, key))
     ]
 
 
@@ -142,11 +148,11 @@ def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, D
 
 
 @cache
-def _shipped_hydra(shipped: Path, words: tuple[str, ...]) -> DictConfig:
-    """Hydra's own part of the shipped config with some overrides."""
+def _shipped(shipped: Path, words: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+    """The shipped config with some overrides, and Hydra's own part of it."""
     source = Source(shipped)
     with source.opened():
-        return source.compose_both(words)[1]
+        return source.compose_both(words)
 
 
 def _located(source: Source, overrides: list[str], error: Exception) -> list[str]:

@@ -3,7 +3,7 @@
 Hydra instantiates launchers, sweepers, callbacks and log handlers from its own part of the config, by name.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,18 +21,18 @@ STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 OF_THE_COMMAND = ("runtime.", "overrides.", "searchpath", "job.name", "job.config_name", "job.override_dirname")
 
 
-def hydra_problems(hydra: DictConfig, expected: Callable[[], DictConfig] | None) -> list[str]:
+def hydra_problems(hydra: DictConfig, expected: DictConfig | None) -> list[str]:
     """What is wrong with Hydra's own part of a config, a line each.
 
     Args:
         hydra: the part, as it was composed.
-        expected: gives the part without files from elsewhere; None where there are none.
+        expected: the part without files from elsewhere; None where there are none.
     """
     found = _flat(hydra)
     lines = [f"hydra.{key}: got {value!r}; {takes}" for key, value in found.items() if (takes := _refused(key, value))]
     if expected is None or lines:
         return lines
-    shipped = _flat(expected())
+    shipped = _flat(expected)
     return [
         f"hydra.{key}: set by a file in --config-dir; only the command line may say what Hydra does"
         for key in dict.fromkeys([*found, *shipped])

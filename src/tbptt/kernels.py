@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-VERSION = 2  # of native/kernels.c
+VERSION = 3  # of native/kernels.c
 _PREFIX = {torch.float32: "float", torch.float64: "double"}
 _POINTERS = {"lstm_forward": 11, "lstm_backward": 17, "dense_forward": 5, "dense_backward": 9}
 _SIZES = {
@@ -31,15 +31,15 @@ _torch_only = False
 
 @cache
 def library() -> Any | None:
-    """The compiled library, or None where it was not built, or from another version of its source."""
+    """The compiled library, or None where it was not built, or of another version, or for another processor."""
     spec = importlib.util.find_spec("tbptt._kernels")
     if spec is None or spec.origin is None:
         return None
     try:
         found = ctypes.CDLL(spec.origin)
-        if found.kernels_version() != VERSION:
+        if found.kernels_version() != VERSION or not found.kernels_fit():
             return None
-    except (OSError, AttributeError):  # of another machine
+    except (OSError, AttributeError):  # of another system
         return None
     for prefix in _PREFIX.values():
         for name, sizes in _SIZES.items():

@@ -50,7 +50,35 @@ static inline double double_exp(double x) { return exp(x); }
 #include "kernels_of.h"
 
 /* Counted up with every change to what kernels.py calls. */
-long kernels_version(void) { return 2; }
+long kernels_version(void) { return 3; }
+
+/* Whether this processor has the instructions that the library was built for, on another machine perhaps. */
+long kernels_fit(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef __FMA__
+  if (!__builtin_cpu_supports("fma")) return 0;
+#endif
+#ifdef __AVX2__
+  if (!__builtin_cpu_supports("avx2")) return 0;
+#endif
+#ifdef __BMI2__
+  if (!__builtin_cpu_supports("bmi2")) return 0;
+#endif
+#ifdef __AVX512F__
+  if (!__builtin_cpu_supports("avx512f")) return 0;
+#endif
+#ifdef __AVX512VL__
+  if (!__builtin_cpu_supports("avx512vl")) return 0;
+#endif
+#ifdef __AVX512DQ__
+  if (!__builtin_cpu_supports("avx512dq")) return 0;
+#endif
+#ifdef __AVX512BW__
+  if (!__builtin_cpu_supports("avx512bw")) return 0;
+#endif
+#endif
+  return 1;
+}
 
 /* Some linkers ask for it of whatever setuptools builds; nothing imports this library as a module. */
 void *PyInit__kernels(void) { return 0; }
