@@ -51,9 +51,10 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Ready to compose, also within a Hydra job."""
+        """Ready to compose, also within a Hydra job. The same overrides are composed once."""
         before = get_gh_backup()
         GlobalHydra.instance().clear()
+        _composed.cache_clear()  # the files may have changed since
         self.register()
         try:
             with initialize_config_dir(str(self.folder), version_base="1.3"):
