@@ -274,12 +274,12 @@ def report_again(name: str, cfg: DictConfig) -> Path:
 
 
 def _close_orphans(study: Study, store: Store, parent: Run) -> None:
-    """Runs that a killed process left RUNNING are FAILED."""
+    """Runs that a killed process left RUNNING are KILLED, as the next start of that run's store would have them."""
     running = {str(t.number) for t in study.trials() if t.state == TrialState.RUNNING}
     for info in store.children(parent.id, "RUNNING"):
         if info.data.tags.get("trial.number") not in running:
-            store.client.set_tag(info.info.run_id, "stop.reason", "error")
-            store.client.set_terminated(info.info.run_id, "FAILED")
+            store.client.set_tag(info.info.run_id, "stop.reason", "interrupted")
+            store.client.set_terminated(info.info.run_id, "KILLED")
 
 
 def _say_result(study: Study, plan: Plan) -> None:

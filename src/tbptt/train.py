@@ -137,8 +137,6 @@ def fit(
             run = store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
         on_start(run.id)
         outbox = Outbox(run, config.tracking.update_points)
-        network = build_network(config.model, config.data.window)
-        module = SequenceModule(network, config, _schedule(config), between=signals.check)
 
         def on_epoch(epoch: Epoch) -> str | None:
             """Checkpoint, journal, store, in this order: whatever stops the process, what was finished is kept."""
@@ -163,6 +161,8 @@ def fit(
             return reason
 
         with _closing(run, outbox, signals, lambda: module.stop_reason):
+            network = build_network(config.model, config.data.window)
+            module = SequenceModule(network, config, _schedule(config), between=signals.check)
             (run.folder / "config.yaml").write_text(rerunnable(cfg))
             outbox.agree_with(Epoch(**state["record"]) if state else None)
             if state is None:
