@@ -14,7 +14,7 @@ from tbptt.compose import composed
 from tbptt.datamodule import PreparedLast
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
-from tbptt.plan import Order, Plan
+from tbptt.plan import Order
 from tbptt.runtime import Interrupted, StopSignals, die_with_parent
 from tbptt.space import Value
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
@@ -28,121 +28,116 @@ CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kep
 
 def work(order: Order) -> None:
     """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM; the trial goes back to the study."""
-    plan = order.plan()
-    settings = plan.settings
-    study = Study(plan.name, settings.storage, plan.objectives)
-    budget = Budget(plan.n_trials, order.deadline, settings.max_failures, settings.retries)
-    prepare = PreparedLast()
     with StopSignals() as signals:
+        Worker(order, signals).work()
+
+
+class Worker:
+    """One worker's study, and what it keeps between its trials."""
+
+    def __init__(self, order: Order, signals: StopSignals):
+        self.order, self.signals = order, signals
+        self.plan = order.plan()
+        self.study = Study(self.plan.name, self.plan.settings.storage, self.plan.objectives)
+        self.prepare = PreparedLast()
+
+    def work(self) -> None:
+        """Run trials until none is left."""
+        plan, settings = self.plan, self.plan.settings
+        budget = Budget(plan.n_trials, self.order.deadline, settings.max_failures, settings.retries)
         while True:
-            signals.check()
-            claimed = study.claim(plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid)
+            self.signals.check()
+            claimed = self.study.claim(
+                plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
+            )
             if claimed is None:
                 return
-            _run_trial(study, plan, order, *claimed, signals, prepare)
+            self._run_trial(*claimed)
 
+    def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
+        """Train a point, once a seed, and tell the study how it ended."""
+        try:
+            results = self._train_point(trial, point)
+        except Interrupted:
+            self.study.fail(trial.number, INTERRUPTED, again=True)
+            raise
+        except Exception as error:
+            if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
+                with contextlib.suppress(Exception):
+                    self.study.fail(trial.number, WHAT[trouble.number], again=True)
+                raise
+            self.study.fail(trial.number, failure_line(error))
+            log.error("trial %d failed: %s", trial.number, failure_line(error))
+            return
+        trial.set_user_attr("stop_reason", results[-1].stop_reason)
+        trial.set_user_attr("best_epochs", [r.best.epoch for r in results])
+        trial.set_user_attr("values_by_seed", [list(r.best.values) for r in results])
+        trial.set_user_attr("baseline", results[0].baseline)
+        if results[-1].stop_reason in ("pruned", "diverged"):
+            self.study.optuna.tell(trial, state=TrialState.PRUNED)  # Optuna takes the last reported value for it
+            return
+        means = [math.fsum(column) / len(results) for column in zip(*(r.best.values for r in results), strict=True)]
+        if not means or not all(map(math.isfinite, means)):
+            self.study.fail(trial.number, f"an objective was never measured: {', '.join(self.plan.objectives)}")
+            return
+        self.study.optuna.tell(trial, means)
 
-def _run_trial(
-    study: Study,
-    plan: Plan,
-    order: Order,
-    trial: Trial,
-    point: dict[str, Value],
-    signals: StopSignals,
-    prepare: PreparedLast,
-) -> None:
-    """Train a point, once a seed, and tell the study how it ended."""
-    try:
-        results = _train_point(study, plan, order, trial, point, signals, prepare)
-    except Interrupted:
-        study.fail(trial.number, INTERRUPTED, again=True)
-        raise
-    except Exception as error:
-        if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
-            with contextlib.suppress(Exception):
-                study.fail(trial.number, WHAT[trouble.number], again=True)
-            raise trouble from error
-        study.fail(trial.number, failure_line(error))
-        log.error("trial %d failed: %s", trial.number, failure_line(error))
-        return
-    trial.set_user_attr("stop_reason", results[-1].stop_reason)
-    trial.set_user_attr("best_epochs", [r.best.epoch for r in results])
-    trial.set_user_attr("values_by_seed", [list(r.best.values) for r in results])
-    trial.set_user_attr("baseline", results[0].baseline)
-    if results[-1].stop_reason in ("pruned", "diverged"):
-        study.optuna.tell(trial, state=TrialState.PRUNED)  # Optuna takes the last reported value for it
-        return
-    means = [math.fsum(column) / len(results) for column in zip(*(r.best.values for r in results), strict=True)]
-    if not means or not all(map(math.isfinite, means)):
-        study.fail(trial.number, f"an objective was never measured: {', '.join(plan.objectives)}")
-        return
-    study.optuna.tell(trial, means)
+    def _train_point(self, trial: Trial, point: dict[str, Value]) -> list[Result]:
+        """One run a seed; the first that is pruned or diverges is the last."""
+        words = self.plan.space.overrides(point)
+        trial.set_user_attr("overrides", words)
+        overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
+        with self.plan.source.opened():
+            cfg, wrong = composed(self.plan.source, overrides)
+            if cfg is None or wrong:
+                raise ValueError("; ".join(wrong))
+            self.plan.source.save(SWEEPS / self.study.name / str(trial.number) / ".hydra", overrides)
+        OmegaConf.update(cfg, "study.name", self.study.name)
+        results: list[Result] = []
+        run_ids: list[str] = []
+        curves: dict[str, list[float | None]] = {name: [] for name in CURVES}
 
+        def on_start(run_id: str) -> None:
+            run_ids.append(run_id)
+            trial.set_user_attr("run_ids", run_ids)
 
-def _train_point(
-    study: Study,
-    plan: Plan,
-    order: Order,
-    trial: Trial,
-    point: dict[str, Value],
-    signals: StopSignals,
-    prepare: PreparedLast,
-) -> list[Result]:
-    """One run a seed; the first that is pruned or diverges is the last."""
-    words = plan.space.overrides(point)
-    trial.set_user_attr("overrides", words)
-    folder = SWEEPS / study.name / str(trial.number)
-    with plan.source.opened():
-        cfg, wrong = composed(plan.source, [*plan.fixed, *words, f"study.trial={trial.number}"])
-        if cfg is None or wrong:
-            raise ValueError("; ".join(wrong))
-        plan.source.save(folder / ".hydra", [*plan.fixed, *words, f"study.trial={trial.number}"])
-    OmegaConf.update(cfg, "study.name", study.name)
-    results: list[Result] = []
-    run_ids: list[str] = []
-    curves: dict[str, list[float | None]] = {name: [] for name in CURVES}
+        def after_epoch(epoch: Epoch) -> bool:
+            """Of the first seed: keep the curves, report the objective; whether to prune."""
+            if len(run_ids) > 1:
+                return False
+            for name, curve in curves.items():
+                curve.append(epoch.metrics.get(name))
+            value = epoch.metrics.get(self.plan.objectives[0])
+            if value is None or len(self.plan.objectives) > 1:  # Optuna cannot prune for several objectives
+                return False
+            trial.report(value, epoch.number)
+            return trial.should_prune()
 
-    def on_start(run_id: str) -> None:
-        run_ids.append(run_id)
-        trial.set_user_attr("run_ids", run_ids)
-
-    def after_epoch(epoch: Epoch) -> bool:
-        """Of the first seed: keep the curves, report the objective; whether to prune."""
-        if len(run_ids) > 1:
-            return False
-        for name, curve in curves.items():
-            curve.append(epoch.metrics.get(name))
-        value = epoch.metrics.get(plan.objectives[0])
-        if value is None or len(plan.objectives) > 1:  # Optuna cannot prune for several objectives
-            return False
-        trial.report(value, epoch.number)
-        return trial.should_prune()
-
-    resumed: list[str] = trial.user_attrs.get("resume", [])
-    seeds: list[int | None] = [*(plan.settings.seeds or [])] or [None]
-    try:
-        for i, seed in enumerate(seeds):
-            if seed is not None:
-                cfg = cfg.copy()
-                OmegaConf.update(cfg, "seed", seed)
-            result = fit(
-                cfg,
-                name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
-                parent=order.parent,
-                tags={"study.name": study.name, "trial.number": str(trial.number)},
-                resume=resumed[i] if i < len(resumed) else None,
-                after_epoch=after_epoch,
-                on_start=on_start,
-                signals=signals,
-                prepare=prepare,
-                show=False,
-            )
-            results.append(result)
-            if result.stop_reason in ("pruned", "diverged"):
-                break
-    finally:
-        trial.set_user_attr("curves", curves)
-    return results
+        resumed: list[str] = trial.user_attrs.get("resume", [])
+        seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
+        try:
+            for i, seed in enumerate(seeds):
+                if seed is not None:
+                    cfg = cfg.copy()
+                    OmegaConf.update(cfg, "seed", seed)
+                result = fit(
+                    cfg,
+                    name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
+                    parent=self.order.parent,
+                    tags={"study.name": self.study.name, "trial.number": str(trial.number)},
+                    resume=resumed[i] if i < len(resumed) else None,
+                    after_epoch=after_epoch,
+                    on_start=on_start,
+                    signals=self.signals,
+                    prepare=self.prepare,
+                    show=False,
+                )
+                results.append(result)
+                if result.stop_reason in ("pruned", "diverged"):
+                    break
+        finally:
+            trial.set_user_attr("curves", curves)
+        return results
 
 
 def work_as_job(order: Order, cfg: DictConfig) -> None:
