@@ -259,3 +259,19 @@ def test_the_disk_is_seen_below_other_errors(here: Path) -> None:
         trouble = disk_trouble(error)
     assert trouble is not None
     assert trouble.number == errno.ENOENT
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+def test_an_error_while_another_is_handled_came_from_it_only_if_it_says_so(here: Path, says_so: bool) -> None:
+    def look() -> None:
+        try:
+            (here / "optional").read_text()
+        except FileNotFoundError as missing:
+            if says_so:
+                raise RuntimeError("needed it") from missing
+            raise RuntimeError("a bug in what to do without")  # noqa: B904
+
+    with pytest.raises(RuntimeError) as caught:
+        look()
+    assert isinstance(caught.value.__context__, FileNotFoundError)
+    assert (disk_trouble(caught.value) is not None) == says_so
