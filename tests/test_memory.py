@@ -81,3 +81,13 @@ def test_bytes_that_are_no_text_are_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n\0\0\0")
     with pytest.raises(ValueError, match="it is no text"):
         read_prices(tmp_path / "a.csv")
+
+
+def test_files_in_a_containers_cache_count_as_free(tmp_path: Path) -> None:
+    facts = {"memory.max": "1000\n", "memory.current": "900\n", "memory.stat": "anon 250\ninactive_file 600\n"}
+    for name, content in facts.items():
+        (tmp_path / name).write_text(content)
+    assert memory._left_in(tmp_path) == 700
+    (tmp_path / "memory.max").write_text("max\n")
+    with pytest.raises(ValueError, match="max"):
+        memory._left_in(tmp_path)

@@ -16,13 +16,19 @@ def _limits() -> Iterator[int]:
         lines = Path("/proc/meminfo").read_text().splitlines()
         yield 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
     with suppress(OSError, ValueError):  # "max" where there is no limit
-        group = Path("/sys/fs/cgroup")
-        yield max(0, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        yield _left_in(Path("/sys/fs/cgroup"))
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:
         with suppress(OSError):
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             yield max(0, most - used)
+
+
+def _left_in(group: Path) -> int:
+    """Of a cgroup's limit; the files that it has in cache give way."""
+    most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return max(0, most - used + int(facts["inactive_file"]))
 
 
 def too_large(needed: int) -> str | None:
