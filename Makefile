@@ -2,8 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-TORCH := torch>=2.11,<2.14
-
 .PHONY: train test locked lock audit clean
 
 train: .venv/installed
@@ -25,7 +23,8 @@ test: .venv/installed-dev
 # What CI installs: the packages of requirements.lock and no others, each file held against its hash.
 locked:
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+	  | grep '^torch' | $(BIN)/python -m pip install --quiet -r /dev/stdin
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	$(BIN)/python -m pip check

@@ -79,8 +79,7 @@ def test_an_input_that_is_not_contiguous_is_taken_as_it_is() -> None:
         close(ours, layer(x, state)[0])
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_what_is_not_finite_is_not_hidden(bad: float) -> None:
+def test_a_bad_input_reaches_its_own_sequence_from_then_on_and_no_other() -> None:
     torch.manual_seed(0)
     network = QNetwork(4, [3], [5], noise_std=0.0)
     x = torch.randn(2, 6, 4)
@@ -89,10 +88,21 @@ def test_what_is_not_finite_is_not_hidden(bad: float) -> None:
     assert y[0].isfinite().all()
     assert y[1, :3].isfinite().all()
     assert y[1, 3:].isnan().all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
+def test_a_bad_weight_shows_where_it_shows_in_pytorchs(weight: str, bad: float) -> None:
+    torch.manual_seed(0)
+    layer, x = LSTM(4, 5), torch.randn(6, 2, 4)
+    state = (torch.randn(1, 2, 5), torch.randn(1, 2, 5))
     with torch.no_grad():
-        network.recurrent[0].weight_hh_l0[0, 0] = bad
-    y, _ = network(torch.randn(2, 6, 4), network.zero_state(2))
-    assert not y.isfinite().all() or math.isinf(bad)  # a gate that is wide open is finite
+        getattr(layer, weight).view(20, -1)[12, 0] = bad  # of a cell's gate
+        ours = layer(x, state)[0]
+        with kernels.torch_only():
+            theirs = layer(x, state)[0]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5, equal_nan=True)
+    assert theirs.isnan().any() == math.isnan(bad) or weight != "bias_ih_l0"
 
 
 def test_saturated_gates_are_right() -> None:

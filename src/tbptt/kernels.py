@@ -125,7 +125,7 @@ class _LSTM(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dh: Tensor, dh_end: Tensor, dc_end: Tensor) -> Any:
-        if ctx.__dict__.setdefault("used", False):
+        if getattr(ctx, "used", False):
             raise RuntimeError("the compiled LSTM keeps its graph for one backward; use kernels.torch_only() for more")
         ctx.used = True
         x, h0, c0, w_ih, w_hh, h, c, gates, tanh_c = ctx.saved_tensors
