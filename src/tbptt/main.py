@@ -6,6 +6,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,8 +73,9 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
 def leave(status: int) -> NoReturn:
     """End the process now. Python would take two seconds to take down what torch and MLflow have built."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

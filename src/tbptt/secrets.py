@@ -25,7 +25,7 @@ def remember(cfg: DictConfig) -> list[str]:
     lines = []
     found = sorted(_interpolated(cfg), key=lambda each: each[0] not in MAY_BE_IN_THE_ENVIRONMENT)
     for name, raw, value in found:  # those first: others may refer to them
-        from_environment = _ENVIRONMENT in raw or any(secret in str(value) for secret in _hidden)
+        from_environment = _ENVIRONMENT in raw or any(secret in str(value) for secret in _hidden if secret)
         if from_environment and name in MAY_BE_IN_THE_ENVIRONMENT:
             _hidden[str(value)] = raw
         elif from_environment:
