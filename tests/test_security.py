@@ -140,8 +140,9 @@ def test_nor_can_a_group_in_that_folder(here: Path) -> None:
     (here / "from" / "sweep").mkdir(parents=True)
     evil = "# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: /tmp/evil.so}}}\nspace: {clip: [1, 2]}\n"
     (here / "from" / "sweep" / "evil.yaml").write_text(evil)
-    (line,) = refused(["--config-dir", "from", "-m", "sweep=evil"])
-    assert line.startswith("hydra.job.env_set")
+    for way in (["--config-dir", "from"], [f"hydra.searchpath=[file://{here}/from]"]):
+        (line,) = refused(["-m", "sweep=evil", *way])
+        assert line.startswith("hydra.job.env_set")
 
 
 def test_the_person_at_the_command_line_says_what_hydra_does(here: Path) -> None:

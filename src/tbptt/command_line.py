@@ -4,6 +4,7 @@ Hydra alone would exit with 1 and leave files behind.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -40,6 +41,8 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
     overrides, lines = parsed(args.overrides)
     chosen = {o.get_key_element(): o for o in overrides if o.get_key_element() in OF_A_RUN}
     source, argv = _find_source(list(argv), args.config_dir, args.config_name, conf, chosen)
+    if any(o.get_key_element().lstrip("+") == "hydra.searchpath" for o in overrides):
+        source = replace(source, shipped=conf)  # files from there are looked at like those of --config-dir
     with source.opened():
         if args.multirun:
             if lines:

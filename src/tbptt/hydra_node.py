@@ -34,15 +34,16 @@ def hydra_problems(hydra: DictConfig, expected: DictConfig | None) -> list[str]:
         return lines
     shipped = _flat(expected)
     return [
-        f"hydra.{key}: set by a file in --config-dir; only the command line may say what Hydra does"
+        f"hydra.{key}: set by a file from elsewhere; only the command line may say what Hydra does"
         for key in dict.fromkeys([*found, *shipped])
         if not key.startswith(OF_THE_COMMAND) and found.get(key) != shipped.get(key)
     ]
 
 
 def typed_for_hydra(words: list[str]) -> list[str]:
-    """The overrides that are about Hydra itself."""
-    return [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    """The overrides that are about Hydra itself, but not where it finds more files."""
+    about = [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    return [word for word in about if not word.lstrip("+").startswith("hydra.searchpath")]
 
 
 def _refused(key: str, value: Any) -> str | None:
