@@ -52,8 +52,7 @@ def bare_loop(config: Config) -> Callable[[], float]:
     data = SequenceDataModule(config.data)
     network = build_network(config.model, config.data.window)
     parameters = FlatParameters(network)
-    settings = {name: value for name, value in vars(config.optimizer).items() if name != "name"}
-    optimizer = build_optimizer([parameters.vector], config.optimizer.name, **settings)
+    optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 
     def epoch() -> float:
         began = time.perf_counter()

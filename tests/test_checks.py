@@ -88,3 +88,19 @@ def test_value_that_refers_to_another_is_checked_as_what_it_is(config: Compose) 
     assert problems(config("eval_every=${epochs}")) == []
     (line,) = problems(config("clip=${data.fee}", "data.fee=0"))
     assert line.startswith("clip: got 0")
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("precision=tf32", "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"),
+        ("cuda_graphs=true", "cuda_graphs: got True, which only GPUs have; takes false here"),
+    ],
+)
+def test_what_only_gpus_have_is_refused_without_one(
+    config: Compose, here: Path, monkeypatch: pytest.MonkeyPatch, device: str, word: str, line: str
+) -> None:
+    for there, lines in ((False, [line]), (True, [line] if device == "cpu" else [])):
+        monkeypatch.setattr("tbptt.checks._has_cuda", lambda there=there: there)
+        assert problems(config(word, f"device={device}")) == lines

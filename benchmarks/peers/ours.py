@@ -32,8 +32,7 @@ def main() -> None:
     data = SequenceDataModule(config.data)
     network = build_network(config.model, config.data.window)
     parameters = FlatParameters(network)
-    settings = {name: value for name, value in vars(config.optimizer).items() if name != "name"}
-    optimizer = build_optimizer([parameters.vector], config.optimizer.name, **settings)
+    optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 
     def one_pass() -> float:
         record = train_pass(network, parameters, optimizer, data.training, chunks, clip=config.clip)

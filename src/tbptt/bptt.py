@@ -3,10 +3,11 @@
 Nothing in the loop waits for the host: losses, norms and the finite flag stay on the device until the pass ends.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from tbptt.clipping import clip_gradients
 from tbptt.features import LagFeatures
 from tbptt.network import QNetwork, State, detach
 from tbptt.schedule import chunk_bounds
+
+if TYPE_CHECKING:
+    from tbptt.graphs import FixedSteps
 
 # What segment_length=auto takes: segments of so many steps, whose activations stay in cache, for chunks of more than so
 # many; shorter ones are faster whole.
@@ -64,6 +68,20 @@ class Sequences:
         mask = None if self.mask is None else self.mask.to(device)
         return Sequences(self.features.to(device), self.targets.to(device), mask, self.steps)
 
+    def stretch(self, length: int) -> "Sequences":
+        """Room for so many of their steps, which :meth:`copy_from` fills."""
+        targets = self.targets.new_empty(self.batch, length, self.targets.shape[2])
+        mask = None if self.mask is None else self.mask.new_empty(self.batch, length)
+        return Sequences(self.features.stretch(length), targets, mask, [length] * self.batch)
+
+    def copy_from(self, other: "Sequences", start: int) -> None:
+        """Take the steps of others from ``start`` on, in place, as many as there is room for."""
+        stop = start + self.length
+        self.features.copy_from(other.features, start)
+        self.targets.copy_(other.targets[:, start:stop])
+        if self.mask is not None and other.mask is not None:
+            self.mask.copy_(other.mask[:, start:stop])
+
     def squared_error(self, predictions: Tensor, start: int, stop: int) -> Tensor:
         """Sum over the valid steps of [start, stop) and both actions; predictions are (B, stop - start, 2)."""
         error = predictions.to(self.targets.dtype) - self.targets[:, start:stop]
@@ -79,23 +97,76 @@ class FlatParameters:
     tensor instead of many. Make it after the module is on its device. Every optimizer here works element by element,
     so the numbers are those of the separate tensors.
 
+    On a GPU each recurrent layer is a block of the vector, its frozen biases included, and has it as a memory of its
+    own: only so does cuDNN read the weights where they are, instead of copying them together at every call. Frozen
+    biases are zero and get no gradient, which leaves them so with every optimizer.
+
+    Args:
+        blocks: whether recurrent layers are blocks; on a GPU by default.
+
     Attributes:
         vector: (P,) nn.Parameter whose ``grad`` is the whole gradient; this is what the optimizer gets.
-        grads: one view of ``vector.grad`` a parameter.
+        grads: one view of ``vector.grad`` a trained parameter.
     """
 
-    def __init__(self, module: nn.Module):
+    ALIGNED = 64  # elements; cuDNN's kernels read several at once
+
+    def __init__(self, module: nn.Module, blocks: bool | None = None):
         parameters = [p for p in module.parameters() if p.requires_grad]
-        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+        first = parameters[0]
+        if blocks if blocks is not None else first.is_cuda:
+            layers = [list(m.parameters()) for m in module.modules() if isinstance(m, nn.RNNBase)]
+        else:
+            layers = []
+        starts, length = self._layout(parameters, layers)
+        self.vector = nn.Parameter(first.detach().new_zeros(length))
         self.vector.grad = torch.zeros_like(self.vector)
-        sizes = [p.numel() for p in parameters]
-        for p, w in zip(parameters, self.vector.detach().split(sizes), strict=True):
-            p.data = w.view_as(p)
-        self.grads = [g.view_as(p) for p, g in zip(parameters, self.vector.grad.split(sizes), strict=True)]
+        weights = self.vector.detach()
+        memory: dict[nn.Parameter, tuple[Tensor, int]] = {}  # of one in a block: the block, and where that begins
+        for layer in layers:
+            begin, end = starts[layer[0]], starts[layer[-1]] + layer[-1].numel()
+            # The one way to a tensor with a storage of its own over this stretch of the vector's.
+            block = torch.utils.dlpack.from_dlpack(weights[begin:end])
+            memory |= dict.fromkeys(layer, (block, begin))
+        for p, start in starts.items():
+            whole, begin = memory.get(p, (weights, 0))
+            w = whole[start - begin : start - begin + p.numel()].view_as(p)
+            w.copy_(p.detach())
+            p.data = w
+        self.grads = [self.vector.grad[starts[p] : starts[p] + p.numel()].view_as(p) for p in parameters]
         self._parameters = parameters
+        places = [torch.arange(starts[p], starts[p] + p.numel(), device=first.device) for p in parameters]
+        self._places = torch.cat(places) if layers else None
         self.attach()
         self._before = torch.empty_like(self.vector.detach())
         self._zero = self._before.new_zeros(())
+
+    def _layout(
+        self, trained: list[nn.Parameter], layers: list[list[nn.Parameter]]
+    ) -> tuple[dict[nn.Parameter, int], int]:
+        """Where in the vector each parameter begins, and the vector's length."""
+        starts: dict[nn.Parameter, int] = {}
+        length = 0
+        for layer in layers:
+            length = -(-length // self.ALIGNED) * self.ALIGNED
+            for p in layer:
+                starts[p], length = length, length + p.numel()
+        for p in trained:
+            if p not in starts:
+                starts[p], length = length, length + p.numel()
+        return starts, length
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """What belongs to the vector, element by element, in the order of the module's trained parameters: (P,) → the
+        same on every device."""
+        return values if self._places is None else values[self._places]
+
+    def from_order(self, values: Tensor) -> Tensor:
+        """The way back from :meth:`in_order`, zero where nothing is trained."""
+        if self._places is None:
+            return values
+        values = values.to(self.vector.device)
+        return values.new_zeros(self.vector.shape).index_copy(0, self._places, values)
 
     def attach(self) -> None:
         """Let the module's gradients accumulate in the vector (again: ``module.zero_grad()``, which Lightning calls
@@ -139,9 +210,57 @@ class PassRecord:
         self._table = torch.zeros(4, updates, device=device)
         self.losses, self.norms, self.clipped, self.finite = self._table.unbind()
 
+    def of(self, update: int) -> Tensor:
+        """(4,) loss, norm, clipped, finite of one update, to write to."""
+        return self._table[:, update]
+
     def to_host(self) -> list[list[float]]:
         """Losses, norms, clipped, finite, in one transfer."""
         return self._table.tolist()
+
+
+class Step:
+    """One update: the gradient's clipping, the optimizer's step, and the guard against what is not finite.
+
+    Args:
+        network, parameters, optimizer: what is trained, and by what.
+        clip, clip_mode: see :func:`tbptt.clipping.clip_gradients`.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        parameters: FlatParameters,
+        optimizer: Steps,
+        clip: float | None = None,
+        clip_mode: str = "norm",
+    ):
+        self.network, self.parameters, self.optimizer = network, parameters, optimizer
+        self.clip, self.clip_mode = clip, clip_mode
+
+    def whole(
+        self, sequences: Sequences, start: int, stop: int, state: State, count: Tensor | int
+    ) -> tuple[Tensor, State]:
+        """Set the gradient of a chunk, whose mean is over ``count`` numbers; returns its loss and the state after it,
+        both detached."""
+        self.parameters.grad.zero_()
+        y, state = self.network(sequences.features(start, stop), state)  # (B, K, 2)
+        loss = sequences.squared_error(y, start, stop) / count
+        loss.backward()
+        return loss.detach(), detach(state)
+
+    def take(self, loss: Tensor, finite: Tensor, seen: Tensor) -> None:
+        """Update the weights by the gradient that was set.
+
+        Args:
+            finite: scalar bool tensor, updated in place.
+            seen: (4,) takes the loss, the gradient's norm, whether it was clipped, whether all was finite.
+        """
+        norm, clipped = clip_gradients(self.parameters.grad, self.parameters.grads, self.clip, self.clip_mode)
+        finite.logical_and_(loss.isfinite() & norm.isfinite())
+        self.parameters.guarded_step(self.optimizer, finite)
+        for place, value in zip(seen.unbind(), (loss, norm, clipped, finite), strict=True):
+            place.copy_(value)
 
 
 def train_pass(
@@ -155,6 +274,7 @@ def train_pass(
     clip_mode: str = "norm",
     segment_length: int | str | None = "auto",
     between: Callable[[], None] = lambda: None,
+    fixed: "FixedSteps | None" = None,
 ) -> PassRecord:
     """Train once on every valid step of every sequence: ``chunks`` updates, state zero at the start, carried and
     detached between chunks.
@@ -165,29 +285,45 @@ def train_pass(
         segment_length: in steps; a longer chunk is backpropagated through segment by segment, with the same gradient
             and the activations of one segment in memory; ``auto`` picks it; None: never.
         between: called after each segment and update is under way; may raise to stop.
+        fixed: does the same in memory of its own, which a CUDA graph needs, for chunks that are not cut into segments;
+            kept from pass to pass, for this network and optimizer only.
     """
+    step = Step(network, parameters, optimizer, clip, clip_mode)
     bounds = chunk_bounds(sequences.length, chunks)
     device = sequences.targets.device
     record = PassRecord(len(bounds), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     state = network.zero_state(sequences.batch)
     parameters.attach()
-    for i, (start, stop) in enumerate(bounds):
-        parameters.grad.zero_()
-        segment = _segment(stop - start, segment_length)
-        if segment is None:
-            loss, state = _backward(network, sequences, start, stop, state)
-        else:
-            loss, state = _backward_by_segments(network, sequences, start, stop, state, segment, between)
-        norm, clipped = clip_gradients(parameters.grad, parameters.grads, clip, clip_mode)
-        finite.logical_and_(loss.isfinite() & norm.isfinite())
-        parameters.guarded_step(optimizer, finite)
-        record.losses[i] = loss
-        record.norms[i] = norm
-        record.clipped[i] = clipped
-        record.finite[i] = finite
-        between()
+    with fresh_casts():
+        for i, (start, stop) in enumerate(bounds):
+            count = 2 * sequences.valid_in(start, stop)
+            segment = _segment(stop - start, segment_length)
+            if segment is None and fixed is not None:
+                state = fixed.run(step, sequences, start, stop, state, count, finite, record.of(i))
+            else:
+                if segment is None:
+                    loss, state = step.whole(sequences, start, stop, state, count)
+                else:
+                    loss, state = _by_segments(step, sequences, start, stop, state, count, segment, between)
+                step.take(loss, finite, record.of(i))
+            between()
     return record
+
+
+@contextmanager
+def fresh_casts() -> Iterator[None]:
+    """Within autocast: cast the weights anew at every use.
+
+    Autocast keeps what it has cast until it is left, and Lightning leaves it once a training step, which is a whole
+    pass here: all its chunks would see the weights of the first.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def _segment(length: int, asked: int | str | None) -> int | None:
@@ -197,36 +333,31 @@ def _segment(length: int, asked: int | str | None) -> int | None:
     return int(asked) if asked is not None and length > int(asked) else None
 
 
-def _backward(network: QNetwork, sequences: Sequences, start: int, stop: int, state: State) -> tuple[Tensor, State]:
-    """Add a chunk's gradient; returns its loss and the state after it, both detached."""
-    y, state = network(sequences.features(start, stop), state)  # (B, K, 2)
-    loss = sequences.squared_error(y, start, stop) / (2 * sequences.valid_in(start, stop))
-    loss.backward()
-    return loss.detach(), detach(state)
-
-
-def _backward_by_segments(
-    network: QNetwork,
+def _by_segments(
+    step: Step,
     sequences: Sequences,
     start: int,
     stop: int,
     state: State,
+    count: int,
     length: int,
     between: Callable[[], None],
 ) -> tuple[Tensor, State]:
-    """The same as :func:`_backward`, gradient included, holding the activations of one segment only.
+    """The same as :meth:`Step.whole`, gradient included, holding the activations of one segment only.
 
     First forward without a graph, keeping the state at each segment's start; then from the last segment to the first:
     forward again, with the same noise, and backward with the gradient of the state that the later segment handed over
     (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost", along time).
     """
+    step.parameters.grad.zero_()
+    network = step.network
     borders = [*range(start, stop, length), stop]
-    count = len(borders) - 1
+    segments = len(borders) - 1
     random = _RandomState(sequences.targets.device)
     # In one piece each: small tensors that outlive the large ones around them would leave holes in the heap.
-    states = [tuple(part.new_empty(count, *part.shape) for part in layer) for layer in state]
+    states = [tuple(part.new_empty(segments, *part.shape) for part in layer) for layer in state]
     first = random.get()
-    randoms = first.new_empty(count, len(first))
+    randoms = first.new_empty(segments, len(first))
     with torch.no_grad():
         for i, (a, b) in enumerate(pairwise(borders)):
             randoms[i] = random.get()
@@ -238,12 +369,12 @@ def _backward_by_segments(
     after = random.get()
     total = torch.zeros((), device=sequences.targets.device, dtype=sequences.targets.dtype)
     handed_over: list[Tensor] = []
-    for i in reversed(range(count)):
+    for i in reversed(range(segments)):
         a, b = borders[i], borders[i + 1]
         random.set(randoms[i].clone())  # PyTorch crashes on a view
         before = [tuple(row[i].detach().requires_grad_(i > 0) for row in kept) for kept in states]
         y, end = network(sequences.features(a, b), before)
-        loss = sequences.squared_error(y, a, b) / (2 * sequences.valid_in(start, stop))
+        loss = sequences.squared_error(y, a, b) / count
         ends = [part for layer in end for part in layer] if handed_over else []
         torch.autograd.backward([loss, *ends], [None, *handed_over])
         handed_over = [part.grad for layer in before for part in layer if part.grad is not None]
@@ -272,7 +403,8 @@ class _RandomState:
 @torch.no_grad()
 def evaluate(network: QNetwork, sequences: Sequences, chunk_length: int = 500) -> Tensor:
     """Mean squared error over all valid steps and both actions with the weights frozen and the noise off: one pass,
-    state zero at the start and carried. A scalar on the device; the network's mode is left as it was.
+    state zero at the start and carried, never in less than float32. A scalar on the device; the network's mode is left
+    as it was.
 
     ``chunk_length`` changes memory and speed, not the result.
     """
@@ -280,10 +412,11 @@ def evaluate(network: QNetwork, sequences: Sequences, chunk_length: int = 500) -
     network.eval()
     total = torch.zeros((), dtype=torch.float64, device=sequences.targets.device)
     state = network.zero_state(sequences.batch)
-    for start in range(0, sequences.length, chunk_length):
-        stop = min(start + chunk_length, sequences.length)
-        y, state = network(sequences.features(start, stop), state)
-        total += sequences.squared_error(y, start, stop)
+    with torch.autocast(sequences.targets.device.type, enabled=False):
+        for start in range(0, sequences.length, chunk_length):
+            stop = min(start + chunk_length, sequences.length)
+            y, state = network(sequences.features(start, stop), state)
+            total += sequences.squared_error(y, start, stop)
     network.train(training)
     return total / (2 * sequences.valid_steps)
 

@@ -59,6 +59,11 @@ def problems(cfg: DictConfig) -> list[str]:
         found["study.storage"] = f"study.storage: {problem}"
     if cfg.device == "cuda" and not _has_cuda():
         found["device"] = "device: got 'cuda'; this machine has no GPU that PyTorch can use; takes auto or cpu here"
+    if cfg.device == "cpu" or (cfg.device == "auto" and _asks_for_gpu(cfg) and not _has_cuda()):
+        if cfg.precision == "tf32":
+            found["precision"] = "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"
+        if cfg.cuda_graphs is True:
+            found["cuda_graphs"] = "cuda_graphs: got True, which only GPUs have; takes false here"
     length = None
     if not any(name.startswith("data.") for name in found):
         data = cast(DataConfig, OmegaConf.to_object(cfg.data))
@@ -109,6 +114,11 @@ def _storage_problem(cfg: DictConfig) -> str | None:
     if path is not None and path == sqlite_path(cfg.tracking.uri):
         return f"got {path}, MLflow's store too; takes a file of its own, as the tables of the two collide"
     return uri_problem(storage)
+
+
+def _asks_for_gpu(cfg: DictConfig) -> bool:
+    """Whether something is asked for that only a GPU has; to look for one costs the import of torch."""
+    return bool(cfg.precision == "tf32" or cfg.cuda_graphs is True)
 
 
 def _has_cuda() -> bool:

@@ -31,8 +31,9 @@ OBJECTIVES = {
 
 
 NOT_16 = Takes(
-    "32 or bf16 (fp16 is refused: it needs loss scaling, and Lightning clips the gradient before unscaling it)",
-    lambda v: v in (32, "32", "bf16"),
+    "32, bf16, or on a GPU tf32 (fp16 is refused: it needs loss scaling, and Lightning clips the gradient before "
+    "unscaling it)",
+    lambda v: v in (32, "32", "bf16", "tf32"),
 )
 OBJECTIVE = Takes(
     "a metric, one of " + ", ".join(OBJECTIVES) + ", or a list of them",
@@ -272,6 +273,7 @@ class Config:
     precision: Any = key(NOT_16, 32)
     segment_length: Any = key(whole(1, "auto", None), "auto")
     kernels: str = key(one_of("auto", "torch"), "auto")
+    cuda_graphs: bool = key(one_of(True, False), False)
     threads: int = key(whole(1), 1)
     progress: str = key(one_of("auto", "plain", "none"), "auto")
     resume: str | None = key(Takes("the id of an MLflow run, or null", lambda v: v is None or TEXT.test(v)), None)

@@ -1,5 +1,6 @@
 """What the network sees: lag windows of a price series, made chunk by chunk as views, and their scaling."""
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,20 @@ class LagFeatures:
         self.past = self.past.to(device)
         self.now = None if self.now is None else self.now.to(device)
         return self
+
+    def stretch(self, length: int) -> "LagFeatures":
+        """Room for so many of its steps, which :meth:`copy_from` fills; steps [0, length) are there then."""
+        room = copy(self)
+        room.length = length
+        room.past = self.past.new_empty(length + self.window - 1, self.batch)
+        room.now = None if self.now is None else self.now.new_empty(length, self.batch)
+        return room
+
+    def copy_from(self, other: "LagFeatures", start: int) -> None:
+        """Take the steps of another from ``start`` on, in place, as many as there is room for."""
+        self.past.copy_(other.past[start : start + len(self.past)])
+        if self.now is not None and other.now is not None:
+            self.now.copy_(other.now[start : start + self.length])
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Inputs of steps [start, stop): (B, K, W), laid out time-major in memory."""

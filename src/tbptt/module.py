@@ -11,8 +11,9 @@ import torch
 
 from tbptt.bptt import FlatParameters, Sequences, epoch_loss, evaluate, train_pass
 from tbptt.config import Config
+from tbptt.graphs import FixedSteps
 from tbptt.network import QNetwork
-from tbptt.optimizers import build_optimizer
+from tbptt.optimizers import build_optimizer, load_optimizer, optimizer_state
 from tbptt.schedule import ChunkSchedule
 
 
@@ -76,6 +77,7 @@ class SequenceModule(pl.LightningModule):
         self.first_epoch = 0
         self.stop_reason: str | None = None
         self._restored: dict[str, Any] | None = None
+        self._fixed: FixedSteps | None = None
         self._val_loss = torch.tensor(math.nan)
 
     @property
@@ -86,10 +88,11 @@ class SequenceModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Lightning calls this with the module on its device, as FlatParameters wants it.
         self.parameters_ = FlatParameters(self.network)
-        settings = {k: v for k, v in vars(self.config.optimizer).items() if k != "name"}
-        optimizer = build_optimizer([self.parameters_.vector], self.config.optimizer.name, **settings)
+        self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
+        settings = vars(self.config.optimizer)
+        optimizer = build_optimizer([self.parameters_.vector], **settings, capturable=self._fixed is not None)
         if self._restored:
-            optimizer.load_state_dict(self._restored["optimizer"])
+            load_optimizer(optimizer, self.parameters_, self._restored["optimizer"])
         return optimizer
 
     def on_train_start(self) -> None:
@@ -102,7 +105,8 @@ class SequenceModule(pl.LightningModule):
         self._epoch_began = time.perf_counter()
 
     def training_step(self, batch: Sequences, batch_idx: int) -> None:
-        optimizer: Any = self.optimizers()
+        # A graph holds the optimizer's own step only, not Lightning's bookkeeping around it.
+        optimizer: Any = self.optimizers(use_pl_optimizer=self._fixed is None)
         record = train_pass(
             self.network,
             self.parameters_,
@@ -113,6 +117,7 @@ class SequenceModule(pl.LightningModule):
             clip_mode=self.config.clip_mode,
             segment_length=self.config.segment_length,
             between=self.between,
+            fixed=self._fixed,
         )
         self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer
         self._pass_seconds = time.perf_counter() - self._epoch_began
@@ -138,6 +143,8 @@ class SequenceModule(pl.LightningModule):
         elif self.epoch + 1 >= self.config.epochs:
             self.stop_reason = "epochs"
         last = self.stop_reason is not None
+        if stage_ended and self._fixed:
+            self._fixed.clear()
 
         self.train_seconds += self._pass_seconds
         losses, norms, clipped = self._losses[:good], self._norms[:good], self._clipped[:good]
@@ -202,7 +209,7 @@ class SequenceModule(pl.LightningModule):
             "updates": self.updates,
             "train_seconds": self.train_seconds,
             "model": {name: weight.detach().clone() for name, weight in self.network.state_dict().items()},
-            "optimizer": optimizer.state_dict(),
+            "optimizer": optimizer_state(optimizer, self.parameters_),
             "schedule": self.schedule.state_dict(),
             "random": random,
         }

@@ -22,7 +22,17 @@ from tbptt.runs import plain
 from tbptt.space import Choice, Dimension, Interval, IntRange, Space, Value, named, stored, text_of
 
 # Neither the space nor the data, the model or what trains it: a study stays the same when these change.
-NOT_IN_THE_NAME = ("study", "tracking", "device", "threads", "kernels", "segment_length", "progress", "space")
+NOT_IN_THE_NAME = (
+    "study",
+    "tracking",
+    "device",
+    "threads",
+    "kernels",
+    "cuda_graphs",
+    "segment_length",
+    "progress",
+    "space",
+)
 # What sets a study up cannot differ between its trials.
 NEVER_SEARCHED = ("study", "tracking", "objective", "sweep", "space", "hydra")
 

@@ -52,6 +52,16 @@ def pick_device(device: str) -> str:
     return device
 
 
+def set_precision(precision: int | str) -> None:
+    """How a GPU multiplies float32 matrices: as float32 says, or with ``tf32`` on tensor cores, whose inputs have
+    10 bits of mantissa instead of 23. cuDNN's recurrent layers would take TF32 by themselves."""
+    import torch
+
+    tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.rnn.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
+
+
 class Interrupted(Exception):
     """Training was asked to stop by a signal.
 

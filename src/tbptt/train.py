@@ -21,7 +21,7 @@ from tbptt.module import Epoch, SequenceModule
 from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
 from tbptt.runs import build_network, plain, rerunnable
-from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device
+from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device, set_precision
 from tbptt.schedule import ChunkSchedule
 from tbptt.secrets import hide
 from tbptt.tracking import Run, Store, code_tags
@@ -31,6 +31,8 @@ log = logging.getLogger("tbptt")
 
 # Lightning calls PyTorch by a name that PyTorch is about to drop; nothing that a user could do about it.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning.*")
+# Steps outside a CUDA graph, of a graph's warm-up and of chunks in segments, are meant to be.
+warnings.filterwarnings("ignore", message=".*capturable=True.*")
 
 
 @dataclass
@@ -115,6 +117,7 @@ def fit(
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    set_precision(config.precision)
     best = Best(as_objectives(config.objective))
     mode = config.progress if show else "none"
     with (

@@ -1,0 +1,248 @@
+"""A GPU: ms a chunk against a plain cuDNN loop, the loss at other precisions, and how many trials it trains at once.
+
+    python benchmarks/gpu.py [--chunks N] [--rounds N] [--at-once N ...] [--seconds S] [--epochs N] [--device DEVICE]
+
+Three tables, each measured in this one command on one GPU:
+
+- a chunk of 200 steps of the article's network, forward to optimizer: the plain PyTorch loop as one writes it, and
+  ours, with and without CUDA graphs, in float32, TF32 and bf16; all take turns, a pass of ``--chunks`` (100) updates
+  each, ``--rounds`` (5) times. The plain loop has what PyTorch does by itself: TF32 inside cuDNN, float32 outside.
+- the held-out loss after ``--epochs`` (10) epochs at each precision, over four seeds.
+- updates a second with 1, 2, 4, 8, 16 and 32 trials at once, as processes, which ``study.workers=N device=cuda``
+  starts, and as threads of one process with a CUDA stream each, ``--seconds`` (20) long; trials an hour follow for 50
+  epochs of 100 chunks.
+
+``--device cpu`` runs all of it small, without graphs and TF32, to see that the command works.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import machine, spread
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+from article import article
+from plain_torch import Network, adam, detached
+from turns import STEPS
+
+from tbptt.bptt import FlatParameters, Sequences, evaluate, train_pass
+from tbptt.datamodule import prepare
+from tbptt.graphs import FixedSteps
+from tbptt.optimizers import build_optimizer
+from tbptt.runs import build_network
+from tbptt.runtime import set_precision
+
+AN_ARTICLES_TRIAL = 50 * 100  # updates
+warnings.filterwarnings("ignore", message=".*capturable=True.*")  # the warm-up's steps are not captured
+
+
+class Trial:
+    """A network in training, as a run has it.
+
+    Attributes:
+        losses: of the last pass.
+    """
+
+    def __init__(self, data: Sequences, chunks: int, device: str, precision: str, graphs: bool, seed: int = 0):
+        config = article(chunks)
+        torch.manual_seed(seed)
+        self.data, self.chunks, self.device, self.precision = data, chunks, device, precision
+        self.network = build_network(config.model, config.data.window).to(device)
+        self.parameters = FlatParameters(self.network)
+        self.optimizer = build_optimizer([self.parameters.vector], **vars(config.optimizer), capturable=graphs)
+        self.clip = config.clip
+        self.fixed = FixedSteps() if graphs else None
+        self.losses: list[float] = []
+
+    def one_pass(self) -> None:
+        """Train once on all data; comes back when the device is done."""
+        set_precision(self.precision)
+        bf16 = self.precision == "bf16"
+        with torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext():
+            record = train_pass(
+                self.network,
+                self.parameters,
+                self.optimizer,
+                self.data,
+                self.chunks,
+                clip=self.clip,
+                fixed=self.fixed,
+            )
+        self.losses = record.to_host()[0]
+
+
+def plain_loop(data: Sequences, chunks: int, device: str) -> Callable[[], None]:
+    """A pass of the loop that one writes."""
+    inputs = data.features(0, chunks * STEPS).contiguous().split(STEPS, dim=1)
+    targets = data.targets[:, : chunks * STEPS].split(STEPS, dim=1)
+    torch.manual_seed(0)
+    network = Network(inputs[0].shape[2]).to(device)
+    optimizer = adam(network)
+
+    def one_pass() -> None:
+        if device == "cuda":  # as PyTorch comes
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.rnn.fp32_precision = "tf32"  # type: ignore[attr-defined]
+        state = None
+        for x, y in zip(inputs, targets, strict=True):
+            optimizer.zero_grad()
+            prediction, state = network(x, state)
+            loss = torch.nn.functional.mse_loss(prediction, y)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            state = detached(state)
+            loss.item()
+
+    return one_pass
+
+
+def ways(device: str) -> list[tuple[str, bool]]:
+    """Precisions, with and without graphs."""
+    if device == "cpu":
+        return [("32", False), ("bf16", False)]
+    return [(precision, graphs) for precision in ("32", "tf32", "bf16") for graphs in (False, True)]
+
+
+def chunk_table(data: Sequences, chunks: int, rounds: int, device: str) -> None:
+    contenders: dict[str, Callable[[], None]] = {"plain PyTorch loop": plain_loop(data, chunks, device)}
+    for precision, graphs in ways(device):
+        name = f"ours, precision={precision}" + (", CUDA graphs" if graphs else "")
+        contenders[name] = Trial(data, chunks, device, precision, graphs).one_pass
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for one_pass in contenders.values():  # untimed
+        one_pass()
+    for _ in range(rounds):
+        for name, one_pass in contenders.items():
+            began = time.perf_counter()
+            one_pass()
+            times[name].append(1000 * (time.perf_counter() - began) / chunks)
+    first = statistics.median(times["plain PyTorch loop"])
+    print(f"\na chunk of {STEPS} steps, {rounds} passes of {chunks}")
+    for name, values in times.items():
+        print(f"{name:<36}{spread(values, 'ms')}  plain / this {first / statistics.median(values):6.2f}")
+
+
+def precision_table(data: Sequences, held_out: Sequences, chunks: int, epochs: int, device: str) -> None:
+    print(f"\nheld-out loss after {epochs} epochs of {chunks} chunks, seeds 0 to 3")
+    for precision in dict.fromkeys(precision for precision, _ in ways(device)):
+        losses = []
+        for seed in range(4):
+            trial = Trial(data, chunks, device, precision, False, seed)
+            for _ in range(epochs):
+                trial.one_pass()
+            losses.append(evaluate(trial.network, held_out).item())
+        print(f"precision={precision:<6}{spread(losses, '')}  {' '.join(f'{loss:.3f}' for loss in losses)}")
+
+
+def rate(trials: list[Trial], seconds: float, go: Callable[[], Any]) -> float:
+    """Updates a second of trials in threads of this process, a stream each; ``go`` returns when time begins."""
+    done = [0] * len(trials)
+    started, stop = threading.Barrier(len(trials) + 1), threading.Event()
+
+    def work(i: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()) if trials[i].device == "cuda" else nullcontext():
+            trials[i].one_pass()
+            started.wait()
+            while not stop.is_set():
+                trials[i].one_pass()
+                done[i] += trials[i].chunks
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(trials))]
+    for thread in threads:
+        thread.start()
+    go()
+    started.wait()
+    began = time.perf_counter()
+    time.sleep(seconds)
+    updates, took = sum(done), time.perf_counter() - began
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return updates / took
+
+
+def processes_rate(at_once: int, chunks: int, seconds: float, device: str, graphs: bool) -> float:
+    """Updates a second of so many processes together."""
+    options = json.dumps({"chunks": chunks, "seconds": seconds, "device": device, "graphs": graphs})
+    command = [sys.executable, __file__, "--one-of-many", options]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(at_once)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline(), "a process did not start"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return sum(float(process.communicate()[0]) for process in started)
+
+
+def one_of_many(chunks: int, seconds: float, device: str, graphs: bool) -> None:
+    """A process of :func:`processes_rate`: says that it is ready, waits for a line, prints its rate."""
+    torch.set_num_threads(1)
+    data = prepare(article(chunks).data).training.to(device)
+    trial = Trial(data, chunks, device, "32", graphs)
+    trial.one_pass()
+
+    def go() -> None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+    print(rate([trial], seconds, go), flush=True)
+
+
+def many_table(data: Sequences, chunks: int, numbers: list[int], seconds: float, device: str) -> None:
+    print(f"\ntrials at once on one device, {seconds:g} s each: updates a second (trials an hour)")
+    print(f"{'':>8}{'processes':>24}{'with graphs':>24}{'streams of one process':>28}")
+    base = None
+    for n in numbers:
+        found = [processes_rate(n, chunks, seconds, device, False)]
+        found += [processes_rate(n, chunks, seconds, device, True)] if device == "cuda" else []
+        streams = [Trial(data, chunks, device, "32", False, seed) for seed in range(n)]
+        found.append(rate(streams, seconds, lambda: None))
+        base = base or found[0]
+        columns = [f"{r:10.0f} ({3600 * r / AN_ARTICLES_TRIAL:7.0f}) {r / base:4.1f}x" for r in found]
+        print(f"{n:>8}" + "".join(f"{column:>26}" for column in columns))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=100, help="updates a pass (100)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each (5)")
+    parser.add_argument("--epochs", type=int, default=10, help="of the table of precisions (10)")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--seconds", type=float, default=20, help="of each number of trials at once (20)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--one-of-many", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one_of_many:
+        one_of_many(**json.loads(options.one_of_many))
+        return
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("no GPU that PyTorch can use; --device cpu tries the command without one")
+    torch.set_num_threads(1)
+    print(machine())
+    if options.device == "cuda":
+        print(f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    found = prepare(article(options.chunks).data)
+    data, held_out = found.training.to(options.device), found.held_out.to(options.device)
+    chunk_table(data, options.chunks, options.rounds, options.device)
+    precision_table(data, held_out, options.chunks, options.epochs, options.device)
+    many_table(data, options.chunks, options.at_once, options.seconds, options.device)
+
+
+if __name__ == "__main__":
+    main()

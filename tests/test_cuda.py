@@ -1,0 +1,132 @@
+"""What only a GPU can show. Skipped where there is none."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from test_bptt import (
+    CELLS,
+    LENGTH,
+    Problem,
+    Spy,
+    make,
+    plain_forward,
+    plain_gradient,
+    plain_loss,
+    remembered_noise,
+    same,
+    weights_of,
+    zeros,
+)
+
+from tbptt.bptt import FlatParameters, evaluate, train_pass
+from tbptt.graphs import FixedSteps
+from tbptt.optimizers import OPTIMIZERS, build_optimizer
+from tbptt.train import fit
+
+DEVICE = "cuda"
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use"),
+    pytest.mark.filterwarnings("ignore:.*capturable=True.*"),  # of steps outside a graph, which train.py hides too
+]
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Whatever makes the host wait for the device raises."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("mode", ["norm", "tensor_norm", "value", "std"])
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_pass_never_waits(name: str, mode: str, graphs: bool) -> None:
+    network = make(noise_std=0.1).float().to(DEVICE)
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], name, lr=0.01, capturable=graphs)
+    sequences = Problem().sequences(torch.float32).to(DEVICE)
+    fixed = FixedSteps() if graphs else None
+
+    def one_pass() -> None:
+        train_pass(network, parameters, optimizer, sequences, 5, clip=0.1, clip_mode=mode, fixed=fixed)
+        train_pass(network, parameters, optimizer, sequences, 1, clip=0.1, clip_mode=mode, segment_length=5)
+
+    one_pass()  # makes what the libraries need, and captures
+    with no_waiting():
+        one_pass()
+        evaluate(network, sequences)
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_segments_give_the_gradient_of_the_whole_chunk(cell: str, noise_std: float) -> None:
+    """Against the plain reference on the CPU, which gets the noise that the first pass over the segments drew."""
+    network, problem = make(cell, noise_std=noise_std), Problem()
+    w, added = weights_of(network), remembered_noise(network)
+    parameters = FlatParameters(network.to(DEVICE), blocks=True)
+    spy = Spy(parameters)
+    train_pass(network, parameters, spy, problem.sequences().to(DEVICE), 1, segment_length=5)
+    drawn = [added[3 * s : 3 * s + 3] for s in range(5)]
+    again = [added[15 + 3 * s : 18 + 3 * s] for s in range(5)]
+    for one, other in zip(drawn, reversed(again), strict=True):
+        assert all(torch.allclose(a, b, rtol=0, atol=1e-14) for a, b in zip(one, other, strict=True))
+    noise = [torch.cat([segment[i].cpu() for segment in drawn], dim=1) for i in range(3)]
+    y, _ = plain_forward(w, problem.inputs(), zeros(network, 3), noise if noise_std else None)
+    expected = plain_gradient(plain_loss(problem, y, 0, LENGTH), w)
+    same(parameters.in_order(spy.gradients[0]).cpu(), expected)
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_graph_trains_like_the_plain_loop(cell: str, name: str) -> None:
+    losses = []
+    for fixed in (None, FixedSteps()):
+        network = make(cell).to(DEVICE)
+        parameters = FlatParameters(network)
+        optimizer = build_optimizer([parameters.vector], name, lr=0.01, capturable=fixed is not None)
+        sequences = Problem().sequences().to(DEVICE)
+        losses.append([])
+        for _ in range(4):
+            losses[-1] += train_pass(network, parameters, optimizer, sequences, 5, clip=0.5, fixed=fixed).to_host()[0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_graph_draws_new_noise_at_every_update() -> None:
+    network = make(noise_std=0.5).float().to(DEVICE)
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], "sgd", lr=1e-30)
+    sequences, fixed = Problem([20] * 3).sequences(torch.float32).to(DEVICE), FixedSteps()
+    passes = [train_pass(network, parameters, optimizer, sequences, 5, fixed=fixed).to_host()[0] for _ in range(5)]
+    assert len({value for one in passes for value in one}) == 25
+
+
+def test_the_gpu_trains_what_the_cpu_trains() -> None:
+    losses = []
+    for device in ("cpu", DEVICE):
+        network = make().to(device)
+        parameters = FlatParameters(network)
+        optimizer = build_optimizer([parameters.vector], "adam", lr=0.01)
+        sequences = Problem().sequences().to(device)
+        losses.append([])
+        for _ in range(3):
+            losses[-1] += train_pass(network, parameters, optimizer, sequences, 5, clip=0.5).to_host()[0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("words", [[], ["cuda_graphs=true"], ["precision=tf32"], ["precision=bf16"]])
+def test_a_run_goes_on_on_the_other_device(here: Path, small: Callable[..., DictConfig], words: list[str]) -> None:
+    begun = fit(small(f"device={DEVICE}", "epochs=2", *words))
+    assert begun.stop_reason == "epochs"
+    elsewhere = ["device=cpu", *(w for w in words if w == "precision=bf16")]
+    result = fit(small("epochs=4", *elsewhere), resume=begun.run_id)
+    assert result.run_id == begun.run_id
+    assert result.stop_reason == "epochs"
+    assert result.best.value is not None

@@ -1,0 +1,186 @@
+"""The chunk step in memory of its own, and weights in blocks: what a GPU gets, held against the plain loop on the CPU.
+
+What only a GPU can show is in test_cuda.py.
+"""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from test_bptt import CELLS, LENGTH, Problem, make
+from torch import Tensor, nn
+
+from tbptt.bptt import FlatParameters, evaluate, train_pass
+from tbptt.graphs import FixedSteps
+from tbptt.network import QNetwork
+from tbptt.optimizers import OPTIMIZERS, build_optimizer, load_optimizer, optimizer_state
+
+
+def trained(network: QNetwork, chunks: list[int], fixed: FixedSteps | None, name: str = "adam") -> list[list[float]]:
+    """What passes with so many chunks see: losses, norms, clipped, finite, all passes together."""
+    torch.manual_seed(1)
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], name, lr=0.01)
+    sequences = Problem().sequences()
+    passes = [train_pass(network, parameters, optimizer, sequences, n, clip=0.5, fixed=fixed).to_host() for n in chunks]
+    return [[value for one in passes for value in one[i]] for i in range(4)]
+
+
+# --- memory of its own ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("chunks", [1, 4, 5, LENGTH])
+def test_steps_in_memory_of_their_own_train_the_same(cell: str, chunks: int) -> None:
+    """Series of different lengths, chunks of two lengths, noise, several passes with the same steps."""
+    one = make(cell, noise_std=0.1)
+    other = copy.deepcopy(one)
+    plain = trained(one, [chunks] * 3, None)
+    assert trained(other, [chunks] * 3, FixedSteps()) == plain
+    assert len(set(plain[0])) == 3 * chunks
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_new_stage_has_steps_of_its_own_lengths() -> None:
+    one, fixed = make(), FixedSteps()
+    other = copy.deepcopy(one)
+    assert trained(other, [5, 2, 5], fixed) == trained(one, [5, 2, 5], None)
+    assert sorted(fixed._steps) == [4, 5, 11, 12]
+    fixed.clear()
+    assert not fixed._steps
+
+
+def test_chunks_cut_into_segments_are_left_to_the_plain_loop() -> None:
+    network, fixed = make(), FixedSteps()
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], "sgd", lr=0.01)
+    train_pass(network, parameters, optimizer, Problem().sequences(), 1, segment_length=5, fixed=fixed)
+    assert not fixed._steps
+
+
+def test_a_loss_that_is_not_finite_stops_the_following_updates() -> None:
+    problem = Problem()
+    problem.targets[0, 10] = float("nan")
+    network = make()
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], "adam", lr=0.01)
+    record = train_pass(network, parameters, optimizer, problem.sequences(), 5, fixed=FixedSteps())
+    assert record.finite.tolist() == [1, 1, 0, 0, 0]
+    assert torch.isfinite(parameters.vector).all()
+
+
+# --- weights in blocks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("init", ["keras", "torch"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_block_is_a_recurrent_layer_as_cudnn_wants_it(cell: str, init: str) -> None:
+    """Memory that begins with the layer: input weights, recurrent weights, both biases; aligned."""
+    network = make(cell, init=init)
+    before = copy.deepcopy(network.state_dict())
+    parameters = FlatParameters(network, blocks=True)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    for layer in network.recurrent:
+        weights = [layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
+        assert weights[0].storage_offset() == 0
+        assert [w.storage_offset() for w in weights[1:]] == [
+            sum(w.numel() for w in weights[:i]) for i in range(1, len(weights))
+        ]
+        assert len({w.untyped_storage().data_ptr() for w in weights}) == 1
+        assert (weights[0].data_ptr() - parameters.vector.data_ptr()) % (64 * 8) == 0
+    parameters.vector.detach().mul_(2)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, 2 * before[name]), name
+
+
+@pytest.mark.parametrize("mode", ["norm", "tensor_norm", "value", "std"])
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_blocks_train_the_same(name: str, mode: str, config: Callable[..., DictConfig]) -> None:
+    settings = OmegaConf.to_container(config(f"optimizer={name}").optimizer)
+    assert isinstance(settings, dict)
+    found: list[dict[str, Tensor]] = []
+    for blocks in (False, True):
+        network = make()
+        parameters = FlatParameters(network, blocks)
+        optimizer = build_optimizer([parameters.vector], **{str(k): v for k, v in settings.items()})
+        for _ in range(3):
+            train_pass(network, parameters, optimizer, Problem().sequences(), 5, clip=0.1, clip_mode=mode)
+        found.append(network.state_dict())
+    for key in found[0]:
+        torch.testing.assert_close(found[0][key], found[1][key], rtol=0, atol=1e-12)
+        assert "bias_hh" not in key or not found[1][key].any()
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("change", [(False, True), (True, False), (True, True)])
+def test_training_goes_on_in_another_layout(name: str, change: tuple[bool, bool]) -> None:
+    """A run that began on the CPU goes on on a GPU, and the other way round."""
+
+    def network_of(weights: dict[str, Tensor] | None) -> QNetwork:
+        network = make()
+        if weights:
+            network.load_state_dict(weights)
+        return network
+
+    def go(network: nn.Module, parameters: FlatParameters, optimizer: torch.optim.Optimizer) -> None:
+        train_pass(network, parameters, optimizer, Problem().sequences(), 4)  # type: ignore[arg-type]
+
+    whole = network_of(None)
+    parameters = FlatParameters(whole)
+    optimizer = build_optimizer([parameters.vector], name, lr=0.01)
+    for _ in range(2):
+        go(whole, parameters, optimizer)
+
+    first = network_of(None)
+    parameters = FlatParameters(first, change[0])
+    optimizer = build_optimizer([parameters.vector], name, lr=0.01)
+    go(first, parameters, optimizer)
+    state = copy.deepcopy(optimizer_state(optimizer, parameters))
+    trained_numbers = sum(p.numel() for p in first.parameters() if p.requires_grad)
+    assert {len(v) for v in state["state"].get(0, {}).values() if getattr(v, "ndim", 0)} <= {trained_numbers}
+
+    second = network_of(first.state_dict())
+    parameters = FlatParameters(second, change[1])
+    optimizer = build_optimizer([parameters.vector], name, lr=0.01)
+    load_optimizer(optimizer, parameters, state)
+    go(second, parameters, optimizer)
+    for a, b in zip(whole.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_every_optimizer_can_be_told_that_a_graph_holds_it(name: str) -> None:
+    vector = nn.Parameter(torch.ones(3))
+    group = build_optimizer([vector], name, lr=0.01, capturable=True).param_groups[0]
+    assert group.get("capturable", True)
+    assert not build_optimizer([vector], name, lr=0.01).param_groups[0].get("capturable", False)
+
+
+# --- precision ------------------------------------------------------------------------------------------------
+
+
+def test_bf16_sees_every_update_of_its_own_pass() -> None:
+    """Autocast keeps its casts of the weights until it is left, which is after the pass."""
+
+    def losses(precise: bool) -> list[float]:
+        network = make(noise_std=0).float()
+        parameters = FlatParameters(network)
+        optimizer = build_optimizer([parameters.vector], "sgd", lr=0.5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            return train_pass(network, parameters, optimizer, Problem().sequences(torch.float32), 8).losses.tolist()
+
+    assert losses(False) == pytest.approx(losses(True), rel=0.02)
+    assert torch.is_autocast_cache_enabled()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_losses_of_frozen_weights_are_in_full_precision(cell: str) -> None:
+    """So those of runs in bf16 and in float32 can be compared."""
+    network, sequences = make(cell).float(), Problem().sequences(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = evaluate(network, sequences)
+    assert torch.equal(rounded, evaluate(network, sequences))
