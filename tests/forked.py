@@ -1,5 +1,6 @@
 """The command, whole, as real processes that can be killed; forked from one that has made the imports already."""
 
+import io
 import json
 import logging
 import multiprocessing
@@ -17,55 +18,55 @@ CONTEXT.set_forkserver_preload(["conftest", "hydra", "tbptt.sweep", "tbptt.worke
 
 
 class ForkedWorker:
-    """What the sweep needs of a subprocess.Popen of ``python -m tbptt.worker``."""
+    """A pool.WorkerProcess, forked when its order comes."""
 
-    def __init__(self, order: Any, log_path: Path, *_: object):
+    def __init__(self, slot: int):
         self.returncode: int | None = None
+        self.pid = 0
+
+    def give(self, order: Any, log: Path) -> None:
         self.pid = os.fork()
         if not self.pid:
             try:
-                out = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                os.dup2(out, 1)
-                os.dup2(out, 2)
                 os.setsid()
                 from tbptt import worker
 
                 logging.getLogger().handlers.clear()
                 for each in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.default_int_handler)
-                sys.argv = ["worker", json.dumps(asdict(order))]
+                sys.stdin = io.StringIO(json.dumps({**asdict(order), "log": str(log.absolute())}))
                 os._exit(worker.main())
             except BaseException as error:
                 logging.exception(error)
                 os._exit(1)
 
     def poll(self) -> int | None:
-        if self.returncode is None:
+        if self.returncode is None and self.pid:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
     def wait(self) -> int:
         if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]) if self.pid else 0
         return self.returncode
 
     def terminate(self) -> None:
-        if self.returncode is None:
+        if self.returncode is None and self.pid:
             os.kill(self.pid, signal.SIGTERM)
 
 
 def _command(folder: str, outputs: str, words: list[str]) -> None:
     import hydra
 
-    import tbptt.sweep
+    import tbptt.pool
     from tbptt.main import job, run
 
     os.chdir(folder)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(outputs, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    tbptt.sweep._start = ForkedWorker  # type: ignore[assignment, misc]
+    tbptt.pool.WorkerProcess = ForkedWorker  # type: ignore[assignment, misc]
     sys.argv = ["train.py", *words]
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     os._exit(run(main, CONF))

@@ -206,7 +206,8 @@ def sweep(
         return REMEMBERED[key].copy()
 
     monkeypatch.setattr(Source, "compose", remembering)
-    monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, workers, signals: work(order))
+    monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, *_: work(order))
+    monkeypatch.setattr("tbptt.pool.early", lambda config: [])
     monkeypatch.setattr("tbptt.report.write_report", no_report)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 

@@ -1,13 +1,8 @@
 """A sweep from beginning to end: the study, its parent run, its workers, its report."""
 
-import json
 import logging
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,12 +12,15 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
+from tbptt import pool
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig, flatten
 from tbptt.dry_run import describe
+from tbptt.hydra_node import LAUNCHERS
 from tbptt.main import ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, make_plan
+from tbptt.pool import WorkerProcess
 from tbptt.runtime import Interrupted, StopSignals
 from tbptt.secrets import hide
 from tbptt.space import text_of
@@ -33,7 +31,6 @@ from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble, disk_trouble
 
 log = logging.getLogger("tbptt")
 
-TESTED_LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher.BasicLauncher",)
 HOW_TO_GO_ON = "give the same command again to go on"
 POLL_SECONDS = 0.25
 STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
@@ -43,8 +40,13 @@ class SweepFailed(ValueError):
     """Trials of a sweep failed; a line for each."""
 
 
-def run_sweep(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> list[Any]:
+def run_sweep(
+    config: DictConfig, context: HydraContext, arguments: Sequence[str], early: Sequence[WorkerProcess] = ()
+) -> list[Any]:
     """Run, join or resume the study that ``arguments`` mean; returns its best values.
+
+    Args:
+        early: workers that wait for their order already; what is not needed of them stays so.
 
     Raises:
         CommandError: the sweep is wrong, or an existing study of its name is another.
@@ -77,7 +79,7 @@ def run_sweep(config: DictConfig, context: HydraContext, arguments: Sequence[str
         )
         try:
             try:
-                _run_workers(study, plan, order, config, context, signals)
+                _run_workers(study, plan, order, config, context, signals, early)
             finally:
                 _settle(study, plan, store, parent, signals)
         except Exception as error:
@@ -167,7 +169,13 @@ def other_parameters(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def _run_workers(
-    study: Study, plan: Plan, order: Order, config: DictConfig, context: HydraContext, signals: StopSignals
+    study: Study,
+    plan: Plan,
+    order: Order,
+    config: DictConfig,
+    context: HydraContext,
+    signals: StopSignals,
+    early: Sequence[WorkerProcess],
 ) -> None:
     """Start identical workers and wait for them: our own processes, or the jobs of another Hydra launcher."""
     remaining = None if plan.n_trials is None else plan.n_trials - study.counts().complete - study.counts().pruned
@@ -175,8 +183,8 @@ def _run_workers(
     if workers < 1:
         return
     target = config.hydra.launcher._target_
-    if target in TESTED_LAUNCHERS:
-        _run_pool(study, plan, order, workers, signals)
+    if target == LAUNCHERS["basic"]:
+        _run_pool(study, plan, order, workers, signals, early)
         return
     log.warning("launcher %s: not tested with studies", target.rsplit(".", 1)[-1])
     from tbptt.worker import work_as_job
@@ -188,59 +196,40 @@ def _run_workers(
         _ = job.return_value
 
 
-def _run_pool(study: Study, plan: Plan, order: Order, workers: int, signals: StopSignals) -> None:
+def _run_pool(
+    study: Study, plan: Plan, order: Order, workers: int, signals: StopSignals, early: Sequence[WorkerProcess]
+) -> None:
     """Worker processes on this machine. One that dies is replaced; its trial goes back to the study."""
     log_path = SWEEPS / study.name / "workers.log"
-    gpus = visible_gpus()
-    slots = {_start(order, log_path, slot, gpus): slot for slot in range(workers)}
+    slots: dict[WorkerProcess, int] = {}
+
+    def begin(slot: int, process: WorkerProcess) -> None:
+        process.give(order, log_path)
+        slots[process] = slot
+
+    for slot in range(workers):
+        begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
     strikes = 0
     with SweepProgress(plan.cfg.progress, study.name, plan.n_trials, plan.objectives, workers) as progress:
         while slots:
             time.sleep(POLL_SECONDS)
             if signals.signum is not None:
-                _stop(slots)
+                pool.stop(slots)
                 raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
-            for process in [p for p in slots if p.poll() is not None]:
+            for process, status in [(p, s) for p in slots if (s := p.poll()) is not None]:
                 slot = slots.pop(process)
-                if process.returncode == 0:
+                if status == 0:
                     continue
-                if process.returncode - WORKER_STATUS in WHAT:
-                    _stop(slots)
-                    raise DiskTrouble(process.returncode - WORKER_STATUS)
+                if status - WORKER_STATUS in WHAT:
+                    pool.stop(slots)
+                    raise DiskTrouble(status - WORKER_STATUS)
                 strikes = 0 if study.reap(plan.settings.retries) else strikes + 1
                 if strikes == STRIKES:
-                    _stop(slots)
+                    pool.stop(slots)
                     raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
-                slots[_start(order, log_path, slot, gpus)] = slot
+                begin(slot, pool.WorkerProcess(slot))
             progress.update(study.trials())
         progress.update(study.trials())
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; without importing torch."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [gpu for gpu in named.split(",") if gpu]
-    return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
-
-
-def _start(order: Order, log_path: Path, slot: int, gpus: list[str]) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tbptt.worker", json.dumps(asdict(order))]
-    env = dict(os.environ)
-    if len(gpus) > 1:
-        env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    with log_path.open("ab") as out:
-        # A session of its own: Ctrl-C reaches this process only, which then asks the workers to stop.
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=env
-        )
-
-
-def _stop(processes: "Iterable[subprocess.Popen[bytes]]") -> None:
-    stopped = list(processes)
-    for process in stopped:
-        process.terminate()
-    for process in stopped:
-        process.wait()
 
 
 def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 from typing import Any
 
@@ -146,11 +147,18 @@ def work_as_job(order: Order, cfg: DictConfig) -> None:
 
 
 def main() -> int:
-    """``python -m tbptt.worker ORDER``, the order as JSON. Exit status: 0 nothing is left; 128 + a signal's number;
-    WORKER_STATUS + an error's number where the disk stopped it."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    """``python -m tbptt.worker``, and a line of JSON on stdin: the order, and ``log``, the file to write to from then.
+    Exit status: 0 nothing is left, or no order came; 128 + a signal's number; WORKER_STATUS + an error's number where
+    the disk stopped it."""
     die_with_parent()
-    content: dict[str, Any] = json.loads(sys.argv[1])
+    line = sys.stdin.readline()
+    if not line:
+        return 0
+    content: dict[str, Any] = json.loads(line)
+    log_file = os.open(content.pop("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(log_file, 1)
+    os.dup2(log_file, 2)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     try:
         work(Order(**content))
     except Interrupted as stop:

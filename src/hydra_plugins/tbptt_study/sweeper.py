@@ -24,9 +24,15 @@ class StudySweeper(Sweeper):
         self.context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:
+        from tbptt import pool
         from tbptt.runtime import errors_past_hydra
-        from tbptt.sweep import run_sweep
 
         assert self.config is not None
         with errors_past_hydra():
-            return run_sweep(self.config, self.context, arguments)
+            workers = pool.early(self.config)
+            try:
+                from tbptt.sweep import run_sweep
+
+                return run_sweep(self.config, self.context, arguments, workers)
+            finally:
+                pool.stop(workers)

@@ -1,0 +1,89 @@
+"""Worker processes on this machine. They start before there is anything to do: their imports take seconds, which pass
+while the command prepares the study.
+
+Imported early, so without optuna, torch or MLflow.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from tbptt.hydra_node import LAUNCHERS
+
+if TYPE_CHECKING:
+    from tbptt.plan import Order
+
+
+class WorkerProcess:
+    """``python -m tbptt.worker``, waiting for its order.
+
+    Args:
+        slot: which of the workers it is; they take the machine's GPUs in turn.
+    """
+
+    def __init__(self, slot: int):
+        env, gpus = dict(os.environ), visible_gpus()
+        if len(gpus) > 1:
+            env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        # A session of its own: Ctrl-C reaches the command only, which then asks the workers to stop.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tbptt.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env=env,
+        )
+
+    def give(self, order: "Order", log: Path) -> None:
+        """Let it begin; from now on it writes to ``log``. One that has died says so by its return code."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({**asdict(order), "log": str(log.absolute())}).encode() + b"\n")
+        self._close()
+
+    def poll(self) -> int | None:
+        """Its exit status, as subprocess has it; None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait(self) -> int:
+        self._close()
+        return self._process.wait()
+
+    def _close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+
+def stop(processes: Iterable[WorkerProcess]) -> None:
+    """Ask all to stop, and wait until they have."""
+    stopped = list(processes)
+    for process in stopped:
+        process.terminate()
+    for process in stopped:
+        process.wait()
+
+
+def early(config: DictConfig) -> list[WorkerProcess]:
+    """Workers for a ``-m`` command that has been checked, where it will run them on this machine."""
+    if config.study.dry_run or config.hydra.launcher._target_ != LAUNCHERS["basic"]:
+        return []
+    return [WorkerProcess(slot) for slot in range(config.study.workers)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; without importing torch."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu for gpu in named.split(",") if gpu]
+    return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
