@@ -13,8 +13,8 @@ minutes; what comes once a pass, like one logged loss, weighs five times as much
 
 Prints, an update: wall time over all passes, core time (of all threads of the process), and the ratios of both to ours,
 medians over the rounds. The losses of the untimed pass and of the last show that all learn the same; parameters differ
-by the second trained bias a gate of PyTorch's LSTM only. Ours runs with the compiled layers where they were built, and
-with PyTorch's; it computes its inputs from prices chunk by chunk, while they lie ready for all others. What is not
+by the second trained bias a gate of PyTorch's LSTM only. Ours runs with the compiled layers where they were built, with
+PyTorch's, and in bf16; it computes its inputs from prices chunk by chunk, while they lie ready for all others. What is not
 installed says so.
 """
 
@@ -119,6 +119,7 @@ def contenders() -> list[Contender]:
     return [
         Contender("ours", ["ours.py"]),
         Contender("  with PyTorch's layers", ["ours.py", "--kernels=torch"]),
+        Contender("  in bf16", ["ours.py", "--precision=bf16"]),
         Contender("plain PyTorch loop", ["plain_torch.py"]),
         Contender("Lightning recipe, no logger", ["lightning_recipe.py", "--logger=none"]),
         Contender("  with MLflow, a loss a pass", ["lightning_recipe.py", "--logger=mlflow"]),

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -83,12 +84,17 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def marks(arguments: list[str], enough: bool = False) -> list[tuple[str, float]]:
-    """Run a command in a folder of its own: what it marked, each with its seconds after the start; last, its end."""
-    with tempfile.TemporaryDirectory() as folder:
+def marks(arguments: list[str], enough: bool = False, again: str | None = None) -> list[tuple[str, float]]:
+    """Run a command in a folder of its own: what it marked, each with its seconds after the start; last, its end.
+
+    Args:
+        enough: whether to end it at its first step.
+        again: a folder that a command has run in before, whose stores are there.
+    """
+    with nullcontext(again) if again else tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "sitecustomize.py").write_text(SITECUSTOMIZE)
         file = Path(folder) / "marks"
-        file.touch()
+        file.write_text("")
         env = {**os.environ, "PYTHONPATH": folder, "MARKS": str(file), "ENOUGH": "1" if enough else ""}
         began = time.time()
         done = subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True)
@@ -106,7 +112,9 @@ def main(rounds: int = 3, trials: int = 4) -> None:
     for _ in range(rounds):
         for name, command in ((ours, TRAIN), (theirs, PEER)):
             seconds["--help", name].append(marks([command, "--help"])[-1][1])
-            seconds["to the first update", name].append(dict(marks([command], enough=True))["step"])
+            with tempfile.TemporaryDirectory() as folder:
+                for what in ("to the first update", "  again, the stores there"):
+                    seconds[what, name].append(dict(marks([command], enough=True, again=folder))["step"])
     sweeps = {
         ours: [TRAIN, "-m", clip, "epochs=1", "schedule=fixed", "schedule.chunks=[100]", "progress=none"],
         theirs: [PEER, "-m", clip, "epochs=1"],

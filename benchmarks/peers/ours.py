@@ -1,8 +1,8 @@
 """This project's chunk loop, inputs computed chunk by chunk as in a run (see turns.py for how it is asked).
 
-    python benchmarks/peers/ours.py [--kernels auto|torch] FOLDER
+    python benchmarks/peers/ours.py [--kernels auto|torch] [--precision 32|bf16] FOLDER
 
-With the compiled layers where they were built, or with PyTorch's.
+With the compiled layers where they were built, or with PyTorch's, which bf16 always takes.
 """
 
 from contextlib import nullcontext
@@ -23,6 +23,7 @@ from tbptt.runtime import keep_freed_memory
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--kernels", choices=("auto", "torch"), default="auto")
+    arguments.add_argument("--precision", choices=("32", "bf16"), default="32")
     options = arguments.parse_args()
     chunks = np.load(options.folder / "targets.npy", mmap_mode="r").shape[1] // STEPS
     config = article(chunks)
@@ -35,7 +36,8 @@ def main() -> None:
     optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 
     def one_pass() -> float:
-        record = train_pass(network, parameters, optimizer, data.training, chunks, clip=config.clip)
+        with torch.autocast("cpu", torch.bfloat16) if options.precision == "bf16" else nullcontext():
+            record = train_pass(network, parameters, optimizer, data.training, chunks, clip=config.clip)
         losses, *_ = record.to_host()
         return sum(losses) / len(losses)
 

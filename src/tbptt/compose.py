@@ -6,16 +6,18 @@ Hydra alone would stop at the first error.
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -55,6 +57,7 @@ class Source:
         before = get_gh_backup()
         GlobalHydra.instance().clear()
         _composed.cache_clear()  # the files may have changed since
+        _chosen.cache_clear()
         self.register()
         try:
             with initialize_config_dir(str(self.folder), version_base="1.3"):
@@ -140,12 +143,28 @@ def _servers_of_files(cfg: DictConfig, shipped: DictConfig, overrides: Sequence[
 
 @lru_cache(maxsize=32)  # a trial's is asked for when it is checked and when it is recorded
 def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-    searched = [f"hydra.searchpath=['file://{source.also}']"] if source.also else []
-    cfg = compose(source.name, [*searched, *overrides], return_hydra_config=True)
+    """Hydra takes 0.1 s to read and merge the files of the chosen options, and the points of a study mostly choose the
+    same: values are put on top of a copy, by Hydra's own function."""
+    words = OverridesParser.create().parse_overrides(list(overrides))
+    simple = all(o.type == OverrideType.CHANGE and not o.is_hydra_override() and o.package is None for o in words)
+    values = [o for o in words if simple and not source.options(o.key_or_group)]
+    cfg = deepcopy(_chosen(source, tuple(str(o.input_line) for o in words if o not in values)))
+    if values:
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        form = cfg.hydra.job.config.override_dirname
+        cfg.hydra.overrides.task = list(overrides)
+        cfg.hydra.job.override_dirname = get_overrides_dirname(words, form.exclude_keys, form.item_sep, form.kv_sep)
     hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, hydra
+
+
+@lru_cache(maxsize=32)
+def _chosen(source: Source, overrides: tuple[str, ...]) -> DictConfig:
+    """As Hydra composes it, its own part included."""
+    searched = [f"hydra.searchpath=['file://{source.also}']"] if source.also else []
+    return compose(source.name, [*searched, *overrides], return_hydra_config=True)
 
 
 @cache

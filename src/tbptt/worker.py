@@ -46,14 +46,15 @@ class Worker:
         """Run trials until none is left."""
         plan, settings = self.plan, self.plan.settings
         budget = Budget(plan.n_trials, self.order.deadline, settings.max_failures, settings.retries)
-        while True:
-            self.signals.check()
-            claimed = self.study.claim(
-                plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
-            )
-            if claimed is None:
-                return
-            self._run_trial(*claimed)
+        with plan.source.opened():  # once: all of its trials are of the same files
+            while True:
+                self.signals.check()
+                claimed = self.study.claim(
+                    plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
+                )
+                if claimed is None:
+                    return
+                self._run_trial(*claimed)
 
     def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
         """Train a point, once a seed, and tell the study how it ended."""
@@ -88,11 +89,10 @@ class Worker:
         words = self.plan.space.overrides(point)
         trial.set_user_attr("overrides", words)
         overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
-        with self.plan.source.opened():
-            cfg, wrong = composed(self.plan.source, overrides)
-            if cfg is None or wrong:
-                raise ValueError("; ".join(wrong))
-            self.plan.source.save(SWEEPS / self.study.name / str(trial.number) / ".hydra", overrides)
+        cfg, wrong = composed(self.plan.source, overrides)
+        if cfg is None or wrong:
+            raise ValueError("; ".join(wrong))
+        self.plan.source.save(SWEEPS / self.study.name / str(trial.number) / ".hydra", overrides)
         OmegaConf.update(cfg, "study.name", self.study.name)
         results: list[Result] = []
         run_ids: list[str] = []
