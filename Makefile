@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test locked lock audit clean
+.PHONY: train test locked lock audit server server-stop clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -17,7 +17,7 @@ test: .venv/installed-dev
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[cluster,dev]'
 	@touch $@
 
 # What CI installs: the packages of requirements.lock and no others, each file held against its hash.
@@ -28,12 +28,12 @@ locked:
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	$(BIN)/python -m pip check
-	@touch .venv/installed .venv/installed-dev
+	@touch .venv/installed .venv/installed-cluster .venv/installed-dev
 
 # Write requirements.lock anew.
 lock: .tools/installed
 	.tools/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
-	  --no-emit-find-links --extra dev --output-file .tools/all.lock pyproject.toml
+	  --no-emit-find-links --extra cluster --extra dev --output-file .tools/all.lock pyproject.toml
 	(sed -n '/^#/p;/^[^#]/q' requirements.lock; \
 	  awk '/^[a-z0-9]/ {keep = !/^torch==/} /^#/ {next} keep' .tools/all.lock) > .tools/new.lock
 	mv .tools/new.lock requirements.lock
@@ -47,6 +47,17 @@ audit: .tools/installed .venv/installed
 .tools/installed:
 	$(PYTHON) -m venv .tools
 	.tools/bin/pip install --quiet pip-tools pip-audit
+	@touch $@
+
+# PostgreSQL and an MLflow server on this machine's loopback, to try out cluster=server; see docs/scaling.md.
+server: .venv/installed-cluster
+	$(BIN)/python -m tbptt.servers start
+
+server-stop:
+	$(BIN)/python -m tbptt.servers stop
+
+.venv/installed-cluster: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[cluster]'
 	@touch $@
 
 clean:

@@ -14,8 +14,8 @@ minutes; what comes once a pass, like one logged loss, weighs five times as much
 Prints, an update: wall time over all passes, core time (of all threads of the process), and the ratios of both to ours,
 medians over the rounds. The losses of the untimed pass and of the last show that all learn the same; parameters differ
 by the second trained bias a gate of PyTorch's LSTM only. Ours runs with the compiled layers where they were built, with
-PyTorch's, and in bf16; it computes its inputs from prices chunk by chunk, while they lie ready for all others. What is not
-installed says so.
+PyTorch's, and in bf16; it computes its inputs from prices chunk by chunk, while they lie ready for all others. What is
+not installed says so.
 """
 
 import argparse

@@ -127,10 +127,14 @@ def test_sqlite_path_is_absolute_and_taken_as_it_stands(here: Path) -> None:
     assert sqlite_path("http://host") is None
 
 
-@pytest.mark.parametrize("uri", ["http://host:5000", "https://host/mlflow", "postgresql://me@host/db"])
+@pytest.mark.parametrize("uri", ["http://host:5000", "https://host/mlflow", "postgresql+psycopg://me@host/db"])
 def test_uri_of_a_server_is_left_as_it_is(uri: str) -> None:
     assert absolute_uri(uri) == uri
     assert uri_problem(uri) is None
+
+
+def test_the_driver_of_postgresql_is_the_one_that_is_installed() -> None:
+    assert absolute_uri("postgresql://me@host/db") == "postgresql+psycopg://me@host/db"
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
 from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -20,7 +21,7 @@ from tbptt.config import (
 from tbptt.memory import too_large
 from tbptt.parts import load_parts, memory_of
 from tbptt.secrets import hide, remember
-from tbptt.stores import sqlite_path, uri_problem
+from tbptt.stores import absolute_uri, sqlite_path, uri_problem, without_password
 
 
 def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
@@ -113,7 +114,13 @@ def _storage_problem(cfg: DictConfig) -> str | None:
     path = sqlite_path(storage)
     if path is not None and path == sqlite_path(cfg.tracking.uri):
         return f"got {path}, MLflow's store too; takes a file of its own, as the tables of the two collide"
-    return uri_problem(storage)
+    if problem := uri_problem(storage):
+        return problem
+    if path is None and not absolute_uri(storage).startswith("postgresql+psycopg://"):
+        return f"got {without_password(storage)!r}; takes sqlite:///PATH or postgresql+psycopg://HOST/DATABASE"
+    if path is None and find_spec("psycopg") is None:
+        return f"got {storage!r}, which needs the package psycopg: .venv/bin/python -m pip install -e '.[cluster]'"
+    return None
 
 
 def _asks_for_gpu(cfg: DictConfig) -> bool:

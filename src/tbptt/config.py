@@ -239,6 +239,7 @@ class StudyConfig:
     workers: int = key(whole(1), 1)
     max_failures: int | None = key(whole(1, None), None)
     retries: int = key(whole(0), 1)
+    heartbeat: int = key(whole(1), 15)
     allow_changed: bool = key(one_of(True, False), False)
     fresh: bool = key(one_of(True, False), False)
     dry_run: bool = key(one_of(True, False), False)

@@ -42,7 +42,7 @@ def hydra_problems(hydra: DictConfig, expected: DictConfig | None) -> list[str]:
 
 def typed_for_hydra(words: list[str]) -> list[str]:
     """The overrides that are about Hydra itself, but not where it finds more files."""
-    about = [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    about = [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/", "cluster="))]
     return [word for word in about if not word.lstrip("+").startswith("hydra.searchpath")]
 
 

@@ -8,16 +8,36 @@ from typing import Any
 
 def identity() -> dict[str, Any]:
     """This process, so that it can be told from a later one with the same number."""
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    here = {"host": socket.gethostname(), "boot": _boot(), "numbers": _numbers()}
+    return {**here, "pid": os.getpid(), "started": _started(os.getpid())}
 
 
 def is_alive(who: dict[str, Any] | None) -> bool:
-    """Whether the process that ``identity`` described still runs. One on another machine is taken to."""
+    """Whether the process that ``identity`` described still runs. One that cannot be seen from here, on another machine
+    or in another container, is taken to."""
     if who is None:
         return False
-    if who["host"] != socket.gethostname():
+    if who["host"] != socket.gethostname() or who.get("numbers", _numbers()) != _numbers():
         return True
     return bool(who["boot"] == _boot() and who["started"] is not None and who["started"] == _started(who["pid"]))
+
+
+def is_seen_to_be_gone(who: dict[str, Any] | None) -> bool:
+    """Whether no process ``identity`` described, or one that could be seen from here and is not there any more.
+
+    Where machines share a study, two may have the same name, so a name says nothing here.
+    """
+    if who is None:
+        return True
+    return bool(who["boot"] == _boot() and who["numbers"] == _numbers() and who["started"] != _started(who["pid"]))
+
+
+def _numbers() -> str:
+    """Which numbering of processes this is; each container has its own."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _boot() -> str:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -44,6 +44,19 @@ class Epoch:
     diverged_at: int | None
     stage_ended: bool
     last: bool
+
+
+CURVES = ("losses", "norms", "clipped")
+
+
+def packed(epoch: Epoch) -> dict[str, Any]:
+    """An epoch for a checkpoint, its curves as tensors: a tenth of the size and time."""
+    return {**asdict(epoch), **{name: torch.tensor(getattr(epoch, name), dtype=torch.float64) for name in CURVES}}
+
+
+def unpacked(content: dict[str, Any]) -> Epoch:
+    """The way back from :func:`packed`."""
+    return Epoch(**{**content, **{name: content[name].tolist() for name in CURVES}})
 
 
 class SequenceModule(pl.LightningModule):

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import threading
-import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from tbptt.liveness import identity, is_alive
 from tbptt.module import Epoch
 from tbptt.secrets import hide
 from tbptt.stores import without_password
-from tbptt.tracking import Run, Store
+from tbptt.tracking import OWNER, Run, Store
 from tbptt.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
 
-JOURNAL, OUTCOME, OWNER = "curves.jsonl", "outcome.json", "owner.json"
+JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
 COLUMNS = ("update", "epoch", "chunks", "loss", "grad_norm", "clipped")
 LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
 LAST_TRY = 10.0  # seconds that the end of a run waits for a server
+CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
 
 
 class Outbox:
@@ -43,10 +44,12 @@ class Outbox:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / OUTCOME).unlink(missing_ok=True)
         _write_whole(self.folder / OWNER, identity())
+        if not run.is_local:
+            run.take_over()
         self.journal = self.folder / JOURNAL
         self._epochs = read_journal(self.journal)
         self._sent = 0
-        self._wake = threading.Event()
+        self._wake, self._end = threading.Event(), threading.Event()
         self._closing = False
         self._warned = False
         self._thread = None if run.store.is_local else threading.Thread(target=self._send_always, daemon=True)
@@ -58,10 +61,14 @@ class Outbox:
         """What the journal holds."""
         return list(self._epochs)
 
-    def agree_with(self, last: Epoch | None) -> None:
+    def agree_with(self, last: Epoch | None, before: Sequence[Epoch] = ()) -> None:
         """Hold the journal against the last checkpoint's epoch: what came after it will be trained again and is
-        dropped; where a crash came between the two, the epoch is added."""
-        self._epochs = [e for e in self._epochs if last is not None and e.number <= last.number]
+        dropped; where a crash came between the two, the epoch is added.
+
+        Args:
+            before: the epochs up to it, where another machine may have trained some of them.
+        """
+        self._epochs = [e for e in before or self._epochs if last is not None and e.number <= last.number]
         if last is not None and not any(e.number == last.number for e in self._epochs):
             self._epochs.append(last)
         beside = self.journal.with_suffix(".new")
@@ -81,12 +88,16 @@ class Outbox:
         else:
             self._try_to_send()
 
+    def abandon(self) -> None:
+        """Send nothing more, and keep nothing: another worker has the run."""
+        self._stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def close(self, status: str, reason: str | None, quiet: bool = False) -> None:
         """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start. Raises
         nothing; ``quiet`` says nothing either."""
-        self._closing = True
+        self._stop()
         if self._thread:
-            self._wake.set()
             self._thread.join(LAST_TRY)
         try:
             write_updates(self._epochs, self.run.folder / "updates.parquet")
@@ -104,9 +115,18 @@ class Outbox:
                 self.folder,
             )
 
+    def _stop(self) -> None:
+        self._closing = True
+        self._end.set()
+        self._wake.set()
+
     def _try_to_send(self) -> bool:
         try:
-            for epoch in self._epochs[self._sent :]:
+            ready = self._epochs[self._sent :]
+            if ready and not self.run.is_local:
+                # First: points that no checkpoint goes with would be trained, and sent, again by another machine.
+                self.run.send_checkpoints()
+            for epoch in ready:
                 self.run.log_points(points(epoch, self.update_points), epoch.time)
                 self._sent += 1
         except Exception as error:  # whatever keeps the store from taking it; training goes on
@@ -130,8 +150,10 @@ class Outbox:
             self._wake.clear()
             if self._try_to_send():
                 wait = 1.0
+                if not self.run.is_local:
+                    self._end.wait(CHECKPOINTS_EVERY)
             elif not self._closing:
-                time.sleep(wait)
+                self._end.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
                 self._wake.set()
 
@@ -208,6 +230,8 @@ def write_updates(epochs: list[Epoch], path: Path) -> None:
 def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> None:
     """Bring a run that ended into the store, whole: points, artifacts, status. Raises what keeps it from that."""
     outcome = json.loads((folder / OUTCOME).read_text())
+    if epochs and not run.is_local:
+        run.send_checkpoints()  # see Outbox
     for epoch in epochs:
         run.log_points(points(epoch, update_points), epoch.time)
     run.finish(outcome["status"], outcome["reason"], leave_out=(JOURNAL, OUTCOME, OWNER))
@@ -229,6 +253,9 @@ def deliver_pending(store: Store, update_points: int) -> None:
                 continue
             run = store.run(folder.name)
             if run is None:
+                continue
+            if not run.is_local and not run.is_own():  # another machine has gone on with it
+                shutil.rmtree(folder, ignore_errors=True)
                 continue
             if outcome is None:
                 _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})

@@ -34,7 +34,7 @@ NOT_IN_THE_NAME = (
     "space",
 )
 # What sets a study up cannot differ between its trials.
-NEVER_SEARCHED = ("study", "tracking", "objective", "sweep", "space", "hydra")
+NEVER_SEARCHED = ("study", "tracking", "objective", "cluster", "sweep", "space", "hydra")
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,8 @@ def best_trial(trials: Sequence[FrozenTrial], *objectives: str) -> FrozenTrial |
 def rerun_command(study: Study) -> str:
     """What trains a study's best trial again. A server is not taken from a file, so it is in the command."""
     uri = study.attrs.get("tracking_uri", "")
-    server = f" tracking.uri={shlex.quote(uri)}" if uri and not uri.startswith("sqlite") else ""
+    quoted = f'"{uri}"' if uri.startswith("$") else shlex.quote(uri)  # a variable, for the shell
+    server = f" tracking.uri={quoted}" if uri and not uri.startswith("sqlite") else ""
     return f"python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best{server}"
 
 

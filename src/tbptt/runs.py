@@ -25,7 +25,7 @@ def rerunnable(cfg: DictConfig) -> str:
     """A config as YAML that Hydra composes again: it begins with the defaults list, so overrides still work."""
     content = {name: value for name, value in plain(cfg).items() if name not in ("study", "space", "resume")}
     groups: list[Any] = [{f"override {group}": content[group]["name"]} for group in OF_A_RUN]
-    defaults = ["base", {"sweep": None}, {"override hydra/sweeper": "study"}, *groups, "_self_"]
+    defaults = ["base", {"cluster": "local"}, {"sweep": None}, {"override hydra/sweeper": "study"}, *groups, "_self_"]
     return HEADER + yaml.safe_dump({"defaults": defaults, **content}, sort_keys=False, allow_unicode=True)
 
 

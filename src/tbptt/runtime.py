@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -74,15 +74,21 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+class Lost(Exception):
+    """This process was cut off for so long that another has taken its run over."""
+
+
 class StopSignals:
     """While entered, SIGINT and SIGTERM only set a flag; :meth:`check`, called between chunks, raises Interrupted.
 
     A second signal, a second or more later, stops the process at once. Entered again while entered, it changes nothing.
+
+    Args:
+        also: more signals that mean the same.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
+    def __init__(self, also: Sequence[signal.Signals] = ()) -> None:
+        self.signals = (signal.SIGINT, signal.SIGTERM, *also)
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
         self._depth = 0
@@ -93,7 +99,7 @@ class StopSignals:
         if self._depth > 1:
             return self
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers, and receive no signals
-            self._before = {s: signal.signal(s, self._take) for s in self.SIGNALS}
+            self._before = {s: signal.signal(s, self._take) for s in self.signals}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,6 +14,7 @@ _SECRET_NAME = re.compile(r"PASSWORD|PASSWD|PGPASS|TOKEN|SECRET|API_?KEY|CREDENT
 _SHORTEST = 6  # a shorter value of such a variable hides nothing, and would make holes in every line
 _ENVIRONMENT = "oc.env"
 _PLAIN = re.compile(r"\$\{oc\.env:(\w+)(,[^}]*)?\}")
+_NAMED = re.compile(r"oc\.env:(\w+)")
 _hidden: dict[str, str] = {}  # what a config took from the environment, and how it was typed
 
 
@@ -27,7 +28,9 @@ def remember(cfg: DictConfig) -> list[str]:
     for name, raw, value in found:  # those first: others may refer to them
         from_environment = _ENVIRONMENT in raw or any(secret in str(value) for secret in _hidden if secret)
         if from_environment and name in MAY_BE_IN_THE_ENVIRONMENT:
-            _hidden[str(value)] = raw
+            named = _NAMED.findall(raw)
+            if not named or any(each in os.environ for each in named):  # else it is the default, which a file says
+                _hidden[str(value)] = raw
         elif from_environment:
             allowed = ", ".join(MAY_BE_IN_THE_ENVIRONMENT)
             lines.append(f"{name}: got {raw}, and would keep it with the run; only {allowed} take it from there")

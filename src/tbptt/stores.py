@@ -36,11 +36,11 @@ def absolute_uri(uri: str) -> str:
 
     A ``?`` or ``#`` in the path would otherwise cut it short without a word.
     """
+    path = sqlite_path(uri)
+    if path is None:  # psycopg is the driver that this project installs
+        return re.sub(r"^postgresql(?=://)", "postgresql+psycopg", uri)
     import sqlalchemy
 
-    path = sqlite_path(uri)
-    if path is None:
-        return uri
     plain = f"{SQLITE}{path}"
     quoted = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
     # MLflow makes the folder of a sqlite:/// URI, under its quoted name; one that names the driver it leaves alone.

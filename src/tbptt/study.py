@@ -6,17 +6,19 @@ lock, so that workers of one command, of several terminals and of a resumed one 
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tbptt.config import OBJECTIVES, PrunerConfig, SamplerConfig
-from tbptt.liveness import identity, is_alive
+from tbptt.database import ServerStorage
+from tbptt.liveness import identity, is_alive, is_seen_to_be_gone
 from tbptt.samplers import build_pruner, build_sampler
 from tbptt.space import Space, Value
 from tbptt.stores import absolute_uri, locked, sqlite_path
@@ -33,6 +35,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #   attempt    how often its point was begun before and died with its process
 #   same_as    the earlier trial that had the same point; this one was not run
 SWEEPS = Path("sweeps")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,16 @@ class Study:
         optuna: the study itself.
     """
 
-    def __init__(self, name: str, storage: str, objectives: list[str]):
-        """Open the study, or make it. Safe for any number of processes at the same moment."""
+    def __init__(self, name: str, storage: str, objectives: list[str], heartbeat: int = 15):
+        """Open the study, or make it. Safe for any number of processes at the same moment.
+
+        Raises ConnectionError where its server does not answer.
+        """
         self.name, self.storage_uri, self.objectives = name, storage, objectives
-        path = sqlite_path(storage)
-        self._lock = (path.parent if path else SWEEPS.absolute()) / f".{name}.lock"
-        store_lock = (path.parent if path else SWEEPS.absolute()) / ".lock"
-        settings = {"connect_args": {"timeout": 60}} if path else {}
-        with locked(store_lock):  # two processes that make the tables at once break them
-            self.storage = RDBStorage(absolute_uri(storage), engine_kwargs=settings)
+        self.path = sqlite_path(storage)
+        with locked(self.path.parent / ".lock") if self.path else contextlib.nullcontext():
+            # Two processes that make the tables of a SQLite file at once break them.
+            self.storage = _open(storage, heartbeat)
             self.optuna = optuna.create_study(
                 storage=self.storage,
                 study_name=name,
@@ -97,18 +101,37 @@ class Study:
         path = sqlite_path(storage)
         if path is not None and not path.exists():
             raise KeyError([])
-        summaries = optuna.get_all_study_summaries(absolute_uri(storage))
-        names = {s.study_name: s for s in summaries if "objectives" in s.user_attrs}  # one without is only being made
-        if name not in names:
-            raise KeyError(sorted(names))
-        return cls(name, storage, names[name].user_attrs["objectives"])
+        opened = _open(storage, 15)
+        studies = {s.study_name: s.user_attrs for s in opened.get_all_studies()}
+        opened.engine.dispose()
+        made = {known: attrs["objectives"] for known, attrs in studies.items() if "objectives" in attrs}
+        if name not in made:
+            raise KeyError(sorted(made))
+        return cls(name, storage, made[name])
+
+    def close(self) -> None:
+        """Close its connections; used again, it opens new ones."""
+        self.storage.engine.dispose()
 
     @property
     def attrs(self) -> dict[str, Any]:
         return self.optuna.user_attrs
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        return locked(self._lock)
+        """Within, no other process decides anything about the study."""
+        if isinstance(self.storage, ServerStorage):
+            return self.storage.locked(self.name)
+        assert self.path is not None
+        return locked(self.path.parent / f".{self.name}.lock")
+
+    def _decide(self, what: Callable[[], T]) -> T:
+        """Do something under the lock; where the server goes away meanwhile, all of it again."""
+
+        def once() -> T:
+            with self.locked():
+                return what()
+
+        return self.storage.patiently(once) if isinstance(self.storage, ServerStorage) else once()
 
     def trials(self) -> list[FrozenTrial]:
         """All that count: not the copies of a point that was sampled twice."""
@@ -141,14 +164,19 @@ class Study:
         self, space: Space, budget: Budget, sampler: SamplerConfig, pruner: PrunerConfig, epochs: int, is_grid: bool
     ) -> tuple[Trial, dict[str, Value]] | None:
         """Take the next trial, if the budget has one left: the trial, and its point."""
-        with self.locked():
+
+        def take() -> tuple[Trial, dict[str, Value]] | None:
             self._reap(budget.retries)
             self._refill()
             while self._may_start(budget, is_grid):
                 number = len(self.optuna.get_trials(deepcopy=False))
                 self.optuna.sampler = build_sampler(sampler, number)
                 self.optuna.pruner = build_pruner(pruner, epochs, is_grid)
-                trial = self.optuna.ask()
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Heartbeat of storage")  # database.py has its own
+                    trial = self.optuna.ask()
+                if isinstance(self.storage, ServerStorage):  # before it has a worker: one without is taken for dead
+                    self.storage.beat(trial._trial_id)
                 trial.set_user_attr("worker", identity())
                 point = space.suggest(trial)
                 twin = None if "retry_of" in trial.user_attrs or is_grid else self._twin(trial, space)
@@ -158,7 +186,19 @@ class Study:
                 self.optuna.tell(trial, state=TrialState.FAIL)
                 if self._all_seen(space):
                     return None
-        return None
+            return None
+
+        return self._decide(take)
+
+    def has_more(self, budget: Budget, is_grid: bool) -> bool:
+        """Whether a worker that asked now would get a trial, dead ones' trials included."""
+
+        def look() -> bool:
+            self._reap(budget.retries)
+            self._refill()
+            return self._may_start(budget, is_grid)
+
+        return self._decide(look)
 
     def _may_start(self, budget: Budget, is_grid: bool) -> bool:
         counts = self.counts()
@@ -217,24 +257,33 @@ class Study:
 
     def reap(self, retries: int) -> list[FrozenTrial]:
         """Find trials whose process is gone; returns them. They are FAIL now, and run again while retries last."""
-        with self.locked():
-            return self._reap(retries)
+        return self._decide(lambda: self._reap(retries))
 
     def _reap(self, retries: int) -> list[FrozenTrial]:
-        dead = [t for t in self.trials() if t.state == TrialState.RUNNING and not is_alive(t.user_attrs.get("worker"))]
+        running = [t for t in self.trials() if t.state == TrialState.RUNNING]
+        silent: set[int] = set()
+        if isinstance(self.storage, ServerStorage):
+            silent = self.storage.stale(self.optuna._study_id)
+            dead = [t for t in running if t._trial_id in silent or is_seen_to_be_gone(t.user_attrs.get("worker"))]
+        else:
+            dead = [t for t in running if not is_alive(t.user_attrs.get("worker"))]
         for t in dead:
             attempt = t.user_attrs.get("attempt", 0)
-            reason = f"its process died, killed or out of memory (attempt {attempt + 1} of {retries + 1})"
+            how = "killed, out of memory or cut off" if t._trial_id in silent else "killed or out of memory"
+            reason = f"its process died, {how} (attempt {attempt + 1} of {retries + 1})"
             self.fail(t.number, reason, again=attempt < retries, died=True)
         return dead
 
     def forgive(self) -> None:
         """Have the trials that failed so far run again: a study is resumed, and what made them fail may be mended.
         Not while another worker is at it."""
-        with self.locked():
+
+        def unless_at_it() -> None:
             trials = self.trials()
             if any(map(self._is_failure, trials)) and not any(t.state == TrialState.RUNNING for t in trials):
                 self.optuna.set_user_attr("forgiven", trials[-1].number + 1)
+
+        self._decide(unless_at_it)
 
     def _is_failure(self, trial: FrozenTrial) -> bool:
         """Whether a trial failed for good: it will not be run again."""
@@ -245,6 +294,13 @@ class Study:
     def failures(self) -> list[FrozenTrial]:
         """Trials that failed for good."""
         return [t for t in self.trials() if self._is_failure(t)]
+
+
+def _open(storage: str, heartbeat: int) -> RDBStorage:
+    """A SQLite file, or a server."""
+    if sqlite_path(storage) is None:
+        return ServerStorage(storage, heartbeat)
+    return RDBStorage(absolute_uri(storage), engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:

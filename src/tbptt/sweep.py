@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 from hydra.core.plugins import Plugins
@@ -15,16 +16,17 @@ from optuna.trial import TrialState
 from tbptt import pool
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig, flatten
+from tbptt.database import PATIENCE, ServerStorage
 from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
-from tbptt.main import ui_line
+from tbptt.main import failure_line, ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, make_plan
 from tbptt.pool import WorkerProcess
 from tbptt.runtime import Interrupted, StopSignals
 from tbptt.secrets import hide
 from tbptt.space import text_of
-from tbptt.study import SWEEPS, Study
+from tbptt.study import SWEEPS, Budget, Study
 from tbptt.sweep_progress import SweepProgress
 from tbptt.tracking import Run, Store, code_tags
 from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble, disk_trouble
@@ -33,6 +35,7 @@ log = logging.getLogger("tbptt")
 
 HOW_TO_GO_ON = "give the same command again to go on"
 POLL_SECONDS = 0.25
+WATCH_SECONDS = 2.0  # between two looks at a study on a server
 STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
 
 
@@ -63,9 +66,10 @@ def run_sweep(
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
     name = _free_name(plan) if plan.settings.fresh else plan.name
     with StopSignals() as signals:
-        study = Study(name, plan.settings.storage, plan.objectives)
-        store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)))
+        study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
+        store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
         parent = _prepare(study, plan, store)
+        store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
         study.forgive()
         deadline = None if plan.settings.timeout is None else time.time() + plan.settings.timeout
@@ -79,6 +83,8 @@ def run_sweep(
         )
         try:
             try:
+                if isinstance(study.storage, ServerStorage):
+                    study.storage.check = signals.check
                 _run_workers(study, plan, order, config, context, signals, early)
             finally:
                 _settle(study, plan, store, parent, signals)
@@ -177,23 +183,63 @@ def _run_workers(
     signals: StopSignals,
     early: Sequence[WorkerProcess],
 ) -> None:
-    """Start identical workers and wait for them: our own processes, or the jobs of another Hydra launcher."""
-    remaining = None if plan.n_trials is None else plan.n_trials - study.counts().complete - study.counts().pruned
-    workers = plan.settings.workers if remaining is None else min(plan.settings.workers, remaining)
-    if workers < 1:
-        return
-    target = config.hydra.launcher._target_
-    if target == LAUNCHERS["basic"]:
-        _run_pool(study, plan, order, workers, signals, early)
-        return
-    log.warning("launcher %s: not tested with studies", target.rsplit(".", 1)[-1])
+    """Run workers until the budget is used up. On a server, trials of other machines' workers are waited for: one that
+    dies is run again."""
+    settings = plan.settings
+    budget = Budget(plan.n_trials, order.deadline, settings.max_failures, settings.retries)
+    is_local = config.hydra.launcher._target_ == LAUNCHERS["basic"]
+    strikes = 0
+    while True:
+        if study.has_more(budget, plan.is_grid):
+            counts = study.counts()
+            remaining = None if plan.n_trials is None else plan.n_trials - counts.complete - counts.pruned
+            workers = settings.workers if remaining is None else min(settings.workers, remaining)
+            if is_local:
+                before = len(study.trials())
+                _run_pool(study, plan, order, workers, signals, early)
+                early = ()
+                if len(study.trials()) == before and not study.counts().waiting:
+                    return  # they saw no more in it
+            elif workers <= counts.running:  # jobs of a command that was stopped are at it
+                signals.check()
+                time.sleep(WATCH_SECONDS)
+            elif not _run_jobs(order, workers - counts.running, config, context, signals):
+                strikes += 1
+                if strikes == STRIKES:
+                    raise RuntimeError(f"jobs of the launcher failed {STRIKES} times; what they printed says why")
+        elif isinstance(study.storage, ServerStorage) and study.counts().running:
+            signals.check()
+            time.sleep(WATCH_SECONDS)
+        else:
+            return
+
+
+def _run_jobs(order: Order, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals) -> bool:
+    """Workers as the jobs of another Hydra launcher; whether all ended well. Where this process is stopped, they go
+    on."""
     from tbptt.worker import work_as_job
 
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=partial(work_as_job, order), config=config
     )
-    for job in launcher.launch([[] for _ in range(workers)], initial_job_idx=0):
-        _ = job.return_value
+    troubles: list[Exception] = []
+
+    def launch() -> None:
+        try:
+            for job in launcher.launch([[] for _ in range(workers)], initial_job_idx=0):
+                _ = job.return_value
+        except Exception as error:  # a node that failed, a job that was cancelled: the others' work is in the study
+            troubles.append(error)
+
+    thread = Thread(target=launch, daemon=True)  # launchers wait for their jobs without looking at signals
+    thread.start()
+    while thread.is_alive():
+        if signals.signum is not None:
+            raise Interrupted(signals.signum, f"; its jobs go on: {HOW_TO_GO_ON} and watch, scancel ends them")
+        thread.join(POLL_SECONDS)
+    for error in troubles:
+        log.warning("a job of the launcher ended early: %s", failure_line(error))
+    return not troubles
 
 
 def _run_pool(
@@ -209,7 +255,8 @@ def _run_pool(
 
     for slot in range(workers):
         begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
-    strikes = 0
+    strikes, next_look = 0, 0.0
+    look_every = WATCH_SECONDS if isinstance(study.storage, ServerStorage) else POLL_SECONDS
     with SweepProgress(plan.cfg.progress, study.name, plan.n_trials, plan.objectives, workers) as progress:
         while slots:
             time.sleep(POLL_SECONDS)
@@ -228,26 +275,28 @@ def _run_pool(
                     pool.stop(slots)
                     raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
                 begin(slot, pool.WorkerProcess(slot))
-            progress.update(study.trials())
+            if time.monotonic() >= next_look:
+                progress.update(study.trials())
+                next_look = time.monotonic() + look_every
         progress.update(study.trials())
 
 
 def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals) -> None:
     """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status."""
     study.reap(plan.settings.retries)
-    _close_orphans(study, store, parent)
+    store.patiently(lambda: _close_orphans(study, store, parent))
     counts = study.counts()
     from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
 
-    path = report.write_report(study, store)
+    path = store.patiently(lambda: report.write_report(study, store))
     for name in ("report.html", "trials.csv"):
-        store.client.log_artifact(parent.id, str(path.with_name(name)))
+        store.patiently(partial(store.client.log_artifact, parent.id, str(path.with_name(name))))
     if counts.running:
         return  # another terminal is at it, and will close the parent
     if signals.signum is not None:
-        parent.finish("KILLED", "interrupted")
+        store.patiently(lambda: parent.finish("KILLED", "interrupted"))
         return
-    parent.finish("FAILED" if counts.failed else "FINISHED")
+    store.patiently(lambda: parent.finish("FAILED" if counts.failed else "FINISHED"))
 
 
 def report_again(name: str, cfg: DictConfig) -> Path:

@@ -13,15 +13,16 @@ from typing import cast
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tbptt import checkpoint, kernels
 from tbptt.config import OBJECTIVES, Config, DataConfig, as_objectives, flatten, schedule_stages
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
-from tbptt.module import Epoch, SequenceModule
+from tbptt.module import Epoch, SequenceModule, packed, unpacked
 from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
 from tbptt.runs import build_network, plain, rerunnable
-from tbptt.runtime import Interrupted, StopSignals, keep_freed_memory, pick_device, set_precision
+from tbptt.runtime import Interrupted, Lost, StopSignals, keep_freed_memory, pick_device, set_precision
 from tbptt.schedule import ChunkSchedule
 from tbptt.secrets import hide
 from tbptt.tracking import Run, Store, code_tags
@@ -31,6 +32,7 @@ log = logging.getLogger("tbptt")
 
 # Lightning calls PyTorch by a name that PyTorch is about to drop; nothing that a user could do about it.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning.*")
+warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # on any machine that has SLURM
 # Steps outside a CUDA graph, of a graph's warm-up and of chunks in segments, are meant to be.
 warnings.filterwarnings("ignore", message=".*capturable=True.*")
 
@@ -92,6 +94,8 @@ def fit(
     signals: StopSignals | None = None,
     prepare: Callable[[DataConfig], Prepared] = prepare,
     show: bool = True,
+    still_ours: Callable[[], None] = lambda: None,
+    patience: float = 0.0,
 ) -> Result:
     """Train one run, tracked in MLflow from beginning to end.
 
@@ -107,6 +111,8 @@ def fit(
         signals: where SIGINT and SIGTERM are noted; this run's own by default.
         prepare: gives the data.
         show: whether to show progress and result.
+        still_ours: called between chunks; raises Lost where the run may be another worker's by now: it is left alone.
+        patience: seconds to wait for a tracking server that is away when the run begins.
 
     Raises:
         ValueError: the data cannot be used.
@@ -125,19 +131,22 @@ def fit(
         Progress(mode, config.epochs, best.objectives[0], name) as progress,
         kernels.torch_only() if config.kernels == "torch" else nullcontext(),
     ):
-        store = Store(config.tracking)
+        store = Store(config.tracking, patience, signals.check)
         deliver_pending(store, config.tracking.update_points)
         data = SequenceDataModule(config.data, prepare)
-        run = store.run(resume) if resume else None
-        state = run.last_state() if run else None
-        # One that was stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.
-        run = store.reopen_run(run.id) if run and state else None
-        if run is not None:
-            run.set_tags(tags or {})
-        if run is None:
-            facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
-            facts["versions.kernels"] = kernels.describe()
-            run = store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
+        begun = store.patiently(lambda: store.run(resume)) if resume else None
+        state = begun.last_state() if begun else None
+        facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
+        facts["versions.kernels"] = kernels.describe()
+
+        def opened() -> Run:
+            # One that was stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.
+            if begun and state and store.reopen_run(begun.id):
+                begun.set_tags(tags or {})
+                return begun
+            return store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
+
+        run = store.patiently(opened)
         on_start(run.id)
         outbox = Outbox(run, config.tracking.update_points)
 
@@ -153,6 +162,8 @@ def fit(
                 "record": asdict(epoch),
                 **module.snapshot(epoch),
             }
+            if not run.is_local:  # another machine may go on with it, where the journal is not
+                content["records"] = [packed(one) for one in [*outbox.epochs, epoch]]
             checkpoint.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
             if improved:
                 checkpoint.save(run.folder / "checkpoints" / "best.ckpt", content)
@@ -165,11 +176,17 @@ def fit(
 
         with _closing(run, outbox, signals, lambda: module.stop_reason):
             network = build_network(config.model, config.data.window)
-            module = SequenceModule(network, config, _schedule(config), between=signals.check)
+
+            def between() -> None:
+                signals.check()
+                still_ours()
+
+            module = SequenceModule(network, config, _schedule(config), between=between)
             (run.folder / "config.yaml").write_text(rerunnable(cfg))
-            outbox.agree_with(Epoch(**state["record"]) if state else None)
+            before = [unpacked(one) for one in state.get("records", [])] if state else []
+            outbox.agree_with(Epoch(**state["record"]) if state else None, before)
             if state is None:
-                run.log_params(flatten(plain(cfg)))
+                store.patiently(lambda: run.log_params(flatten(plain(cfg))))
             else:
                 module.restore(state)
                 best = Best(**state["best"])
@@ -198,6 +215,9 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
     """Give the run its true status, whatever ends it."""
     try:
         yield
+    except Lost:
+        outbox.abandon()
+        raise
     except BaseException as error:
         stopped = signals.signum is not None or isinstance(error, KeyboardInterrupt | Interrupted)
         trouble = None if stopped else disk_trouble(error)
@@ -225,6 +245,7 @@ def _trainer(config: Config, epochs: int) -> pl.Trainer:
             max_epochs=epochs,
             accelerator={"cpu": "cpu", "cuda": "gpu"}[pick_device(config.device)],
             devices=1,
+            plugins=LightningEnvironment(),  # one process, also within a SLURM job, whose signals it would take
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",
             logger=False,
             enable_checkpointing=False,

@@ -39,7 +39,7 @@ class DiskTrouble(Exception):
 
 def disk_trouble(error: BaseException) -> DiskTrouble | None:
     """What an error, or one that it came from, says of the disk; None where it says nothing."""
-    for each in _causes(error):
+    for each in causes(error):
         if isinstance(each, DiskTrouble):
             return each
         if isinstance(each, OSError) and each.errno in WHAT:
@@ -54,7 +54,7 @@ def disk_trouble(error: BaseException) -> DiskTrouble | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what it was raised from; not what was merely being handled then, as a file looked for in vain."""
     while error is not None:
         yield error

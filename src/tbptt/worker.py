@@ -5,18 +5,24 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from tbptt.compose import composed
+from tbptt.database import PATIENCE, ServerStorage, SignsOfLife, is_outage
 from tbptt.datamodule import PreparedLast
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.plan import Order
-from tbptt.runtime import Interrupted, StopSignals, die_with_parent
+from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent
 from tbptt.space import Value
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
 from tbptt.train import Result, fit
@@ -24,12 +30,14 @@ from tbptt.trouble import WHAT, WORKER_STATUS, disk_trouble
 
 log = logging.getLogger("tbptt")
 
+SECONDS_TO_A_KILL = 60.0  # SLURM's KillWait is half of it, unless a cluster has another
 CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kept with the trial, for the report
 
 
-def work(order: Order) -> None:
-    """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM; the trial goes back to the study."""
-    with StopSignals() as signals:
+def work(order: Order, also: Sequence[signal.Signals] = ()) -> None:
+    """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM, or one of ``also``; the trial goes
+    back to the study."""
+    with StopSignals(also) as signals:
         Worker(order, signals).work()
 
 
@@ -39,7 +47,11 @@ class Worker:
     def __init__(self, order: Order, signals: StopSignals):
         self.order, self.signals = order, signals
         self.plan = order.plan()
-        self.study = Study(self.plan.name, self.plan.settings.storage, self.plan.objectives)
+        settings = self.plan.settings
+        self.study = Study(self.plan.name, settings.storage, self.plan.objectives, settings.heartbeat)
+        self.server = self.study.storage if isinstance(self.study.storage, ServerStorage) else None
+        if self.server:
+            self.server.check = signals.check
         self.prepare = PreparedLast()
 
     def work(self) -> None:
@@ -59,7 +71,10 @@ class Worker:
     def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
         """Train a point, once a seed, and tell the study how it ended."""
         try:
-            results = self._train_point(trial, point)
+            with SignsOfLife(self.server, trial._trial_id) if self.server else nullcontext() as life:
+                self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
+        except (Lost, UpdateFinishedTrialError):
+            log.warning("trial %d: this worker was cut off for too long; another has the trial now", trial.number)
         except Interrupted:
             self.study.fail(trial.number, INTERRUPTED, again=True)
             raise
@@ -70,7 +85,9 @@ class Worker:
                 raise
             self.study.fail(trial.number, failure_line(error))
             log.error("trial %d failed: %s", trial.number, failure_line(error))
-            return
+
+    def _tell(self, trial: Trial, results: list[Result]) -> None:
+        """Tell the study how a trial ended."""
         trial.set_user_attr("stop_reason", results[-1].stop_reason)
         trial.set_user_attr("best_epochs", [r.best.epoch for r in results])
         trial.set_user_attr("values_by_seed", [list(r.best.values) for r in results])
@@ -84,7 +101,7 @@ class Worker:
             return
         self.study.optuna.tell(trial, means)
 
-    def _train_point(self, trial: Trial, point: dict[str, Value]) -> list[Result]:
+    def _train_point(self, trial: Trial, point: dict[str, Value], still_ours: Callable[[], None]) -> list[Result]:
         """One run a seed; the first that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
         trial.set_user_attr("overrides", words)
@@ -97,6 +114,7 @@ class Worker:
         results: list[Result] = []
         run_ids: list[str] = []
         curves: dict[str, list[float | None]] = {name: [] for name in CURVES}
+        reports: list[tuple[float, int]] = []  # that the study does not have yet
 
         def on_start(run_id: str) -> None:
             run_ids.append(run_id)
@@ -111,8 +129,8 @@ class Worker:
             value = epoch.metrics.get(self.plan.objectives[0])
             if value is None or len(self.plan.objectives) > 1:  # Optuna cannot prune for several objectives
                 return False
-            trial.report(value, epoch.number)
-            return trial.should_prune()
+            reports.append((value, epoch.number))
+            return self._report(trial, reports)
 
         resumed: list[str] = trial.user_attrs.get("resume", [])
         seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
@@ -132,18 +150,48 @@ class Worker:
                     signals=self.signals,
                     prepare=self.prepare,
                     show=False,
+                    still_ours=still_ours,
+                    patience=PATIENCE if self.server else 0.0,
                 )
                 results.append(result)
                 if result.stop_reason in ("pruned", "diverged"):
                     break
         finally:
+            for value, epoch in reports:
+                trial.report(value, epoch)
             trial.set_user_attr("curves", curves)
         return results
 
+    def _report(self, trial: Trial, reports: list[tuple[float, int]]) -> bool:
+        """Tell the study what it does not have yet; whether to prune. Training does not wait for a server."""
+        try:
+            with self.server.impatient() if self.server else nullcontext():
+                while reports:
+                    trial.report(*reports[0])
+                    reports.pop(0)
+                return trial.should_prune()
+        except Exception as error:
+            if self.server and is_outage(error):
+                return False
+            raise
+
 
 def work_as_job(order: Order, cfg: DictConfig) -> None:
-    """A worker as a job of one of Hydra's launchers; the job's own config says nothing."""
-    work(order)
+    """A worker as a job of one of Hydra's launchers; the job's own config says nothing.
+
+    Before its time is up, or when it has to make room, SLURM signals it. The trial goes back to the study then, with
+    what it has learnt, and the job into the queue: with SIGUSR1 or SIGUSR2 by the launcher's own handler, with SIGTERM,
+    which comes before a kill, by SLURM.
+    """
+    usual = signal.getsignal(signal.SIGUSR2)
+    try:
+        work(order, also=(signal.SIGUSR1, signal.SIGUSR2))
+    except Interrupted as stop:
+        if stop.signum in (signal.SIGUSR1, signal.SIGUSR2) and callable(usual):
+            usual(signal.SIGUSR2, None)
+        elif stop.signum == signal.SIGTERM:
+            time.sleep(SECONDS_TO_A_KILL)  # an answer now would tell the launcher that the job is over
+        raise
 
 
 def main() -> int:
