@@ -1,13 +1,14 @@
 """What one PostgreSQL and one MLflow server bear: simulated workers make the storage calls of real ones, and train
 nothing.
 
-    python benchmarks/load.py [--workers N ...] [--seconds S] [--epochs N] [--sampler random|tpe]
+    python benchmarks/load.py [--workers N ...] [--seconds S] [--epochs N] [--pace SECONDS] [--sampler random|tpe]
 
 For each number of workers (1, 8, 32), for ``--seconds`` (30): every worker claims trials of one study from a search
 over the clip value, reports ``--epochs`` (20) epochs of each, asks whether to prune, and tells the end; and it opens an
 MLflow run for each, sends 110 points an epoch in one call, a checkpoint of the article's size every tenth, and closes
-it. Both servers are this machine's own (tbptt.servers), on loopback, started for this in a temporary folder; the
-workers share its cores with them, so what is printed is the least that the servers can do.
+it. Without pause, unless ``--pace`` says how long an epoch would train (2.3 s is the article's). Both servers are this
+machine's own (tbptt.servers), on loopback, started for this in a temporary folder; the workers share its cores with
+them, so what is printed is the least that the servers can do.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tbptt.config import PrunerConfig, SamplerConfig, StartsRandom, TrackingConf
 from tbptt.servers import DATABASES, MLflow, PostgreSQL
 from tbptt.space import Interval, Space
 from tbptt.study import Budget, Study
-from tbptt.tracking import Store
+from tbptt.tracking import Store, is_outage
 
 SPACE = Space((Interval("clip", "clip", (), 0.1, 10.0, True),))
 POINTS = 110  # an epoch, as a run of 100 chunks sends
@@ -40,15 +41,24 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
+        self.failed: Counter[str] = Counter()  # not answered in time; a real run sends again
 
     def call(self, name: str, function: Any, *arguments: Any) -> Any:
         began = time.perf_counter()
-        found = function(*arguments)
-        self.seconds.setdefault(name, []).append(time.perf_counter() - began)
-        return found
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            self.failed[name] += 1
+            return None
+        finally:
+            self.seconds.setdefault(name, []).append(time.perf_counter() - began)
 
 
-def work(number: int, name: str, storage: str, uri: str, until: float, epochs: int, sampler: str, results: Any) -> None:
+def work(
+    number: int, name: str, storage: str, uri: str, until: float, epochs: int, pace: float, sampler: str, results: Any
+) -> None:
     """A worker, until its time is up."""
     clock, done = Clock(), 0
     study = Study(name, storage, ["val/loss"])
@@ -63,7 +73,12 @@ def work(number: int, name: str, storage: str, uri: str, until: float, epochs: i
             trial, point = claimed
             run = clock.call("open a run", store.start_run, f"{number}", {"trial.number": str(trial.number)})
             clock.call("params", run.log_params, {f"key{i}": i for i in range(60)})
+            if run is None:
+                continue
             for epoch in range(epochs):
+                time.sleep(pace)
+                if time.time() > until + 60:  # a server that does not keep up
+                    break
                 value = abs(point["clip"] - 1) + 1 / (epoch + 1)
                 if epoch % 10 == 9:
                     clock.call("checkpoint", store.client.log_artifact, run.id, str(checkpoint), "checkpoints")
@@ -74,7 +89,7 @@ def work(number: int, name: str, storage: str, uri: str, until: float, epochs: i
             clock.call("tell", study.optuna.tell, trial, value)
             clock.call("close a run", run.finish, "FINISHED")
             done += 1
-    results.put((done, clock.seconds))
+    results.put((done, clock.seconds, clock.failed))
 
 
 def size(server: PostgreSQL, database: str) -> int:
@@ -91,6 +106,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--epochs", type=int, default=20, help="of a trial (20)")
+    parser.add_argument("--pace", type=float, default=0, help="seconds that an epoch would take to train (0)")
     parser.add_argument("--sampler", choices=("random", "tpe"), default="random")
     options = parser.parse_args()
     print(machine())
@@ -116,7 +132,16 @@ def measure(workers: int, server: PostgreSQL, tracking: MLflow, options: argpars
     Store(TrackingConfig(uri=tracking.uri, experiment=name, update_points=50))
     before = {database: size(server, database) for database in DATABASES}
     began = time.time()
-    arguments = (name, storage, tracking.uri, began + options.seconds, options.epochs, options.sampler, results)
+    arguments = (
+        name,
+        storage,
+        tracking.uri,
+        began + options.seconds,
+        options.epochs,
+        options.pace,
+        options.sampler,
+        results,
+    )
     processes = [FORK.Process(target=work, args=(i, *arguments)) for i in range(workers)]
     for process in processes:
         process.start()
@@ -124,10 +149,11 @@ def measure(workers: int, server: PostgreSQL, tracking: MLflow, options: argpars
     for process in processes:
         process.join()
     took = time.time() - began
-    trials = sum(done for done, _ in answers)
+    trials = sum(done for done, _, _ in answers)
+    failed = sum((one for _, _, one in answers), Counter())
     calls: Counter[str] = Counter()
     seconds: dict[str, list[float]] = {}
-    for _, one in answers:
+    for _, one, _ in answers:
         for kind, values in one.items():
             calls[kind] += len(values)
             seconds.setdefault(kind, []).extend(values)
@@ -137,6 +163,7 @@ def measure(workers: int, server: PostgreSQL, tracking: MLflow, options: argpars
         high = sorted(values)[int(0.95 * (len(values) - 1))]
         line = f"  {kind:<12}{1000 * statistics.median(values):8.1f} ms, 95 % within {1000 * high:8.1f}"
         print(f"{line}   {sum(values) / sum(map(sum, seconds.values())):5.0%} of the waiting")
+    print(f"  not answered in time: {dict(failed) or 'none'}")
     for database in DATABASES:
         grown = (size(server, database) - before[database]) / max(trials, 1)
         print(f"  database {database}: {1000 * grown / 2**20:,.0f} MB per 1,000 trials")

@@ -45,6 +45,7 @@ def servers(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[PostgreSQL,
     tracking = MLflow(folder, database.uri("mlflow"), database.environment, free_port(), host)
     try:
         tracking.start()
+        os.environ |= database.environment
         yield database, tracking
     finally:
         tracking.stop()
@@ -219,3 +220,53 @@ def test_four_machines_one_killed_one_cut_off_both_servers_restarted(network: li
         assert_whole(database, tracking, total, epochs)
         worked = {t.user_attrs["worker"]["pid"] for t in trials_of(database)}
         assert len(worked) >= 5, "four, and the one that came for the killed one"
+
+
+# --- SLURM ----------------------------------------------------------------------------------------------------
+
+
+def test_slurm_jobs_are_preempted_and_outlive_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array of two: one is told to make room and comes back; then the command is killed, and given again."""
+    total, epochs = 14, 16
+    words = [*SMALL, "data.length=6000", "schedule.chunks=[300,30]", f"epochs={epochs}", f"study.name={NAME}", POINTS]
+    words += [f"study.n_trials={total}", "study/pruner=none", "study/sampler=random", "study.heartbeat=2"]
+    words += ["cluster=slurm", "study.workers=2", "hydra.launcher.partition=here", "hydra.launcher.mem_gb=null"]
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    with servers(tmp_path / "servers") as (database, tracking), started_slurm(tmp_path / "s") as slurm_environment:
+        env = {**os.environ, **environment(database, tracking), **slurm_environment}
+
+        def ask(*command: str) -> str:
+            return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+        def head() -> "subprocess.Popen[bytes]":
+            train = [sys.executable, str(ROOT / "train.py"), "-m", *words]
+            with (folder / "out").open("ab") as out, (folder / "err").open("ab") as err:
+                return subprocess.Popen(train, cwd=folder, env=env, stdout=out, stderr=err)
+
+        with head() as first:
+            until(lambda: complete(database) >= 2, 120)
+            job = ask("squeue", "-h", "-r", "-t", "R", "-o", "%i").split()[0]
+            ask("scancel", "--signal=USR2", job)
+            until(lambda: "Restarts=1" in ask("scontrol", "show", "job", job), 60)
+            first.kill()
+        at_kill = complete(database)
+        until(lambda: complete(database) >= min(at_kill + 2, total), 120)
+        with head() as again:
+            assert again.wait(300) == 0, said(tmp_path)
+        requeued = [t for t in trials_of(database) if t.user_attrs.get("reason") == "interrupted"]
+        assert len(requeued) == 1, "the trial of the job that made room"
+        assert_whole(database, tracking, total, epochs)
+
+
+@contextmanager
+def started_slurm(folder: Path) -> Iterator[dict[str, str]]:
+    from slurm_here import slurm
+
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(slurm(folder))
+        except FileNotFoundError as missing:
+            pytest.skip(str(missing))
+        yield found

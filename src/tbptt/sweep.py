@@ -222,11 +222,12 @@ def _run_jobs(order: Order, workers: int, config: DictConfig, context: HydraCont
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=partial(work_as_job, order), config=config
     )
+    words = [word for word in order.overrides if word.startswith("cluster=")]  # Hydra's own part of a job needs it
     troubles: list[Exception] = []
 
     def launch() -> None:
         try:
-            for job in launcher.launch([[] for _ in range(workers)], initial_job_idx=0):
+            for job in launcher.launch([words] * workers, initial_job_idx=0):
                 _ = job.return_value
         except Exception as error:  # a node that failed, a job that was cancelled: the others' work is in the study
             troubles.append(error)

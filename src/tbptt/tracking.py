@@ -283,8 +283,12 @@ def is_outage(error: BaseException) -> bool:
         if isinstance(each, requests.RequestException):
             return True
         if isinstance(each, MlflowException):
-            away = "failed with exception" in str(each) or "failed with error code 5" in str(each)
-            return away or each.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+            # The last is MLflow's answer where more ask it than it has connections to its database.
+            signs = ("failed with exception", "failed with error code 5", "QueuePool limit")
+            return any(sign in str(each) for sign in signs) or each.error_code in (
+                "INTERNAL_ERROR",
+                "TEMPORARILY_UNAVAILABLE",
+            )
     return False
 
 

@@ -170,6 +170,8 @@ class Worker:
                     trial.report(*reports[0])
                     reports.pop(0)
                 return trial.should_prune()
+        except UpdateFinishedTrialError:  # others took this worker for dead; its run is theirs, too
+            raise Lost from None
         except Exception as error:
             if self.server and is_outage(error):
                 return False
