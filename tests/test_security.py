@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import CONF, ROOT, SMALL
@@ -16,9 +17,12 @@ from omegaconf import DictConfig
 from test_command_line import listing, refused
 
 from tbptt.command_line import checked
-from tbptt.compose import CommandError
+from tbptt.compose import CommandError, Source, composed
+from tbptt.config import register
 from tbptt.main import failure_line
 from tbptt.module import Epoch
+from tbptt.runs import rerunnable
+from tbptt.secrets import hide
 from tbptt.train import fit
 
 SOURCES = [ROOT / "train.py", ROOT / "report.py", *sorted((ROOT / "src").rglob("*.py"))]
@@ -295,3 +299,49 @@ def test_servers_in_the_docs_and_scripts_listen_on_loopback_only() -> None:
     for path in texts:
         for line in path.read_text().splitlines():
             assert "0.0.0.0" not in line, f"{path.name}: {line}"
+
+
+# --- clusters -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TBPTT_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tbptt.secrets._hidden", {})
+
+
+def composed_with(*words: str) -> tuple[Any, list[str]]:
+    register()
+    source = Source(CONF)
+    with source.opened():
+        return composed(source, list(words))
+
+
+def test_where_the_servers_are_is_shown_unless_the_environment_says_it(
+    no_servers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, wrong = composed_with("cluster=server")
+    assert wrong == []
+    assert hide(cfg.tracking.uri) == "http://127.0.0.1:5001"
+    assert cfg.study.storage == "postgresql+psycopg://tbptt@127.0.0.1:5439/optuna"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://tracking.example.org/of-ours")
+    cfg, wrong = composed_with("cluster=server")
+    assert wrong == []
+    assert cfg.tracking.uri == "https://tracking.example.org/of-ours"
+    assert hide(cfg.tracking.uri) == "$MLFLOW_TRACKING_URI"
+
+
+def test_a_cluster_may_be_typed_beside_a_config_from_elsewhere(here: Path, no_servers: None) -> None:
+    """Its launcher is the command line's doing, not the file's."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    Path("best.yaml").write_text(rerunnable(composed_with("clip=0.25")[0]))
+    words = ["--config-dir", ".", "--config-name", "best", "-m", "clip=1,2", "tracking.uri=http://127.0.0.1:5001"]
+    assert checked([*words, "cluster=slurm", "hydra.launcher.partition=gpu"], CONF)
+
+
+@pytest.mark.parametrize("cluster", ["local", "server", "slurm"])
+def test_every_shipped_cluster_passes_the_checks(no_servers: None, here: Path, cluster: str) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    assert composed_with(f"cluster={cluster}")[1] == []
+    assert checked(["-m", f"cluster={cluster}", "clip=1,2"], CONF)

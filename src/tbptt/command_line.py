@@ -122,7 +122,7 @@ def help_text(conf: Path) -> str:
             "  python train.py -m optimizer=adam,rmsprop clip=0.5,1,2     a run for each combination",
             "",
             "Groups (GROUP=OPTION):",
-            *(f"  {group:<24} {', '.join(source.options(group))}" for group in GROUPS),
+            *(f"  {group:<24} {', '.join(source.options(group))}" for group in (*GROUPS, "cluster", "sweep")),
             "",
             "Keys (KEY=VALUE), with their defaults:",
             *(f"  {name + '=' + _shown(node[leaf]):<44} {takes.text}" for name, node, leaf, takes in keys(cfg)),

@@ -241,8 +241,10 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         _write_whole(folder / OUTCOME, {**outcome, "delivered": True})
 
 
-def deliver_pending(store: Store, update_points: int) -> None:
-    """Bring what earlier runs could not deliver into the store; a run whose process is gone is KILLED there."""
+def deliver_pending(store: Store, update_points: int) -> int:
+    """Bring what earlier runs could not deliver into the store; a run whose process is gone is KILLED there. How many
+    could not be brought there now either."""
+    left = 0
     for folder in sorted((store.folder / "pending").glob("*")) if (store.folder / "pending").exists() else []:
         with contextlib.suppress(OSError, ValueError):
             owner = json.loads((folder / OWNER).read_text())
@@ -251,18 +253,20 @@ def deliver_pending(store: Store, update_points: int) -> None:
                 continue
             if outcome and outcome.get("delivered"):
                 continue
-            run = store.run(folder.name)
-            if run is None:
-                continue
-            if not run.is_local and not run.is_own():  # another machine has gone on with it
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            if outcome is None:
-                _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
             try:
+                run = store.run(folder.name)
+                if run is None:
+                    continue
+                if not run.is_local and not run.is_own():  # another machine has gone on with it
+                    shutil.rmtree(folder, ignore_errors=True)
+                    continue
+                if outcome is None:
+                    _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
                 deliver(run, folder, read_journal(folder / JOURNAL), update_points)
             except Exception as error:
+                left += 1
                 log.warning("run %s: still not in the store (%s)", folder.name, _first_line(error))
+    return left
 
 
 def _first_line(error: Exception) -> str:

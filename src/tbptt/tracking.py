@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from tbptt.config import TrackingConfig
+from tbptt.liveness import identity
 from tbptt.stores import absolute_uri, locked, sqlite_path
 from tbptt.trouble import causes
 
@@ -165,20 +166,27 @@ class Run:
         self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
         self._best_sent: float | None = None
 
-    def last_state(self) -> dict[str, Any] | None:
+    def last_state(self, take_over: bool = False) -> dict[str, Any] | None:
         """The run's last checkpoint, from this machine or its store, whichever went further; None where it has none.
-        Raises ValueError where there are some and none can be read."""
+        Raises ValueError where there are some and none can be read.
+
+        Args:
+            take_over: say in the store first that this process goes on with the run.
+        """
         from tbptt import checkpoint
 
         here = self.folder / "checkpoints"
         if self.is_local:
             return checkpoint.load_newest(here / "last.ckpt")
+        is_own = self.is_own()
+        if take_over:
+            self.take_over()
         found: list[tuple[dict[str, Any], int | None]] = []
         damage: list[ValueError] = []
         with tempfile.TemporaryDirectory() as folder:
             copies = [(self._fetch(path, folder), i) for i, path in enumerate(SLOTS["last"])]
             # Those here count where no other machine has gone on since.
-            own = [here / "last.ckpt", checkpoint.previous(here / "last.ckpt")] if self.is_own() else []
+            own = [here / "last.ckpt", checkpoint.previous(here / "last.ckpt")] if is_own else []
             for path, place in [*copies, *((path, None) for path in own)]:
                 if path is not None and path.exists():
                     try:
@@ -203,7 +211,8 @@ class Run:
         return owner.exists() and self.store.patiently(self.tags).get(WORKER_TAG) == as_tag(owner)
 
     def take_over(self) -> None:
-        """Say in the store who is at this run from now on."""
+        """Say in the store who is at this run from now on: what others had of it is not sent any more."""
+        (self.folder / OWNER).write_text(json.dumps(identity()))
         self.store.patiently(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
     def _fetch(self, path: str, folder: str) -> Path | None:

@@ -135,7 +135,7 @@ def fit(
         deliver_pending(store, config.tracking.update_points)
         data = SequenceDataModule(config.data, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
-        state = begun.last_state() if begun else None
+        state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
         facts["versions.kernels"] = kernels.describe()
 

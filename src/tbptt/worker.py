@@ -10,21 +10,25 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from tbptt.compose import composed
+from tbptt.config import TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage, SignsOfLife, is_outage
 from tbptt.datamodule import PreparedLast
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
+from tbptt.outbox import deliver_pending
 from tbptt.plan import Order
 from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent
 from tbptt.space import Value
+from tbptt.stores import sqlite_path
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
+from tbptt.tracking import Store
 from tbptt.train import Result, fit
 from tbptt.trouble import WHAT, WORKER_STATUS, disk_trouble
 
@@ -65,8 +69,20 @@ class Worker:
                     plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
                 )
                 if claimed is None:
-                    return
+                    break
                 self._run_trial(*claimed)
+        self._deliver_the_rest()
+
+    def _deliver_the_rest(self) -> None:
+        """What a tracking server did not take of the last runs, no next run will bring there: wait for it."""
+        tracking = cast(TrackingConfig, OmegaConf.to_object(self.plan.cfg.tracking))
+        if sqlite_path(tracking.uri) is not None:
+            return
+        store = Store(tracking, PATIENCE, self.signals.check)
+        until = time.monotonic() + PATIENCE
+        while deliver_pending(store, tracking.update_points) and time.monotonic() < until:
+            self.signals.check()
+            time.sleep(2.0)
 
     def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
         """Train a point, once a seed, and tell the study how it ended."""
