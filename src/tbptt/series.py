@@ -18,6 +18,7 @@ Prices = NDArray[np.float64]
 
 MARKET_COLUMNS = ("sp500", "nasdaq", "wti")
 TRAINING, HELD_OUT = 0, 1  # the random streams of article_series
+WALK, NOISE = 0, 1
 
 
 def article_series(
@@ -37,15 +38,28 @@ def article_series(
     Each series has random streams of its own for walk and noise, named by seed, part and its index: series i is
     the same whatever ``count`` is, and a longer series begins with the shorter one.
     """
+    prices = waves(count, length, seed=seed, part=part, frequencies=frequencies)
+    for i in range(count):
+        prices[i] = np.round(prices[i] + noise_std * _stream(seed, part, i, NOISE).standard_normal(length), 2)
+    return prices
+
+
+def waves(
+    count: int, length: int, *, seed: int, part: int, frequencies: tuple[float, float] = (0.0002, 0.0002)
+) -> Prices:
+    """The prices of :func:`article_series` before noise and rounding."""
     steps = np.arange(length)
     prices = np.empty((count, length))
     for i in range(count):
-        walk, noise = (np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(part, i, k))) for k in (0, 1))
+        walk = _stream(seed, part, i, WALK)
         theta = walk.uniform(-np.pi, np.pi) + np.concatenate(([0.0], np.cumsum(0.01 * walk.uniform(-1, 1, length - 1))))
-        waves = -np.abs(np.cos(theta)) * np.sin(frequencies[0] * steps)
-        waves += np.abs(np.sin(theta)) * np.sin(frequencies[1] * steps)
-        prices[i] = np.round(100 + waves + noise_std * noise.standard_normal(length), 2)
+        first, second = (np.sin(frequency * steps) for frequency in frequencies)
+        prices[i] = 100 + (-np.abs(np.cos(theta)) * first + np.abs(np.sin(theta)) * second)
     return prices
+
+
+def _stream(seed: int, part: int, i: int, what: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(part, i, what)))
 
 
 def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[str, Prices]:
