@@ -286,7 +286,7 @@ def test_a_machine_of_the_same_name_is_another() -> None:
     assert not is_alive(namesake)
     container = {**identity(), "numbers": "pid:[1]", "started": "1"}
     assert not is_seen_to_be_gone(container)
-    assert is_alive(container)
+    assert not is_alive(container), "in a file: it was started anew"
     assert is_seen_to_be_gone(None)
     assert not is_seen_to_be_gone(identity())
     assert is_seen_to_be_gone({**identity(), "started": "1"})

@@ -61,7 +61,8 @@ def test_who_is_started_early(
     monkeypatch: pytest.MonkeyPatch, workers: int, dry_run: bool, launcher: str, started: int
 ) -> None:
     monkeypatch.setattr(pool, "WorkerProcess", lambda slot: slot)
-    study = {"workers": workers, "dry_run": dry_run}
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    study = {"workers": workers, "dry_run": dry_run, "n_trials": None}
     config = OmegaConf.create({"study": study, "hydra": {"launcher": {"_target_": LAUNCHERS[launcher]}}})
     assert len(pool.early(config)) == started
 

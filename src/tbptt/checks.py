@@ -36,8 +36,12 @@ def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, s
             yield from keys(cfg[f.name], f"{prefix}{f.name}.")
 
 
-def problems(cfg: DictConfig) -> list[str]:
-    """All that is wrong with a config, or nothing. Reads the data's file, and writes nothing."""
+def problems(cfg: DictConfig, here: bool = True) -> list[str]:
+    """All that is wrong with a config, or nothing. Reads the data's file, and writes nothing.
+
+    Args:
+        here: whether this machine will train: else it is not asked for its GPU.
+    """
     found: dict[str, str] = {}
     for name, node, leaf, takes in keys(cfg):
         if OmegaConf.is_missing(node, leaf):
@@ -58,9 +62,9 @@ def problems(cfg: DictConfig) -> list[str]:
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
         found["study.storage"] = f"study.storage: {problem}"
-    if cfg.device == "cuda" and not _has_cuda():
+    if here and cfg.device == "cuda" and not _has_cuda():
         found["device"] = "device: got 'cuda'; this machine has no GPU that PyTorch can use; takes auto or cpu here"
-    if cfg.device == "cpu" or (cfg.device == "auto" and _asks_for_gpu(cfg) and not _has_cuda()):
+    if cfg.device == "cpu" or (here and cfg.device == "auto" and _asks_for_gpu(cfg) and not _has_cuda()):
         if cfg.precision == "tf32":
             found["precision"] = "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"
         if cfg.cuda_graphs is True:

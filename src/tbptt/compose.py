@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.checks import keys, problems, unknown_key
 from tbptt.config import GROUPS, wrong_value
-from tbptt.hydra_node import hydra_problems, typed_for_hydra
+from tbptt.hydra_node import LAUNCHERS, hydra_problems, typed_for_hydra
 from tbptt.secrets import hide
 from tbptt.stores import sqlite_path, without_password
 
@@ -117,14 +117,15 @@ def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | Non
         cfg, hydra = source.compose_both(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return None, _located(source, list(overrides), error)
+    here = OmegaConf.select(hydra, "launcher._target_") == LAUNCHERS["basic"]
     typed = tuple(typed_for_hydra(list(overrides)))
     if source.shipped is None:
         lines = hydra_problems(hydra, None)
-        return (None, lines) if lines else (cfg, problems(cfg))
+        return (None, lines) if lines else (cfg, problems(cfg, here))
     expected, expected_hydra = _shipped(source.shipped, typed)
     if lines := hydra_problems(hydra, expected_hydra):
         return None, lines
-    return cfg, [*problems(cfg), *_servers_of_files(cfg, expected, overrides)]
+    return cfg, [*problems(cfg, here), *_servers_of_files(cfg, expected, overrides)]
 
 
 def _servers_of_files(cfg: DictConfig, shipped: DictConfig, overrides: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import math
 import threading
 import time
 import warnings
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
 
 from tbptt.runtime import Lost
 from tbptt.stores import absolute_uri, without_password
@@ -28,8 +30,8 @@ POSTGRESQL = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15000,
-    # A lock's transaction ends with its holder's silence, so a worker that is cut off does not keep the others out.
-    "options": f"{_SECONDS} -c idle_in_transaction_session_timeout=60000",
+    # A lock's transaction ends with its holder, also one that hangs; and heartbeats know no summer time.
+    "options": f"{_SECONDS} -c idle_in_transaction_session_timeout=600000 -c timezone=UTC",
 }
 T = TypeVar("T")
 
@@ -138,11 +140,16 @@ class SignsOfLife:
             began = time.monotonic()
             try:
                 self.storage.beat(self.trial_id)
+                with self.storage.impatient():
+                    if self.storage.get_trial(self.trial_id).state != TrialState.RUNNING:  # others took it for dead
+                        began = -math.inf
             except Exception as error:
                 if not is_outage(error):
                     raise
             else:
                 self._last = began
+                if began == -math.inf:
+                    return
 
     def __enter__(self) -> "SignsOfLife":
         self._thread.start()
@@ -186,4 +193,5 @@ def _said_shortly(uri: str) -> Iterator[None]:
         if not is_outage(error):
             raise
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ConnectionError(f"study.storage: {uri} does not answer: {without_password(reason)}") from error
+        what = "does not let this user in" if "password" in reason or "authentication" in reason else "does not answer"
+        raise ConnectionError(f"study.storage: {uri} {what}: {without_password(reason)}") from error

@@ -9,17 +9,16 @@ from typing import Any
 def identity() -> dict[str, Any]:
     """This process, so that it can be told from a later one with the same number."""
     here = {"host": socket.gethostname(), "boot": _boot(), "numbers": _numbers()}
-    return {**here, "pid": os.getpid(), "started": _started(os.getpid())}
+    return {**here, "pid": os.getpid(), "started": started_at(os.getpid())}
 
 
 def is_alive(who: dict[str, Any] | None) -> bool:
-    """Whether the process that ``identity`` described still runs. One that cannot be seen from here, on another machine
-    or in another container, is taken to."""
+    """Whether the process that ``identity`` described still runs. One on another machine is taken to."""
     if who is None:
         return False
-    if who["host"] != socket.gethostname() or who.get("numbers", _numbers()) != _numbers():
+    if who["host"] != socket.gethostname():
         return True
-    return bool(who["boot"] == _boot() and who["started"] is not None and who["started"] == _started(who["pid"]))
+    return bool(who["boot"] == _boot() and who["started"] is not None and who["started"] == started_at(who["pid"]))
 
 
 def is_seen_to_be_gone(who: dict[str, Any] | None) -> bool:
@@ -29,7 +28,9 @@ def is_seen_to_be_gone(who: dict[str, Any] | None) -> bool:
     """
     if who is None:
         return True
-    return bool(who["boot"] == _boot() and who["numbers"] == _numbers() and who["started"] != _started(who["pid"]))
+    if not _boot():  # a system that does not tell one start of it from another, as macOS
+        return bool(who["host"] == socket.gethostname() and not is_alive(who))
+    return bool(who["boot"] == _boot() and who["numbers"] == _numbers() and who["started"] != started_at(who["pid"]))
 
 
 def _numbers() -> str:
@@ -45,16 +46,16 @@ def _boot() -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def _started(pid: int) -> str | None:
+def started_at(pid: int) -> str | None:
     """When a process began, in ticks since boot; None where there is none, or only its remains."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return _started_without_proc(pid) if not Path("/proc/self").exists() else None
+        return _without_proc(pid) if not Path("/proc/self").exists() else None
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _started_without_proc(pid: int) -> str | None:
+def _without_proc(pid: int) -> str | None:
     import subprocess
 
     found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)

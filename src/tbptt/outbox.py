@@ -19,7 +19,7 @@ from tbptt.liveness import identity, is_alive
 from tbptt.module import Epoch
 from tbptt.secrets import hide
 from tbptt.stores import without_password
-from tbptt.tracking import OWNER, Run, Store
+from tbptt.tracking import OWNER, Run, Store, is_outage
 from tbptt.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
@@ -89,9 +89,8 @@ class Outbox:
             self._try_to_send()
 
     def abandon(self) -> None:
-        """Send nothing more, and keep nothing: another worker has the run."""
+        """Send nothing more: another worker may have the run. What is here is sent, or dropped, by a later start."""
         self._stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self, status: str, reason: str | None, quiet: bool = False) -> None:
         """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start. Raises
@@ -127,6 +126,8 @@ class Outbox:
                 # First: points that no checkpoint goes with would be trained, and sent, again by another machine.
                 self.run.send_checkpoints()
             for epoch in ready:
+                if self._closing:
+                    return False
                 self.run.log_points(points(epoch, self.update_points), epoch.time)
                 self._sent += 1
         except Exception as error:  # whatever keeps the store from taking it; training goes on
@@ -234,6 +235,8 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         run.send_checkpoints()  # see Outbox
     for epoch in epochs:
         run.log_points(points(epoch, update_points), epoch.time)
+    if not run.is_local and not run.is_own():  # taken over meanwhile
+        return
     run.finish(outcome["status"], outcome["reason"], leave_out=(JOURNAL, OUTCOME, OWNER))
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
@@ -264,7 +267,7 @@ def deliver_pending(store: Store, update_points: int) -> int:
                     _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
                 deliver(run, folder, read_journal(folder / JOURNAL), update_points)
             except Exception as error:
-                left += 1
+                left += is_outage(error)
                 log.warning("run %s: still not in the store (%s)", folder.name, _first_line(error))
     return left
 

@@ -79,7 +79,8 @@ def early(config: DictConfig) -> list[WorkerProcess]:
     """Workers for a ``-m`` command that has been checked, where it will run them on this machine."""
     if config.study.dry_run or config.hydra.launcher._target_ != LAUNCHERS["basic"]:
         return []
-    return [WorkerProcess(slot) for slot in range(config.study.workers)]
+    most = min(config.study.workers, config.study.n_trials or config.study.workers, os.cpu_count() or 1)
+    return [WorkerProcess(slot) for slot in range(most)]
 
 
 def visible_gpus() -> list[str]:

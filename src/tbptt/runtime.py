@@ -59,7 +59,9 @@ def set_precision(precision: int | str) -> None:
 
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.rnn.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
+    cudnn: Any = torch.backends.cudnn
+    for kind in (cudnn.rnn, cudnn.conv):
+        kind.fp32_precision = "tf32" if tf32 else "ieee"
 
 
 class Interrupted(Exception):

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tbptt.liveness import started_at
+
 HOST = "127.0.0.1"
 POSTGRESQL_PORT, MLFLOW_PORT = 5439, 5001
 ROLE = "tbptt"
@@ -174,7 +176,7 @@ class MLflow:
             self._process = process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=env
             )
-        self._pid.write_text(str(process.pid))
+        self._pid.write_text(f"{process.pid} {started_at(process.pid)}")
         until = time.monotonic() + ANSWER_SECONDS
         while not self.answers():
             if process.poll() is not None or time.monotonic() > until:
@@ -187,7 +189,11 @@ class MLflow:
         """Stop it and all of its processes; nothing where it does not run."""
         if not self._pid.exists():
             return
-        group = int(self._pid.read_text())
+        number, began = self._pid.read_text().split()
+        group = int(number)
+        if started_at(group) != began:  # it is gone, and its number is another's
+            self._pid.unlink()
+            return
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
         until = time.monotonic() + 10

@@ -96,6 +96,17 @@ class Study:
             )
 
     @classmethod
+    def names(cls, storage: str) -> set[str]:
+        """All studies that a storage has."""
+        path = sqlite_path(storage)
+        if path is not None and not path.exists():
+            return set()
+        opened = _open(storage, 15)
+        found = {study.study_name for study in opened.get_all_studies()}
+        opened.engine.dispose()
+        return found
+
+    @classmethod
     def existing(cls, name: str, storage: str) -> "Study":
         """Open a study that is there. Raises KeyError where there is none, with the names that there are."""
         path = sqlite_path(storage)

@@ -109,6 +109,7 @@ def _source_of(config: DictConfig) -> Source:
 def _free_name(plan: Plan) -> str:
     """The plan's name with the next free number behind it."""
     taken = {path.name for path in SWEEPS.glob("*")} if SWEEPS.exists() else set()
+    taken |= Study.names(plan.settings.storage)  # other machines have folders of their own
     return next(n for n in (plan.name, *(f"{plan.name}-{i}" for i in range(2, 10**6))) if n not in taken)
 
 
@@ -193,18 +194,23 @@ def _run_workers(
         if study.has_more(budget, plan.is_grid):
             counts = study.counts()
             remaining = None if plan.n_trials is None else plan.n_trials - counts.complete - counts.pruned
-            workers = settings.workers if remaining is None else min(settings.workers, remaining)
+            if plan.is_grid:
+                remaining = counts.waiting
+            workers = settings.workers if remaining is None else min(settings.workers, max(remaining, 1))
             if is_local:
                 before = len(study.trials())
                 _run_pool(study, plan, order, workers, signals, early)
                 early = ()
-                if len(study.trials()) == before and not study.counts().waiting:
+                now = study.counts()
+                elsewhere = isinstance(study.storage, ServerStorage) and now.running
+                if len(study.trials()) == before and not now.waiting and not elsewhere:
                     return  # they saw no more in it
             elif workers <= counts.running:  # jobs of a command that was stopped are at it
                 signals.check()
                 time.sleep(WATCH_SECONDS)
             elif not _run_jobs(order, workers - counts.running, config, context, signals):
-                strikes += 1
+                done = study.counts()
+                strikes = 1 if done.complete + done.pruned > counts.complete + counts.pruned else strikes + 1
                 if strikes == STRIKES:
                     raise RuntimeError(f"jobs of the launcher failed {STRIKES} times; what they printed says why")
         elif isinstance(study.storage, ServerStorage) and study.counts().running:
@@ -236,7 +242,7 @@ def _run_jobs(order: Order, workers: int, config: DictConfig, context: HydraCont
     thread.start()
     while thread.is_alive():
         if signals.signum is not None:
-            raise Interrupted(signals.signum, f"; its jobs go on: {HOW_TO_GO_ON} and watch, scancel ends them")
+            raise Interrupted(signals.signum, f"; its jobs go on: {HOW_TO_GO_ON} and watch")
         thread.join(POLL_SECONDS)
     for error in troubles:
         log.warning("a job of the launcher ended early: %s", failure_line(error))

@@ -178,7 +178,7 @@ class Run:
         here = self.folder / "checkpoints"
         if self.is_local:
             return checkpoint.load_newest(here / "last.ckpt")
-        is_own = self.is_own()
+        is_own = self.store.patiently(self.is_own)
         if take_over:
             self.take_over()
         found: list[tuple[dict[str, Any], int | None]] = []
@@ -208,7 +208,7 @@ class Run:
     def is_own(self) -> bool:
         """Whether this folder's owner is the last that the store knows to have been at this run."""
         owner = self.folder / OWNER
-        return owner.exists() and self.store.patiently(self.tags).get(WORKER_TAG) == as_tag(owner)
+        return owner.exists() and self.tags().get(WORKER_TAG) == as_tag(owner)
 
     def take_over(self) -> None:
         """Say in the store who is at this run from now on: what others had of it is not sent any more."""
@@ -241,20 +241,21 @@ class Run:
         """Let another machine go on from here. Each goes to the one of its two places in the store that does not have
         the newest, as an upload may be cut."""
         best, last = self.folder / "checkpoints" / "best.ckpt", self.folder / "checkpoints" / "last.ckpt"
-        if best.exists() and (changed := best.stat().st_mtime) != self._best_sent:
-            self._send("best", best)
-            self._best_sent = changed
-        if last.exists():
-            self._send("last", last)
-
-    def _send(self, what: str, path: Path) -> None:
-        place = 1 - self._newest[what]
-        target = Path(SLOTS[what][place])
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / target.name
-            shutil.copyfile(path, copy)
-            self.store.client.log_artifact(self.id, str(copy), str(target.parent))
-        self._newest[what] = place
+            copies = {}
+            for what, path in (("last", last), ("best", best)):  # training goes on: the last's best is there already
+                if path.exists():
+                    copies[what] = Path(folder) / Path(SLOTS[what][1 - self._newest[what]]).name
+                    shutil.copy2(path, copies[what])
+            if "best" in copies and (changed := copies["best"].stat().st_mtime) != self._best_sent:
+                self._send("best", copies["best"])
+                self._best_sent = changed
+            if "last" in copies:
+                self._send("last", copies["last"])
+
+    def _send(self, what: str, copy: Path) -> None:
+        self.store.client.log_artifact(self.id, str(copy), "checkpoints")
+        self._newest[what] = 1 - self._newest[what]
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Params, flattened already; lists and null as they are typed on the command line."""

@@ -51,12 +51,23 @@ class Worker:
     def __init__(self, order: Order, signals: StopSignals):
         self.order, self.signals = order, signals
         self.plan = order.plan()
-        settings = self.plan.settings
-        self.study = Study(self.plan.name, settings.storage, self.plan.objectives, settings.heartbeat)
+        self.study = self._opened()
         self.server = self.study.storage if isinstance(self.study.storage, ServerStorage) else None
         if self.server:
             self.server.check = signals.check
         self.prepare = PreparedLast()
+
+    def _opened(self) -> Study:
+        """The study; where its server is away just now, once that is back."""
+        settings, until = self.plan.settings, time.monotonic() + PATIENCE
+        while True:
+            try:
+                return Study(self.plan.name, settings.storage, self.plan.objectives, settings.heartbeat)
+            except ConnectionError:
+                if time.monotonic() > until:
+                    raise
+            self.signals.check()
+            time.sleep(2.0)
 
     def work(self) -> None:
         """Run trials until none is left."""
@@ -90,17 +101,23 @@ class Worker:
             with SignsOfLife(self.server, trial._trial_id) if self.server else nullcontext() as life:
                 self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
         except (Lost, UpdateFinishedTrialError):
-            log.warning("trial %d: this worker was cut off for too long; another has the trial now", trial.number)
+            log.warning("trial %d: this worker was cut off for too long", trial.number)
+            self._fail(trial, INTERRUPTED, again=True)
         except Interrupted:
-            self.study.fail(trial.number, INTERRUPTED, again=True)
+            self._fail(trial, INTERRUPTED, again=True)
             raise
         except Exception as error:
             if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
                 with contextlib.suppress(Exception):
                     self.study.fail(trial.number, WHAT[trouble.number], again=True)
                 raise
-            self.study.fail(trial.number, failure_line(error))
+            self._fail(trial, failure_line(error))
             log.error("trial %d failed: %s", trial.number, failure_line(error))
+
+    def _fail(self, trial: Trial, reason: str, again: bool = False) -> None:
+        """Hand a trial back; nothing where others did so already, who took this worker for dead."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.study.fail(trial.number, reason, again=again)
 
     def _tell(self, trial: Trial, results: list[Result]) -> None:
         """Tell the study how a trial ended."""
