@@ -288,13 +288,13 @@ class Run:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the server was away, or in trouble itself."""
+    """Whether an error says that the server was away, or in trouble itself, so that the same call may do later."""
     for each in causes(error):
         if isinstance(each, requests.RequestException):
             return True
         if isinstance(each, MlflowException):
-            # The last is MLflow's answer where more ask it than it has connections to its database.
-            signs = ("failed with exception", "failed with error code 5", "QueuePool limit")
+            # The last two: more ask MLflow than it has connections to its database; two set one tag at the same moment.
+            signs = ("failed with exception", "failed with error code 5", "QueuePool limit", "duplicate key value")
             return any(sign in str(each) for sign in signs) or each.error_code in (
                 "INTERNAL_ERROR",
                 "TEMPORARILY_UNAVAILABLE",
