@@ -32,8 +32,9 @@ def measure(way: str, steps: int) -> None:
     import torch
 
     from tbptt import kernels
-    from tbptt.bptt import FlatParameters, Sequences, train_pass
+    from tbptt.bptt import Sequences, train_pass
     from tbptt.features import LagFeatures, Scaler
+    from tbptt.flat import FlatParameters
     from tbptt.network import QNetwork
     from tbptt.optimizers import build_optimizer
     from tbptt.runtime import keep_freed_memory

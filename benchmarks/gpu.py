@@ -36,8 +36,9 @@ from article import article
 from plain_torch import Network, adam, detached
 from turns import STEPS
 
-from tbptt.bptt import FlatParameters, Sequences, evaluate, train_pass
+from tbptt.bptt import Sequences, evaluate, train_pass
 from tbptt.datamodule import prepare
+from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.optimizers import build_optimizer
 from tbptt.runs import build_network

@@ -21,10 +21,11 @@ from machine import machine, spread
 from omegaconf import OmegaConf
 
 from tbptt import checkpoint, module, outbox
-from tbptt.bptt import FlatParameters, train_pass
+from tbptt.bptt import train_pass
 from tbptt.compose import Source
 from tbptt.config import Config, register
 from tbptt.datamodule import SequenceDataModule
+from tbptt.flat import FlatParameters
 from tbptt.optimizers import build_optimizer
 from tbptt.runs import build_network
 from tbptt.runtime import keep_freed_memory

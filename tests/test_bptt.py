@@ -15,8 +15,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tbptt.bptt import FlatParameters, PassRecord, Sequences, epoch_loss, evaluate, mean_loss, train_pass
+from tbptt.bptt import PassRecord, Sequences, epoch_loss, evaluate, mean_loss, train_pass
 from tbptt.features import LagFeatures, Scaler
+from tbptt.flat import FlatParameters
 from tbptt.network import QNetwork
 from tbptt.optimizers import OPTIMIZERS, build_optimizer
 

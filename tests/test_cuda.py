@@ -22,7 +22,8 @@ from test_bptt import (
     zeros,
 )
 
-from tbptt.bptt import FlatParameters, evaluate, train_pass
+from tbptt.bptt import evaluate, train_pass
+from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.optimizers import OPTIMIZERS, build_optimizer
 from tbptt.train import fit

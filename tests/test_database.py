@@ -360,3 +360,43 @@ def test_budget_and_grid_are_seen_without_a_claim(toy: Study) -> None:
     assert not toy.has_more(budget, is_grid=True)
     assert not toy.has_more(Budget(6, None, None, 1), is_grid=False)
     assert toy.has_more(Budget(7, None, None, 1), is_grid=False)
+
+
+# --- what a connection that is lost in the middle leaves ---------------------------------------------------------
+
+
+def test_a_connection_lost_while_trials_are_read_is_an_outage(toy: Study, server: PostgreSQL) -> None:
+    """Optuna tries again in the session that has just lost it, which SQLAlchemy calls by another name."""
+    for _ in range(3):
+        toy.optuna.tell(taken(toy, SEARCH, total=9)[0], 1.0)
+    reader, cut = same(toy), []
+
+    @sqlalchemy.event.listens_for(reader.storage.engine, "before_cursor_execute")
+    def cut_once(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM trial_params" in statement and not cut:
+            cut.append(statement)
+            number = connection.connection.dbapi_connection.info.backend_pid
+            with toy.storage.engine.connect() as other:
+                other.execute(sqlalchemy.text("SELECT pg_terminate_backend(:number)"), {"number": number})
+                other.commit()
+            time.sleep(0.2)
+
+    assert len(reader.trials()) == 3
+    assert cut
+
+
+def test_a_trial_that_has_ended_is_not_handed_back(toy: Study) -> None:
+    """A worker that was taken for dead, and one that tells its end while others reap it."""
+    trial, _ = taken(toy, SEARCH, total=1)
+    toy.optuna.tell(trial, 1.0)
+    toy.fail(trial.number, "too late", again=True)
+    [ended] = toy.trials()
+    assert ended.state == TrialState.COMPLETE
+    assert "reason" not in ended.user_attrs
+    running, _ = taken(toy, SEARCH, total=2)
+    running.set_user_attr("worker", None)
+    snapshot = toy.trials()
+    toy.optuna.tell(running, 2.0)
+    toy.trials = lambda: snapshot  # type: ignore[method-assign]
+    assert toy.reap(1) == []
+    assert [t.state for t in same(toy).trials()] == [TrialState.COMPLETE] * 2

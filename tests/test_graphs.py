@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from test_bptt import CELLS, LENGTH, Problem, make
 from torch import Tensor, nn
 
-from tbptt.bptt import FlatParameters, evaluate, train_pass
+from tbptt.bptt import evaluate, train_pass
+from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.network import QNetwork
 from tbptt.optimizers import OPTIMIZERS, build_optimizer, load_optimizer, optimizer_state

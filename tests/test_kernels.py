@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from tbptt import kernels
-from tbptt.bptt import FlatParameters, train_pass
+from tbptt.bptt import train_pass
 from tbptt.datamodule import SequenceDataModule
+from tbptt.flat import FlatParameters
 from tbptt.network import LSTM, QNetwork
 from tbptt.optimizers import build_optimizer
 from tbptt.stores import absolute_uri

@@ -10,9 +10,10 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.bptt import FlatParameters, evaluate, train_pass
+from tbptt.bptt import evaluate, train_pass
 from tbptt.config import Config
 from tbptt.datamodule import SequenceDataModule
+from tbptt.flat import FlatParameters
 from tbptt.module import Epoch, SequenceModule
 from tbptt.optimizers import build_optimizer
 from tbptt.runs import build_network

@@ -197,6 +197,10 @@ def sweep(
         (place / "report.html").touch()
         return place / "report.html"
 
+    def only_worker(study: Any, plan: Any, order: Any, workers: int, *_: Any) -> None:
+        assert 1 <= workers <= plan.settings.workers
+        work(order)
+
     compose = Source.compose
 
     def remembering(source: Source, overrides: Iterable[str]) -> DictConfig:
@@ -206,7 +210,7 @@ def sweep(
         return REMEMBERED[key].copy()
 
     monkeypatch.setattr(Source, "compose", remembering)
-    monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, *_: work(order))
+    monkeypatch.setattr("tbptt.sweep._run_pool", only_worker)
     monkeypatch.setattr("tbptt.pool.early", lambda config: [])
     monkeypatch.setattr("tbptt.report.write_report", no_report)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
@@ -661,12 +665,15 @@ def test_another_config_under_a_name_is_refused_and_says_what_changed(sweep: Swe
     assert sweep(*words, "clip=1,2", "epochs=2")[0] == 0  # from here on this is what the study is
 
 
-def test_a_range_may_grow_where_that_is_allowed(sweep: Sweep, place: Path) -> None:
-    for words in (["epochs=range(1,3)"], ["epochs=range(1,5)", "study.allow_changed=true"]):
-        assert sweep(*words, "study.name=grows")[0] == 0
+def test_a_range_may_grow_or_move_where_that_is_allowed(sweep: Sweep, place: Path) -> None:
+    for words in (["epochs=range(1,3)"], ["epochs=range(1,5)"], ["epochs=range(4,6)"]):
+        assert sweep(*words, "study.name=grows", "study.allow_changed=true")[0] == 0
     left = Left(place, "grows")
-    assert [t.params["epochs"] for t in left.trials] == [1, 2, 3, 4]
-    assert left.study.user_attrs["changes"] == ["epochs was whole numbers 1 to 2, is whole numbers 1 to 4"]
+    assert [t.params["epochs"] for t in left.trials] == [1, 2, 3, 4, 5]
+    assert left.study.user_attrs["changes"] == [
+        "epochs was whole numbers 1 to 2, is whole numbers 1 to 4",
+        "epochs was whole numbers 1 to 4, is whole numbers 4 to 5",
+    ]
 
 
 def test_data_that_changed_in_its_file_are_another_study(sweep: Sweep, place: Path) -> None:

@@ -13,8 +13,9 @@ from article import article
 from turns import STEPS, Turns, parser
 
 from tbptt import kernels
-from tbptt.bptt import FlatParameters, train_pass
+from tbptt.bptt import train_pass
 from tbptt.datamodule import SequenceDataModule
+from tbptt.flat import FlatParameters
 from tbptt.optimizers import build_optimizer
 from tbptt.runs import build_network
 from tbptt.runtime import keep_freed_memory

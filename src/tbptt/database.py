@@ -19,6 +19,7 @@ from tbptt.stores import absolute_uri, without_password
 from tbptt.trouble import causes
 
 log = logging.getLogger("tbptt")
+logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # shows whole statements in an outage
 
 PATIENCE = 600.0  # seconds that a worker waits for its database, until it gives up
 LONGEST_WAIT = 10.0  # seconds between two tries
@@ -38,7 +39,8 @@ T = TypeVar("T")
 
 def is_outage(error: BaseException | None) -> bool:
     """Whether an error says that the server was away, rather than that something was wrong."""
-    away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+    # The last: Optuna goes on with a session whose connection has just been lost.
+    away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.PendingRollbackError)
     return any(
         isinstance(each, away) or (isinstance(each, sqlalchemy.exc.DBAPIError) and each.connection_invalidated)
         for each in causes(error)

@@ -40,8 +40,9 @@ def _seconds_an_epoch(plan: Plan) -> float:
     """Timed on a short stretch of the first point's training, then scaled to its length."""
     import torch
 
-    from tbptt.bptt import FlatParameters, Sequences, train_pass
+    from tbptt.bptt import Sequences, train_pass
     from tbptt.features import LagFeatures, Scaler
+    from tbptt.flat import FlatParameters
     from tbptt.optimizers import build_optimizer
     from tbptt.parts import load_parts
     from tbptt.runs import build_network

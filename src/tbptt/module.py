@@ -9,8 +9,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from tbptt.bptt import FlatParameters, Sequences, epoch_loss, evaluate, train_pass
+from tbptt.bptt import Sequences, epoch_loss, evaluate, train_pass
 from tbptt.config import Config
+from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.network import QNetwork
 from tbptt.optimizers import build_optimizer, load_optimizer, optimizer_state

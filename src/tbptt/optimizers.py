@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tbptt.bptt import FlatParameters
+from tbptt.flat import FlatParameters
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     # fused: one kernel for the whole update, on the CPU too

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
 COLUMNS = ("update", "epoch", "chunks", "loss", "grad_norm", "clipped")
 LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
 LAST_TRY = 10.0  # seconds that the end of a run waits for a server
+LEFT_BEHIND = 120.0  # seconds after its end that a run waits for its own machine to deliver it
 CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
 
 
@@ -234,8 +236,12 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
     if epochs and not run.is_local:
         run.send_checkpoints()  # see Outbox
     for epoch in epochs:
+        if not run.is_own():
+            break
         run.log_points(points(epoch, update_points), epoch.time)
-    if not run.is_local and not run.is_own():  # taken over meanwhile
+    if not run.is_own():
+        log.warning("run %s: another machine has gone on with it; what this one had of it is left out", run.id)
+        shutil.rmtree(folder, ignore_errors=True)
         return
     run.finish(outcome["status"], outcome["reason"], leave_out=(JOURNAL, OUTCOME, OWNER))
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
@@ -252,7 +258,9 @@ def deliver_pending(store: Store, update_points: int) -> int:
         with contextlib.suppress(OSError, ValueError):
             owner = json.loads((folder / OWNER).read_text())
             outcome = json.loads((folder / OUTCOME).read_text()) if (folder / OUTCOME).exists() else None
-            if is_alive(owner) and (owner != identity() or outcome is None):
+            # On a disk that several machines share, what another's ended run could not send is not left to it for ever.
+            waits = outcome is not None and time.time() - (folder / OUTCOME).stat().st_mtime > LEFT_BEHIND
+            if is_alive(owner) and not waits and (owner != identity() or outcome is None):
                 continue
             if outcome and outcome.get("delivered"):
                 continue
@@ -260,7 +268,7 @@ def deliver_pending(store: Store, update_points: int) -> int:
                 run = store.run(folder.name)
                 if run is None:
                     continue
-                if not run.is_local and not run.is_own():  # another machine has gone on with it
+                if not run.is_own():  # another machine has gone on with it
                     shutil.rmtree(folder, ignore_errors=True)
                     continue
                 if outcome is None:

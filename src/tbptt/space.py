@@ -2,6 +2,7 @@
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ class Suggests(Protocol):
 
 
 @dataclass(frozen=True)
-class Dimension:
+class Dimension(ABC):
     """One swept key.
 
     Attributes:
@@ -35,17 +36,17 @@ class Dimension:
         """Whether it exists once these keys have these values."""
         return all(chosen.get(group) == option for group, option in self.when)
 
+    @abstractmethod
     def values(self) -> Sequence[Value] | None:
         """All of them, in order; None where there are too many to count."""
-        raise NotImplementedError
 
+    @abstractmethod
     def suggest(self, trial: Suggests) -> Value:
         """Let the study choose."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> str:
         """In words, the same for the same values: what a digest and a person compare."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -259,8 +260,17 @@ class Study:
 
     # --- ends of trials --------------------------------------------------------------------------------------
 
-    def fail(self, number: int, reason: str, *, again: bool = False, died: bool = False) -> None:
-        """Mark a running trial FAIL; with ``again`` its point will be run again."""
+    def fail(self, number: int, reason: str, *, again: bool = False) -> None:
+        """Mark a running trial FAIL; with ``again`` its point will be run again. Nothing where it has ended already:
+        others took its worker for dead."""
+
+        def unless_ended() -> None:
+            if self.optuna.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
+                self._fail(number, reason, again, died=False)
+
+        self._decide(unless_ended)
+
+    def _fail(self, number: int, reason: str, again: bool, died: bool) -> None:
         trial = self.optuna.get_trials(deepcopy=False)[number]
         for name, value in (("reason", reason), ("requeued", again), ("died", died)):
             self.optuna._storage.set_trial_user_attr(trial._trial_id, name, value)
@@ -278,12 +288,15 @@ class Study:
             dead = [t for t in running if t._trial_id in silent or is_seen_to_be_gone(t.user_attrs.get("worker"))]
         else:
             dead = [t for t in running if not is_alive(t.user_attrs.get("worker"))]
+        reaped = []
         for t in dead:
             attempt = t.user_attrs.get("attempt", 0)
             how = "killed, out of memory or cut off" if t._trial_id in silent else "killed or out of memory"
             reason = f"its process died, {how} (attempt {attempt + 1} of {retries + 1})"
-            self.fail(t.number, reason, again=attempt < retries, died=True)
-        return dead
+            with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # it was alive, and has just told its end
+                self._fail(t.number, reason, attempt < retries, died=True)
+                reaped.append(t)
+        return reaped
 
     def forgive(self) -> None:
         """Have the trials that failed so far run again: a study is resumed, and what made them fail may be mended.

@@ -82,12 +82,14 @@ def run_sweep(
             deadline,
         )
         try:
+            is_done = False
             try:
                 if isinstance(study.storage, ServerStorage):
                     study.storage.check = signals.check
                 _run_workers(study, plan, order, config, context, signals, early)
+                is_done = True
             finally:
-                _settle(study, plan, store, parent, signals)
+                _settle(study, plan, store, parent, signals, is_done)
         except Exception as error:
             if trouble := disk_trouble(error):
                 where = f"{trouble.where or SWEEPS.absolute()}"
@@ -288,9 +290,13 @@ def _run_pool(
         progress.update(study.trials())
 
 
-def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals) -> None:
+def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals, is_done: bool) -> None:
     """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status."""
     study.reap(plan.settings.retries)
+    if not store.is_local and any((store.folder / "pending").glob("*")):  # what dead workers could not send
+        from tbptt.outbox import deliver_pending  # with torch, which takes seconds to import
+
+        deliver_pending(store, plan.cfg.tracking.update_points)
     store.patiently(lambda: _close_orphans(study, store, parent))
     counts = study.counts()
     from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
@@ -303,7 +309,8 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
     if signals.signum is not None:
         store.patiently(lambda: parent.finish("KILLED", "interrupted"))
         return
-    store.patiently(lambda: parent.finish("FAILED" if counts.failed else "FINISHED"))
+    reason = None if is_done else "error"
+    store.patiently(lambda: parent.finish("FAILED" if reason or counts.failed else "FINISHED", reason))
 
 
 def report_again(name: str, cfg: DictConfig) -> Path:

@@ -206,7 +206,10 @@ class Run:
         return state
 
     def is_own(self) -> bool:
-        """Whether this folder's owner is the last that the store knows to have been at this run."""
+        """Whether this folder's owner is the last that the store knows to have been at this run; of a store on this
+        machine nobody else can be."""
+        if self.is_local:
+            return True
         owner = self.folder / OWNER
         return owner.exists() and self.tags().get(WORKER_TAG) == as_tag(owner)
 

@@ -111,7 +111,8 @@ def fit(
         signals: where SIGINT and SIGTERM are noted; this run's own by default.
         prepare: gives the data.
         show: whether to show progress and result.
-        still_ours: called between chunks; raises Lost where the run may be another worker's by now: it is left alone.
+        still_ours: called before the run is opened and between chunks; raises Lost where the run may be another
+            worker's by now: it is left alone.
         patience: seconds to wait for a tracking server that is away when the run begins.
 
     Raises:
@@ -131,10 +132,16 @@ def fit(
         Progress(mode, config.epochs, best.objectives[0], name) as progress,
         kernels.torch_only() if config.kernels == "torch" else nullcontext(),
     ):
-        store = Store(config.tracking, patience, signals.check)
+
+        def check() -> None:
+            signals.check()
+            still_ours()
+
+        store = Store(config.tracking, patience, check)
         deliver_pending(store, config.tracking.update_points)
         data = SequenceDataModule(config.data, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
+        check()  # what came before may have waited for long
         state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
         facts["versions.kernels"] = kernels.describe()
@@ -146,6 +153,7 @@ def fit(
                 return begun
             return store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
 
+        check()
         run = store.patiently(opened)
         on_start(run.id)
         outbox = Outbox(run, config.tracking.update_points)
@@ -176,12 +184,7 @@ def fit(
 
         with _closing(run, outbox, signals, lambda: module.stop_reason):
             network = build_network(config.model, config.data.window)
-
-            def between() -> None:
-                signals.check()
-                still_ours()
-
-            module = SequenceModule(network, config, _schedule(config), between=between)
+            module = SequenceModule(network, config, _schedule(config), between=check)
             (run.folder / "config.yaml").write_text(rerunnable(cfg))
             before = [unpacked(one) for one in state.get("records", [])] if state else []
             outbox.agree_with(Epoch(**state["record"]) if state else None, before)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
+from tbptt import tracking
 from tbptt.compose import composed
 from tbptt.config import TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage, SignsOfLife, is_outage
@@ -28,7 +29,6 @@ from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent
 from tbptt.space import Value
 from tbptt.stores import sqlite_path
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
-from tbptt.tracking import Store
 from tbptt.train import Result, fit
 from tbptt.trouble import WHAT, WORKER_STATUS, disk_trouble
 
@@ -86,12 +86,12 @@ class Worker:
 
     def _deliver_the_rest(self) -> None:
         """What a tracking server did not take of the last runs, no next run will bring there: wait for it."""
-        tracking = cast(TrackingConfig, OmegaConf.to_object(self.plan.cfg.tracking))
-        if sqlite_path(tracking.uri) is not None:
+        settings = cast(TrackingConfig, OmegaConf.to_object(self.plan.cfg.tracking))
+        if sqlite_path(settings.uri) is not None:
             return
-        store = Store(tracking, PATIENCE, self.signals.check)
+        store = tracking.Store(settings, PATIENCE, self.signals.check)
         until = time.monotonic() + PATIENCE
-        while deliver_pending(store, tracking.update_points) and time.monotonic() < until:
+        while deliver_pending(store, settings.update_points) and time.monotonic() < until:
             self.signals.check()
             time.sleep(2.0)
 
@@ -102,22 +102,20 @@ class Worker:
                 self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
         except (Lost, UpdateFinishedTrialError):
             log.warning("trial %d: this worker was cut off for too long", trial.number)
-            self._fail(trial, INTERRUPTED, again=True)
+            self.study.fail(trial.number, INTERRUPTED, again=True)
         except Interrupted:
-            self._fail(trial, INTERRUPTED, again=True)
+            self.study.fail(trial.number, INTERRUPTED, again=True)
             raise
         except Exception as error:
             if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
                 with contextlib.suppress(Exception):
                     self.study.fail(trial.number, WHAT[trouble.number], again=True)
                 raise
-            self._fail(trial, failure_line(error))
+            if tracking.is_outage(error):  # nor is this: no other trial would fare better
+                self.study.fail(trial.number, failure_line(error), again=True)
+                raise
+            self.study.fail(trial.number, failure_line(error))
             log.error("trial %d failed: %s", trial.number, failure_line(error))
-
-    def _fail(self, trial: Trial, reason: str, again: bool = False) -> None:
-        """Hand a trial back; nothing where others did so already, who took this worker for dead."""
-        with contextlib.suppress(UpdateFinishedTrialError):
-            self.study.fail(trial.number, reason, again=again)
 
     def _tell(self, trial: Trial, results: list[Result]) -> None:
         """Tell the study how a trial ended."""
@@ -184,7 +182,7 @@ class Worker:
                     prepare=self.prepare,
                     show=False,
                     still_ours=still_ours,
-                    patience=PATIENCE if self.server else 0.0,
+                    patience=PATIENCE,
                 )
                 results.append(result)
                 if result.stop_reason in ("pruned", "diverged"):
