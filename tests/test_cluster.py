@@ -40,7 +40,7 @@ def servers(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[PostgreSQL,
     database = PostgreSQL(folder, free_port(), host)
     try:
         database.start()
-    except ServerTrouble as trouble:
+    except ServerTrouble as trouble:  # PostgreSQL's server is not installed, or may not run here
         pytest.skip(str(trouble))
     tracking = MLflow(folder, database.uri("mlflow"), database.environment, free_port(), host)
     try:
@@ -166,8 +166,10 @@ def network() -> Iterator[list[str]]:
     with ExitStack() as stack:
 
         def ip(*words: str, undo: str | None = None) -> None:
+            if undo:  # of a test that was killed
+                subprocess.run(["ip", *undo.split()], check=False, stderr=subprocess.DEVNULL)
             done = subprocess.run(["ip", *words], capture_output=True, text=True)
-            if done.returncode:
+            if done.returncode:  # a system that lets nobody make them
                 pytest.skip(f"ip {' '.join(words)}: {done.stderr.strip()}")
             if undo:
                 stack.callback(subprocess.run, ["ip", *undo.split()], check=False)
@@ -177,7 +179,8 @@ def network() -> Iterator[list[str]]:
         ip("link", "set", "tbpttbr", "up")
         for i, name in enumerate(names):
             ip("netns", "add", name, undo=f"netns del {name}")
-            ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name)
+            pair = ["link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name]
+            ip(*pair, undo=f"link del {name}h")  # a namespace takes its end away some time later only
             ip("link", "set", f"{name}h", "master", "tbpttbr")
             ip("link", "set", f"{name}h", "up")
             for words in (f"addr add 10.77.0.{10 + i}/24 dev eth0", "link set eth0 up", "link set lo up"):

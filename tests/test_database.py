@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     found = PostgreSQL(folder, free_port())
     try:
         found.start()
-    except ServerTrouble as trouble:
+    except ServerTrouble as trouble:  # PostgreSQL's server is not installed, or may not run here
         pytest.skip(str(trouble))
     os.environ |= found.environment
     yield found

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection
@@ -23,6 +22,7 @@ from omegaconf import DictConfig
 
 from tbptt.module import Epoch
 from tbptt.outbox import points, read_journal, thinned
+from tbptt.servers import MLflow
 from tbptt.stores import absolute_uri
 from tbptt.train import fit
 
@@ -33,35 +33,16 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-class Server:
-    """A real MLflow server on loopback that can be killed and started again on the same store."""
+class Server(MLflow):
+    """A real MLflow server that can be killed and started again on the same store."""
 
     def __init__(self, folder: Path):
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "server.log").open("ab") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        raise TimeoutError((self.folder / "server.log").read_text())
+        super().__init__(folder, f"sqlite:///{folder}/server.db", {}, free_port())
 
     def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def test_a_server_that_is_killed_and_restarted_misses_nothing(
