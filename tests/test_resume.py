@@ -31,9 +31,11 @@ RUN = ["epochs=6", "eval_every=2", "schedule.chunks=[10,2,1]", "schedule.patienc
 class StopAfter(StopSignals):
     """A SIGINT that comes after so many chunks."""
 
+    BEFORE = 2  # looks before the first chunk: before a checkpoint is read and before the stores are opened
+
     def __init__(self, chunks: int):
         super().__init__()
-        self.left = chunks
+        self.left = chunks + self.BEFORE
 
     def check(self) -> None:
         self.left -= 1

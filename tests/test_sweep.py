@@ -19,6 +19,7 @@ import pytest
 from conftest import CONF, ROOT, SMALL
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
@@ -663,6 +664,25 @@ def test_another_config_under_a_name_is_refused_and_says_what_changed(sweep: Swe
     assert left.study.user_attrs["changes"] == ["epochs was 1, is 2"]
     assert left.states == {COMPLETE: 2}
     assert sweep(*words, "clip=1,2", "epochs=2")[0] == 0  # from here on this is what the study is
+
+
+def test_an_outage_of_the_tracking_server_fails_no_trial(sweep: Sweep, place: Path) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise MlflowException("API request to http://host/api failed with exception timed out")
+
+    words = ["clip=1,2", "epochs=1", "study.name=away", "study.retries=0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tbptt.worker.fit", away)
+        status, _, err = sweep(*words)
+    assert status == 1
+    assert "API request to http://host/api failed" in err
+    left = Left(place, "away")
+    assert [t.user_attrs.get("requeued") for t in left.trials if t.state.name == "FAIL"] == [True]
+    assert left.parent.info.status == "FAILED", "the sweep ended with an error"
+    assert left.parent.data.tags["stop.reason"] == "error"
+    assert sweep(*words)[0] == 0
+    assert left.states[COMPLETE] == 2
+    assert left.parent.info.status == "FINISHED"
 
 
 def test_a_range_may_grow_or_move_where_that_is_allowed(sweep: Sweep, place: Path) -> None:

@@ -262,38 +262,38 @@ def _run_pool(
         process.give(order, log_path)
         slots[process] = slot
 
-    for slot in range(workers):
-        begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
     strikes, next_look = 0, 0.0
     look_every = WATCH_SECONDS if isinstance(study.storage, ServerStorage) else POLL_SECONDS
-    with SweepProgress(plan.cfg.progress, study.name, plan.n_trials, plan.objectives, workers) as progress:
-        while slots:
-            time.sleep(POLL_SECONDS)
-            if signals.signum is not None:
-                pool.stop(slots)
-                raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
-            for process, status in [(p, s) for p in slots if (s := p.poll()) is not None]:
-                slot = slots.pop(process)
-                if status == 0:
-                    continue
-                if status - WORKER_STATUS in WHAT:
-                    pool.stop(slots)
-                    raise DiskTrouble(status - WORKER_STATUS)
-                strikes = 0 if study.reap(plan.settings.retries) else strikes + 1
-                if strikes == STRIKES:
-                    pool.stop(slots)
-                    raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
-                begin(slot, pool.WorkerProcess(slot))
-            if time.monotonic() >= next_look:
-                progress.update(study.trials())
-                next_look = time.monotonic() + look_every
-        progress.update(study.trials())
+    try:
+        for slot in range(workers):
+            begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
+        with SweepProgress(plan.cfg.progress, study.name, plan.n_trials, plan.objectives, workers) as progress:
+            while slots:
+                time.sleep(POLL_SECONDS)
+                if signals.signum is not None:
+                    raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
+                for process, status in [(p, s) for p in slots if (s := p.poll()) is not None]:
+                    slot = slots.pop(process)
+                    if status == 0:
+                        continue
+                    if status - WORKER_STATUS in WHAT:
+                        raise DiskTrouble(status - WORKER_STATUS)
+                    strikes = 0 if study.reap(plan.settings.retries) else strikes + 1
+                    if strikes == STRIKES:
+                        raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
+                    begin(slot, pool.WorkerProcess(slot))
+                if time.monotonic() >= next_look:
+                    progress.update(study.trials())
+                    next_look = time.monotonic() + look_every
+            progress.update(study.trials())
+    finally:
+        pool.stop(slots)
 
 
 def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals, is_done: bool) -> None:
     """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status."""
     study.reap(plan.settings.retries)
-    if not store.is_local and any((store.folder / "pending").glob("*")):  # what dead workers could not send
+    if not store.is_local and any((store.folder / "pending").glob("*/*")):  # what dead workers could not send
         from tbptt.outbox import deliver_pending  # with torch, which takes seconds to import
 
         deliver_pending(store, plan.cfg.tracking.update_points)
