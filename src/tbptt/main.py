@@ -80,20 +80,22 @@ def leave(status: int) -> NoReturn:
 
 
 def report(argv: Sequence[str], conf: Path) -> int:
-    """``python report.py STUDY [KEY=VALUE …]``: ``study.storage`` and ``tracking.uri`` if not the defaults."""
+    """``python report.py STUDY [--verdict] [KEY=VALUE …]``: ``study.storage`` and ``tracking.uri`` if not the defaults;
+    with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    if not argv or argv[0].startswith("-"):
-        return _ended("usage: python report.py STUDY [study.storage=URI] [tracking.uri=URI]", WRONG)
+    words = [word for word in argv if word != "--verdict"]
+    if not words or any(word.startswith("-") for word in words) or "=" in words[0]:
+        return _ended("usage: python report.py STUDY [--verdict] [study.storage=URI] [tracking.uri=URI]", WRONG)
     register()
     source = Source(conf)
     with source.opened():
-        cfg, wrong = composed(source, list(argv[1:]))
+        cfg, wrong = composed(source, words[1:])
     if cfg is None or wrong:
         return _ended("\n".join(wrong), WRONG)
-    from tbptt.sweep import report_again
+    from tbptt.sweep import report_again, verdict_on
 
     try:
-        print(report_again(argv[0], cfg))
+        print((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg))
     except CommandError as error:
         return _ended(str(error), WRONG)
     return 0

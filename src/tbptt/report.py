@@ -52,13 +52,13 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     if store is not None:
         _write_best(folder, study, best, store)
     path = folder / "report.html"
-    with _replaced(path) as beside:
+    with replaced(path) as beside:
         beside.write_text(render(study, trials, store), encoding="utf-8")
     return path
 
 
 @contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path) -> Iterator[Path]:
     """A file beside another that takes its place once it is whole: a reader, or a reload, sees the old or the new."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -126,7 +126,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         answer=_answer(study, trials),
         attrs=study.attrs,
         sections=[
-            {"title": title, "note": note, "figures": [_embedded(figure) for figure in drawn]}
+            {"title": title, "note": note, "figures": [embedded(figure) for figure in drawn]}
             for title, note, drawn in sections
         ],
         missing=missing,
@@ -193,7 +193,8 @@ def _sections(
     return sections, missing
 
 
-def _embedded(figure: go.Figure) -> dict[str, Any]:
+def embedded(figure: go.Figure) -> dict[str, Any]:
+    """What the pages' templates need of a figure, which is given their style: ``json``, ``height``, ``min_width``."""
     figure.update_layout(
         template="plotly_white",
         title=None,
@@ -331,7 +332,7 @@ def _write_table(path: Path, trials: Sequence[FrozenTrial], objectives: list[str
     """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none."""
     params = _params(trials)
     also = ("stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
-    with _replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["trial", "state", *objectives, *params, *also])
         for t in trials:
@@ -367,5 +368,5 @@ def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any
         if found is None:
             (folder / name).unlink(missing_ok=True)
             continue
-        with _replaced(folder / name) as beside:
+        with replaced(folder / name) as beside:
             shutil.copyfile(found, beside)

@@ -315,14 +315,36 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
 
 def report_again(name: str, cfg: DictConfig) -> Path:
     """Write an existing study's report. Raises CommandError where there is no such study."""
-    try:
-        study = Study.existing(name, cfg.study.storage)
-    except KeyError as error:
-        known = ", ".join(error.args[0]) or "none yet"
-        raise CommandError([f"STUDY: got {name!r}; takes a study of {cfg.study.storage}: {known}"]) from None
+    study = _existing(name, cfg)
     from tbptt import report
 
     return report.write_report(study, Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))))
+
+
+def verdict_on(name: str, cfg: DictConfig) -> Path:
+    """Write the verdict on the article's claims from a study of ``sweep=article``, or from a file of its curves. Raises
+    CommandError where there is no such study or file, or it is not one of these."""
+    path = Path(name)
+    study = None if path.suffix == ".csv" else _existing(name, cfg)
+    from tbptt import verdict
+
+    try:
+        if study is None:
+            return verdict.write_verdict(verdict.read_curves(path), SWEEPS / path.stem, path.stem)
+        store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
+        return verdict.write_verdict(verdict.curves_of(study, store), SWEEPS / study.name, study.name)
+    except FileNotFoundError:
+        raise CommandError([f"STUDY: got {name!r}; there is no such file"]) from None
+    except ValueError as error:
+        raise CommandError([str(error)]) from None
+
+
+def _existing(name: str, cfg: DictConfig) -> Study:
+    try:
+        return Study.existing(name, cfg.study.storage)
+    except KeyError as error:
+        known = ", ".join(error.args[0]) or "none yet"
+        raise CommandError([f"STUDY: got {name!r}; takes a study of {cfg.study.storage}: {known}"]) from None
 
 
 def _close_orphans(study: Study, store: Store, parent: Run) -> None:
