@@ -143,9 +143,11 @@ def curves_of(study: Study, store: Store) -> list[RunCurves]:
     """The curves of a study's complete trials, a run a seed. Raises ValueError where it did not search ``figure``."""
     found: list[RunCurves] = []
     for trial in study.trials():
+        if trial.state != TrialState.COMPLETE:
+            continue
         if "figure" not in trial.params:
             raise ValueError(f"--verdict: study {study.name} has no figure; takes one of sweep=article")
-        for run_id in trial.user_attrs["run_ids"] if trial.state == TrialState.COMPLETE else ():
+        for run_id in trial.user_attrs["run_ids"]:
             run = store.client.get_run(run_id)
             by_epoch = {
                 name: {p.step: p.value for p in store.client.get_metric_history(run_id, name)} for name in METRICS
