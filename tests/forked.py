@@ -56,7 +56,9 @@ class ForkedWorker:
             os.kill(self.pid, signal.SIGTERM)
 
 
-def _command(folder: str, outputs: str, words: list[str]) -> None:
+def _command(folder: str, outputs: str, words: list[str], environment: dict[str, str]) -> None:
+    os.environ.clear()  # what it was forked from has that of whichever test began it
+    os.environ.update(environment)
     import hydra
 
     import tbptt.pool
@@ -75,6 +77,8 @@ def _command(folder: str, outputs: str, words: list[str]) -> None:
 def command(folder: Path, *words: str, outputs: Path | None = None) -> Any:
     """``python train.py WORDS`` in a folder: a multiprocessing.Process. It leaves ``out`` and ``err`` there, or in
     ``outputs``."""
-    process = CONTEXT.Process(target=_command, args=(str(folder), str(outputs or folder), list(words)))
+    process = CONTEXT.Process(
+        target=_command, args=(str(folder), str(outputs or folder), list(words), dict(os.environ))
+    )
     process.start()
     return process
