@@ -1,4 +1,6 @@
-"""Write a study's report again, also while the study runs: python report.py STUDY"""
+"""Write a study's report again, also while the study runs: python report.py STUDY
+
+With --verdict: hold the article's claims against a study of sweep=article, or against a file of its curves."""
 
 import sys
 from pathlib import Path

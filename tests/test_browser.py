@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from selenium import webdriver
@@ -23,6 +24,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from studies import HOSTILE, made_study, made_trial
 
 from tbptt.report import write_report
+from tbptt.verdict import read_curves
+from tbptt.verdict_page import write_verdict
 
 # A machine without a browser can still run the other tests; CI installs one, and fails without.
 pytestmark = pytest.mark.skipif(
@@ -90,6 +93,24 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         study = made_study(trials, ["val/loss", "time/epoch_seconds"], HOSTILE.replace("/", "|"))
         written = write_report(study).absolute()
     return Path(shutil.copyfile(written, folder / "report.html"))
+
+
+def test_a_verdict_draws_its_figures_and_loads_nothing(
+    browser: WebDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    browser.get_log("browser")
+    kept = read_curves(ROOT / "docs" / "results" / "article.csv")
+    opened(browser, write_verdict(kept, tmp_path, HOSTILE).absolute())
+    plots = browser.execute_script(
+        "return [...document.querySelectorAll('.plot')].map(p => p.data.filter(t => t.mode == 'lines').length)"
+    )
+    assert plots == [11, 20, 20, 20, 20], "a line a seed and loss, three losses, and the mean in both panels"
+    assert [row.text.split()[0] for row in browser.find_elements(By.CSS_SELECTOR, "#claims tbody tr")] == [
+        f"C{i}" for i in range(1, 8)
+    ]
+    assert browser.execute_script("return window.__pwned") is None
+    assert browser.get_log("browser") == []
 
 
 @pytest.fixture

@@ -7,10 +7,25 @@ from statistics import median
 
 import pytest
 from conftest import CONF, ROOT
+from mlflow.entities import Metric, Param
 from studies import made_study, made_trial
 
 from tbptt import main
-from tbptt.verdict import ARMS, METRICS, RunCurves, Runs, bootstrap, overall, read_curves, verdict, write_curves
+from tbptt.config import TrackingConfig
+from tbptt.tracking import Store
+from tbptt.verdict import (
+    ARMS,
+    MEAN,
+    METRICS,
+    RunCurves,
+    Runs,
+    bootstrap,
+    curves_of,
+    overall,
+    read_curves,
+    verdict,
+    write_curves,
+)
 
 EPOCHS = 60
 SCHEDULED = ("fig4_sgd_schedule", "fig5_adam_clip_schedule")
@@ -142,6 +157,42 @@ def test_curves_come_back_as_they_were_written(tmp_path: Path) -> None:
     for a, b in zip(runs, again, strict=True):
         for name in METRICS:
             assert b.curves[name] == pytest.approx(a.curves[name], rel=1e-4, nan_ok=True)
+
+
+def test_curves_are_read_from_the_runs_of_complete_trials(here: Path) -> None:
+    store = Store(TrackingConfig(uri="sqlite:///mlruns/mlflow.db"))
+    kept = [a_run("fig2_adam", seed, lambda i, seed=seed: 1 / (i + seed + 1)) for seed in (3, 4)]
+    run_ids = []
+    for run in kept:
+        run_id = store.start_run("a run", {MEAN: str(run.baseline)}).id
+        points = [
+            Metric(name, value, 0, epoch)
+            for name, curve in run.curves.items()
+            for epoch, value in enumerate(curve)
+            if not math.isnan(value)
+        ]
+        store.client.log_batch(run_id, points, [Param("seed", str(run.seed))])
+        run_ids.append(run_id)
+    study = made_study(
+        [
+            made_trial(values=[0.5], params={"figure": "fig2_adam"}, run_ids=run_ids),
+            made_trial("RUNNING", params={"figure": "fig1_sgd"}, run_ids=["gone"]),
+            made_trial("RUNNING"),  # handed back: it has no point yet
+        ]
+    )
+    found = curves_of(study, store)
+    assert [(r.figure, r.seed, r.baseline) for r in found] == [("fig2_adam", 3, 1.2), ("fig2_adam", 4, 1.2)]
+    for a, b in zip(kept, found, strict=True):
+        for name in METRICS:
+            assert b.curves[name] == pytest.approx(a.curves[name], nan_ok=True)
+
+
+def test_a_loss_that_is_higher_is_said_to_be(here: Path) -> None:
+    rows = verdict(Runs([a_run(name, 0, AS_SAID[name]) for name in ("fig2_rmsprop", "fig2_adam")]))
+    assert rows[1]["numbers"][0].startswith("Adam lower by 0.1")
+    swapped = {"fig2_rmsprop": AS_SAID["fig2_adam"], "fig2_adam": AS_SAID["fig2_rmsprop"]}
+    rows = verdict(Runs([a_run(name, 0, loss) for name, loss in swapped.items()]))
+    assert rows[1]["numbers"][0].startswith("Adam higher by 0.1")
 
 
 def test_the_committed_results_say_what_the_docs_say(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

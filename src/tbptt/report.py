@@ -8,7 +8,6 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +115,8 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
     params = _params(trials)
     ranked = figures.best_first(trials, *study.objectives)
     sections, missing = _sections(trials, ranked, study.objectives)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
-        files("tbptt").joinpath("templates/report.html").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return rendered(
+        "report.html",
         name=study.name,
         objectives=study.objectives,
         counts=_counts(study, trials),
@@ -138,10 +135,16 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         rows=[_row(t, params, study.objectives, store) for t in ranked],
         parent=_run_link(study.attrs.get("parent_run"), store),
         ui=_ui_command(study),
-        plotlyjs=get_plotlyjs(),
-        plotly_config=PLOTLY,
         written=time.strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def rendered(template: str, **content: Any) -> str:
+    """A page, by the name of its template. What is given is data: Jinja escapes it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tbptt"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(plotlyjs=get_plotlyjs(), plotly_config=PLOTLY, **content)
 
 
 def _shown(value: float, digits: int = 4) -> str:

@@ -326,13 +326,13 @@ def verdict_on(name: str, cfg: DictConfig) -> Path:
     CommandError where there is no such study or file, or it is not one of these."""
     path = Path(name)
     study = None if path.suffix == ".csv" else _existing(name, cfg)
-    from tbptt import verdict
+    from tbptt import verdict, verdict_page
 
     try:
         if study is None:
-            return verdict.write_verdict(verdict.read_curves(path), SWEEPS / path.stem, path.stem)
+            return verdict_page.write_verdict(verdict.read_curves(path), SWEEPS / path.stem, path.stem)
         store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
-        return verdict.write_verdict(verdict.curves_of(study, store), SWEEPS / study.name, study.name)
+        return verdict_page.write_verdict(verdict.curves_of(study, store), SWEEPS / study.name, study.name)
     except FileNotFoundError:
         raise CommandError([f"STUDY: got {name!r}; there is no such file"]) from None
     except ValueError as error:
