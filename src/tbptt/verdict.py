@@ -279,9 +279,10 @@ def _starts_faster(pairs: Sequence[tuple[str, str]]) -> Callable[[Runs, str], An
         def gains(epochs: int) -> list[Interval]:
             return [runs.gain(better, worse, lambda r: r.area(view, epochs)) for better, worse in pairs]
 
-        start, later = gains(START), gains(LATER)
+        epochs = min(LATER, runs.epochs)
+        start, later = gains(START), gains(epochs)
         numbers = [
-            f"{ARMS[f]} {_said(g)}, over {LATER} epochs {_said(h)}"
+            f"{ARMS[f]} {_said(g)}, over {epochs} epochs {_said(h)}"
             for (f, _), g, h in zip(pairs, start, later, strict=True)
         ]
         return all_of(map(judged, start)), "; ".join(numbers)
