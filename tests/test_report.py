@@ -298,6 +298,7 @@ def test_sections_come_in_the_order_in_which_they_are_looked_at(here: Path) -> N
     assert drawn(page_of(path), path) == [
         "Loss curves",
         "History",
+        "What explains the differences",
         "Importances",
         "Parallel coordinates",
         "Slices",

@@ -25,7 +25,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tbptt.config import OBJECTIVES
-from tbptt.figures import BEST, LEGEND_ABOVE, STATES, axis_type
+from tbptt.explained import FEWEST, SEED, Explained, explained
+from tbptt.figures import BEST, INK, LEGEND_ABOVE, STATES, axis_type
 from tbptt.space import Value, short_value
 
 MOST_LINES = 150  # trials in parallel coordinates, each a trace there, and in a contour, each a row and column
@@ -68,6 +69,12 @@ def sections(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> tuple[
             if view.why_no_keys:
                 missing.append(f"Importances, parallel coordinates, slices, contour{view.of}: {view.why_no_keys}.")
                 continue
+            if view.explained:
+                add("Explained" + view.of, view.what_explains)
+            else:
+                missing.append(
+                    f"What explains the differences{view.of}: needs {FEWEST} trials, and two for each value."
+                )
             add("Importances" + view.of, view.importances)
             if len(view.keys) > 1:
                 add("Parallel coordinates" + view.of, view.parallel)
@@ -117,6 +124,10 @@ class View:
         return [name for name in names if _varies(self.complete, name)]
 
     @cached_property
+    def explained(self) -> list[Explained]:
+        return explained(self.trials, self.i, OBJECTIVES[self.objective] == "maximize")
+
+    @cached_property
     def why_no_keys(self) -> str:
         if len(self.complete) < 2 or not self.varied:
             return "needs two complete trials at different points"
@@ -161,6 +172,50 @@ class View:
         figure.update_layout(xaxis_title="trial", yaxis_type=kind, legend=LEGEND_ABOVE, height=400)
         return Section(f"History{self.of}", "", [figure])
 
+    def what_explains(self) -> Section:
+        found = self.explained[::-1]  # the topmost bar is the last
+        names = [_cut(html.escape(e.key, quote=False), 28) for e in found]
+        rows = list(range(len(found)))
+        box = "<b>%{customdata[0]}</b>, %{customdata[1]} trials<br>%{customdata[2]}<extra></extra>"
+        bars = go.Bar(
+            x=[e.share for e in found],
+            y=rows,
+            orientation="h",
+            name="explained, and its 95 % interval",
+            marker={"color": STATES["COMPLETE"]},
+            error_x={
+                "array": [e.high - e.share for e in found],
+                "arrayminus": [e.share - e.low for e in found],
+                "color": INK,
+                "thickness": 1.5,
+                "width": 4,
+            },
+            customdata=[(name, e.trials, e.said) for name, e in zip(names, found, strict=True)],
+            hovertemplate=box,
+        )
+        marks = go.Scatter(
+            x=[e.chance for e in found],
+            y=rows,
+            mode="markers",
+            name="what chance stays below in 19 of 20",
+            marker={"symbol": "line-ns", "size": 22, "line": {"color": BEST, "width": 2}},
+            hovertemplate="by chance up to %{x:.2f}<extra></extra>",
+        )
+        texts = [f"{name}  {e.share:.2f}" for name, e in zip(names, found, strict=True)]
+        layout = {
+            "xaxis": {"title": f"share of the differences in {html.escape(self.objective)}", "range": [0, 1]},
+            "yaxis": {"tickvals": rows, "ticktext": texts},
+            "legend": LEGEND_ABOVE,
+            "height": 130 + 36 * len(found),
+        }
+        note = (
+            "Each key on its own, among the trials that have it: how much of the differences in rank it explains "
+            "beyond chance. A pruned trial counts as worse than any complete one. Left of its mark, nothing was found."
+        )
+        if found[0].key == SEED:
+            note += " The seed's share is what no key can explain."
+        return Section(f"What explains the differences{self.of}", note, [go.Figure([bars, marks], layout)])
+
     def importances(self) -> Section:
         figure = visualization.plot_param_importances(
             self.study, evaluator=self.evaluator, params=_escaped(self.keys), target_name=self.objective
@@ -173,6 +228,7 @@ class View:
             height=110 + 36 * len(self.keys),
         )
         note = f"PED-ANOVA: in which keys the best {self.good} of the {len(self.complete)} complete trials differ."
+        note += " The shares add up to one, also where nothing matters."
         few = " With so few it is a hint, no more." if len(self.complete) < 10 * GOOD else ""
         return Section(f"Importances{self.of}", note + few, [figure])
 
