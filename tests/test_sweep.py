@@ -526,6 +526,20 @@ def test_each_point_is_trained_once_a_seed_and_its_objective_is_their_mean(sweep
     assert "seeds was [0, 1, 2], is [0, 1]" in err
 
 
+def test_the_best_points_are_trained_again_with_seeds_that_did_not_choose_them(sweep: Sweep, place: Path) -> None:
+    words = ["clip=tag(log,interval(0.1,10))"]
+    assert sweep(*words, "study.n_trials=4", "study.name=search")[0] == 0
+    again = [*words, "study.best_of=search", "study.n_trials=2", "study.name=again"]
+    assert sweep(*again, "study.seeds=[2,3]")[2].startswith("study.seeds: got [2], by which study search was searched")
+    for _ in range(2):
+        assert sweep(*again, "study.seeds=[3,4]")[0] == 0
+    searched, left = Left(place, "search"), Left(place, "again")
+    best = sorted(searched.trials, key=lambda t: t.value or 0)[:2]
+    assert left.points() == [t.params for t in best]
+    assert left.states == {COMPLETE: 2}
+    assert [r.data.params["seed"] for t in left.trials for r in left.runs_of(t)] == ["3", "4", "3", "4"]
+
+
 def test_a_higher_total_goes_on_to_it_and_no_further(sweep: Sweep, place: Path) -> None:
     words = ["optimizer=adam,rmsprop", "clip=1,2,3"]
     for asked, total in ((2, 2), (4, 4), (9, 6)):

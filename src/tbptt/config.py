@@ -234,6 +234,7 @@ class StudyConfig:
     name: str | None = key(STUDY_NAME, None)
     storage: str = key(Takes("a SQLite or database URI", TEXT.test))
     n_trials: int | None = key(whole(1, None), None)
+    best_of: str | None = key(Takes("the name of a study, or null", STUDY_NAME.test), None)
     seeds: list[int] | None = key(list_of("different whole numbers from 0", whole(0), null=True, different=True), None)
     timeout: float | None = key(number(0, open_low=True, null=True), None)
     workers: int = key(whole(1), 1)

@@ -1,34 +1,38 @@
 """What a sweep would run, and about how long it would take; nothing is created."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from omegaconf import OmegaConf
 
 from tbptt.config import Config
 from tbptt.plan import Plan
+from tbptt.space import Value
 
 SHOWN = 20  # points
 STEPS, CHUNK = 1000, 200  # that are timed
 
 
-def describe(plan: Plan) -> str:
-    """The text of ``study.dry_run=true``."""
+def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
+    """The text of ``study.dry_run=true``; ``points`` are those that are known beforehand."""
     seeds = len(plan.settings.seeds or [0])
     lines = [f"study {plan.name}", *(f"  {name}: {words}" for name, words in plan.space.describe().items())]
     if plan.is_grid:
-        lines.append(f"  every one of its {plan.size} points:")
-        lines += ["    " + " ".join(plan.space.overrides(point)) for point in plan.points()[:SHOWN]]
-        if (plan.size or 0) > SHOWN:
-            lines.append(f"    … {(plan.size or 0) - SHOWN} more")
+        of = plan.settings.best_of
+        lines.append(f"  the best of study {of}:" if of else f"  every one of its {len(points)} points:")
+        lines += ["    " + " ".join(plan.space.overrides(point)) for point in points[:SHOWN]]
+        if len(points) > SHOWN:
+            lines.append(f"    … {len(points) - SHOWN} more")
     else:
         lines.append(f"  sampler {plan.settings.sampler.name}, pruner {plan.settings.pruner.name}")
     if plan.n_trials is None:
         return "\n".join([*lines, f"  trials until {plan.settings.timeout:g} s have passed; nothing was created"])
-    runs, epochs = plan.n_trials * seeds, plan.cfg.epochs
+    trials = len(points) if plan.is_grid else plan.n_trials
+    runs, epochs = trials * seeds, plan.cfg.epochs
     hours = runs * epochs * _seconds_an_epoch(plan) / plan.settings.workers / 3600
     lines.append(
-        f"  {plan.n_trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × {epochs} epochs, "
+        f"  {trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × {epochs} epochs, "
         f"{plan.settings.workers} at once: about {hours:.2g} hours"
         + ("" if plan.is_grid else ", less where trials are pruned")
         + "; nothing was created"

@@ -35,6 +35,7 @@ NOT_IN_THE_NAME = (
 )
 # What sets a study up cannot differ between its trials.
 NEVER_SEARCHED = ("study", "tracking", "objective", "cluster", "sweep", "space", "hydra")
+BEST = 5  # points that study.best_of trains again, unless study.n_trials says how many
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +87,14 @@ class Plan:
     def n_trials(self) -> int | None:
         """The total that the study ends with; None for as many as ``study.timeout`` allows."""
         asked = self.settings.n_trials
+        if self.settings.best_of and asked is None:
+            asked = BEST
         return asked if self.size is None else min(asked or self.size, self.size)
 
     @property
     def is_grid(self) -> bool:
-        """Whether every point is run, rather than a sampler's choice of them."""
-        return self.size is not None and self.n_trials == self.size
+        """Whether points are run that are known beforehand, rather than a sampler's choice of them."""
+        return self.settings.best_of is not None or (self.size is not None and self.n_trials == self.size)
 
     def points(self) -> list[dict[str, Value]]:
         """Every point of a finite space in the order in which they are run: the same each time, shuffled or not."""
@@ -111,7 +114,8 @@ class Plan:
             if key not in swept and not key.startswith(under) and key.split(".")[0] not in NOT_IN_THE_NAME
         }
         config |= {o.split("=")[0]: o.split("=", 1)[1] for o in self.fixed if o.startswith(under)}
-        return {"space": self.space.describe(), "config": config, "seeds": self.settings.seeds}
+        chosen = {"best_of": self.settings.best_of} if self.settings.best_of else {}
+        return {"space": self.space.describe(), "config": config, "seeds": self.settings.seeds, **chosen}
 
     @cached_property
     def digest(self) -> str:
@@ -156,6 +160,8 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
     plan = Plan(source, tuple(fixed), first, space, any(getattr(s.sweep, "shuffle", False) for s in swept))
     if plan.n_trials is None and plan.settings.timeout is None:
         raise CommandError(["study.n_trials: missing; takes a whole number from 1, as the space is not finite"])
+    if plan.settings.best_of and not plan.settings.seeds:
+        raise CommandError([f"study.seeds: missing; takes some that study {plan.settings.best_of} did not have"])
     if len(plan.objectives) > 1 and plan.settings.sampler.name == "cmaes":
         raise CommandError(["study/sampler: got 'cmaes', which takes one objective; takes another for several"])
     return plan

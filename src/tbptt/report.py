@@ -252,7 +252,14 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
             f"(standard deviation {statistics.stdev(seeds):.2g})."
         )
     else:
-        yield "One seed: how much of what sets trials apart is chance is not known. study.seeds=[0,1,2] shows it."
+        yield (
+            "One seed: how much of what sets trials apart is chance is not known. The same command with "
+            f"study.best_of={study.name} study.seeds=[10,11,12] trains the best five again and shows it."
+        )
+    for chosen in study.attrs.get("chosen", []):
+        if chosen["point"] == best.params:
+            before = f"{_shown(chosen['value'])} with the seeds that it was chosen by"
+            yield f"It was trial {chosen['trial']} of {study.attrs['spec']['best_of']}, and had {before}."
     if len(study.objectives) == 1:
         yield _next_best(trials, best, objective)
     epochs = best.user_attrs.get("best_epochs", [])

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from tbptt import pool
+from tbptt.best_of import best_of, differences
 from tbptt.compose import CommandError, Source, parsed
-from tbptt.config import DataConfig, TrackingConfig, flatten
+from tbptt.config import DataConfig, TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage
 from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
@@ -25,7 +26,7 @@ from tbptt.plan import Order, Plan, make_plan
 from tbptt.pool import WorkerProcess
 from tbptt.runtime import Interrupted, StopSignals
 from tbptt.secrets import hide
-from tbptt.space import text_of
+from tbptt.space import Value, text_of
 from tbptt.study import SWEEPS, Budget, Study
 from tbptt.sweep_progress import SweepProgress
 from tbptt.tracking import Run, Store, code_tags
@@ -59,8 +60,10 @@ def run_sweep(
     source = _source_of(config)
     with source.opened():
         plan = make_plan(source, parsed(arguments)[0])
+    chosen = best_of(plan) if plan.settings.best_of else []
+    points = [c["point"] for c in chosen] or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
-        print(describe(plan))
+        print(describe(plan, points))
         return []
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
@@ -68,7 +71,7 @@ def run_sweep(
     with StopSignals() as signals:
         study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
         store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
-        parent = _prepare(study, plan, store)
+        parent = _prepare(study, plan, store, points, chosen)
         store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
         study.forgive()
@@ -115,8 +118,10 @@ def _free_name(plan: Plan) -> str:
     return next(n for n in (plan.name, *(f"{plan.name}-{i}" for i in range(2, 10**6))) if n not in taken)
 
 
-def _prepare(study: Study, plan: Plan, store: Store) -> Run:
-    """Hold the plan against the study, or write it down in a new one; queue a finite space; open the parent run."""
+def _prepare(
+    study: Study, plan: Plan, store: Store, points: Sequence[Mapping[str, Value]], chosen: list[dict[str, Any]]
+) -> Run:
+    """Hold the plan against the study, or write it down in a new one; queue its points; open the parent run."""
     spec: dict[str, Any] = dict(plan.spec)
     if not any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
         data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
@@ -148,20 +153,16 @@ def _prepare(study: Study, plan: Plan, store: Store) -> Run:
             parent = store.start_run(study.name, {**code, "study.name": study.name})
             parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
             study.optuna.set_user_attr("parent_run", parent.id)
-        if plan.is_grid:
-            study.enqueue(plan.points())
+        if points:
+            if chosen:  # what was chosen once stays so, whatever became the best since
+                before = attrs.get("chosen", [])
+                more = [c for c in chosen if c["point"] not in [b["point"] for b in before]]
+                chosen = [*before, *more[: max(0, len(chosen) - len(before))]]
+                points = [c["point"] for c in chosen]
+                study.optuna.set_user_attr("chosen", chosen)
+                study.optuna.set_user_attr("enqueued", len(chosen) == len(before))
+            study.enqueue(points)
     return parent
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What changed between two specs, a line each."""
-    flat_before, flat_now = flatten(before), flatten(now)
-    names = dict.fromkeys([*flat_before, *flat_now])
-    return [
-        f"{name.removeprefix('config.').removeprefix('space.')} was {flat_before.get(name)}, is {flat_now.get(name)}"
-        for name in names
-        if flat_before.get(name) != flat_now.get(name)
-    ]
 
 
 def other_parameters(before: dict[str, str], now: dict[str, str]) -> list[str]:
