@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tbptt.bptt import PassRecord, Sequences, epoch_loss, evaluate, mean_loss, train_pass
+from tbptt.config import GROUPS
 from tbptt.features import LagFeatures, Scaler
 from tbptt.flat import FlatParameters
 from tbptt.network import QNetwork
-from tbptt.optimizers import OPTIMIZERS, build_optimizer
+from tbptt.optimizers import build_optimizer
 
 WINDOW, LENGTH, STEPS = 4, 23, [23, 9, 17]
 CELLS = ["lstm", "gru"]
@@ -485,7 +486,7 @@ def trained_once(
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
 def test_a_loss_that_is_not_finite_stops_all_updates_from_there_on(
     name: str, bad: float, config: Callable[..., DictConfig]
 ) -> None:
@@ -554,7 +555,7 @@ def test_a_bad_loss_in_a_segment_stops_updates() -> None:
     assert torch.equal(parameters.vector.detach(), before)
 
 
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
 def test_weights_that_overflow_by_an_update_are_put_back(name: str, config: Callable[..., DictConfig]) -> None:
     """In float32, with gradients that are finite and a step that is not (for AdaDelta, the second one)."""
     problem = Problem()

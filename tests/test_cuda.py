@@ -23,9 +23,10 @@ from test_bptt import (
 )
 
 from tbptt.bptt import evaluate, train_pass
+from tbptt.config import GROUPS
 from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
-from tbptt.optimizers import OPTIMIZERS, build_optimizer
+from tbptt.optimizers import build_optimizer
 from tbptt.train import fit
 
 DEVICE = "cuda"
@@ -47,7 +48,7 @@ def no_waiting() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", ["norm", "tensor_norm", "value", "std"])
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
 @pytest.mark.parametrize("graphs", [False, True])
 def test_a_pass_never_waits(name: str, mode: str, graphs: bool) -> None:
     network = make(noise_std=0.1).float().to(DEVICE)
@@ -85,7 +86,7 @@ def test_segments_give_the_gradient_of_the_whole_chunk(cell: str, noise_std: flo
     same(parameters.in_order(spy.gradients[0]).cpu(), expected)
 
 
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_graph_trains_like_the_plain_loop(cell: str, name: str) -> None:
     losses = []

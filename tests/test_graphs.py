@@ -13,10 +13,11 @@ from test_bptt import CELLS, LENGTH, Problem, make
 from torch import Tensor, nn
 
 from tbptt.bptt import evaluate, train_pass
+from tbptt.config import GROUPS
 from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.network import QNetwork
-from tbptt.optimizers import OPTIMIZERS, build_optimizer, load_optimizer, optimizer_state
+from tbptt.optimizers import build_optimizer, load_optimizer, optimizer_state
 
 
 def trained(network: QNetwork, chunks: list[int], fixed: FixedSteps | None, name: str = "adam") -> list[list[float]]:
@@ -99,7 +100,7 @@ def test_a_block_is_a_recurrent_layer_as_cudnn_wants_it(cell: str, init: str) ->
 
 
 @pytest.mark.parametrize("mode", ["norm", "tensor_norm", "value", "std"])
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
 def test_blocks_train_the_same(name: str, mode: str, config: Callable[..., DictConfig]) -> None:
     settings = OmegaConf.to_container(config(f"optimizer={name}").optimizer)
     assert isinstance(settings, dict)
@@ -116,7 +117,7 @@ def test_blocks_train_the_same(name: str, mode: str, config: Callable[..., DictC
         assert "bias_hh" not in key or not found[1][key].any()
 
 
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
 @pytest.mark.parametrize("change", [(False, True), (True, False), (True, True)])
 def test_training_goes_on_in_another_layout(name: str, change: tuple[bool, bool]) -> None:
     """A run that began on the CPU goes on on a GPU, and the other way round."""
@@ -153,7 +154,7 @@ def test_training_goes_on_in_another_layout(name: str, change: tuple[bool, bool]
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
 def test_every_optimizer_can_be_told_that_a_graph_holds_it(name: str) -> None:
     vector = nn.Parameter(torch.ones(3))
     group = build_optimizer([vector], name, lr=0.01, capturable=True).param_groups[0]

@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from tbptt.optimizers import OPTIMIZERS, build_optimizer
+from tbptt.config import GROUPS
+from tbptt.optimizers import build_optimizer
 
 Array = np.ndarray
 # Elements of all sizes: against those near 1e-7, a misplaced eps shows.
@@ -90,7 +91,7 @@ FORMULAS: dict[str, Callable[[Array, list[Array]], Iterator[Array]]] = {
 
 
 def test_every_optimizer_has_its_formula() -> None:
-    assert set(OPTIMIZERS) == set(FORMULAS)
+    assert set(GROUPS["optimizer"]) == set(FORMULAS)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-__all__ = ["load_run"]
+__all__ = ["inputs", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that the command line answers --help without importing torch or MLflow.
-    if name == "load_run":
-        from tbptt.runs import load_run
+    if name in __all__:
+        from tbptt import runs
 
-        return load_run
+        return getattr(runs, name)
     raise AttributeError(f"module 'tbptt' has no attribute {name!r}")

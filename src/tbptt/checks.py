@@ -12,10 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from tbptt.config import (
     ArticleData,
     DataConfig,
-    GeometricSchedule,
     ScheduleConfig,
     Takes,
-    schedule_stages,
     wrong_value,
 )
 from tbptt.memory import too_large
@@ -75,12 +73,12 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         try:
             length = data.length if isinstance(data, ArticleData) else load_parts(data).length
         except ValueError as error:
-            key = "data.path" if "path" in cfg.data and "no column" not in str(error) else "data.columns"
+            key = "data.columns" if "no column" in str(error) else "data.path" if "path" in cfg.data else "data"
             found[key] = f"{key}: {error}"
         if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
             found["data.length"] = wrong_value("data.length", data.length, f"what fits: it {problem}")
     if length is not None and not any(name.startswith("schedule.") for name in found):
-        found |= _too_many_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
+        found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
     return [hide(line) for line in found.values()]
 
 
@@ -101,13 +99,14 @@ def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _too_many_chunks(schedule: ScheduleConfig, length: int) -> dict[str, str]:
-    most = max(schedule_stages(schedule))
-    if most <= length:
+def _wrong_chunks(schedule: ScheduleConfig, length: int) -> dict[str, str]:
+    chunks = schedule.as_list()
+    name = next((f"schedule.{key}" for key in ("chunks", "start") if hasattr(schedule, key)), "schedule")
+    if not chunks or not all(isinstance(n, int) and n >= 1 for n in chunks):
+        return {name: wrong_value(name, chunks, "what makes a list of whole numbers from 1")}
+    if max(chunks) <= length:
         return {}
-    geometric = isinstance(schedule, GeometricSchedule)
-    name = "schedule.start" if geometric else "schedule.chunks"
-    got: Any = most if geometric else schedule_stages(schedule)
+    got: Any = max(chunks) if name == "schedule.start" else chunks
     return {name: wrong_value(name, got, f"at most as many chunks as the longest series has steps to train, {length}")}
 
 

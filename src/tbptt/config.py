@@ -1,11 +1,16 @@
 """The typed schema of a config: what can be said, and what each key takes.
 
-Each key says here what it takes; conf/*.yaml gives the values; checks.py holds a config against it.
+Each key says here what it takes; conf/*.yaml gives the values; checks.py holds a config against it. A class is the
+schema of the options of a group that it names; so is one in a file of your own in ``own/`` (docs/using.md).
 """
 
-from collections.abc import Mapping
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -14,6 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from tbptt.schedule import geometric_chunks
 from tbptt.stores import without_password
 from tbptt.takes import TEXT, Takes, list_of, number, one_of, whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from tbptt.series import Prices
 
 # What an objective may be, and which way is better. Each is also a metric of every run.
 OBJECTIVES = {
@@ -58,12 +68,33 @@ def key(takes: Takes, default: Any = MISSING) -> Any:
     return field(default=default, metadata=metadata)
 
 
+# The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.
+GROUPS: dict[str, dict[str, type]] = {
+    group: {} for group in ("data", "model", "optimizer", "schedule", "study/sampler", "study/pruner")
+}
+OF_A_RUN = [group for group in GROUPS if not group.startswith("study/")]
+
+
+@dataclass
+class Option:
+    """One option of a group of configs; a class with ``options`` is the schema of those."""
+
+    group: ClassVar[str]
+    name: str = key(TEXT)
+
+    def __init_subclass__(cls, options: Sequence[str] = ()) -> None:
+        if options:
+            cls.__annotations__ = {"name": str, **inspect.get_annotations(cls)}
+            cls.name = key(one_of(*options))
+            GROUPS[cls.group] |= dict.fromkeys(options, cls)
+
+
 # --- data -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class DataConfig:
-    name: str = key(one_of("article", "prices", "market"))
+class DataConfig(Option):
+    group = "data"
     window: int = key(whole(1), 128)
     features: str = key(one_of("lagged_change", "one_step_change"), "lagged_change")
     gamma: float = key(number(0, 1), 0.99)
@@ -73,7 +104,7 @@ class DataConfig:
 
 
 @dataclass
-class ArticleData(DataConfig):
+class ArticleData(DataConfig, options=["article"]):
     n_series: int = key(whole(1), 15)
     length: int = key(whole(1), 20000)
     val_series: int = key(whole(1), 3)
@@ -87,23 +118,35 @@ class FileData(DataConfig):
     columns: list[str] | None = key(list_of("column names", TEXT, null=True), None)
     val_fraction: float = key(number(0, 1, open_low=True), 0.2)
 
+    def prices(self) -> "dict[str, Prices]":
+        """The series by name, each (T,) float64; lengths may differ. Raises ValueError with a line for the user."""
+        raise NotImplementedError
+
 
 @dataclass
-class MarketData(FileData):
-    pass
+class MarketData(FileData, options=["market"]):
+    def prices(self) -> "dict[str, Prices]":
+        from tbptt.series import market_prices
+
+        return market_prices(self.columns)
 
 
 @dataclass
-class PricesData(FileData):
+class PricesData(FileData, options=["prices"]):
     path: str = key(Takes("the path of a CSV or Parquet file", TEXT.test))
+
+    def prices(self) -> "dict[str, Prices]":
+        from tbptt.series import read_prices
+
+        return read_prices(self.path, self.columns)
 
 
 # --- model, optimizers, schedules -----------------------------------------------------------------------------
 
 
 @dataclass
-class ModelConfig:
-    name: str = key(one_of("article"))
+class ModelConfig(Option, options=["article"]):
+    group = "model"
     dense: list[int] = key(list_of("whole numbers from 1", whole(1), 0), [64, 64])
     hidden: list[int] = key(list_of("whole numbers from 1", whole(1)), [64, 64])
     cell: str = key(one_of("lstm", "gru"), "lstm")
@@ -112,103 +155,119 @@ class ModelConfig:
 
 
 @dataclass
-class OptimizerConfig:
-    """Fields but ``name`` are the arguments of the PyTorch class."""
+class OptimizerConfig(Option):
+    """Fields but ``name`` are the arguments of the class that ``kind`` gives."""
 
-    name: str = key(one_of("sgd", "momentum", "rmsprop", "adam", "adamw", "adagrad", "adadelta"))
+    group = "optimizer"
+    torch_name: ClassVar[str]
     lr: float = key(number(0, open_low=True))
+
+    @classmethod
+    def kind(cls) -> "type[torch.optim.Optimizer]":
+        """The class. What it keeps of a parameter has the parameter's shape, or none."""
+        import torch
+
+        return cast("type[torch.optim.Optimizer]", getattr(torch.optim, cls.torch_name))
 
 
 @dataclass
-class SGD(OptimizerConfig):
+class SGD(OptimizerConfig, options=["sgd", "momentum"]):
+    torch_name = "SGD"
     momentum: float = key(number(0, 1), 0.0)
 
 
 @dataclass
-class RMSprop(OptimizerConfig):
+class RMSprop(OptimizerConfig, options=["rmsprop"]):
+    torch_name = "RMSprop"
     alpha: float = key(number(0, 1), 0.9)
     eps: float = key(number(0, open_low=True), 1e-7)
 
 
 @dataclass
-class Adam(OptimizerConfig):
+class Adam(OptimizerConfig, options=["adam"]):
+    torch_name = "Adam"
     betas: list[float] = key(list_of("two numbers from 0 and below 1", number(0, 1), 2, 2), [0.9, 0.999])
     eps: float = key(number(0, open_low=True), 1e-7)
 
 
 @dataclass
-class AdamW(Adam):
+class AdamW(Adam, options=["adamw"]):
+    torch_name = "AdamW"
     weight_decay: float = key(number(0), 0.004)
 
 
 @dataclass
-class AdaGrad(OptimizerConfig):
+class AdaGrad(OptimizerConfig, options=["adagrad"]):
+    torch_name = "Adagrad"
     initial_accumulator_value: float = key(number(0), 0.1)
     eps: float = key(number(0, open_low=True), 1e-7)
 
 
 @dataclass
-class AdaDelta(OptimizerConfig):
+class AdaDelta(OptimizerConfig, options=["adadelta"]):
+    torch_name = "Adadelta"
     rho: float = key(number(0, 1), 0.95)
     eps: float = key(number(0, open_low=True), 1e-7)
 
 
 @dataclass
-class ScheduleConfig:
-    name: str = key(one_of("article", "full", "fixed", "geometric"))
+class ScheduleConfig(Option):
+    group = "schedule"
     patience: int | None = key(whole(1, None), 20)
     stage_epochs: Any = key(whole(1, "auto", None), "auto")
 
+    def as_list(self) -> list[int]:
+        """Chunks a sequence, one entry a stage."""
+        raise NotImplementedError
+
 
 @dataclass
-class ChunksSchedule(ScheduleConfig):
+class ChunksSchedule(ScheduleConfig, options=["article", "full", "fixed"]):
     chunks: list[int] = key(list_of("whole numbers from 1", whole(1)))
 
+    def as_list(self) -> list[int]:
+        return list(self.chunks)
+
 
 @dataclass
-class GeometricSchedule(ScheduleConfig):
+class GeometricSchedule(ScheduleConfig, options=["geometric"]):
     start: int = key(whole(1), 100)
     stages: int = key(whole(1), 5)
 
-
-def schedule_stages(schedule: ScheduleConfig) -> list[int]:
-    """Chunks a sequence, one entry a stage."""
-    if isinstance(schedule, GeometricSchedule):
-        return geometric_chunks(schedule.start, schedule.stages)
-    assert isinstance(schedule, ChunksSchedule)
-    return list(schedule.chunks)
+    def as_list(self) -> list[int]:
+        return geometric_chunks(self.start, self.stages)
 
 
 # --- studies --------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class SamplerConfig:
+class SamplerConfig(Option, options=["random", "qmc"]):
     """Fields but ``name`` are the arguments of the Optuna class."""
 
-    name: str = key(one_of("tpe", "random", "gp", "cmaes", "qmc", "nsgaii"))
+    group = "study/sampler"
     seed: int | None = key(whole(0, None), 0)
 
 
 @dataclass
-class StartsRandom(SamplerConfig):
+class StartsRandom(SamplerConfig, options=["tpe", "gp", "cmaes"]):
     n_startup_trials: int = key(whole(1), 10)
 
 
 @dataclass
-class NSGAII(SamplerConfig):
+class NSGAII(SamplerConfig, options=["nsgaii"]):
     population_size: int = key(whole(2), 50)
 
 
 @dataclass
-class PrunerConfig:
+class PrunerConfig(Option, options=["auto", "none"]):
     """Fields but ``name`` are the arguments of the Optuna class."""
 
-    name: str = key(one_of("auto", "none", "median", "asha", "hyperband"))
+    group = "study/pruner"
 
 
 @dataclass
-class MedianPruner(PrunerConfig):
+class MedianPruner(PrunerConfig, options=["median"]):
     patience: int = key(whole(0), 1)
     n_startup_trials: int = key(whole(0), 5)
     n_warmup_steps: int = key(whole(0), 0)
@@ -217,14 +276,14 @@ class MedianPruner(PrunerConfig):
 
 
 @dataclass
-class Asha(PrunerConfig):
+class Asha(PrunerConfig, options=["asha"]):
     min_resource: int = key(whole(1), 1)
     reduction_factor: int = key(whole(2), 4)
     min_early_stopping_rate: int = key(whole(0), 0)
 
 
 @dataclass
-class Hyperband(PrunerConfig):
+class Hyperband(PrunerConfig, options=["hyperband"]):
     min_resource: int = key(whole(1), 1)
     reduction_factor: int = key(whole(2), 3)
 
@@ -284,46 +343,18 @@ class Config:
     space: dict[str, Any] = field(default_factory=dict)  # what sweep=NAME searches
 
 
-# The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.
-GROUPS: dict[str, dict[str, type]] = {
-    "data": {"article": ArticleData, "prices": PricesData, "market": MarketData},
-    "model": {"article": ModelConfig},
-    "optimizer": {
-        "sgd": SGD,
-        "momentum": SGD,
-        "rmsprop": RMSprop,
-        "adam": Adam,
-        "adamw": AdamW,
-        "adagrad": AdaGrad,
-        "adadelta": AdaDelta,
-    },
-    "schedule": {
-        "article": ChunksSchedule,
-        "full": ChunksSchedule,
-        "fixed": ChunksSchedule,
-        "geometric": GeometricSchedule,
-    },
-    "study/sampler": {
-        "tpe": StartsRandom,
-        "random": SamplerConfig,
-        "gp": StartsRandom,
-        "cmaes": StartsRandom,
-        "qmc": SamplerConfig,
-        "nsgaii": NSGAII,
-    },
-    "study/pruner": {
-        "auto": PrunerConfig,
-        "none": PrunerConfig,
-        "median": MedianPruner,
-        "asha": Asha,
-        "hyperband": Hyperband,
-    },
-}
-OF_A_RUN = [group for group in GROUPS if not group.startswith("study/")]
+@cache
+def load_own() -> None:
+    """Import the files in ``own/``, whose classes are options too."""
+    from tbptt import own
+
+    for module in pkgutil.iter_modules(own.__path__):
+        importlib.import_module(f"tbptt.own.{module.name}")
 
 
 def register() -> None:
     """Make the schema known to Hydra: ``schema``, and ``schema/GROUP/OPTION`` for the yaml files."""
+    load_own()
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, options in GROUPS.items():
@@ -333,6 +364,7 @@ def register() -> None:
 
 def typed(content: dict[str, Any]) -> DictConfig:
     """A config in plain types, as a run keeps it, under the schema again. Raises ValueError where it does not fit."""
+    load_own()
     try:
         cfg = OmegaConf.create(content)
         for group, options in GROUPS.items():

@@ -1,24 +1,14 @@
-"""The optimizers that a config can name: PyTorch's own, with Keras's values in conf/optimizer/."""
+"""Build the optimizers that a config can name: PyTorch's, with Keras's values in conf/optimizer/, and your own."""
 
 from collections.abc import Callable, Iterable
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from tbptt.config import GROUPS, OptimizerConfig
 from tbptt.flat import FlatParameters
-
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-    # fused: one kernel for the whole update, on the CPU too
-    "sgd": (torch.optim.SGD, {"fused": True}),
-    "momentum": (torch.optim.SGD, {"fused": True}),
-    "rmsprop": (torch.optim.RMSprop, {}),
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "adamw": (torch.optim.AdamW, {"fused": True}),
-    "adagrad": (torch.optim.Adagrad, {"fused": True}),
-    "adadelta": (torch.optim.Adadelta, {}),
-}
 
 
 def build_optimizer(
@@ -30,14 +20,15 @@ def build_optimizer(
         capturable: whether a CUDA graph is to hold its step.
         settings: the arguments of its PyTorch class.
     """
-    kind, extra = OPTIMIZERS[name]
-    if kind is torch.optim.Adagrad:
-        parameters = list(parameters)
-        if any(p.is_cuda for p in parameters):  # PyTorch has AdaGrad's fused kernel on the CPU only
-            extra = {}
-    if capturable and "capturable" in signature(kind).parameters:  # the others can be as they are
-        extra = {**extra, "capturable": True}
-    return kind(parameters, **settings, **extra)
+    kind = cast(type[OptimizerConfig], GROUPS["optimizer"][name]).kind()
+    vectors, takes, extra = list(parameters), signature(kind).parameters, dict[str, Any]()
+    of_torch = kind.__module__.startswith("torch.optim")
+    on_gpu = any(p.is_cuda for p in vectors)
+    if of_torch and "fused" in takes and not (on_gpu and kind is torch.optim.Adagrad):  # it has it on the CPU only
+        extra["fused"] = True  # one kernel for the whole update
+    if capturable and "capturable" in takes:  # the others can be as they are
+        extra["capturable"] = True
+    return kind(vectors, **settings, **extra)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: FlatParameters) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tbptt.config import ArticleData, DataConfig, FileData, PricesData
-from tbptt.series import HELD_OUT, TRAINING, Prices, article_series, fingerprint, market_prices, read_prices
+from tbptt.config import ArticleData, DataConfig, FileData
+from tbptt.series import HELD_OUT, TRAINING, Prices, article_series, fingerprint
 from tbptt.targets import default_horizon
 
 
@@ -60,8 +60,7 @@ def load_parts(data: DataConfig) -> Parts:
         training, held_out = _article_parts(data, horizon)
     else:
         assert isinstance(data, FileData)
-        series = read_prices(data.path, data.columns) if isinstance(data, PricesData) else market_prices(data.columns)
-        split = {name: _split(name, prices, data, horizon) for name, prices in series.items()}
+        split = {name: _split(name, _checked(name, prices), data, horizon) for name, prices in data.prices().items()}
         training = {name: both[0] for name, both in split.items()}
         held_out = {name: both[1] for name, both in split.items()}
     shared = isinstance(data, ArticleData)
@@ -87,6 +86,14 @@ def _article_parts(data: ArticleData, horizon: int) -> tuple[dict[str, Prices], 
         )
         both.append({f"{i}": row for i, row in enumerate(prices)})
     return both[0], both[1]
+
+
+def _checked(name: str, prices: Prices) -> Prices:
+    """What a data source gave, be it one of your own."""
+    prices = np.asarray(prices, dtype=np.float64)
+    if prices.ndim != 1 or not np.isfinite(prices).all():
+        raise ValueError(f"{name} is not a sequence of finite prices")
+    return prices
 
 
 def _split(name: str, prices: Prices, data: FileData, horizon: int) -> tuple[Prices, Prices]:

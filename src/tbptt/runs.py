@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.config import OF_A_RUN, ModelConfig, typed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tbptt.features import Scaler
     from tbptt.network import QNetwork
 
@@ -42,7 +44,7 @@ def load_run(
     """The trained network of a run, for use in Python.
 
     Args:
-        run_id: MLflow's.
+        run_id: MLflow's; or the path of a checkpoint, as ``sweeps/STUDY/best.ckpt``.
         tracking_uri: where the run is.
         which: ``best`` (the epoch with the best objective) or ``last``.
 
@@ -54,11 +56,29 @@ def load_run(
     Raises:
         ValueError: there is no such run, or it has no such checkpoint.
     """
+    from tbptt import checkpoint
+    from tbptt.features import Scaler
+
+    if run_id.endswith(".ckpt"):
+        content = checkpoint.load(Path(run_id), checkpoint.OF_A_RUN)
+    else:
+        content = _downloaded(run_id, tracking_uri, which)
+    cfg = typed(content["config"])
+    network = build_network(cast(ModelConfig, OmegaConf.to_object(cfg.model)), cfg.data.window)
+    try:
+        network.load_state_dict(content["model"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"run {run_id}: its weights are not those of its model: {reason}") from None
+    return network.eval(), Scaler(**content["scaler"]), cfg
+
+
+def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
+    """A run's checkpoint."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     from tbptt import checkpoint
-    from tbptt.features import Scaler
     from tbptt.stores import absolute_uri, sqlite_path
 
     path = sqlite_path(tracking_uri)
@@ -71,12 +91,28 @@ def load_run(
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"run {run_id} in {tracking_uri} has no checkpoint {which}.ckpt: {reason}") from None
-        content = checkpoint.load(Path(downloaded), checkpoint.OF_A_RUN)
-    cfg = typed(content["config"])
-    network = build_network(cast(ModelConfig, OmegaConf.to_object(cfg.model)), cfg.data.window)
-    try:
-        network.load_state_dict(content["model"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"run {run_id}: its weights are not those of its model: {reason}") from None
-    return network.eval(), Scaler(**content["scaler"]), cfg
+        return checkpoint.load(Path(downloaded), checkpoint.OF_A_RUN)
+
+
+def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":
+    """What a loaded network takes of prices.
+
+    Args:
+        prices: (B, W + T) float64, oldest first; W is ``config.data.window``. Where a run scales each series by
+            itself, B are its series, in their order.
+        scaler, config: as :func:`load_run` gives them.
+
+    Returns:
+        (B, T, W) float32; step t belongs to prices[:, W + t] and sees no later one.
+
+    Raises:
+        ValueError: there are too few prices, or not as many series as the run had.
+    """
+    from tbptt.features import LagFeatures
+
+    window, known = config.data.window, len(scaler.input_std)
+    if prices.ndim != 2 or prices.shape[1] <= window or known not in (1, len(prices)):
+        series = "any number of series" if known == 1 else f"{known} series"
+        raise ValueError(f"prices: got {tuple(prices.shape)}; takes {series} of more than {window} prices each")
+    features = LagFeatures(prices.double(), scaler, window, config.data.features)
+    return features(0, features.length)

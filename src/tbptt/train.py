@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tbptt import checkpoint, kernels
-from tbptt.config import OBJECTIVES, Config, DataConfig, as_objectives, flatten, schedule_stages
+from tbptt.config import OBJECTIVES, Config, DataConfig, as_objectives, flatten
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
 from tbptt.outbox import Outbox, deliver_pending
@@ -206,7 +206,7 @@ def fit(
 
 def _schedule(config: Config) -> ChunkSchedule:
     return ChunkSchedule.plan(
-        schedule_stages(config.schedule),
+        config.schedule.as_list(),
         epochs=config.epochs,
         patience=config.schedule.patience,
         stage_epochs=config.schedule.stage_epochs,

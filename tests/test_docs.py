@@ -1,0 +1,156 @@
+"""The commands and the Python of README.md and docs/using.md, in their order in one folder a page, on little data."""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from conftest import CONF, ROOT
+from hydra.core.global_hydra import GlobalHydra
+
+from tbptt import main, runtime
+from tbptt.main import job, run
+from tbptt.runs import load_run
+from tbptt.runtime import StopSignals
+
+PAGES = ("README.md", "docs/using.md")
+LITTLE = ["data.window=8", "data.gamma=0.9", "model.dense=[4]", "model.hidden=[4]", "epochs=1", "progress=none"]
+SERIES = ["data.n_series=2", "data.val_series=1", "data.length=450"]  # of the article's process
+SEEN_ELSEWHERE = {
+    "make train": "needs a network: .ci/run's `make locked` and a fresh clone",
+    "make test": "is what runs this",
+    "make server": "tests/test_cluster.py",
+    "export PGPASSFILE=$PWD/.server/pgpass": "tests/test_cluster.py",
+    "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db": "tests/test_browser.py",
+}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page that are not the content of a file."""
+    before, *parts = re.split(r"^```", (ROOT / page).read_text(), flags=re.MULTILINE)
+    texts = [before, *parts[1::2]]  # what is around the blocks
+    found = [block.split("\n", 1) for block in parts[::2]]
+    return [
+        code for (name, code), text in zip(found, texts, strict=False) if name == language and "`:" not in text[-5:]
+    ]
+
+
+def commands(page: str) -> Iterator[str]:
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in re.sub(r"(^|\s)#.*", "", line).split("&&"):
+                if command.strip():
+                    yield " ".join(command.split())
+
+
+class StoppedAtOnce(StopSignals):
+    """SIGINT after the first chunk of the second epoch, of one that has 100."""
+
+    looks = 0
+
+    def check(self) -> None:
+        self.looks += 1
+        if self.looks > 105:
+            self.signum = 2
+        super().check()
+
+
+@pytest.fixture
+def give(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """A command in this process, which is also a sweep's only worker: its status, and what it printed."""
+    from tbptt.worker import work
+
+    monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, *_: work(order))
+    monkeypatch.setattr("tbptt.pool.early", lambda config: [])
+    monkeypatch.setenv("TBPTT_STORAGE", "sqlite:///sweeps/optuna.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
+    train = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+
+    def given(script: str, *words: str) -> tuple[int, str]:
+        if script == "report.py":
+            return main.report(list(words), CONF), "".join(capsys.readouterr())
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        GlobalHydra.instance().clear()
+        return run(train, CONF), "".join(capsys.readouterr())
+
+    return given
+
+
+def little(words: list[str]) -> list[str]:
+    """What makes a command's data and networks small, and its searches short."""
+    typed = {word.split("=")[0]: word.partition("=")[2] for word in words if "=" in word}
+    if "resume" in typed:
+        return []
+    more = [*LITTLE, *(SERIES if "data" not in typed else [])]
+    asked = int(typed.get("study.n_trials", "40" if "sweep" in typed and "study.best_of" not in typed else "0"))
+    more += [f"study.n_trials={2 + (asked > 20)}"] if asked else []
+    if "cluster" in typed:  # its servers are in test_cluster.py; that the command means something is seen here
+        more += ["study.dry_run=true"]
+    return more
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any, monkeypatch: Any) -> None:
+    rows = [f"2024-01-{i},{100 + i % 7},{50 + 0.3 * (i % 11)},{1000 + i}" for i in range(400)]
+    Path("prices.csv").write_text("\n".join(["date,close_a,close_b,volume_a", *rows]))
+    with monkeypatch.context() as stopped:
+        stopped.setattr(runtime, "StopSignals", StoppedAtOnce)
+        stopped.setattr("tbptt.train.StopSignals", StoppedAtOnce)
+        status, said = give("train.py", *LITTLE, *SERIES, "epochs=3")
+    assert status == 130
+    run_id = re.search(r"resume=(\w{32})", said)
+    assert run_id, said
+    given = []
+    for command in commands(page):
+        if command in SEEN_ELSEWHERE or command.startswith("source "):
+            continue
+        python, script, *words = shlex.split(command.replace("RUN_ID", run_id[1]))
+        assert python == "python", command
+        if "lion" in command:
+            continue  # test_own.py adds it
+        status, said = give(script, *words, *(little(words) if script == "train.py" else []))
+        if "device=cuda" in words and not torch.cuda.is_available():
+            assert (status, "this machine has no GPU" in said) == (2, True), command
+            continue
+        assert status == 0, f"{command}: {said}"
+        assert said or "progress=none" in little(words), command
+        given.append(command)
+    assert len(given) >= 8
+    for code in blocks(page, "python"):
+        if page == "README.md":
+            code = "prices = torch.rand(2, 50, dtype=torch.float64).cumsum(1)\n" + code
+        names: dict[str, Any] = {"torch": torch}
+        exec(code.replace("RUN_ID", run_id[1]), names)
+        assert names["q"].shape == names["y"].shape == (2, names["prices"].shape[1] - 8, 2)
+        assert torch.isfinite(names["q"]).all()
+
+
+def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:
+    assert give("train.py", *LITTLE, *SERIES)[0] == 0
+    import tbptt
+    from tbptt.datamodule import prepare
+
+    (checkpoint,) = here.glob("mlruns/artifacts/**/best.ckpt")
+    _, scaler, config = load_run(str(checkpoint))
+    from omegaconf import OmegaConf
+
+    from tbptt.parts import load_parts
+
+    data: Any = OmegaConf.to_object(config.data)
+    prepared = prepare(data)
+    rows = list(load_parts(data).held_out.values())
+    prices = torch.tensor(rows[0])[None]
+    x = tbptt.inputs(prices, scaler, config)
+    steps = prepared.held_out.features.length
+    assert torch.equal(x[:, :steps], prepared.held_out.features(0, steps))
+    with pytest.raises(
+        ValueError, match=r"prices: got \(1, 8\); takes any number of series of more than 8 prices each"
+    ):
+        tbptt.inputs(prices[:, :8], scaler, config)
