@@ -1,5 +1,6 @@
 """study.best_of: the best points of a study once more, with seeds that had no part in choosing them."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,8 @@ def test_the_report_says_what_a_point_had_when_it_was_chosen(here: Path) -> None
     trials = [made_trial(values=[v], params={"clip": c}, by_seed=[v, v]) for c, v in ((1.0, 0.5), (2.0, 0.4))]
     text = write_report(made_study(trials, spec=spec, chosen=chosen)).read_text()
     assert "It was trial 7 of search, and had 0.25 with the seeds that it was chosen by." in text
+    table = list(csv.DictReader(Path("sweeps/a-study/trials.csv").read_text().splitlines()))
+    assert [(row["chosen_trial"], row["chosen_value"]) for row in table] == [("", ""), ("7", "0.25")]
     text = write_report(made_study([made_trial(values=[1.0], params={"clip": 1.0})], name="one")).read_text()
     assert "study.best_of=one study.seeds=[10,11,12]" in text
 

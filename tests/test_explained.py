@@ -1,14 +1,17 @@
 """How much each key explains: known truths, chance, pruned trials, seeds."""
 
+import csv
 import math
 import random
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 from optuna.trial import FrozenTrial
-from studies import made_trial, numbered
+from studies import made_study, made_trial, numbered
 
 from tbptt.explained import FEWEST, Explained, explained
+from tbptt.report import write_report
 
 Loss = Callable[[dict[str, float | str]], float]
 
@@ -78,6 +81,17 @@ def test_what_seeds_do_is_no_keys() -> None:
     assert shares["seed"].share == pytest.approx(0.45, abs=0.08)
     assert shares["seed"].chance is None
     assert shares["seed"].said.startswith(f"{shares['seed'].share:.2f} (0.")
+
+
+def test_the_report_writes_them_down(here: Path) -> None:
+    trials = a_study(30, 6, of_optimizer)
+    write_report(made_study(trials))
+    found = explained(trials, 0)
+    rows = list(csv.DictReader(Path("sweeps/a-study/explained.csv").read_text().splitlines()))
+    assert [(r["objective"], r["key"], float(r["share"])) for r in rows] == [
+        ("val/loss", e.key, pytest.approx(e.share, abs=1e-4)) for e in found
+    ]
+    assert [float(r["chance"]) for r in rows] == [pytest.approx(e.chance, abs=1e-4) for e in found]
 
 
 def test_direction_and_objective_are_those_asked_for() -> None:

@@ -228,7 +228,7 @@ def test_a_half_written_file_never_has_the_name(here: Path, monkeypatch: Any) ->
     with pytest.raises(OSError, match="killed"):
         write_report(study)
     assert path.read_text() == before
-    assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "trials.csv"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["explained.csv", "report.html", "trials.csv"]
 
 
 # --- the page -------------------------------------------------------------------------------------------------------

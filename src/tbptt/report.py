@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from tbptt import figures, optuna_figures
 from tbptt.config import OBJECTIVES
+from tbptt.explained import explained
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
 from tbptt.space import short_value, text_of
@@ -35,7 +36,7 @@ BEST_FILES = {"config.yaml": "best.yaml", "checkpoints/best.ckpt": "best.ckpt"}
 
 
 def write_report(study: Study, store: Any | None = None) -> Path:
-    """Write ``report.html``, ``trials.csv``, ``best.yaml`` and ``best.ckpt`` into the study's folder.
+    """Write ``report.html``, ``trials.csv``, ``explained.csv``, ``best.yaml``, ``best.ckpt`` into the study's folder.
 
     Args:
         store: the :class:`tbptt.tracking.Store` of its runs, from which the best checkpoint comes; None leaves it out.
@@ -47,7 +48,8 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     trials = study.trials()
     best = best_trial(trials, *study.objectives)
-    _write_table(folder / "trials.csv", trials, study.objectives)
+    _write_table(folder / "trials.csv", trials, study.objectives, study.attrs.get("chosen", []))
+    _write_explained(folder / "explained.csv", trials, study.objectives)
     if store is not None:
         _write_best(folder, study, best, store)
     path = folder / "report.html"
@@ -338,21 +340,29 @@ def _ui_command(study: Study) -> str:
     return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
 
 
-def _write_table(path: Path, trials: Sequence[FrozenTrial], objectives: list[str]) -> None:
-    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none."""
+def _write_table(
+    path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[dict[str, Any]]
+) -> None:
+    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none.
+
+    Of a study of the best of another, also the trial that a point was there, and its value.
+    """
     params = _params(trials)
-    also = ("stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
+    before = ("chosen_trial", "chosen_value") if chosen else ()
+    also = (*before, "stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["trial", "state", *objectives, *params, *also])
         for t in trials:
             a = t.user_attrs
+            there = next((c for c in chosen if c["point"] == t.params), {})
             out.writerow(
                 [
                     t.number,
                     t.state.name,
                     *(t.values or [""] * len(objectives)),
                     *(text_of(t.params[name]) if name in t.params else "" for name in params),
+                    *(there.get(column.removeprefix("chosen_"), "") for column in before),
                     a.get("stop_reason", ""),
                     " ".join(map(str, a.get("best_epochs", []))),
                     _epochs_run(t),
@@ -362,6 +372,17 @@ def _write_table(path: Path, trials: Sequence[FrozenTrial], objectives: list[str
                     a.get("reason", ""),
                 ]
             )
+
+
+def _write_explained(path: Path, trials: Sequence[FrozenTrial], objectives: list[str]) -> None:
+    """``explained.csv``: how much of the differences in each objective each key explains, as the report draws it."""
+    with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["objective", "key", "trials", "share", "low", "high", "chance"])
+        for i, objective in enumerate(objectives):
+            for e in explained(trials, i, _sign(objective) == -1):
+                numbers = ["" if v is None else f"{v:.4f}" for v in (e.share, e.low, e.high, e.chance)]
+                out.writerow([objective, e.key, e.trials, *numbers])
 
 
 def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any) -> None:
