@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import FrozenTrial
 from studies import made_study, made_trial, numbered
 
-from tbptt.explained import FEWEST, Explained, explained
+from tbptt.explained import FEWEST, Explained, _places, explained
 from tbptt.report import write_report
 
 Loss = Callable[[dict[str, float | str]], float]
@@ -71,6 +71,15 @@ def test_a_pruned_trial_is_worse_than_any_complete_one() -> None:
     complete = [t for t in stopped if t.values]
     assert by_key(explained(complete, 0))["optimizer"].share < 0.2
     assert by_key(explained(stopped, 0))["optimizer"].share > 0.6
+
+
+def test_of_two_stopped_trials_the_later_one_is_better_then_the_lower_one() -> None:
+    curves = {1.0: [9.0], 2.0: [4.0, 9.0], 3.0: [5.0, 8.0], 4.0: [6.0, 7.0, 7.0]}
+    at = [made_trial("PRUNED", params={"clip": c}, curve=curve) for c, curve in curves.items()]
+    places = [_places(t, 0, False) for t in [made_trial(values=[99.0]), *at[::-1], made_trial("PRUNED", curve=[])]]
+    assert places == sorted(places)
+    assert len({str(p) for p in places}) == 6
+    assert _places(at[1], 0, True) < _places(at[2], 0, True)  # the higher one, of what is maximized
 
 
 def test_what_seeds_do_is_no_keys() -> None:

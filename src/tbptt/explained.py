@@ -4,6 +4,7 @@ Optuna's importances are shares that add up to one whatever they rest on: where 
 of it. A share here is of all that differs, less what chance explains on average, so that all of them may be nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -49,8 +50,8 @@ class Explained:
 def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> list[Explained]:
     """Each key on its own, among the trials that have it (epsilon squared, a one-way analysis of variance of ranks).
 
-    A trial that was pruned or diverged is worse than any complete one. A key that differs along with another, because
-    the sampler had learnt so, gets the other's share too.
+    A trial that was pruned or diverged is worse than any complete one, and the worse the sooner. A key that differs along
+    with another, because the sampler had learnt so, gets the other's share too.
 
     Args:
         trials: of a study; those complete, pruned or diverged count.
@@ -63,7 +64,7 @@ def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> 
     judged = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(judged) < FEWEST:
         return []
-    scores, noises, runs = _ranks([_values(t, i, maximize) for t in judged])
+    scores, noises, runs = _ranks([_places(t, i, maximize) for t in judged])
     found = []
     for key in dict.fromkeys(name for t in judged for name in t.params):
         at = np.array([n for n, t in enumerate(judged) if key in t.params])
@@ -80,24 +81,30 @@ def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> 
     return found
 
 
-def _values(trial: FrozenTrial, i: int, maximize: bool) -> list[float]:
-    """Of each of a trial's runs, lower is better; infinite where it was stopped."""
+def _places(trial: FrozenTrial, i: int, maximize: bool) -> list[tuple[float, ...]]:
+    """Of each of a trial's runs what it is sorted by, the best first. As Optuna's samplers see it, those that were
+    stopped come after the complete ones, the later stopped first, then by their last value."""
+    sign = -1 if maximize else 1
     if trial.state != TrialState.COMPLETE:
-        return [np.inf]
+        steps = trial.intermediate_values
+        return [(1.0, -max(steps), sign * steps[max(steps)])] if steps else [(2.0,)]
     by_seed = [values[i] for values in trial.user_attrs.get("values_by_seed", []) if len(values) > i]
-    return [-v if maximize else v for v in by_seed or [trial.values[i]]]
+    return [(0.0, sign * v) for v in by_seed or [trial.values[i]]]
 
 
-def _ranks(values: Sequence[Sequence[float]]) -> tuple[Array, Array, Array]:
+def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array, Array]:
     """Of each trial its runs' mean rank, from 0 to 1, equal ones sharing theirs; their variance; how many they are."""
-    _, place, counts = np.unique(np.concatenate([*map(np.array, values)]), return_inverse=True, return_counts=True)
-    middles = np.cumsum(counts) - (counts - 1) / 2
-    runs = np.array([len(v) for v in values])
-    parts = np.split(middles[place] / len(place), np.cumsum(runs)[:-1])
+    counts = Counter(place for of_trial in places for place in of_trial)
+    before, total = 0, sum(counts.values())
+    rank: dict[tuple[float, ...], float] = {}
+    for place, count in sorted(counts.items()):
+        rank[place] = (before + (count + 1) / 2) / total
+        before += count
+    parts = [np.array([rank[place] for place in of_trial]) for of_trial in places]
     return (
         np.array([part.mean() for part in parts]),
         np.array([part.var(ddof=1) if len(part) > 1 else 0.0 for part in parts]),
-        runs.astype(float),
+        np.array([float(len(part)) for part in parts]),
     )
 
 

@@ -210,7 +210,7 @@ class View:
         }
         note = (
             "Each key on its own, among the trials that have it: how much of the differences in rank it explains "
-            "beyond chance. A pruned trial counts as worse than any complete one. Left of its mark, nothing was found."
+            "beyond chance. A pruned trial is worse than any complete one. Left of its mark, nothing was found."
         )
         if found[0].key == SEED:
             note += " The seed's share is what no key can explain."
