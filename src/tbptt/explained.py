@@ -50,8 +50,8 @@ class Explained:
 def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> list[Explained]:
     """Each key on its own, among the trials that have it (epsilon squared, a one-way analysis of variance of ranks).
 
-    A trial that was pruned or diverged is worse than any complete one, and the worse the sooner. A key that differs along
-    with another, because the sampler had learnt so, gets the other's share too.
+    A trial that was pruned or diverged is worse than any complete one, and the worse the sooner. A key that differs
+    along with another, because the sampler had learnt so, gets the other's share too.
 
     Args:
         trials: of a study; those complete, pruned or diverged count.
