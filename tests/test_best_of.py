@@ -67,6 +67,8 @@ def test_the_best_complete_points_are_chosen_each_once(plan: Planned) -> None:
     assert five.n_trials == 5
     assert five.is_grid
     assert [c["trial"] for c in best_of(five)] == [5, 2, 0, 6, 1]
+    assert plan("sweep=clip", *AGAIN).n_trials == 5  # whose file says 20
+    assert plan("sweep=clip", *AGAIN, "study.n_trials=7").n_trials == 7
     assert five.name != plan(SEARCH[0], "epochs=3", "study.n_trials=5", "study.seeds=[10,11]").name
 
 

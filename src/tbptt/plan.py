@@ -87,7 +87,8 @@ class Plan:
     def n_trials(self) -> int | None:
         """The total that the study ends with; None for as many as ``study.timeout`` allows."""
         asked = self.settings.n_trials
-        if self.settings.best_of and asked is None:
+        typed = any(word.startswith("study.n_trials=") for word in self.fixed)
+        if self.settings.best_of and not typed:  # what sweep=NAME says is the search's
             asked = BEST
         return asked if self.size is None else min(asked or self.size, self.size)
 
