@@ -1,10 +1,13 @@
 """study.best_of: the best points of a study once more, with seeds that had no part in choosing them."""
 
 import csv
+import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from conftest import CONF
 from optuna.distributions import FloatDistribution
@@ -58,7 +61,8 @@ def wrong(plan: Plan) -> list[str]:
 @pytest.mark.usefixtures("search")
 def test_the_best_complete_points_are_chosen_each_once(plan: Planned) -> None:
     found = best_of(plan(*SEARCH, *AGAIN, "study.n_trials=3"))
-    assert found == [
+    assert found.seeds == [2]
+    assert found.trials == [
         {"trial": 5, "value": 0.1, "point": {"clip": 6.0}},
         {"trial": 2, "value": 0.2, "point": {"clip": 3.0}},
         {"trial": 0, "value": 0.4, "point": {"clip": 1.0}},
@@ -66,7 +70,7 @@ def test_the_best_complete_points_are_chosen_each_once(plan: Planned) -> None:
     five = plan(SEARCH[0], "epochs=3", *AGAIN)
     assert five.n_trials == 5
     assert five.is_grid
-    assert [c["trial"] for c in best_of(five)] == [5, 2, 0, 6, 1]
+    assert [c["trial"] for c in best_of(five).trials] == [5, 2, 0, 6, 1]
     assert plan("sweep=clip", *AGAIN).n_trials == 5  # whose file says 20
     assert plan("sweep=clip", *AGAIN, "study.n_trials=7").n_trials == 7
     assert five.name != plan(SEARCH[0], "epochs=3", "study.n_trials=5", "study.seeds=[10,11]").name
@@ -76,7 +80,7 @@ def test_the_best_complete_points_are_chosen_each_once(plan: Planned) -> None:
 def test_a_dry_run_shows_them(plan: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tbptt.dry_run._seconds_an_epoch", lambda _: 3600.0)
     asked = plan(*SEARCH, *AGAIN, "study.n_trials=2")
-    lines = describe(asked, [c["point"] for c in best_of(asked)]).splitlines()
+    lines = describe(asked, best_of(asked).points).splitlines()
     assert lines[2:5] == ["  the best of study search:", "    clip=6.0", "    clip=3.0"]
     assert "2 trials × 2 seeds × 3 epochs, 1 at once: about 12 hours" in lines[5]
 
@@ -94,7 +98,7 @@ def test_what_would_not_be_the_same_search_is_refused_with_a_line_each(plan: Pla
     longer = plan(search, "epochs=9", *AGAIN)
     (line,) = wrong(longer)
     assert line.startswith("study.best_of: epochs was 3, is 9; takes the command that began it, or study.allow_changed")
-    assert len(best_of(plan(search, "epochs=9", *AGAIN, "study.allow_changed=true"))) == 5
+    assert len(best_of(plan(search, "epochs=9", *AGAIN, "study.allow_changed=true")).trials) == 5
     (line,) = wrong(plan(*SEARCH, "study.best_of=search", "study.seeds=[1,2,3]"))
     assert line == "study.seeds: got [2], by which study search was searched; takes others"
     (line, _) = wrong(plan(*SEARCH, *AGAIN, "objective=train/loss"))
@@ -116,12 +120,30 @@ def test_the_report_says_what_a_point_had_when_it_was_chosen(here: Path) -> None
     assert "It was trial 7 of search, and had 0.25 with the seeds that it was chosen by." in text
     table = list(csv.DictReader(Path("sweeps/a-study/trials.csv").read_text().splitlines()))
     assert [(row["chosen_trial"], row["chosen_value"]) for row in table] == [("", ""), ("7", "0.25")]
-    text = write_report(made_study([made_trial(values=[1.0], params={"clip": 1.0})], name="one")).read_text()
-    assert "study.best_of=one study.seeds=[10,11,12]" in text
+
+
+def test_the_reports_advice_is_a_command_that_works(plan: Planned, search: Study) -> None:
+    page = html.unescape(write_report(search).read_text())
+    advice = re.search(r"the same command with (study\.best_of=\S+ .*) behind it", page)
+    assert advice
+    words = advice[1].split()
+    assert words == ["study.best_of=search", "study.name=search-again", "study.n_trials=5", "study.seeds=[10,11,12]"]
+    asked = plan(*SEARCH, "study.name=search", *words)
+    assert len(best_of(asked).points) == asked.n_trials == 5
+
+
+def test_seeds_that_chose_at_any_stage_are_refused(plan: Planned, search: Study) -> None:
+    search.optuna.set_user_attr("seeds_used", [2, 7])
+    assert wrong(plan(*SEARCH, "study.best_of=search", "study.seeds=[7,8]")) == [
+        "study.seeds: got [7], by which study search was searched; takes others"
+    ]
+    assert best_of(plan(*SEARCH, *AGAIN)).seeds == [2, 7]
 
 
 @pytest.mark.usefixtures("search")
-def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(plan: Planned, search: Study) -> None:
+def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(
+    plan: Planned, search: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tbptt.sweep import _prepare
     from tbptt.tracking import Store
 
@@ -130,11 +152,22 @@ def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(plan: Plann
         asked = plan(*SEARCH, *AGAIN, f"study.n_trials={n}", "study.name=again", *small)
         chosen = best_of(asked)
         again = Study("again", asked.settings.storage, asked.objectives)
-        _prepare(again, asked, Store(asked.cfg.tracking), [c["point"] for c in chosen], chosen)
+        _prepare(again, asked, Store(asked.cfg.tracking), chosen.points, chosen)
         trials = again.trials()
         assert {t.state for t in trials} == {TrialState.WAITING}
         return [t.system_attrs["fixed_params"]["clip"] for t in trials]
 
+    with monkeypatch.context() as killed:
+        enqueue = optuna.Study.enqueue_trial
+
+        def once(study: optuna.Study, *args: Any, **more: Any) -> None:
+            if study.trials:
+                raise KeyboardInterrupt
+            enqueue(study, *args, **more)
+
+        killed.setattr(optuna.Study, "enqueue_trial", once)
+        with pytest.raises(KeyboardInterrupt):
+            queued(2)
     assert queued(2) == [6.0, 3.0]
     assert queued(2) == [6.0, 3.0]
     better = made_trial(values=[0.05], params={"clip": 9.0})
@@ -142,3 +175,4 @@ def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(plan: Plann
     search.optuna.add_trial(better)
     assert queued(2) == [6.0, 3.0]
     assert queued(3) == [6.0, 3.0, 9.0]
+    assert Study.existing("again", "sqlite:///sweeps/optuna.db").attrs["seeds_used"] == [2, 10, 11]

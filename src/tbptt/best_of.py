@@ -3,21 +3,41 @@
 Of many trials the best is also the luckiest: its loss is lower than what its point gives on average.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from tbptt.compose import CommandError
-from tbptt.config import OBJECTIVES, flatten
-from tbptt.plan import Plan
+from tbptt.config import DataConfig, sign
+from tbptt.parts import load_parts
+from tbptt.plan import Plan, differences
 from tbptt.study import Study
 
 ALLOW = "takes the command that began it, or study.allow_changed=true"
 
 
-def best_of(plan: Plan) -> list[dict[str, Any]]:
-    """What ``study.best_of`` asks for, the best first: of each trial its ``trial`` number, ``value`` and ``point``.
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, the best first: of each trial its ``trial`` number, ``value`` and ``point``; by which seeds."""
+
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        return [c["point"] for c in self.trials]
+
+    def after(self, before: list[dict[str, Any]]) -> "Chosen":
+        """With what was chosen before, which stays so whatever became the best since; no more in all than here."""
+        known = [c["point"] for c in before]
+        more = [c for c in self.trials if c["point"] not in known]
+        return Chosen([*before, *more[: max(0, len(self.trials) - len(before))]], self.seeds)
+
+
+def best_of(plan: Plan) -> Chosen:
+    """What ``study.best_of`` asks for.
 
     Raises CommandError where that study is not there, is another search, or had one of the seeds.
     """
@@ -38,28 +58,30 @@ def best_of(plan: Plan) -> list[dict[str, Any]]:
         lines += [f"study.best_of: {line}; {ALLOW}" for line in differences(spec, plan.spec, "config")]
     if study.objectives != plan.objectives:
         lines.append(f"objective: got {plan.objectives}; takes that of study {name}, {study.objectives}")
-    before = spec["seeds"] or [spec["config"].get("seed")]
-    if known_seeds := sorted(set(before) & set(seeds)):
+    if known_seeds := sorted(set(study.seeds_used()) & set(seeds)):
         lines.append(f"study.seeds: got {known_seeds}, by which study {name} was searched; takes others")
-    sign = 1 if OBJECTIVES[study.objectives[0]] == "minimize" else -1
+    if "data" in spec and not lines:
+        data = load_parts(cast(DataConfig, OmegaConf.to_object(plan.cfg.data))).fingerprint()
+        if data != spec["data"] and not plan.settings.allow_changed:
+            lines.append(f"study.best_of: the data are not those of study {name}; {ALLOW}")
     complete = [t for t in study.trials() if t.state == TrialState.COMPLETE]
     if not complete:
         lines.append(f"study.best_of: got {name!r}, of which no trial is complete yet")
+    used = study.seeds_used()
     study.close()
     if lines:
         raise CommandError(lines)
     chosen: list[dict[str, Any]] = []
-    for t in sorted(complete, key=lambda t: sign * t.values[0]):
+    for t in sorted(complete, key=lambda t: sign(study.objectives[0]) * t.values[0]):
         if t.params not in [c["point"] for c in chosen]:
             chosen.append({"trial": t.number, "value": t.values[0], "point": t.params})
-    return chosen[: plan.n_trials]
+    return Chosen(chosen[: plan.n_trials], used)
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], *parts: str) -> list[str]:
-    """What changed between two specs, or in some parts of them, a line each."""
-    flat_before, flat_now = (flatten({p: spec[p] for p in parts or spec if p in spec}) for spec in (before, now))
-    return [
-        f"{name.removeprefix('config.').removeprefix('space.')} was {flat_before.get(name)}, is {flat_now.get(name)}"
-        for name in dict.fromkeys([*flat_before, *flat_now])
-        if flat_before.get(name) != flat_now.get(name)
-    ]
+def existing_study(key: str, name: str, storage: str) -> Study:
+    """A study that is there; else CommandError, with those that there are."""
+    try:
+        return Study.existing(name, storage)
+    except KeyError as error:
+        known = ", ".join(error.args[0]) or "none yet"
+        raise CommandError([f"{key}: got {name!r}; takes a study of {storage}: {known}"]) from None

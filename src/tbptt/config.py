@@ -40,6 +40,11 @@ OBJECTIVES = {
 }
 
 
+def sign(objective: str) -> int:
+    """What makes a smaller value of an objective the better one: 1 or -1."""
+    return 1 if OBJECTIVES[objective] == "minimize" else -1
+
+
 NOT_16 = Takes(
     "32, bf16, or on a GPU tf32 (fp16 is refused: it needs loss scaling, and Lightning clips the gradient before "
     "unscaling it)",

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from tbptt.config import sign
+
 FEWEST = 10  # trials, below which nothing is said
 BINS = 4  # of a key with many numbers, each with as many trials
 BLOCKS = 100  # at most so many parts are left out in turn; up to here each is one trial
@@ -30,7 +32,7 @@ class Explained:
     Attributes:
         key: a parameter's name, or ``seed``: what differs between runs of the same point.
         trials: those that have the key.
-        low, high: the share's 95 % interval, by leaving out one trial at a time (jackknife).
+        low, high: the share's 95 % interval (jackknife: without one trial, or one block of 100, at a time).
         chance: what a key that does nothing stays below in 19 of 20 studies; None for ``seed``.
     """
 
@@ -47,7 +49,7 @@ class Explained:
         return f"{self.share:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> list[Explained]:
+def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Explained]:
     """Each key on its own, among the trials that have it (epsilon squared, a one-way analysis of variance of ranks).
 
     A trial that was pruned or diverged is worse than any complete one, and the worse the sooner. A key that differs
@@ -55,8 +57,7 @@ def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> 
 
     Args:
         trials: of a study; those complete, pruned or diverged count.
-        i: which of the objectives.
-        maximize: its direction.
+        i, objective: which of the objectives, and its name.
 
     Returns:
         The largest share first, ``seed`` last where points were trained with several; empty below ``FEWEST`` trials.
@@ -64,7 +65,7 @@ def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> 
     judged = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(judged) < FEWEST:
         return []
-    scores, noises, runs = _ranks([_places(t, i, maximize) for t in judged])
+    scores, noises, runs = _ranks([_places(t, i, sign(objective)) for t in judged])
     found = []
     for key in dict.fromkeys(name for t in judged for name in t.params):
         at = np.array([n for n, t in enumerate(judged) if key in t.params])
@@ -81,15 +82,14 @@ def explained(trials: Sequence[FrozenTrial], i: int, maximize: bool = False) -> 
     return found
 
 
-def _places(trial: FrozenTrial, i: int, maximize: bool) -> list[tuple[float, ...]]:
+def _places(trial: FrozenTrial, i: int, factor: int) -> list[tuple[float, ...]]:
     """Of each of a trial's runs what it is sorted by, the best first. As Optuna's samplers see it, those that were
     stopped come after the complete ones, the later stopped first, then by their last value."""
-    sign = -1 if maximize else 1
     if trial.state != TrialState.COMPLETE:
         steps = trial.intermediate_values
-        return [(1.0, -max(steps), sign * steps[max(steps)])] if steps else [(2.0,)]
+        return [(1.0, -max(steps), factor * steps[max(steps)])] if steps else [(2.0,)]
     by_seed = [values[i] for values in trial.user_attrs.get("values_by_seed", []) if len(values) > i]
-    return [(0.0, sign * v) for v in by_seed or [trial.values[i]]]
+    return [(0.0, factor * v) for v in by_seed or [trial.values[i]]]
 
 
 def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array, Array]:

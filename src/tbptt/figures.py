@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.colors import sample_colorscale
 
-from tbptt.config import OBJECTIVES
+from tbptt.config import sign
 from tbptt.space import Value, short_value
 
 MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
@@ -44,14 +44,19 @@ Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curve
 
 def best_first(trials: Iterable[FrozenTrial], *objectives: str) -> list[FrozenTrial]:
     """Complete trials by the first objective, ties by the next ones; then the others by how far they came."""
-    signs = [1 if OBJECTIVES[o] == "minimize" else -1 for o in objectives]
+    signs = [sign(o) for o in objectives]
 
     def rank(t: FrozenTrial) -> tuple[Any, ...]:
         if t.state == TrialState.COMPLETE:
-            return 0, [sign * value for sign, value in zip(signs, t.values, strict=False)]
-        return 1, [-len(t.user_attrs.get("curves", {}).get("train/loss", t.intermediate_values))]
+            return 0, [factor * value for factor, value in zip(signs, t.values, strict=False)]
+        return 1, [-epochs_run(t)]
 
     return sorted(trials, key=rank)
+
+
+def epochs_run(trial: FrozenTrial) -> int:
+    """Of its first seed."""
+    return len(trial.user_attrs.get("curves", {}).get("train/loss", trial.intermediate_values))
 
 
 def label(trial: FrozenTrial) -> str:

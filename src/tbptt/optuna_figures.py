@@ -24,7 +24,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tbptt.config import OBJECTIVES
+from tbptt.config import OBJECTIVES, sign
 from tbptt.explained import FEWEST, SEED, Explained, explained
 from tbptt.figures import BEST, INK, LEGEND_ABOVE, STATES, axis_type
 from tbptt.space import Value, short_value
@@ -33,6 +33,7 @@ MOST_LINES = 150  # trials in parallel coordinates, each a trace there, and in a
 MOST_AXES = 8  # keys in parallel coordinates and with a slice; the most important ones
 AXIS_WIDTH = 70  # pixels that an axis' labels need: on a narrow screen many axes can be scrolled sideways
 MOST_CONTOURS = 3
+EXPLAINED = "What explains the differences"
 GOOD = 5  # trials that PED-ANOVA has to have among what it takes for good, else its result is chance
 
 log = logging.getLogger("tbptt")
@@ -62,19 +63,18 @@ def sections(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> tuple[
         warnings.simplefilter("ignore")  # of few trials: the sections' own notes say it
         for i, objective in enumerate(objectives):
             view = View(trials, objective, i, f" of {objective}" if len(objectives) > 1 else "")
+            if view.complete:
+                add("History" + view.of, view.history)
+            if view.explained:
+                add(EXPLAINED + view.of, view.what_explains)
+            else:
+                missing.append(f"{EXPLAINED}{view.of}: needs {FEWEST} trials, and for a key two of each value.")
             if not view.complete:
                 missing.append("History, importances, parallel coordinates, slices, contour: no trial is complete.")
                 break
-            add("History" + view.of, view.history)
             if view.why_no_keys:
                 missing.append(f"Importances, parallel coordinates, slices, contour{view.of}: {view.why_no_keys}.")
                 continue
-            if view.explained:
-                add("Explained" + view.of, view.what_explains)
-            else:
-                missing.append(
-                    f"What explains the differences{view.of}: needs {FEWEST} trials, and two for each value."
-                )
             add("Importances" + view.of, view.importances)
             if len(view.keys) > 1:
                 add("Parallel coordinates" + view.of, view.parallel)
@@ -125,7 +125,7 @@ class View:
 
     @cached_property
     def explained(self) -> list[Explained]:
-        return explained(self.trials, self.i, OBJECTIVES[self.objective] == "maximize")
+        return explained(self.trials, self.i, self.objective)
 
     @cached_property
     def why_no_keys(self) -> str:
@@ -153,8 +153,7 @@ class View:
 
     def choice(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """As many trials as a figure stays quick with, by number: the best half, and an even choice of the others."""
-        sign = 1 if OBJECTIVES[self.objective] == "minimize" else -1
-        ranked = sorted(trials, key=lambda t: sign * t.values[self.i])
+        ranked = sorted(trials, key=lambda t: sign(self.objective) * t.values[self.i])
         half = MOST_LINES // 2
         if len(ranked) > MOST_LINES:
             ranked = [*ranked[:half], *ranked[half :: -(-(len(ranked) - half) // half)]]
@@ -214,7 +213,7 @@ class View:
         )
         if found[0].key == SEED:
             note += " The seed's share is what no key can explain."
-        return Section(f"What explains the differences{self.of}", note, [go.Figure([bars, marks], layout)])
+        return Section(EXPLAINED + self.of, note, [go.Figure([bars, marks], layout)])
 
     def importances(self) -> Section:
         figure = visualization.plot_param_importances(

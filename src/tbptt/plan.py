@@ -281,6 +281,29 @@ def _dimension(s: Swept, name: str, values: Mapping[tuple[Swept, str], Value], c
     return Choice(s.key, name, s.when, tuple(int(n) if whole else float(n) for n in numbers))
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], *parts: str) -> list[str]:
+    """What changed between two specs, or in some parts of them, a line each."""
+    flat_before, flat_now = (flatten({p: spec[p] for p in parts or spec if p in spec}) for spec in (before, now))
+    return [
+        f"{name.removeprefix('config.').removeprefix('space.')} was {flat_before.get(name)}, is {flat_now.get(name)}"
+        for name in dict.fromkeys([*flat_before, *flat_now])
+        if flat_before.get(name) != flat_now.get(name)
+    ]
+
+
+def other_parameters(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """The dimensions that differ in what Optuna keeps of a parameter for good, a line each.
+
+    That is a choice's values, and whether a range is one of whole numbers and is logarithmic; its ends may change.
+    """
+
+    def kept(words: str) -> str:
+        return words if words.startswith("choice(") else f"{words[:5]}{words.endswith(', log')}"
+
+    both = [name for name in before if name in now and kept(before[name]) != kept(now[name])]
+    return differences({name: before[name] for name in both}, {name: now[name] for name in both})
+
+
 def plain_value(cfg: DictConfig, key: str) -> Any:
     """A key's value in plain types."""
     value = OmegaConf.select(cfg, key)

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
 from tbptt import figures, optuna_figures
-from tbptt.config import OBJECTIVES
+from tbptt.config import sign
 from tbptt.explained import explained
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
@@ -32,6 +32,7 @@ PLOTLY = {
     "showSendToCloud": False,  # Plotly's button that uploads a figure and its data; it is there by default
     "plotlyServerURL": "",
 }
+SHARED = ("report.html", "trials.csv", "explained.csv")  # of a study's folder, with its parent run too
 BEST_FILES = {"config.yaml": "best.yaml", "checkpoints/best.ckpt": "best.ckpt"}
 
 
@@ -96,12 +97,8 @@ def pareto_front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> li
 
 
 def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> bool:
-    gains = [_sign(o) * (y - x) for o, x, y in zip(objectives, a.values, b.values, strict=True)]
+    gains = [sign(o) * (y - x) for o, x, y in zip(objectives, a.values, b.values, strict=True)]
     return min(gains) >= 0 and max(gains) > 0
-
-
-def _sign(objective: str) -> int:
-    return 1 if OBJECTIVES[objective] == "minimize" else -1
 
 
 def _by_seed(trial: FrozenTrial) -> list[float]:
@@ -133,7 +130,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         labels={t.number: figures.label(t) for t in trials},
         point=_point,
         params=params,
-        first_sort="ascending" if _sign(study.objectives[0]) == 1 else "descending",
+        first_sort="ascending" if sign(study.objectives[0]) == 1 else "descending",
         rows=[_row(t, params, study.objectives, store) for t in ranked],
         parent=_run_link(study.attrs.get("parent_run"), store),
         ui=_ui_command(study),
@@ -254,18 +251,23 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
             f"(standard deviation {statistics.stdev(seeds):.2g})."
         )
     else:
+        yield "One seed: how much of what sets trials apart is chance is not known."
+    chosen_from = study.attrs.get("chosen", [])
+    if not chosen_from and len(trials) > 1:
+        others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
+        new = [seed for seed in range(10, 1000) if seed not in study.seeds_used()][:3]
         yield (
-            "One seed: how much of what sets trials apart is chance is not known. The same command with "
-            f"study.best_of={study.name} study.seeds=[10,11,12] trains the best five again and shows it."
+            "It is the best of several, so part of it is luck. What the best five are worth with other seeds: the same "
+            f"command with {others} study.seeds={str(new).replace(' ', '')} behind it."
         )
-    for chosen in study.attrs.get("chosen", []):
+    for chosen in chosen_from:
         if chosen["point"] == best.params:
             before = f"{_shown(chosen['value'])} with the seeds that it was chosen by"
             yield f"It was trial {chosen['trial']} of {study.attrs['spec']['best_of']}, and had {before}."
     if len(study.objectives) == 1:
         yield _next_best(trials, best, objective)
     epochs = best.user_attrs.get("best_epochs", [])
-    if epochs and epochs[0] is not None and epochs[0] + 1 == _epochs_run(best):
+    if epochs and epochs[0] is not None and epochs[0] + 1 == figures.epochs_run(best):
         yield f"Its last epoch, {epochs[0]}, was its best: it may not have been at its end."
 
 
@@ -276,7 +278,7 @@ def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str)
     if after is None:
         return ""
     text = f"The next best, trial {after.number}, has {_shown(after.values[0])}"
-    seeds, its = ([_sign(objective) * v for v in _by_seed(t)] for t in (best, after))
+    seeds, its = ([sign(objective) * v for v in _by_seed(t)] for t in (best, after))
     if len(seeds) < 2 or len(its) < 2:
         return text + "."
     return text + (
@@ -288,21 +290,21 @@ def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str)
 
 def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: str) -> str:
     """A trial that is not complete, and had a better value than the best of the complete ones."""
-    sign = _sign(objective)
+    factor = sign(objective)
     reached = [
-        (sign * y, epoch, t)
+        (factor * y, epoch, t)
         for t in trials
         if t.state != TrialState.COMPLETE
         for epoch, y in figures.points(t, objective, objective).items()
     ]
     value, epoch, trial = min(reached, key=lambda r: r[:2], default=(0.0, 0, None))
     first_seed = [*_by_seed(best), best.values[0]][0] if best else None  # it is the first seed that others reported
-    if trial is None or (first_seed is not None and value >= sign * first_seed):
+    if trial is None or (first_seed is not None and value >= factor * first_seed):
         return ""
     state = figures.state_of(trial)
     if best is None:
-        return f"The best value so far is {_shown(sign * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
-    return f"Trial {trial.number} ({state}) had a better {objective}, {_shown(sign * value)}, at epoch {epoch}."
+        return f"The best value so far is {_shown(factor * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
+    return f"Trial {trial.number} ({state}) had a better {objective}, {_shown(factor * value)}, at epoch {epoch}."
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -316,15 +318,10 @@ def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | 
         "values": [_shown(v, 5) for v in t.values] if t.values else [""] * len(objectives),
         "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
         "params": [short_value(t.params[name]) if name in t.params else "" for name in params],
-        "epochs": _epochs_run(t),
+        "epochs": figures.epochs_run(t),
         "seconds": f"{t.duration.total_seconds():.1f}" if t.duration else "",
         "links": [_run_link(run, store) for run in t.user_attrs.get("run_ids", [])],
     }
-
-
-def _epochs_run(t: FrozenTrial) -> int:
-    """Of its first seed."""
-    return len(t.user_attrs.get("curves", {}).get("train/loss", t.intermediate_values))
 
 
 def _run_link(run_id: str | None, store: Any | None) -> str:
@@ -365,7 +362,7 @@ def _write_table(
                     *(there.get(column.removeprefix("chosen_"), "") for column in before),
                     a.get("stop_reason", ""),
                     " ".join(map(str, a.get("best_epochs", []))),
-                    _epochs_run(t),
+                    figures.epochs_run(t),
                     " ".join(map(str, _by_seed(t))),
                     f"{t.duration.total_seconds():.3f}" if t.duration else "",
                     " ".join(a.get("run_ids", [])),
@@ -380,7 +377,7 @@ def _write_explained(path: Path, trials: Sequence[FrozenTrial], objectives: list
         out = csv.writer(file)
         out.writerow(["objective", "key", "trials", "share", "low", "high", "chance"])
         for i, objective in enumerate(objectives):
-            for e in explained(trials, i, _sign(objective) == -1):
+            for e in explained(trials, i, objective):
                 numbers = ["" if v is None else f"{v:.4f}" for v in (e.share, e.low, e.high, e.chance)]
                 out.writerow([objective, e.key, e.trials, *numbers])
 
@@ -392,7 +389,7 @@ def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any
     """
     run = None
     if best is not None:
-        runs, seeds = best.user_attrs.get("run_ids", []), [_sign(study.objectives[0]) * v for v in _by_seed(best)]
+        runs, seeds = best.user_attrs.get("run_ids", []), [sign(study.objectives[0]) * v for v in _by_seed(best)]
         run = runs[seeds.index(min(seeds))] if seeds and len(runs) == len(seeds) else next(iter(runs), None)
     for artifact, name in BEST_FILES.items():
         found = store.artifact(run, artifact) if run else None

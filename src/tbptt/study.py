@@ -129,6 +129,12 @@ class Study:
     def attrs(self) -> dict[str, Any]:
         return self.optuna.user_attrs
 
+    def seeds_used(self) -> list[int]:
+        """Every seed that had a part in what is best here: its own, and those of the study it was chosen from."""
+        spec = self.attrs.get("spec", {})
+        own = spec.get("seeds") or [spec.get("config", {}).get("seed")]
+        return sorted({*self.attrs.get("seeds_used", []), *(seed for seed in own if seed is not None)})
+
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Within, no other process decides anything about the study."""
         if isinstance(self.storage, ServerStorage):

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from tbptt import pool
-from tbptt.best_of import best_of, differences
+from tbptt.best_of import Chosen, best_of, existing_study
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage
@@ -22,7 +22,7 @@ from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.main import failure_line, ui_line
 from tbptt.parts import load_parts
-from tbptt.plan import Order, Plan, make_plan
+from tbptt.plan import Order, Plan, differences, make_plan, other_parameters
 from tbptt.pool import WorkerProcess
 from tbptt.runtime import Interrupted, StopSignals
 from tbptt.secrets import hide
@@ -60,8 +60,8 @@ def run_sweep(
     source = _source_of(config)
     with source.opened():
         plan = make_plan(source, parsed(arguments)[0])
-    chosen = best_of(plan) if plan.settings.best_of else []
-    points = [c["point"] for c in chosen] or (plan.points() if plan.is_grid else [])
+    chosen = best_of(plan) if plan.settings.best_of else Chosen()
+    points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
         print(describe(plan, points))
         return []
@@ -118,9 +118,7 @@ def _free_name(plan: Plan) -> str:
     return next(n for n in (plan.name, *(f"{plan.name}-{i}" for i in range(2, 10**6))) if n not in taken)
 
 
-def _prepare(
-    study: Study, plan: Plan, store: Store, points: Sequence[Mapping[str, Value]], chosen: list[dict[str, Any]]
-) -> Run:
+def _prepare(study: Study, plan: Plan, store: Store, points: Sequence[Mapping[str, Value]], chosen: Chosen) -> Run:
     """Hold the plan against the study, or write it down in a new one; queue its points; open the parent run."""
     spec: dict[str, Any] = dict(plan.spec)
     if not any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
@@ -143,6 +141,7 @@ def _prepare(
                 study.optuna.set_user_attr("enqueued", False)
             if attrs.get("code") != code.get("git.sha"):
                 log.warning("study %s: the code has changed since it was begun", study.name)
+        study.optuna.set_user_attr("seeds_used", sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
         study.optuna.set_user_attr("spec", spec)
         study.optuna.set_user_attr("code", attrs.get("code", code.get("git.sha")))
         study.optuna.set_user_attr("n_trials", plan.n_trials)
@@ -153,29 +152,17 @@ def _prepare(
             parent = store.start_run(study.name, {**code, "study.name": study.name})
             parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
             study.optuna.set_user_attr("parent_run", parent.id)
+        if chosen.trials:
+            before = attrs.get("chosen", [])
+            chosen = chosen.after(before)
+            if len(chosen.trials) > len(before):
+                study.optuna.set_user_attr("enqueued", False)
+            study.optuna.set_user_attr("chosen", chosen.trials)
+            points = chosen.points
         if points:
-            if chosen:  # what was chosen once stays so, whatever became the best since
-                before = attrs.get("chosen", [])
-                more = [c for c in chosen if c["point"] not in [b["point"] for b in before]]
-                chosen = [*before, *more[: max(0, len(chosen) - len(before))]]
-                points = [c["point"] for c in chosen]
-                study.optuna.set_user_attr("chosen", chosen)
-                study.optuna.set_user_attr("enqueued", len(chosen) == len(before))
+            study.optuna.set_user_attr("n_trials", len(points))
             study.enqueue(points)
     return parent
-
-
-def other_parameters(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """The dimensions that differ in what Optuna keeps of a parameter for good, a line each.
-
-    That is a choice's values, and whether a range is one of whole numbers and is logarithmic; its ends may change.
-    """
-
-    def kept(words: str) -> str:
-        return words if words.startswith("choice(") else f"{words[:5]}{words.endswith(', log')}"
-
-    both = [name for name in before if name in now and kept(before[name]) != kept(now[name])]
-    return differences({name: before[name] for name in both}, {name: now[name] for name in both})
 
 
 def _run_workers(
@@ -268,7 +255,9 @@ def _run_pool(
     try:
         for slot in range(workers):
             begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
-        with SweepProgress(plan.cfg.progress, study.name, plan.n_trials, plan.objectives, workers) as progress:
+        with SweepProgress(
+            plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers
+        ) as progress:
             while slots:
                 time.sleep(POLL_SECONDS)
                 if signals.signum is not None:
@@ -303,7 +292,7 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
     from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
 
     path = store.patiently(lambda: report.write_report(study, store))
-    for name in ("report.html", "trials.csv"):
+    for name in report.SHARED:
         store.patiently(partial(store.client.log_artifact, parent.id, str(path.with_name(name))))
     if counts.running:
         return  # another terminal is at it, and will close the parent
@@ -316,7 +305,7 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
 
 def report_again(name: str, cfg: DictConfig) -> Path:
     """Write an existing study's report. Raises CommandError where there is no such study."""
-    study = _existing(name, cfg)
+    study = existing_study("STUDY", name, cfg.study.storage)
     from tbptt import report
 
     return report.write_report(study, Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))))
@@ -326,26 +315,18 @@ def verdict_on(name: str, cfg: DictConfig) -> Path:
     """Write the verdict on the article's claims from a study of ``sweep=article``, or from a file of its curves. Raises
     CommandError where there is no such study or file, or it is not one of these."""
     path = Path(name)
-    study = None if path.suffix == ".csv" else _existing(name, cfg)
+    study = None if path.suffix == ".csv" else existing_study("STUDY", name, cfg.study.storage)
     from tbptt import verdict, verdict_page
 
     try:
         if study is None:
-            return verdict_page.write_verdict(verdict.read_curves(path), SWEEPS / path.stem, path.stem)
+            return verdict_page.write_verdict(verdict.read_curves(path), SWEEPS / path.name, path.stem)
         store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
         return verdict_page.write_verdict(verdict.curves_of(study, store), SWEEPS / study.name, study.name)
     except FileNotFoundError:
         raise CommandError([f"STUDY: got {name!r}; there is no such file"]) from None
     except ValueError as error:
         raise CommandError([str(error)]) from None
-
-
-def _existing(name: str, cfg: DictConfig) -> Study:
-    try:
-        return Study.existing(name, cfg.study.storage)
-    except KeyError as error:
-        known = ", ".join(error.args[0]) or "none yet"
-        raise CommandError([f"STUDY: got {name!r}; takes a study of {cfg.study.storage}: {known}"]) from None
 
 
 def _close_orphans(study: Study, store: Store, parent: Run) -> None:

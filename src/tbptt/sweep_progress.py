@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-from tbptt.config import OBJECTIVES
+from tbptt.config import sign
 from tbptt.progress import clock, short
 from tbptt.space import short_value
 
@@ -67,8 +67,7 @@ class SweepProgress:
     def best(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """The best complete trial by the first objective."""
         complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
-        sign = 1 if OBJECTIVES[self.objectives[0]] == "minimize" else -1
-        return min(complete, key=lambda t: sign * t.values[0], default=None)
+        return min(complete, key=lambda t: sign(self.objectives[0]) * t.values[0], default=None)
 
     def _trial_line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
         value = short(trial.values[0]) if trial.values else str(trial.user_attrs.get("reason", "-"))

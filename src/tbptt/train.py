@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tbptt import checkpoint, kernels
-from tbptt.config import OBJECTIVES, Config, DataConfig, as_objectives, flatten
+from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
 from tbptt.outbox import Outbox, deliver_pending
@@ -57,8 +57,8 @@ class Best:
     def take(self, epoch: Epoch) -> bool:
         """Whether this epoch is the best so far."""
         value = epoch.metrics.get(self.objectives[0])
-        sign = 1 if OBJECTIVES[self.objectives[0]] == "minimize" else -1
-        if value is None or (self.values and sign * value >= sign * self.values[0]):
+        factor = sign(self.objectives[0])
+        if value is None or (self.values and factor * value >= factor * self.values[0]):
             return False
         self.epoch = epoch.number
         self.values = tuple(epoch.metrics.get(name, math.nan) for name in self.objectives)
