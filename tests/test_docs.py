@@ -22,10 +22,10 @@ PAGES = ("README.md", "docs/using.md")
 LITTLE = ["data.window=8", "data.gamma=0.9", "model.dense=[4]", "model.hidden=[4]", "epochs=1", "progress=none"]
 SERIES = ["data.n_series=2", "data.val_series=1", "data.length=450"]  # of the article's process
 SEEN_ELSEWHERE = {
-    "make train": "needs a network: .ci/run's `make locked` and a fresh clone",
+    "make train": "installs from a network: not run here",
     "make test": "is what runs this",
-    "make server": "tests/test_cluster.py",
-    "export PGPASSFILE=$PWD/.server/pgpass": "tests/test_cluster.py",
+    "make server": "tests/test_cluster.py starts the same servers",
+    "export PGPASSFILE=$PWD/.server/pgpass": "belongs to it",
     "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db": "tests/test_browser.py",
 }
 
@@ -154,3 +154,20 @@ def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:
         ValueError, match=r"prices: got \(1, 8\); takes any number of series of more than 8 prices each"
     ):
         tbptt.inputs(prices[:, :8], scaler, config)
+
+
+@pytest.mark.parametrize(
+    "page", sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+)
+def test_what_a_page_links_to_is_there(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text())
+    missing = [to for to in links if "://" not in to and not ((ROOT / page).parent / to).exists()]
+    assert not missing
+
+
+def test_the_map_of_the_code_names_every_module() -> None:
+    shown = (ROOT / "README.md").read_text().partition("## How it is built")[2]
+    named = {name for group in re.findall(r"`src/tbptt/\{?([\w,]+)\}?\.py`", shown) for name in group.split(",")}
+    there = {path.stem for path in (ROOT / "src" / "tbptt").glob("*.py")} - {"__init__"}
+    assert there - named == set()
+    assert named - there == set()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SMALL
 
-# The examples of docs/using.md, which are held against these files there.
+# The examples of docs/using.md.
 DOCS = (ROOT / "docs" / "using.md").read_text()
 
 
@@ -53,6 +53,8 @@ def test_help_and_errors_know_them(clone: Path) -> None:
     assert wrong.returncode == 2
     assert [line.split(":")[0] for line in wrong.stderr.splitlines()] == ["optimizer.betas", "schedule.most"]
     assert not (clone / "mlruns").exists()
+    columns = command(clone, "train.py", "data=random_walk", "data.columns=[a,zzz]")
+    assert columns.stderr == "data.columns: random_walk has no column zzz (it has: a, b)\n"
     long = command(clone, "train.py", "schedule=doubling", "schedule.most=40000")
     assert "at most as many chunks as the longest series has steps to train, 20000" in long.stderr
 
@@ -73,3 +75,34 @@ print(json.dumps([config.optimizer.name, config.data.name, chunks, runs[0].data.
     back = command(clone, "-c", script)
     assert back.returncode == 0, back.stderr
     assert json.loads(back.stdout) == ["lion", "random_walk", [1, 2, 4], "epochs"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        (
+            "from tbptt.config import OptimizerConfig\nclass Mine(OptimizerConfig, options=['adam']): pass",
+            "ValueError: optimizer=adam is there already",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_one_costs_a_line(clone: Path, content: str, said: str) -> None:
+    broken = clone / "src" / "tbptt" / "own" / "broken.py"
+    broken.write_text(content)
+    try:
+        done = command(clone, "train.py", "--help")
+    finally:
+        broken.unlink()
+    assert (done.returncode, done.stderr) == (2, f"src/tbptt/own/broken.py: {said}\n")
+
+
+def test_a_class_without_its_yaml_cannot_be_chosen_yet(clone: Path) -> None:
+    yaml = clone / "conf" / "optimizer" / "lion.yaml"
+    content = yaml.read_text()
+    yaml.unlink()
+    try:
+        assert "lion" not in command(clone, "train.py", "--help").stdout
+        assert "optimizer: got 'lion'; takes one of" in command(clone, "train.py", "optimizer=lion").stderr
+    finally:
+        yaml.write_text(content)

@@ -28,7 +28,6 @@ from tbptt.verdict import (
 )
 
 EPOCHS = 60
-SCHEDULED = ("fig4_sgd_schedule", "fig5_adam_clip_schedule")
 Loss = Callable[[int], float]
 
 

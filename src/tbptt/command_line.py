@@ -122,7 +122,7 @@ def help_text(conf: Path) -> str:
             "  python train.py -m optimizer=adam,rmsprop clip=0.5,1,2     a run for each combination",
             "",
             "Groups (GROUP=OPTION):",
-            *(f"  {group:<24} {', '.join(source.options(group))}" for group in (*GROUPS, "cluster", "sweep")),
+            *(f"  {group:<24} {', '.join(source.options(group))}" for group in (*GROUPS, "figure", "cluster", "sweep")),
             "",
             "Keys (KEY=VALUE), with their defaults:",
             *(f"  {name + '=' + _shown(node[leaf]):<44} {takes.text}" for name, node, leaf, takes in keys(cfg)),
@@ -130,6 +130,8 @@ def help_text(conf: Path) -> str:
         here = {name for name, *_ in keys(cfg)}
     for group, schemas in GROUPS.items():
         for option, schema in schemas.items():  # read, not composed: that takes a second for all of them
+            if not (conf / group / f"{option}.yaml").exists():
+                continue  # of one's own, and not finished yet
             values = cast(DictConfig, OmegaConf.load(conf / group / f"{option}.yaml"))
             for name, _, leaf, takes in keys(cast(DictConfig, OmegaConf.structured(schema)), f"{group}."):
                 if name not in here:

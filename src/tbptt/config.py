@@ -89,6 +89,8 @@ class Option:
 
     def __init_subclass__(cls, options: Sequence[str] = ()) -> None:
         if options:
+            if taken := [option for option in options if option in GROUPS[cls.group]]:
+                raise ValueError(f"{cls.group}={taken[0]} is there already")
             cls.__annotations__ = {"name": str, **inspect.get_annotations(cls)}
             cls.name = key(one_of(*options))
             GROUPS[cls.group] |= dict.fromkeys(options, cls)
@@ -119,7 +121,9 @@ class ArticleData(DataConfig, options=["article"]):
 
 
 @dataclass
-class FileData(DataConfig):
+class SplitData(DataConfig):
+    """Series of which the last part is held out."""
+
     columns: list[str] | None = key(list_of("column names", TEXT, null=True), None)
     val_fraction: float = key(number(0, 1, open_low=True), 0.2)
 
@@ -129,7 +133,7 @@ class FileData(DataConfig):
 
 
 @dataclass
-class MarketData(FileData, options=["market"]):
+class MarketData(SplitData, options=["market"]):
     def prices(self) -> "dict[str, Prices]":
         from tbptt.series import market_prices
 
@@ -137,7 +141,7 @@ class MarketData(FileData, options=["market"]):
 
 
 @dataclass
-class PricesData(FileData, options=["prices"]):
+class PricesData(SplitData, options=["prices"]):
     path: str = key(Takes("the path of a CSV or Parquet file", TEXT.test))
 
     def prices(self) -> "dict[str, Prices]":
@@ -350,11 +354,14 @@ class Config:
 
 @cache
 def load_own() -> None:
-    """Import the files in ``own/``, whose classes are options too."""
+    """Import the files in ``own/``, whose classes are options too. Raises ValueError with a line for one that fails."""
     from tbptt import own
 
     for module in pkgutil.iter_modules(own.__path__):
-        importlib.import_module(f"tbptt.own.{module.name}")
+        try:
+            importlib.import_module(f"tbptt.own.{module.name}")
+        except Exception as error:
+            raise ValueError(f"src/tbptt/own/{module.name}.py: {type(error).__name__}: {error}") from error
 
 
 def register() -> None:

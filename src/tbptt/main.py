@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from tbptt.command_line import checked, help_text
 from tbptt.compose import CommandError, Source, composed
-from tbptt.config import register
+from tbptt.config import load_own, register
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
 from tbptt.secrets import hide
 from tbptt.stores import absolute_uri, without_password
@@ -41,6 +41,9 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     return objective
 
 
+REPORT_USAGE = "usage: python report.py STUDY|CURVES.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
+
+
 def run(hydra_main: Callable[[], None], conf: Path) -> int:
     """Check what was typed, hand over to Hydra, and return the exit status.
 
@@ -49,6 +52,10 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     argv = sys.argv[1:]
+    try:
+        load_own()
+    except ValueError as error:
+        return _ended(str(error), WRONG)
     if "--help" in argv or "-h" in argv:
         print(help_text(conf))
         return 0
@@ -84,20 +91,27 @@ def report(argv: Sequence[str], conf: Path) -> int:
     with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = [word for word in argv if word != "--verdict"]
+    if "--help" in argv or "-h" in argv:
+        print(REPORT_USAGE)
+        return 0
     if not words or any(word.startswith("-") for word in words) or "=" in words[0]:
-        return _ended("usage: python report.py STUDY [--verdict] [study.storage=URI] [tracking.uri=URI]", WRONG)
-    register()
-    source = Source(conf)
-    with source.opened():
-        cfg, wrong = composed(source, words[1:])
-    if cfg is None or wrong:
-        return _ended("\n".join(wrong), WRONG)
-    from tbptt.sweep import report_again, verdict_on
-
+        return _ended(REPORT_USAGE, WRONG)
     try:
+        register()
+        source = Source(conf)
+        with source.opened():
+            cfg, wrong = composed(source, words[1:])
+        if cfg is None or wrong:
+            raise CommandError(wrong)
+        from tbptt.sweep import report_again, verdict_on
+
         print((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg))
     except CommandError as error:
         return _ended(str(error), WRONG)
+    except Exception as error:  # a server that is away, a full disk
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
+        return _ended(failure_line(error), FAILED)
     return 0
 
 

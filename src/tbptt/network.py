@@ -38,7 +38,6 @@ class LSTM(nn.LSTM):
 
 
 CELLS: dict[str, Any] = {"lstm": LSTM, "gru": nn.GRU}
-INITS = ("keras", "torch")
 
 
 class GaussianNoise(nn.Module):
@@ -77,7 +76,7 @@ class GaussianNoise(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(outputs).
+    """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(2).
 
     Args:
         inputs: features a step, D.
@@ -97,7 +96,6 @@ class QNetwork(nn.Module):
         cell: str = "lstm",
         noise_std: float = 0.01,
         init: str = "keras",
-        outputs: int = 2,
     ):
         super().__init__()
         sizes = [inputs, *dense]
@@ -105,13 +103,13 @@ class QNetwork(nn.Module):
         sizes = [sizes[-1], *hidden]
         self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
         self.noise = GaussianNoise(noise_std)
-        self.head = nn.Linear(sizes[-1], outputs)
+        self.head = nn.Linear(sizes[-1], 2)
         self.cell, self.hidden = cell, list(hidden)
         if init == "keras":
             self._init_keras()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(B, K, D) and the state before the chunk → (B, K, outputs) and the state after it.
+        """(B, K, D) and the state before the chunk → (B, K, 2) and the state after it.
 
         The recurrent layers run time-major; an ``x`` laid out so in memory, as LagFeatures gives it, is not copied.
         """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tbptt.config import ArticleData, DataConfig, FileData
+from tbptt.config import ArticleData, DataConfig, SplitData
 from tbptt.series import HELD_OUT, TRAINING, Prices, article_series, fingerprint
 from tbptt.targets import default_horizon
 
@@ -59,8 +59,12 @@ def load_parts(data: DataConfig) -> Parts:
     if isinstance(data, ArticleData):
         training, held_out = _article_parts(data, horizon)
     else:
-        assert isinstance(data, FileData)
-        split = {name: _split(name, _checked(name, prices), data, horizon) for name, prices in data.prices().items()}
+        assert isinstance(data, SplitData)
+        series = data.prices()
+        names = list(series) if data.columns is None else data.columns
+        if unknown := [name for name in names if name not in series]:
+            raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")
+        split = {name: _split(name, _checked(name, series[name]), data, horizon) for name in names}
         training = {name: both[0] for name, both in split.items()}
         held_out = {name: both[1] for name, both in split.items()}
     shared = isinstance(data, ArticleData)
@@ -96,7 +100,7 @@ def _checked(name: str, prices: Prices) -> Prices:
     return prices
 
 
-def _split(name: str, prices: Prices, data: FileData, horizon: int) -> tuple[Prices, Prices]:
+def _split(name: str, prices: Prices, data: SplitData, horizon: int) -> tuple[Prices, Prices]:
     """The last ``val_fraction`` of a series is held out; it may look back for its window."""
     n, window = len(prices), data.window
     v = math.floor(data.val_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996

@@ -157,7 +157,7 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
     if lines or first is None:
         raise CommandError(lines)
     names = named([(s.key, s.when) for s in swept])
-    space = Space(tuple(_dimension(s, name, values, first) for s, name in zip(swept, names, strict=True)))
+    space = Space(tuple(_dimension(s, name, values) for s, name in zip(swept, names, strict=True)))
     plan = Plan(source, tuple(fixed), first, space, any(getattr(s.sweep, "shuffle", False) for s in swept))
     if plan.n_trials is None and plan.settings.timeout is None:
         raise CommandError(["study.n_trials: missing; takes a whole number from 1, as the space is not finite"])
@@ -261,7 +261,7 @@ def _probes(fixed: list[str], swept: list[Swept]) -> Iterator[tuple[Swept, str, 
             yield s, text, [*fixed, *point]
 
 
-def _dimension(s: Swept, name: str, values: Mapping[tuple[Swept, str], Value], cfg: DictConfig) -> Dimension:
+def _dimension(s: Swept, name: str, values: Mapping[tuple[Swept, str], Value]) -> Dimension:
     sweep, log = s.sweep, "log" in s.sweep.tags
     if isinstance(sweep, ChoiceSweep):
         return Choice(s.key, name, s.when, tuple(dict.fromkeys(values[s, text] for text in s.texts)))

@@ -27,7 +27,15 @@ def rerunnable(cfg: DictConfig) -> str:
     """A config as YAML that Hydra composes again: it begins with the defaults list, so overrides still work."""
     content = {name: value for name, value in plain(cfg).items() if name not in ("study", "space", "resume")}
     groups: list[Any] = [{f"override {group}": content[group]["name"]} for group in OF_A_RUN]
-    defaults = ["base", {"cluster": "local"}, {"sweep": None}, {"override hydra/sweeper": "study"}, *groups, "_self_"]
+    defaults = [
+        "base",
+        {"figure": None},
+        {"cluster": "local"},
+        {"sweep": None},
+        {"override hydra/sweeper": "study"},
+        *groups,
+        "_self_",
+    ]
     return HEADER + yaml.safe_dump({"defaults": defaults, **content}, sort_keys=False, allow_unicode=True)
 
 
@@ -39,12 +47,12 @@ def build_network(model: ModelConfig, window: int) -> "QNetwork":
 
 
 def load_run(
-    run_id: str, tracking_uri: str = "sqlite:///mlruns/mlflow.db", which: str = "best"
+    run_id: str | Path, tracking_uri: str = "sqlite:///mlruns/mlflow.db", which: str = "best"
 ) -> "tuple[QNetwork, Scaler, DictConfig]":
     """The trained network of a run, for use in Python.
 
     Args:
-        run_id: MLflow's; or the path of a checkpoint, as ``sweeps/STUDY/best.ckpt``.
+        run_id: MLflow's; or the path of a checkpoint, as ``sweeps/STUDY/best.ckpt``, and the rest does not matter.
         tracking_uri: where the run is.
         which: ``best`` (the epoch with the best objective) or ``last``.
 
@@ -59,17 +67,17 @@ def load_run(
     from tbptt import checkpoint
     from tbptt.features import Scaler
 
-    if run_id.endswith(".ckpt"):
-        content = checkpoint.load(Path(run_id), checkpoint.OF_A_RUN)
+    if Path(run_id).suffix == ".ckpt":
+        content, what = checkpoint.load(Path(run_id), checkpoint.OF_A_RUN), str(run_id)
     else:
-        content = _downloaded(run_id, tracking_uri, which)
+        content, what = _downloaded(str(run_id), tracking_uri, which), f"run {run_id}"
     cfg = typed(content["config"])
     network = build_network(cast(ModelConfig, OmegaConf.to_object(cfg.model)), cfg.data.window)
     try:
         network.load_state_dict(content["model"])
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"run {run_id}: its weights are not those of its model: {reason}") from None
+        raise ValueError(f"{what}: its weights are not those of its model: {reason}") from None
     return network.eval(), Scaler(**content["scaler"]), cfg
 
 

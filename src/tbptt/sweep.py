@@ -46,8 +46,8 @@ class SweepFailed(ValueError):
 
 def run_sweep(
     config: DictConfig, context: HydraContext, arguments: Sequence[str], early: Sequence[WorkerProcess] = ()
-) -> list[Any]:
-    """Run, join or resume the study that ``arguments`` mean; returns its best values.
+) -> None:
+    """Run, join or resume the study that ``arguments`` mean.
 
     Args:
         early: workers that wait for their order already; what is not needed of them stays so.
@@ -64,7 +64,7 @@ def run_sweep(
     points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
         print(describe(plan, points))
-        return []
+        return
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
     name = _free_name(plan) if plan.settings.fresh else plan.name
@@ -102,7 +102,6 @@ def run_sweep(
     lines = [f"trial {t.number} failed: {t.user_attrs.get('reason')}" for t in study.failures()]
     if lines:
         raise SweepFailed("\n".join(lines))
-    return _best_values(study)
 
 
 def _source_of(config: DictConfig) -> Source:
@@ -354,7 +353,3 @@ def _say_result(study: Study, plan: Plan) -> None:
         print(f"rerun it: {rerun_command(study)}")
     print(f"report: sweeps/{study.name}/report.html")
     print(ui_line(plan.cfg.tracking.uri))
-
-
-def _best_values(study: Study) -> list[Any]:
-    return [t.values for t in study.optuna.best_trials]

@@ -135,7 +135,6 @@ class Worker:
     def _train_point(self, trial: Trial, point: dict[str, Value], still_ours: Callable[[], None]) -> list[Result]:
         """One run a seed; the first that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
-        trial.set_user_attr("overrides", words)
         overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
         cfg, wrong = composed(self.plan.source, overrides)
         if cfg is None or wrong:

@@ -33,6 +33,6 @@ class StudySweeper(Sweeper):
             try:
                 from tbptt.sweep import run_sweep
 
-                return run_sweep(self.config, self.context, arguments, workers)
+                run_sweep(self.config, self.context, arguments, workers)
             finally:
                 pool.stop(workers)
