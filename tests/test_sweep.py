@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tbptt.compose import Source
 from tbptt.liveness import is_alive
 from tbptt.main import job, run
+from tbptt.report import SHARED
 from tbptt.stores import locked
 
 COMPLETE, PRUNED, FAIL, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
@@ -194,8 +195,8 @@ def sweep(
     from tbptt.worker import work
 
     def no_report(study: Any, store: Any) -> Path:
-        (place / "trials.csv").touch()
-        (place / "report.html").touch()
+        for name in SHARED:
+            (place / name).touch()
         return place / "report.html"
 
     def only_worker(study: Any, plan: Any, order: Any, workers: int, *_: Any) -> None:
