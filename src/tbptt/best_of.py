@@ -43,13 +43,7 @@ def best_of(plan: Plan) -> Chosen:
     """
     name, seeds = plan.settings.best_of, plan.settings.seeds or []
     assert name is not None
-    try:
-        study = Study.existing(name, plan.settings.storage)
-    except KeyError as error:
-        known = ", ".join(error.args[0]) or "none yet"
-        raise CommandError(
-            [f"study.best_of: got {name!r}; takes a study of {plan.settings.storage}: {known}"]
-        ) from None
+    study = existing_study("study.best_of", name, plan.settings.storage)
     spec = study.attrs["spec"]
     lines = [
         f"study.best_of: {line}; takes the space of study {name}" for line in differences(spec, plan.spec, "space")
