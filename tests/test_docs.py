@@ -1,5 +1,6 @@
 """The commands and the Python of README.md and docs/using.md, in their order in one folder a page, on little data."""
 
+import csv
 import re
 import shlex
 import sys
@@ -171,3 +172,36 @@ def test_the_map_of_the_code_names_every_module() -> None:
     there = {path.stem for path in (ROOT / "src" / "tbptt").glob("*.py")} - {"__init__"}
     assert there - named == set()
     assert named - there == set()
+
+
+def rows_of(results: str) -> list[dict[str, str]]:
+    with (ROOT / "docs" / "results" / f"{results}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("study", ["future-work", "future-work-market"])
+def test_the_future_works_tables_are_those_of_the_kept_results(study: str) -> None:
+    told = (ROOT / "docs" / "future_work.md").read_text()
+    for row in rows_of(f"{study}-explained"):
+        share, chance = "{share:.2f} ({low:.2f} to {high:.2f})", row["chance"] and f"{float(row['chance']):.2f}"
+        numbers = share.format(**{name: float(row[name]) for name in ("share", "low", "high")})
+        assert f"| `{row['key']}` | {row['trials']} | {numbers} | {chance} |" in told
+    complete = [row for row in rows_of(study) if row["state"] == "COMPLETE"]
+    assert len([row for row in rows_of(study) if row["state"] in ("COMPLETE", "PRUNED")]) == (
+        40 if "market" in study else 60
+    )
+    again = rows_of(f"{study}-again")
+    best = sorted(complete, key=lambda row: float(row["val/loss"]))[: len(again)]
+    assert {row["chosen_trial"] for row in again} <= {row["trial"] for row in best}
+    for row in again:
+        seeds = [float(value) for value in row["by_seed"].split()]
+        schedule = (
+            row["schedule.chunks"]
+            if row["schedule"] == "article"
+            else f"{row['schedule.start']}, {row['schedule.stages']}"
+        )
+        point = f"{row['optimizer']} | {float(row['clip']):.2g} {row['clip_mode']} | {row['schedule']} {schedule}"
+        numbers = (
+            f"{float(row['chosen_value']):.3f} | {sum(seeds) / len(seeds):.3f} ({min(seeds):.3f} to {max(seeds):.3f})"
+        )
+        assert f"| {point} | {numbers} |" in told
