@@ -14,7 +14,7 @@ import torch
 from conftest import CONF, ROOT
 from hydra.core.global_hydra import GlobalHydra
 
-from tbptt import main, runtime
+from tbptt import main, report, runtime
 from tbptt.main import job, run
 from tbptt.runs import load_run
 from tbptt.runtime import StopSignals
@@ -65,9 +65,20 @@ class StoppedAtOnce(StopSignals):
 def give(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
-    """A command in this process, which is also a sweep's only worker: its status, and what it printed."""
+    """A command in this process, which is also a sweep's only worker: its status, and what it printed. Reports, three
+    seconds each, are written of the studies that the pages go on with."""
     from tbptt.worker import work
 
+    write_report = report.write_report
+
+    def report_of(study: Any, store: Any) -> Path:
+        if study.name in ("mine", "first"):
+            return write_report(study, store)
+        for name in report.SHARED:
+            (here / name).touch()
+        return here / "report.html"
+
+    monkeypatch.setattr(report, "write_report", report_of)
     monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, *_: work(order))
     monkeypatch.setattr("tbptt.pool.early", lambda config: [])
     monkeypatch.setenv("TBPTT_STORAGE", "sqlite:///sweeps/optuna.db")
