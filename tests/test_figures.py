@@ -161,7 +161,7 @@ def test_timeline_has_a_row_a_worker_and_a_bar_a_trial() -> None:
         int(n): (y, b, x) for bar in figure.data for n, y, b, x in zip(bar.text, bar.y, bar.base, bar.x, strict=True)
     }
     assert bars == {0: (1, 0, 10), 1: (2, 40, 11), 2: (1, 80, 12), 3: (2, 120, 13)}
-    assert [bar.name for bar in figure.data] == ["complete", "pruned or diverged", "failed"]
+    assert [bar.name for bar in figure.data] == ["complete", "pruned or diverged", "failed or interrupted"]
     assert list(figure.layout.yaxis.ticktext) == ["worker 1", "worker 2"]
     assert figure.layout.xaxis.title.text == "seconds since the study began"
     assert "<img" not in figure.to_json()

@@ -3,7 +3,8 @@
 import html
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import CONF
+from sqlalchemy import event
 from studies import HOSTILE, made_study, made_trial, numbered
 
 from tbptt import main, optuna_figures, report
@@ -199,6 +201,28 @@ def test_table_round_trips_through_pandas(here: Path) -> None:
     assert table["optimizer"].isna().tolist() == [False] * 6 + [True]
 
 
+def test_a_report_asks_the_storage_little_and_no_more_of_a_larger_study(here: Path) -> None:
+    """On a server, each statement is a round trip."""
+    statements: list[str] = []
+    asked = []
+    for trials in (2, 30):
+        study = made_study([made_trial(values=[1.0 + i]) for i in range(trials)], name=f"of-{trials}")
+        statements.clear()
+        with listening(study.storage.engine, "before_cursor_execute", lambda *a: statements.append(a[2])):
+            write_report(study)
+        asked.append(len(statements))
+    assert asked[1] <= asked[0] < 60
+
+
+@contextmanager
+def listening(target: Any, name: str, heard: Callable[..., Any]) -> Iterator[None]:
+    event.listen(target, name, heard)
+    try:
+        yield
+    finally:
+        event.remove(target, name, heard)
+
+
 @pytest.mark.parametrize("broken", ["render", "_write_table"])
 def test_a_report_that_fails_leaves_the_old_one_whole(here: Path, monkeypatch: Any, broken: str) -> None:
     study = made_study([made_trial(values=[1.0])])
@@ -280,8 +304,10 @@ def test_table_holds_every_trial_best_first(here: Path) -> None:
 
 def test_failures_are_listed_with_their_reasons(here: Path) -> None:
     trials = [made_trial("FAIL", params={"clip": 1.0}, reason=f"reason {i}", requeued=bool(i)) for i in range(2)]
-    rows = page_of(write_report(made_study(trials))).tables["failures"]
-    assert rows[1:] == [["0", "reason 0", "clip=1"], ["1", "reason 1 (run again)", "clip=1"]]
+    page = page_of(write_report(made_study(trials)))
+    assert page.tables["failures"][1:] == [["0", "reason 0", "clip=1"], ["1", "reason 1 (run again)", "clip=1"]]
+    assert [row[1] for row in page.tables["trials"][1:]] == ["failed", "run again"]
+    assert "0 complete, 1 failed, 1 run again, of 2 " in page.text
 
 
 def drawn(page: Page, path: Path) -> list[str]:
@@ -304,7 +330,7 @@ def test_sections_come_in_the_order_in_which_they_are_looked_at(here: Path) -> N
         "Slices",
         "Contour: clip against schedule.chunks",
         "Timeline",
-        "Failures",
+        "Failed or interrupted",
         "Trials",
     ]
     assert "Not drawn" not in page_of(path).text

@@ -33,7 +33,8 @@ TRIALS = [
     trial(2, TrialState.COMPLETE, 0.25, seconds=60),
     trial(3, TrialState.FAIL, reason="ValueError: no", seconds=60),
     trial(4, TrialState.PRUNED, 0.2, seconds=60, stop_reason="diverged"),
-    trial(5, TrialState.RUNNING),
+    trial(5, TrialState.FAIL, reason="interrupted", seconds=60, requeued=True),
+    trial(6, TrialState.RUNNING),
 ]
 
 
@@ -67,7 +68,7 @@ def test_the_best_is_that_of_the_first_objectives_direction() -> None:
 def test_a_plain_line_is_printed_once_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
     with SweepProgress("plain", "s", 9, ["val/loss"], 1) as progress:
         progress.update(TRIALS[:1])  # was there before: a resumed study does not say it again
-        progress.update(TRIALS[:5])
+        progress.update(TRIALS[:6])
         progress.update(TRIALS)
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -75,8 +76,9 @@ def test_a_plain_line_is_printed_once_a_trial(capsys: pytest.CaptureFixture[str]
     assert printed.err.splitlines() == [
         f"trial 1  pruned  0.1  {point}  (4/9)",
         f"trial 2  complete  0.25  {point}  (4/9)",
-        f"trial 3  fail  ValueError: no  {point}  (4/9)",
+        f"trial 3  failed  ValueError: no  {point}  (4/9)",
         f"trial 4  diverged  0.2  {point}  (4/9)",
+        f"trial 5  run again  interrupted  {point}  (4/9)",
     ]
 
 

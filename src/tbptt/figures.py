@@ -18,6 +18,7 @@ from plotly.colors import sample_colorscale
 
 from tbptt.config import sign
 from tbptt.space import Value, short_value
+from tbptt.study import state_of
 
 MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
 MOST_POINTS = 100_000  # of the shared trace: what a browser still moves smoothly
@@ -27,7 +28,7 @@ LOG_FROM = 5  # how many times the largest loss is the smallest one, from which 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 BEST = "#d55e00"
 STATES = {"COMPLETE": "#0072b2", "PRUNED": "#e69f00", "FAIL": "#cc79a7", "RUNNING": "#56b4e9"}
-NAMES = {"COMPLETE": "complete", "PRUNED": "pruned or diverged", "FAIL": "failed", "RUNNING": "running"}
+NAMES = {"COMPLETE": "complete", "PRUNED": "pruned or diverged", "FAIL": "failed or interrupted", "RUNNING": "running"}
 GREY = "#94a3b8"
 INK = "#334155"
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
@@ -331,10 +332,3 @@ def _bar_text(trial: FrozenTrial) -> str:
     host, pid, _ = _worker(trial)
     seconds = (_end(trial) - _start(trial)).total_seconds()
     return f"{label(trial)}<br>{state_of(trial)}, {seconds:,.0f} s<br>{safe(host)}, process {safe(pid)}"
-
-
-def state_of(trial: FrozenTrial) -> str:
-    """How a trial stands, in a word; Optuna calls a diverged one pruned."""
-    if trial.user_attrs.get("stop_reason") == "diverged":
-        return "diverged"
-    return trial.state.name.lower().replace("fail", "failed")

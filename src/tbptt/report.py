@@ -22,7 +22,7 @@ from tbptt.explained import explained
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
 from tbptt.space import short_value, text_of
-from tbptt.study import SWEEPS, Study
+from tbptt.study import SWEEPS, Study, state_of
 
 DEFAULT_UI = "http://127.0.0.1:5000"
 PLOTLY = {
@@ -160,7 +160,7 @@ def _point(trial: FrozenTrial) -> str:
 
 
 def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
-    states = [figures.state_of(t) for t in trials]
+    states = [state_of(t) for t in trials]
     parts = [f"{states.count(s)} {s}" for s in dict.fromkeys(["complete", *states]) if s != "waiting"]
     asked = study.attrs.get("n_trials")
     return ", ".join(parts) + (f", of {asked}" if asked else "")
@@ -255,7 +255,8 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
     chosen_from = study.attrs.get("chosen", [])
     if not chosen_from and len(trials) > 1:
         others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
-        new = [seed for seed in range(10, 1000) if seed not in study.seeds_used()][:3]
+        used = study.seeds_used()
+        new = [seed for seed in range(10, 13 + len(used)) if seed not in used][:3]
         yield (
             "It is the best of several, so part of it is luck. What the best five are worth with other seeds: the same "
             f"command with {others} study.seeds={str(new).replace(' ', '')} behind it."
@@ -301,7 +302,7 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
     first_seed = [*_by_seed(best), best.values[0]][0] if best else None  # it is the first seed that others reported
     if trial is None or (first_seed is not None and value >= factor * first_seed):
         return ""
-    state = figures.state_of(trial)
+    state = state_of(trial)
     if best is None:
         return f"The best value so far is {_shown(factor * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
     return f"Trial {trial.number} ({state}) had a better {objective}, {_shown(factor * value)}, at epoch {epoch}."
@@ -314,7 +315,7 @@ def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | 
     seeds = _by_seed(t)
     return {
         "number": t.number,
-        "state": figures.state_of(t),
+        "state": state_of(t),
         "values": [_shown(v, 5) for v in t.values] if t.values else [""] * len(objectives),
         "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
         "params": [short_value(t.params[name]) if name in t.params else "" for name in params],

@@ -333,6 +333,15 @@ def _open(storage: str, heartbeat: int) -> RDBStorage:
     return RDBStorage(absolute_uri(storage), engine_kwargs={"connect_args": {"timeout": 60}})
 
 
+def state_of(trial: FrozenTrial) -> str:
+    """How a trial stands. Optuna calls a diverged one pruned, and failed one that was interrupted and is run again."""
+    if trial.user_attrs.get("stop_reason") == "diverged":
+        return "diverged"
+    if trial.state == TrialState.FAIL and trial.user_attrs.get("requeued"):
+        return "run again"
+    return trial.state.name.lower().replace("fail", "failed")
+
+
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
     """A trial's point, also before all of its parameters were suggested; empty where it has none yet."""
     return {**trial.params, **trial.system_attrs.get("fixed_params", {})}

@@ -12,6 +12,7 @@ from rich.spinner import Spinner
 from tbptt.config import sign
 from tbptt.progress import clock, short
 from tbptt.space import short_value
+from tbptt.study import state_of
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -55,7 +56,7 @@ class SweepProgress:
             f"study {self.name}",
             f"{done}/{self.n_trials or '…'} done",
             f"{states.count(TrialState.PRUNED)} pruned",
-            f"{states.count(TrialState.FAIL)} failed",
+            f"{sum(state_of(t) == 'failed' for t in trials)} failed",
             f"{states.count(TrialState.RUNNING)} running",
         ]
         best = self.best(trials)
@@ -72,8 +73,7 @@ class SweepProgress:
     def _trial_line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
         value = short(trial.values[0]) if trial.values else str(trial.user_attrs.get("reason", "-"))
         done = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-        state = trial.user_attrs.get("stop_reason") if trial.state == TrialState.PRUNED else trial.state.name.lower()
-        return f"trial {trial.number}  {state}  {value}  {_point(trial)}  ({done}/{self.n_trials or '…'})"
+        return f"trial {trial.number}  {state_of(trial)}  {value}  {_point(trial)}  ({done}/{self.n_trials or '…'})"
 
     def _seconds_left(self, trials: Sequence[FrozenTrial], done: int) -> float | None:
         durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
