@@ -228,6 +228,7 @@ def test_four_machines_one_killed_one_cut_off_both_servers_restarted(network: li
 # --- SLURM ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_slurm_jobs_are_preempted_and_outlive_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An array of two: one is told to make room and comes back; then the command is killed, and given again."""
     total, epochs = 14, 16
