@@ -21,6 +21,7 @@ from tbptt.config import sign
 from tbptt.explained import explained
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
+from tbptt.pairs import Pair, pairs
 from tbptt.space import short_value, text_of
 from tbptt.study import SWEEPS, Study, state_of
 
@@ -126,6 +127,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
             for title, note, drawn in sections
         ],
         missing=missing,
+        pairs=[_pair_row(pair) for pair in pairs(trials, 0, study.objectives[0])],
         failures=[t for t in trials if t.state == TrialState.FAIL],
         labels={t.number: figures.label(t) for t in trials},
         point=_point,
@@ -323,6 +325,17 @@ def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | 
         "seconds": f"{t.duration.total_seconds():.1f}" if t.duration else "",
         "links": [_run_link(run, store) for run in t.user_attrs.get("run_ids", [])],
     }
+
+
+def _pair_row(pair: Pair) -> list[str]:
+    return [
+        pair.key,
+        short_value(pair.better),
+        short_value(pair.worse),
+        f"{pair.wins} of {len(pair.gains)}",
+        _shown(pair.mean, 3),
+        f"{_shown(min(pair.gains), 3)} to {_shown(max(pair.gains), 3)}",
+    ]
 
 
 def _run_link(run_id: str | None, store: Any | None) -> str:

@@ -1,0 +1,81 @@
+"""Trials that differ in one key only, side by side: what a value is worth where all else and the seed are the same."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tbptt.config import sign
+from tbptt.space import Value
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two values of a key, by all pairs of runs with the same seed whose trials differ in nothing else.
+
+    Attributes:
+        better, worse: the values, by the mean difference.
+        gains: of ``better`` over ``worse``, pair by pair, in units of the objective; positive where it is better.
+    """
+
+    key: str
+    better: Value
+    worse: Value
+    gains: tuple[float, ...]
+
+    @property
+    def wins(self) -> int:
+        return sum(gain > 0 for gain in self.gains)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.gains)
+
+
+def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
+    """Every two values of every key that can be held side by side at two runs or more, the largest gain of a key first.
+
+    Complete trials count. A search over ranges has hardly any that differ in one key only; a grid has all of them.
+
+    Args:
+        trials: of a study.
+        i, objective: which of the objectives, and its name.
+    """
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    found: list[Pair] = []
+    for key in dict.fromkeys(name for t in complete for name in t.params):
+        values: dict[str, Value] = {}
+        runs: dict[str, dict[str, list[float]]] = {}  # by all else, by the key's value
+        for t in complete:
+            if key in t.params:
+                value = repr(t.params[key])
+                values.setdefault(value, t.params[key])
+                runs.setdefault(_all_but(key, t.params), {}).setdefault(value, _by_seed(t, i))
+        of_key: list[Pair] = []
+        for a, b in combinations(values, 2):
+            gains = [
+                sign(objective) * (y - x)
+                for by_value in runs.values()
+                if a in by_value and b in by_value and len(by_value[a]) == len(by_value[b])
+                for x, y in zip(by_value[a], by_value[b], strict=True)
+            ]
+            if len(gains) > 1:
+                turned = sum(gains) < 0
+                better, worse = (b, a) if turned else (a, b)
+                of_key.append(
+                    Pair(key, values[better], values[worse], tuple(-gain if turned else gain for gain in gains))
+                )
+        found += sorted(of_key, key=lambda pair: -pair.mean)
+    return found
+
+
+def _all_but(key: str, point: dict[str, Any]) -> str:
+    return repr(sorted((name, repr(value)) for name, value in point.items() if name != key))
+
+
+def _by_seed(trial: FrozenTrial, i: int) -> list[float]:
+    by_seed = [values[i] for values in trial.user_attrs.get("values_by_seed", []) if len(values) > i]
+    return by_seed or [trial.values[i]]
