@@ -45,6 +45,12 @@ def test_trials_that_differ_in_more_or_are_not_complete_are_no_pair() -> None:
     assert pairs(numbered(stopped), 0, "val/loss") == []
 
 
+def test_a_range_of_many_values_is_left_to_the_slices() -> None:
+    many = [made_trial(values=[0.5 + 0.5 / i], params={"clip": float(i)}, by_seed=[1.0 / i, 1.0]) for i in range(1, 14)]
+    assert len(pairs(numbered(many[:12]), 0, "val/loss")) == 66
+    assert pairs(numbered(many), 0, "val/loss") == []
+
+
 def test_kept_results_say_how_often_clipping_was_better() -> None:
     with (ROOT / "docs" / "results" / "schedule-or-not.csv").open(newline="") as file:
         trials = [

@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tbptt.config import sign
 from tbptt.space import Value
 
+MOST = 12  # values of a key: more are a range's, for which the report has slices
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -38,7 +40,8 @@ class Pair:
 def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
     """Every two values of every key that can be held side by side at two runs or more, the largest gain of a key first.
 
-    Complete trials count. A search over ranges has hardly any that differ in one key only; a grid has all of them.
+    Complete trials count, and keys that have at most ``MOST`` values. A search over ranges has hardly any trials that
+    differ in one key only; a grid has all of them.
 
     Args:
         trials: of a study.
@@ -54,22 +57,21 @@ def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
                 value = repr(t.params[key])
                 values.setdefault(value, t.params[key])
                 runs.setdefault(_all_but(key, t.params), {}).setdefault(value, _by_seed(t, i))
-        of_key: list[Pair] = []
-        for a, b in combinations(values, 2):
-            gains = [
-                sign(objective) * (y - x)
-                for by_value in runs.values()
-                if a in by_value and b in by_value and len(by_value[a]) == len(by_value[b])
-                for x, y in zip(by_value[a], by_value[b], strict=True)
-            ]
-            if len(gains) > 1:
-                turned = sum(gains) < 0
-                better, worse = (b, a) if turned else (a, b)
-                of_key.append(
-                    Pair(key, values[better], values[worse], tuple(-gain if turned else gain for gain in gains))
-                )
+        if len(values) > MOST:
+            continue
+        gains: dict[tuple[str, str], list[float]] = {}
+        for by_value in runs.values():
+            for a, b in combinations([value for value in values if value in by_value], 2):
+                if len(by_value[a]) == len(by_value[b]):
+                    both = zip(by_value[a], by_value[b], strict=True)
+                    gains.setdefault((a, b), []).extend(sign(objective) * (y - x) for x, y in both)
+        of_key = [_pair(key, values[a], values[b], of_both) for (a, b), of_both in gains.items() if len(of_both) > 1]
         found += sorted(of_key, key=lambda pair: -pair.mean)
     return found
+
+
+def _pair(key: str, a: Value, b: Value, gains: Sequence[float]) -> Pair:
+    return Pair(key, a, b, tuple(gains)) if sum(gains) >= 0 else Pair(key, b, a, tuple(-gain for gain in gains))
 
 
 def _all_but(key: str, point: dict[str, Any]) -> str:
