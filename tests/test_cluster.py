@@ -121,6 +121,7 @@ def assert_whole(database: PostgreSQL, tracking: MLflow, total: int, epochs: int
     assert parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker is killed, then PostgreSQL and the MLflow server are restarted."""
     total, epochs = 12, 12
