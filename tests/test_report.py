@@ -302,6 +302,15 @@ def test_table_holds_every_trial_best_first(here: Path) -> None:
     assert {tuple(row[:2]) for row in rows[4:]} == {("3", "pruned"), ("4", "diverged"), ("5", "failed")}
 
 
+def test_values_are_held_side_by_side_where_nothing_else_differs(here: Path) -> None:
+    losses = {1.0: [1.0, 2.0], 2.0: [1.5, 1.75]}
+    trials = [made_trial(values=[1.6], params={"clip": clip}, by_seed=of) for clip, of in losses.items()]
+    page = page_of(write_report(made_study(trials)))
+    assert page.tables["pairs"][1:] == [["clip", "1", "2", "1 of 2", "0.125", "-0.25 to 0.5"]]
+    changed = made_study(trials, name="changed", changes=["study.seeds: was [0, 1], is [2, 3]"])
+    assert "pairs" not in page_of(write_report(changed)).tables
+
+
 def test_failures_are_listed_with_their_reasons(here: Path) -> None:
     trials = [made_trial("FAIL", params={"clip": 1.0}, reason=f"reason {i}", requeued=bool(i)) for i in range(2)]
     page = page_of(write_report(made_study(trials)))

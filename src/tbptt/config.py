@@ -129,7 +129,7 @@ class SplitData(DataConfig):
 
     def prices(self) -> "dict[str, Prices]":
         """The series by name, each (T,) float64; lengths may differ. Raises ValueError with a line for the user."""
-        raise NotImplementedError
+        raise NotImplementedError  # each option has its own
 
 
 @dataclass
@@ -227,7 +227,7 @@ class ScheduleConfig(Option):
 
     def as_list(self) -> list[int]:
         """Chunks a sequence, one entry a stage."""
-        raise NotImplementedError
+        raise NotImplementedError  # each option has its own
 
 
 @dataclass

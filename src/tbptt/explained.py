@@ -88,8 +88,13 @@ def _places(trial: FrozenTrial, i: int, factor: int) -> list[tuple[float, ...]]:
     if trial.state != TrialState.COMPLETE:
         steps = trial.intermediate_values
         return [(1.0, -max(steps), factor * steps[max(steps)])] if steps else [(2.0,)]
-    by_seed = [values[i] for values in trial.user_attrs.get("values_by_seed", []) if len(values) > i]
-    return [(0.0, factor * v) for v in by_seed or [trial.values[i]]]
+    return [(0.0, factor * value) for value in by_seed(trial, i)]
+
+
+def by_seed(trial: FrozenTrial, i: int) -> list[float]:
+    """A complete trial's values of objective ``i``, one a run."""
+    values = [values[i] for values in trial.user_attrs.get("values_by_seed", []) if len(values) > i]
+    return values or [trial.values[i]]
 
 
 def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array, Array]:

@@ -9,7 +9,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.config import sign
-from tbptt.space import Value
+from tbptt.explained import by_seed
+from tbptt.space import Value, short_value, shown
 
 MOST = 12  # values of a key: more are a range's, for which the report has slices
 
@@ -36,6 +37,18 @@ class Pair:
     def mean(self) -> float:
         return statistics.fmean(self.gains)
 
+    @property
+    def said(self) -> list[str]:
+        """Key, values, in how many runs, by how much on average, from and to: in words."""
+        values, often = map(short_value, (self.better, self.worse)), f"{self.wins} of {len(self.gains)}"
+        return [
+            self.key,
+            *values,
+            often,
+            shown(self.mean, 3),
+            f"{shown(min(self.gains), 3)} to {shown(max(self.gains), 3)}",
+        ]
+
 
 def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
     """Every two values of every key that can be held side by side at two runs or more, the largest gain of a key first.
@@ -56,7 +69,7 @@ def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
             if key in t.params:
                 value = repr(t.params[key])
                 values.setdefault(value, t.params[key])
-                runs.setdefault(_all_but(key, t.params), {}).setdefault(value, _by_seed(t, i))
+                runs.setdefault(_all_but(key, t.params), {}).setdefault(value, by_seed(t, i))
         if len(values) > MOST:
             continue
         gains: dict[tuple[str, str], list[float]] = {}
@@ -76,8 +89,3 @@ def _pair(key: str, a: Value, b: Value, gains: Sequence[float]) -> Pair:
 
 def _all_but(key: str, point: dict[str, Any]) -> str:
     return repr(sorted((name, repr(value)) for name, value in point.items() if name != key))
-
-
-def _by_seed(trial: FrozenTrial, i: int) -> list[float]:
-    by_seed = [values[i] for values in trial.user_attrs.get("values_by_seed", []) if len(values) > i]
-    return by_seed or [trial.values[i]]

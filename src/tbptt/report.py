@@ -21,8 +21,8 @@ from tbptt.config import sign
 from tbptt.explained import explained
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
-from tbptt.pairs import Pair, pairs
-from tbptt.space import short_value, text_of
+from tbptt.pairs import pairs
+from tbptt.space import short_value, shown, text_of
 from tbptt.study import SWEEPS, Study, state_of
 
 DEFAULT_UI = "http://127.0.0.1:5000"
@@ -127,7 +127,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
             for title, note, drawn in sections
         ],
         missing=missing,
-        pairs=[_pair_row(pair) for pair in pairs(trials, 0, study.objectives[0])],
+        pairs=[] if study.attrs.get("changes") else [p.said for p in pairs(trials, 0, study.objectives[0])],
         failures=[t for t in trials if t.state == TrialState.FAIL],
         labels={t.number: figures.label(t) for t in trials},
         point=_point,
@@ -146,11 +146,6 @@ def rendered(template: str, **content: Any) -> str:
         loader=jinja2.PackageLoader("tbptt"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     return environment.get_template(template).render(plotlyjs=get_plotlyjs(), plotly_config=PLOTLY, **content)
-
-
-def _shown(value: float, digits: int = 4) -> str:
-    """A number to be read: rounded, and a whole one rather than a power of ten where it is not very large."""
-    return f"{value:.0f}" if 10**digits <= abs(value) < 1e7 else f"{value:.{digits}g}"
 
 
 def _params(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -232,11 +227,11 @@ def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
     has_config = (SWEEPS / study.name / "best.yaml").exists()
     return {
         "best": best.number,
-        "values": [(o, _shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
+        "values": [(o, shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
         "point": {name: short_value(value) for name, value in best.params.items()},
         "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
         "command": rerun_command(study) if has_config else None,
-        "front": [(t.number, [_shown(v) for v in t.values], _point(t)) for t in front],
+        "front": [(t.number, [shown(v) for v in t.values], _point(t)) for t in front],
         "complete": sum(t.state == TrialState.COMPLETE for t in trials),
     }
 
@@ -246,10 +241,10 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
     mean = best.user_attrs.get("baseline")
     if objective == "val/loss" and mean:
         side = "below" if value < mean else "above"
-        yield f"{100 * abs(1 - value / mean):.0f} % {side} predicting the mean, {_shown(mean)}."
+        yield f"{100 * abs(1 - value / mean):.0f} % {side} predicting the mean, {shown(mean)}."
     if len(seeds) > 1:
         yield (
-            f"Mean of {len(seeds)} seeds, which range from {_shown(min(seeds))} to {_shown(max(seeds))} "
+            f"Mean of {len(seeds)} seeds, which range from {shown(min(seeds))} to {shown(max(seeds))} "
             f"(standard deviation {statistics.stdev(seeds):.2g})."
         )
     else:
@@ -265,7 +260,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
         )
     for chosen in chosen_from:
         if chosen["point"] == best.params:
-            before = f"{_shown(chosen['value'])} with the seeds that it was chosen by"
+            before = f"{shown(chosen['value'])} with the seeds that it was chosen by"
             yield f"It was trial {chosen['trial']} of {study.attrs['spec']['best_of']}, and had {before}."
     if len(study.objectives) == 1:
         yield _next_best(trials, best, objective)
@@ -280,7 +275,7 @@ def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str)
     after = best_trial(others, objective)
     if after is None:
         return ""
-    text = f"The next best, trial {after.number}, has {_shown(after.values[0])}"
+    text = f"The next best, trial {after.number}, has {shown(after.values[0])}"
     seeds, its = ([sign(objective) * v for v in _by_seed(t)] for t in (best, after))
     if len(seeds) < 2 or len(its) < 2:
         return text + "."
@@ -306,8 +301,8 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
         return ""
     state = state_of(trial)
     if best is None:
-        return f"The best value so far is {_shown(factor * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
-    return f"Trial {trial.number} ({state}) had a better {objective}, {_shown(factor * value)}, at epoch {epoch}."
+        return f"The best value so far is {shown(factor * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
+    return f"Trial {trial.number} ({state}) had a better {objective}, {shown(factor * value)}, at epoch {epoch}."
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -318,24 +313,13 @@ def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | 
     return {
         "number": t.number,
         "state": state_of(t),
-        "values": [_shown(v, 5) for v in t.values] if t.values else [""] * len(objectives),
+        "values": [shown(v, 5) for v in t.values] if t.values else [""] * len(objectives),
         "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
         "params": [short_value(t.params[name]) if name in t.params else "" for name in params],
         "epochs": figures.epochs_run(t),
         "seconds": f"{t.duration.total_seconds():.1f}" if t.duration else "",
         "links": [_run_link(run, store) for run in t.user_attrs.get("run_ids", [])],
     }
-
-
-def _pair_row(pair: Pair) -> list[str]:
-    return [
-        pair.key,
-        short_value(pair.better),
-        short_value(pair.worse),
-        f"{pair.wins} of {len(pair.gains)}",
-        _shown(pair.mean, 3),
-        f"{_shown(min(pair.gains), 3)} to {_shown(max(pair.gains), 3)}",
-    ]
 
 
 def _run_link(run_id: str | None, store: Any | None) -> str:

@@ -189,3 +189,8 @@ def _from_json(text: str) -> Any:
 def short_value(value: Value) -> str:
     """A stored value to be read, not typed: six digits."""
     return f"{value:.6g}" if isinstance(value, float) else text_of(value)
+
+
+def shown(value: float, digits: int = 4) -> str:
+    """A number to be read: rounded, and a whole one rather than a power of ten where it is not very large."""
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e7 else f"{value:.{digits}g}"
