@@ -1,7 +1,10 @@
 """What goes to MLflow, and how: batches within its limits, true statuses, what code ran."""
 
 import logging
+import sqlite3
 import subprocess
+import sys
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tbptt import tracking
+from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
 from tbptt.tracking import Run, Store, as_text, code_tags
 
@@ -97,3 +101,45 @@ def test_code_outside_a_checkout_is_no_error(monkeypatch: pytest.MonkeyPatch) ->
 def test_mlflow_keeps_its_chatter_to_itself() -> None:
     assert not logging.getLogger("alembic").isEnabledFor(logging.INFO)
     assert not logging.getLogger("mlflow").isEnabledFor(logging.INFO)
+
+
+def test_a_deleted_experiment_is_told_with_what_restores_it(here: Path) -> None:
+    uri = f"sqlite:///{here}/deleted.db"
+    store = Store(TrackingConfig(uri=uri))
+    store.client.delete_experiment(store.experiment)
+    with pytest.raises(CommandError) as error:
+        Store(TrackingConfig(uri=uri))
+    (line,) = error.value.lines
+    assert line.startswith("tracking.experiment: got 'tbptt', which was deleted; takes another name, or restore it")
+    command = line.rpartition("restore it first: ")[2]
+    subprocess.run(command.replace("mlflow", f"{sys.executable} -m mlflow", 1), shell=True, check=True)
+    assert Store(TrackingConfig(uri=uri)).experiment == store.experiment
+
+
+def test_looking_at_a_store_makes_no_experiment(here: Path) -> None:
+    uri = f"sqlite:///{here}/new.db"
+    store = Store(TrackingConfig(uri=uri))
+    assert store.run("0" * 32) is None
+    assert [e.name for e in store.client.search_experiments()] == ["Default"]
+
+
+@pytest.mark.parametrize("version", ["0123456789ab", "1bd49d398cd2"])  # of a newer MLflow, of an older one
+def test_a_store_of_another_schema_is_told_with_mlflows_reason_and_its_cure(here: Path, version: str) -> None:
+    Store(TrackingConfig(uri="sqlite:///first.db"))
+    Path("first.db").rename("other.db")  # MLflow looks at a store once a process, by its name
+    with closing(sqlite3.connect("other.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    with pytest.raises(CommandError) as error:
+        Store(TrackingConfig(uri="sqlite:///other.db"))
+    (line,) = error.value.lines
+    for part in ("got sqlite:///other.db", version, "backup", f"mlflow db upgrade sqlite:///{here}/other.db", "newer"):
+        assert part in line
+
+
+def test_a_store_that_is_broken_is_told_with_the_reason(here: Path) -> None:
+    Store(TrackingConfig(uri="sqlite:///first.db"))
+    Path("first.db").rename("broken.db")
+    with closing(sqlite3.connect("broken.db")) as database, database:
+        database.execute("DROP TABLE experiments")
+    with pytest.raises(ConnectionError, match=r"tracking.uri: sqlite:///broken.db cannot be used: .*experiments"):
+        Store(TrackingConfig(uri="sqlite:///broken.db"))

@@ -43,7 +43,7 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
     except ValueError as error:
         return [f"resume: {error}"]
     if state is None:
-        return [f"resume: got {cfg.resume!r}; that run has no checkpoint: it did not finish its first epoch"]
+        return [f"resume: got {cfg.resume!r}; {run.why_no_checkpoint()}"]
     ended = state["stop_reason"]
     if ended and not (ended == "epochs" and "epochs" in given and cfg.epochs > state["epoch"] + 1):
         more = f"; epochs above {state['epoch'] + 1} would let it go on" if ended == "epochs" else ""
@@ -72,7 +72,7 @@ def resumed_config(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     run = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))).run(cfg.resume)
     state = run.last_state() if run else None
     if state is None:
-        raise ValueError(f"resume: run {cfg.resume} has no checkpoint")
+        raise ValueError(f"resume: run {cfg.resume} has no checkpoint any more")
     return _changed(state, cfg, given)
 
 

@@ -86,20 +86,26 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from tbptt import checkpoint
+    from tbptt import checkpoint, local_files
     from tbptt.stores import absolute_uri, sqlite_path
 
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         raise ValueError(f"run {run_id}: there is no store {path}")
     client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            downloaded = client.download_artifacts(run_id, f"checkpoints/{which}.ckpt", folder)
-        except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"run {run_id} in {tracking_uri} has no checkpoint {which}.ckpt: {reason}") from None
-        return checkpoint.load(Path(downloaded), checkpoint.OF_A_RUN)
+    name = f"checkpoints/{which}.ckpt"
+    try:
+        on_a_disk = local_files.is_on_a_disk(client.get_run(run_id).info.artifact_uri)
+        if path is not None and on_a_disk:
+            file = local_files.folder_of(path, run_id) / name
+            if not file.exists():
+                raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: expected at {file}")
+            return checkpoint.load(file, checkpoint.OF_A_RUN)
+        with tempfile.TemporaryDirectory() as folder:
+            return checkpoint.load(Path(client.download_artifacts(run_id, name, folder)), checkpoint.OF_A_RUN)
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"run {run_id} in {tracking_uri} has no checkpoint {which}.ckpt: {reason}") from None
 
 
 def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":

@@ -5,25 +5,28 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 
+from tbptt import local_files
+from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
 from tbptt.liveness import identity
-from tbptt.stores import absolute_uri, locked, sqlite_path
+from tbptt.stores import absolute_uri, locked, sqlite_path, without_password
 from tbptt.trouble import causes
 
 log = logging.getLogger("tbptt")
@@ -55,40 +58,67 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints 
 
 
 class Store:
-    """An MLflow store and the experiment in it; both are made on first use, by one process at a time.
+    """An MLflow store and the experiment in it; each is made on first use, by one process at a time.
 
     Args:
         patience: seconds to wait for a server that is away, at the start and in :meth:`patiently`.
         check: called while waiting; may raise to stop.
 
-    Raises ConnectionError where a server does not answer, by default within seconds.
+    Raises ConnectionError where a server does not answer, by default within seconds, or the store cannot be used.
     """
 
     def __init__(self, tracking: TrackingConfig, patience: float = 0.0, check: Callable[[], None] = lambda: None):
         self.patience, self.check = patience, check
-        path = sqlite_path(tracking.uri)
+        self.path = sqlite_path(tracking.uri)
         self.uri = absolute_uri(tracking.uri)
         # What is not an artifact yet, or belongs to a store elsewhere, is kept in a folder beside it.
-        self.folder = path.parent if path else Path("mlruns").absolute()
-        self.is_local = path is not None
-        with locked(self.folder / ".lock") if path else contextlib.nullcontext(), _said_shortly(tracking.uri):
+        self.folder = self.path.parent if self.path else Path("mlruns").absolute()
+        self.is_local = self.path is not None
+        self.tracking = tracking
+        with self._opening():
             self.client = MlflowClient(tracking_uri=self.uri)
-            self.experiment = self.patiently(lambda: self._experiment(tracking.experiment))
+            self._found = self.patiently(self._look)
 
-    def _experiment(self, name: str) -> str:
-        """The id of an experiment, which is made if need be."""
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Within, no other process makes a store's tables or experiments; its errors are a line."""
+        lock = locked(self.folder / ".lock") if self.is_local else contextlib.nullcontext()
+        with lock, _said_shortly(self.tracking.uri):
+            yield
+
+    @cached_property
+    def experiment(self) -> str:
+        """The id of the experiment, which is made if need be."""
+        with self._opening():
+            found = self._found or self.patiently(self._make)
+            self._bring_home(found)
+        return found
+
+    def _look(self) -> str | None:
+        """The id of the experiment, if it is there. Raises CommandError where it was deleted."""
+        name = self.tracking.experiment
         found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        local = (self.folder / "artifacts").as_uri() if self.is_local else None
+        if found is not None and found.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            where = "MLFLOW_TRACKING_URI=" + shlex.quote(self.uri)
+            advice = f"takes another name, or restore it first: {where} {restore}"
+            raise CommandError([f"tracking.experiment: got {name!r}, which was deleted; {advice}"])
+        return None if found is None else str(found.experiment_id)
+
+    def _make(self) -> str:
+        local = local_files.home(self.path).as_uri() if self.path else None
         try:
             return self.client.create_experiment(
-                name, artifact_location=local, tags={"mlflow.experimentKind": MODEL_TRAINING}
+                self.tracking.experiment, artifact_location=local, tags={"mlflow.experimentKind": MODEL_TRAINING}
             )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, meanwhile
                 raise
-            return self._experiment(name)
+            return self._look() or self._make()
+
+    def _bring_home(self, experiment: str) -> None:
+        if self.path:
+            local_files.bring_home(self.path, experiment)
 
     def patiently(self, call: Callable[[], T]) -> T:
         """What ``call`` returns, once the server is there. Raises what it raises otherwise, or after too long."""
@@ -111,7 +141,9 @@ class Store:
         if parent:
             all_tags["mlflow.parentRunId"] = parent
         info = self.client.create_run(self.experiment, tags=all_tags, run_name=name).info
-        return Run(self, info.run_id, info.artifact_uri)
+        run = Run(self, info)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        return run
 
     def run(self, run_id: str) -> "Run | None":
         """A run of this store; None where it has no such run."""
@@ -121,12 +153,15 @@ class Store:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        return Run(self, run_id, info.artifact_uri)
+        return Run(self, info)
 
     def reopen_run(self, run_id: str) -> "Run | None":
         """A run of this store, RUNNING again; None where it has no such run."""
         run = self.run(run_id)
         if run is not None:
+            with self._opening():
+                self._bring_home(run.experiment)
+            run.folder.mkdir(parents=True, exist_ok=True)
             self.client.update_run(run_id, status="RUNNING")
             with contextlib.suppress(MlflowException):  # it has none
                 self.client.delete_tag(run_id, "stop.reason")
@@ -137,8 +172,11 @@ class Store:
         return [info.path for info in self.client.list_artifacts(run_id, folder) if not info.is_dir]
 
     def artifact(self, run_id: str, path: str) -> Path | None:
-        """A local copy of a run's artifact, or None where it has none."""
+        """A run's artifact as a file here, or None where it has none."""
         try:
+            run = self.run(run_id)
+            if run is not None and run.is_local:
+                return run.folder / path if (run.folder / path).exists() else None
             return Path(self.client.download_artifacts(run_id, path))
         except (MlflowException, OSError):
             return None
@@ -158,11 +196,18 @@ class Run:
             this machine, and sent by :meth:`finish` where it is not.
     """
 
-    def __init__(self, store: Store, run_id: str, artifact_uri: str):
-        self.store, self.id = store, run_id
-        self.is_local = artifact_uri.startswith("file:")
-        self.folder = Path(local_file_uri_to_path(artifact_uri)) if self.is_local else store.folder / "pending" / run_id
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, store: Store, info: RunInfo):
+        self.store, self.id, self.experiment = store, str(info.run_id), str(info.experiment_id)
+        if store.path:
+            self.is_local = local_files.is_on_a_disk(info.artifact_uri)
+        else:  # of a server whose disk this machine shares
+            self.is_local = info.artifact_uri.startswith("file:")
+        if not self.is_local:
+            self.folder = store.folder / "pending" / self.id
+        elif store.path:
+            self.folder = local_files.folder_of(store.path, self.id)
+        else:
+            self.folder = Path(local_file_uri_to_path(info.artifact_uri))
         self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
         self._best_sent: float | None = None
 
@@ -205,6 +250,12 @@ class Run:
             self._fetch_best(state["best"]["epoch"])
         return state
 
+    def why_no_checkpoint(self) -> str:
+        """What to say of a run that :meth:`last_state` found nothing of."""
+        if self.is_local and self.store.client.get_run(self.id).data.metrics:  # these are sent after each checkpoint
+            return f"its files are not in {self.folder}, where they were expected: bring them there, or begin anew"
+        return "that run has no checkpoint: it did not finish its first epoch"
+
     def is_own(self) -> bool:
         """Whether this folder's owner is the last that the store knows to have been at this run; of a store on this
         machine nobody else can be."""
@@ -215,6 +266,7 @@ class Run:
 
     def take_over(self) -> None:
         """Say in the store who is at this run from now on: what others had of it is not sent any more."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / OWNER).write_text(json.dumps(identity()))
         self.store.patiently(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
@@ -277,6 +329,16 @@ class Run:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         self.store.client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
+    def keep(self, path: Path) -> None:
+        """Put a copy of a file among the run's artifacts."""
+        if not self.is_local:
+            self.store.client.log_artifact(self.id, str(path))
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = self.folder / f".{path.name}.{os.getpid()}"
+        shutil.copyfile(path, beside)
+        beside.replace(self.folder / path.name)
+
     def finish(self, status: str, reason: str | None = None, leave_out: Sequence[str] = ()) -> None:
         """Send what is not in the store yet, then set ``stop.reason`` and the status: FINISHED, KILLED or FAILED."""
         if not self.is_local:
@@ -307,11 +369,18 @@ def is_outage(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def _said_shortly(uri: str) -> Iterator[None]:
-    """An error of the store as one line."""
+    """An error of the store as one line, with MLflow's own reason where it gave one."""
     try:
         yield
     except MlflowException as error:
-        raise ConnectionError(f"tracking.uri: {uri} does not answer") from error
+        reason = without_password(" ".join(str(error.message).split())).split(" [SQL:")[0]
+        if "database schema" in reason:  # of an older or a newer MLflow; it says itself what to do about an older one
+            reason = reason.split(" NOTE:")[0].replace("<database_uri>", shlex.quote(absolute_uri(uri)))
+            newer = "one of a newer MLflow takes that MLflow, or another tracking.uri"
+            raise CommandError([f"tracking.uri: got {uri}; {reason.removesuffix('.')}; {newer}"]) from error
+        is_away = sqlite_path(uri) is None and is_outage(error)
+        said = "does not answer" if is_away else f"cannot be used: {reason}"
+        raise ConnectionError(f"tracking.uri: {without_password(uri)} {said}") from error
 
 
 def as_tag(owner: Path) -> str:

@@ -1,0 +1,69 @@
+"""Where the files of runs lie in a store on this machine: beside its database, also after both were copied or moved.
+
+MLflow writes down the absolute place of an experiment's and a run's files once, when these are made. Of a project that
+was copied or moved, that is another project's folder, or one that is there no more.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow.utils.file_utils import local_file_uri_to_path
+
+ON_A_DISK = ("", "file", "mlflow-artifacts")  # the last: an experiment that was made in the UI
+
+
+def home(database: Path) -> Path:
+    """The folder of all runs' files."""
+    return database.parent / "artifacts"
+
+
+def folder_of(database: Path, run_id: str) -> Path:
+    """The folder of one run's files."""
+    return home(database) / run_id / "artifacts"
+
+
+def is_on_a_disk(uri: str | None) -> bool:
+    """Whether files at ``uri`` are on a disk, rather than in a store of objects (S3, …) of their own."""
+    return urlsplit(uri or "").scheme in ON_A_DISK
+
+
+def bring_home(database: Path, experiment: str) -> None:
+    """Have the database say where the files of an experiment are, for MLflow's UI and client; and of those whose files
+    it takes to be in the same place as this one's: they were moved together.
+
+    A run whose files were left behind, and are there, keeps its place.
+    """
+    here = home(database)
+    with closing(sqlite3.connect(database, timeout=60)) as opened, opened:
+        found = opened.execute("SELECT artifact_location FROM experiments WHERE experiment_id = ?", (experiment,))
+        (said,) = found.fetchone()
+        if not is_on_a_disk(said) or _is_same(said, here):
+            return
+        moved = opened.execute("SELECT experiment_id FROM experiments WHERE artifact_location = ?", (said,)).fetchall()
+        for (each,) in moved:
+            opened.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here.as_uri(), each)
+            )
+            runs = opened.execute("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", (each,)).fetchall()
+            opened.executemany(
+                "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?",
+                [
+                    (folder_of(database, run_id).as_uri(), run_id)
+                    for run_id, uri in runs
+                    if is_on_a_disk(uri) and (folder_of(database, run_id).exists() or not _path(uri).exists())
+                ],
+            )
+
+
+def _path(uri: str) -> Path:
+    return Path(local_file_uri_to_path(uri)) if urlsplit(uri).scheme != "mlflow-artifacts" else Path()
+
+
+def _is_same(uri: str, folder: Path) -> bool:
+    """Whether ``uri`` is ``folder``, by this or another of its names."""
+    if urlsplit(uri).scheme == "mlflow-artifacts":
+        return False
+    path = _path(uri)
+    return path == folder or (path.exists() and folder.exists() and path.samefile(folder))
