@@ -42,4 +42,10 @@ def test_a_sweep_is_one_parent_and_a_child_a_point_and_runs_each_once(here: Path
         assert run.data.tags["study.name"] == "six"
     folder = here / "sweeps" / "six"
     assert {p.name for p in folder.iterdir()} >= {"report.html", "trials.csv", "best.yaml", "best.ckpt", "0", "5"}
+    best = children[study.best_trial.number]
+    assert parent.data.metrics["best/val/loss"] == study.best_value == best.data.metrics["best/val/loss"]
+    assert set(parent.data.metrics) == {n for n in best.data.metrics if n.startswith("best/")}
+    assert parent.data.tags["best.trial"] == str(study.best_trial.number)
+    found = client.search_runs(["1"], f"metrics.`best/val/loss` <= {study.best_value!r}")
+    assert {r.info.run_id for r in found} == {parent.info.run_id, best.info.run_id}
     assert "report.html" in {a.path for a in client.list_artifacts(parent.info.run_id)}

@@ -130,7 +130,21 @@ def losses(trained: Trained) -> list[float]:
 
 
 def test_every_promised_metric_is_there_and_no_other(trained: Trained) -> None:
-    assert set(trained.run.data.metrics) == EVERY_EPOCH | BY_UPDATE | {"train/eval_loss"}
+    by_epoch = EVERY_EPOCH | {"train/eval_loss"}
+    found = set(trained.run.data.metrics)
+    assert {name for name in found if not name.startswith("best/")} == by_epoch | BY_UPDATE
+    assert found - by_epoch - BY_UPDATE <= {"best/epoch", *(f"best/{name}" for name in by_epoch)}
+
+
+def test_what_a_table_is_sorted_by_is_of_the_best_epoch_where_columns_show_the_last(trained: Trained) -> None:
+    losses, shown = trained.curve("val/loss"), trained.run.data.metrics
+    best = min(losses, key=lambda epoch: losses[epoch])
+    assert best != max(losses)  # else the test says nothing
+    assert shown["val/loss"] == losses[max(losses)]
+    assert shown["best/epoch"] == best + 1  # a person counts from 1
+    for name in EVERY_EPOCH | {"train/eval_loss"}:
+        at_best = trained.curve(name).get(best)
+        assert trained.curve(f"best/{name}") == ({} if at_best is None else {best: at_best}), name
 
 
 @pytest.mark.parametrize("name", sorted(EVERY_EPOCH))
@@ -174,7 +188,7 @@ def test_more_points_than_one_call_takes_all_arrive(fitted: Fit) -> None:
     assert list(run.curve("train/chunk_loss").values()) == pytest.approx(losses(run), rel=1e-6)
 
 
-def test_metrics_are_sent_in_one_call_an_epoch(fitted: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_are_sent_in_a_call_an_epoch_and_one_for_the_best(fitted: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     send = MlflowClient.log_batch
 
@@ -185,7 +199,8 @@ def test_metrics_are_sent_in_one_call_an_epoch(fitted: Fit, monkeypatch: pytest.
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
     monkeypatch.setattr(MlflowClient, "log_metric", lambda *_, **__: pytest.fail("a call a point"))
     fitted("eval_every=1")
-    assert [count for count in calls if count] == [len(EVERY_EPOCH) + 1 + 2 * chunks for chunks in (10, 2, 1)]
+    by_epoch = len(EVERY_EPOCH) + 1  # and train/eval_loss
+    assert [count for count in calls if count] == [*(by_epoch + 2 * chunks for chunks in (10, 2, 1)), by_epoch + 1]
 
 
 @pytest.mark.parametrize(("name", "column"), [("train/chunk_loss", "loss"), ("grad/norm", "grad_norm")])

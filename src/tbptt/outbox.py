@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tbptt import checkpoint
 from tbptt.liveness import identity, is_alive
 from tbptt.module import Epoch
 from tbptt.secrets import hide
@@ -202,6 +203,23 @@ def points(epoch: Epoch, update_points: int) -> list[tuple[str, float, int]]:
     return found
 
 
+def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, float, int]], int]:
+    """``best/NAME`` of all that was measured at a run's best epoch, and ``best/epoch``, counted from 1; and when that
+    was. Nothing where there is no best epoch.
+
+    A table of runs is sorted by these: what MLflow shows of a curve is its last value.
+    """
+    try:
+        state = checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt")
+    except ValueError:  # damaged: the run ends all the same
+        state = None
+    epoch = next((e for e in epochs if state and e.number == state["best"]["epoch"]), None)
+    if epoch is None:
+        return [], 0
+    found = {"epoch": epoch.number + 1.0, **epoch.metrics}
+    return [(f"best/{name}", value, epoch.number) for name, value in found.items()], epoch.time
+
+
 def thinned(count: int, most: int) -> list[int]:
     """At most ``most`` of range(count), evenly spread, the last one always among them."""
     kept = min(count, most)
@@ -243,6 +261,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         log.warning("run %s: another machine has gone on with it; what this one had of it is left out", run.id)
         shutil.rmtree(folder, ignore_errors=True)
         return
+    run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
     run.finish(outcome["status"], outcome["reason"], leave_out=(JOURNAL, OUTCOME, OWNER))
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now

@@ -1,6 +1,7 @@
 """A sweep from beginning to end: the study, its parent run, its workers, its report."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -69,8 +70,9 @@ def run_sweep(
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
     name = _free_name(plan) if plan.settings.fresh else plan.name
     with StopSignals() as signals:
-        study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
+        # First: where it cannot be used, no empty study is left.
         store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
+        study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
         parent = _prepare(study, plan, store, points, chosen)
         store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
@@ -292,7 +294,8 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
 
     path = store.patiently(lambda: report.write_report(study, store))
     for name in report.SHARED:
-        store.patiently(partial(store.client.log_artifact, parent.id, str(path.with_name(name))))
+        store.patiently(partial(parent.keep, path.with_name(name)))
+    store.patiently(lambda: _note_best(study, store, parent))
     if counts.running:
         return  # another terminal is at it, and will close the parent
     if signals.signum is not None:
@@ -300,6 +303,24 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
         return
     reason = None if is_done else "error"
     store.patiently(lambda: parent.finish("FAILED" if reason or counts.failed else "FINISHED", reason))
+
+
+def _note_best(study: Study, store: Store, parent: Run) -> None:
+    """Give the parent run the best trial's values, so that studies can be compared in MLflow's table: ``best/*``, the
+    mean over its runs, and the tag ``best.trial``."""
+    from tbptt.report import best_trial
+
+    trials = study.trials()
+    best = best_trial(trials, *study.objectives)
+    if best is None:
+        return
+    runs = [store.client.get_run(run_id).data.metrics for run_id in best.user_attrs.get("run_ids", [])]
+    names = [name for name in (runs[0] if runs else {}) if name.startswith("best/") and all(name in r for r in runs)]
+    complete = sum(t.state == TrialState.COMPLETE for t in trials)  # a step that grows as the study goes on
+    parent.log_points(
+        [(name, math.fsum(r[name] for r in runs) / len(runs), complete) for name in names], int(time.time() * 1000)
+    )
+    parent.set_tags({"best.trial": best.number})
 
 
 def report_again(name: str, cfg: DictConfig) -> Path:
