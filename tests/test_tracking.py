@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tbptt import tracking
+from tbptt import versions
 from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
-from tbptt.tracking import Run, Store, as_text, code_tags
+from tbptt.tracking import Run, Store, as_text
+from tbptt.versions import code_tags
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +94,9 @@ def test_tags_say_which_code_ran() -> None:
 
 def test_code_outside_a_checkout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no git at all
-    tracking._code_tags.cache_clear()
+    versions._code_tags.cache_clear()
     assert "git.sha" not in code_tags()
-    tracking._code_tags.cache_clear()
+    versions._code_tags.cache_clear()
 
 
 def test_mlflow_keeps_its_chatter_to_itself() -> None:

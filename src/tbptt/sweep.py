@@ -30,8 +30,9 @@ from tbptt.secrets import hide
 from tbptt.space import Value, text_of
 from tbptt.study import SWEEPS, Budget, Study
 from tbptt.sweep_progress import SweepProgress
-from tbptt.tracking import Run, Store, code_tags
+from tbptt.tracking import Run, Store
 from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble, disk_trouble
+from tbptt.versions import code_tags
 
 log = logging.getLogger("tbptt")
 

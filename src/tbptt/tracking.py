@@ -4,15 +4,12 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import shlex
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +40,6 @@ OWNER = "owner.json"  # who trains a run, in the folder of what is not in the st
 WORKER_TAG = "worker"
 T = TypeVar("T")
 MODEL_TRAINING = "custom_model_development"  # the kind of experiment that opens in the UI's training view, with curves
-PACKAGES = ("tbptt", "torch", "pytorch-lightning", "hydra-core", "optuna", "mlflow", "numpy")
 
 for _name, _value in (
     ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
@@ -394,26 +390,6 @@ def as_text(value: object) -> str:
     if isinstance(value, list | tuple | dict) or value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)
-
-
-@cache
-def _code_tags() -> tuple[tuple[str, str], ...]:
-    tags = {f"versions.{name}": version(name) for name in PACKAGES}
-    tags["versions.python"] = platform.python_version()
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        tags["git.sha"] = subprocess.check_output(
-            [*git, "rev-parse", "HEAD"], stderr=subprocess.DEVNULL, text=True
-        ).strip()
-        changed = subprocess.check_output([*git, "status", "--porcelain", "--untracked-files=no"], text=True)
-        tags["git.dirty"] = str(bool(changed.strip())).lower()
-    return tuple(tags.items())
-
-
-def code_tags() -> dict[str, str]:
-    """``git.*`` and ``versions.*``: which code this process runs."""
-    return dict(_code_tags())
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

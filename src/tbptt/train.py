@@ -25,8 +25,9 @@ from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, Lost, StopSignals, keep_freed_memory, pick_device, set_precision
 from tbptt.schedule import ChunkSchedule
 from tbptt.secrets import hide
-from tbptt.tracking import Run, Store, code_tags
+from tbptt.tracking import Run, Store
 from tbptt.trouble import DiskTrouble, disk_trouble
+from tbptt.versions import code_tags
 
 log = logging.getLogger("tbptt")
 

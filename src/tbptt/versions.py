@@ -1,0 +1,30 @@
+"""Which code runs: what it was checked out from, and the versions of what it stands on, as tags of a run."""
+
+import contextlib
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("tbptt", "torch", "pytorch-lightning", "hydra-core", "optuna", "mlflow", "numpy")
+
+
+@cache
+def _code_tags() -> tuple[tuple[str, str], ...]:
+    tags = {f"versions.{name}": version(name) for name in PACKAGES}
+    tags["versions.python"] = platform.python_version()
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        tags["git.sha"] = subprocess.check_output(
+            [*git, "rev-parse", "HEAD"], stderr=subprocess.DEVNULL, text=True
+        ).strip()
+        changed = subprocess.check_output([*git, "status", "--porcelain", "--untracked-files=no"], text=True)
+        tags["git.dirty"] = str(bool(changed.strip())).lower()
+    return tuple(tags.items())
+
+
+def code_tags() -> dict[str, str]:
+    """``git.*`` and ``versions.*``: which code this process runs."""
+    return dict(_code_tags())
