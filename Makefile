@@ -10,11 +10,18 @@ train: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
+# An environment knows where it was made. In a project that was copied or moved it would run the other one's code, or none.
+made_in := $(shell cat .venv/installed 2>/dev/null)
+ifneq ($(made_in),$(CURDIR))
+.PHONY: .venv/installed
+anew := $(if $(made_in),--clear)
+endif
+
 .venv/installed: pyproject.toml $(wildcard src/tbptt/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tbptt needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(anew) .venv
 	$(BIN)/python -m pip install --quiet --editable .
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cluster,dev]'
@@ -28,7 +35,8 @@ locked:
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	$(BIN)/python -m pip check
-	@touch .venv/installed .venv/installed-cluster .venv/installed-dev
+	@echo '$(CURDIR)' > .venv/installed
+	@touch .venv/installed-cluster .venv/installed-dev
 
 # Write requirements.lock anew.
 lock: .tools/installed
