@@ -1,5 +1,6 @@
 """What the tests share: configs small enough to train in a second, in a folder of their own."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from tbptt.config import register
+
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
+    os.environ.pop(name, None)
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

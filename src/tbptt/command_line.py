@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.checks import keys
 from tbptt.compose import CommandError, Source, composed, parsed
 from tbptt.config import GROUPS, OF_A_RUN, register
+from tbptt.environment import words_of_environment
 from tbptt.plan import make_plan
 from tbptt.resume import resume_problems
 from tbptt.stores import without_password
@@ -39,6 +40,9 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
     if args.hydra_help or args.shell_completion or (args.info and not args.config_dir):
         return list(argv)
     overrides, lines = parsed(args.overrides)
+    more = words_of_environment([o.get_key_element() for o in overrides])
+    overrides += parsed(more)[0]
+    argv = [*argv, *more]
     chosen = {o.get_key_element(): o for o in overrides if o.get_key_element() in OF_A_RUN}
     source, argv = _find_source(list(argv), args.config_dir, args.config_name, conf, chosen)
     if any(o.get_key_element().lstrip("+") == "hydra.searchpath" for o in overrides):

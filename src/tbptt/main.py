@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from tbptt.command_line import checked, help_text
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
+from tbptt.environment import words_of_environment
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
 from tbptt.secrets import hide
 from tbptt.stores import absolute_uri, without_password
@@ -100,7 +101,8 @@ def report(argv: Sequence[str], conf: Path) -> int:
         register()
         source = Source(conf)
         with source.opened():
-            cfg, wrong = composed(source, words[1:])
+            typed = [word.split("=")[0] for word in words[1:]]
+            cfg, wrong = composed(source, [*words[1:], *words_of_environment(typed)])
         if cfg is None or wrong:
             raise CommandError(wrong)
         from tbptt.sweep import report_again, verdict_on

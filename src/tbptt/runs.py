@@ -1,5 +1,6 @@
 """A finished run as a thing to use again: its config as a file that reruns it, its network in Python."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -47,13 +48,14 @@ def build_network(model: ModelConfig, window: int) -> "QNetwork":
 
 
 def load_run(
-    run_id: str | Path, tracking_uri: str = "sqlite:///mlruns/mlflow.db", which: str = "best"
+    run_id: str | Path, tracking_uri: str | None = None, which: str = "best"
 ) -> "tuple[QNetwork, Scaler, DictConfig]":
     """The trained network of a run, for use in Python.
 
     Args:
         run_id: MLflow's; or the path of a checkpoint, as ``sweeps/STUDY/best.ckpt``, and the rest does not matter.
-        tracking_uri: where the run is.
+        tracking_uri: where the run is; by default as the command has it: the variable MLFLOW_TRACKING_URI, or the
+            store below the working directory.
         which: ``best`` (the epoch with the best objective) or ``last``.
 
     Returns:
@@ -70,7 +72,8 @@ def load_run(
     if Path(run_id).suffix == ".ckpt":
         content, what = checkpoint.load(Path(run_id), checkpoint.OF_A_RUN), str(run_id)
     else:
-        content, what = _downloaded(str(run_id), tracking_uri, which), f"run {run_id}"
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+        content, what = _downloaded(str(run_id), uri, which), f"run {run_id}"
     cfg = typed(content["config"])
     network = build_network(cast(ModelConfig, OmegaConf.to_object(cfg.model)), cfg.data.window)
     try:

@@ -9,6 +9,9 @@ from typing import cast
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tbptt.environment import interpolation
+
+EXPERIMENT = "tracking.experiment"
 MAY_BE_IN_THE_ENVIRONMENT = ("tracking.uri", "study.storage", "data.path")
 _SECRET_NAME = re.compile(r"PASSWORD|PASSWD|PGPASS|TOKEN|SECRET|API_?KEY|CREDENTIAL", re.IGNORECASE)
 _SHORTEST = 6  # a shorter value of such a variable hides nothing, and would make holes in every line
@@ -26,6 +29,8 @@ def remember(cfg: DictConfig) -> list[str]:
     lines = []
     found = sorted(_interpolated(cfg), key=lambda each: each[0] not in MAY_BE_IN_THE_ENVIRONMENT)
     for name, raw, value in found:  # those first: others may refer to them
+        if name == EXPERIMENT and raw == interpolation(EXPERIMENT):  # a name that is meant to be seen
+            continue
         from_environment = _ENVIRONMENT in raw or any(secret in str(value) for secret in _hidden if secret)
         if from_environment and name in MAY_BE_IN_THE_ENVIRONMENT:
             named = _NAMED.findall(raw)
