@@ -217,6 +217,30 @@ def test_what_would_be_kept_does_not_come_from_the_environment(
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "study: {name: env}\ntracking: {experiment: 'x-${oc.${study.name}:CANARY}'}",
+        "study: {name: 'oc.env'}\ntracking: {experiment: '${${study.name}:CANARY}'}",
+        "study: {best_of: CANARY}\ntracking: {experiment: '${oc.env:${study.best_of}}'}",
+        "study: {name: '${oc.decode:${oc.env:CANARY}}'}",
+        "data: {name: article, frequencies: ['${oc.env:CANARY}', 1]}",
+        "space: {clip: ['${oc.env:CANARY}']}",
+        "clip: ${oc.env:CANARY}",
+        "tracking: {experiment: '${oc.env:MLFLOW_EXPERIMENT_NAME,a}${oc.env:CANARY}'}",
+    ],
+)
+def test_how_a_variable_is_asked_for_makes_no_difference(
+    content: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", CANARY)
+    (here / "from").mkdir()
+    for more in ([], ["-m", "optimizer=adam,sgd"]):
+        said = "\n".join(refused([*shared(here / "from", content), *more]))
+        assert "and would keep it with the run" in said
+        assert CANARY not in said
+
+
+@pytest.mark.parametrize(
     "uri",
     [f"http://me:{CANARY}@127.0.0.1:1", f"https://{CANARY}@127.0.0.1:1", f"http://127.0.0.1:1/?token={CANARY}",
      f"postgresql://me:{CANARY}@127.0.0.1:1/x", f"postgresql://127.0.0.1:1/x?sslpassword={CANARY}"],
@@ -245,8 +269,24 @@ def everything(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def test_no_secret_is_left_by_a_run_or_a_study(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+CALLS_ARE_NOTED = """
+import pathlib, socket
+ask = socket.getaddrinfo
+def noted(host, *more, **also):
+    if str(host) not in ("127.0.0.1", "localhost"):
+        pathlib.Path(__file__).with_name(f"called {host}").touch()
+        raise OSError("no network here")
+    return ask(host, *more, **also)
+socket.getaddrinfo = noted
+"""
+
+
+def test_a_run_and_a_study_leave_no_secret_and_call_nobody(
+    here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     elsewhere = tmp_path_factory.mktemp(CANARY)
+    quiet = tmp_path_factory.mktemp("home")
+    (quiet / "sitecustomize.py").write_text(CALLS_ARE_NOTED)
     prices = elsewhere / "prices.csv"
     prices.write_text("a\n" + "\n".join(str(100 + i % 7 + i % 5) for i in range(300)))
     environment = {"CANARY": CANARY, "FOLDER": str(elsewhere), "MLFLOW_TRACKING_PASSWORD": CANARY, "PGPASSWORD": CANARY}
@@ -256,6 +296,14 @@ def test_no_secret_is_left_by_a_run_or_a_study(here: Path, tmp_path_factory: pyt
         for name, value in environment.items():
             patch.setenv(name, value)
         env = dict(os.environ)
+        env |= {"HOME": str(quiet), "PYTHONPATH": os.pathsep.join([str(quiet), os.environ.get("PYTHONPATH", "")])}
+        for name in (
+            "PYTEST_CURRENT_TEST",
+            "PYTEST_VERSION",
+            "CI",
+            *(n for n in env if n.startswith(("GITHUB", "XDG"))),
+        ):
+            env.pop(name, None)  # where libraries know that they are tested, they call nobody
         train = [sys.executable, str(ROOT / "train.py")]
         done = subprocess.run([*train, *words], capture_output=True, text=True, cwd=here, env=env)
         assert done.returncode == 0, done.stderr
@@ -273,6 +321,8 @@ def test_no_secret_is_left_by_a_run_or_a_study(here: Path, tmp_path_factory: pyt
         assert "$CANARY" in wrong.stderr
     for each in (done, done_study, gone, wrong):
         assert CANARY not in each.stdout + each.stderr
+    assert [path.name for path in quiet.glob("called *")] == []
+    assert not list(quiet.rglob("*mlflow*"))  # an installation's number
     left = everything(here)
     assert len(left) > 20
     assert any(b"${oc.env:FOLDER}" in content for content in left.values())  # as it was typed

@@ -1,6 +1,11 @@
 """tbptt: hyperparameter sweeps for recurrent networks on sequences too long to backpropagate through at once."""
 
+import os
 from typing import Any
+
+# By default MLflow counts its users: each run would ask a host of theirs, and leave a number in the home folder. Who
+# wants that says so in the environment. It stands here as MLflow looks when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 __all__ = ["inputs", "load_run"]
 

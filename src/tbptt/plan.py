@@ -152,7 +152,7 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
         cfg, wrong = composed(source, point)
         lines += [line for line in wrong if line not in lines]
         first = first or cfg
-        if cfg is not None:
+        if cfg is not None and not wrong:
             values[s, text] = text if s.is_group else stored(plain_value(cfg, s.key))
     if lines or first is None:
         raise CommandError(lines)

@@ -8,16 +8,16 @@ from typing import cast
 
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
-from tbptt.environment import interpolation
+from tbptt.environment import OF_MLFLOW
 
 EXPERIMENT = "tracking.experiment"
 MAY_BE_IN_THE_ENVIRONMENT = ("tracking.uri", "study.storage", "data.path")
 _SECRET_NAME = re.compile(r"PASSWORD|PASSWD|PGPASS|TOKEN|SECRET|API_?KEY|CREDENTIAL", re.IGNORECASE)
 _SHORTEST = 6  # a shorter value of such a variable hides nothing, and would make holes in every line
-_ENVIRONMENT = "oc.env"
 _PLAIN = re.compile(r"\$\{oc\.env:(\w+)(,[^}]*)?\}")
-_NAMED = re.compile(r"oc\.env:(\w+)")
+_read: set[str] = set()  # the variables that were asked for since it was last emptied
 _hidden: dict[str, str] = {}  # what a config took from the environment, and how it was typed
 
 
@@ -28,13 +28,14 @@ def remember(cfg: DictConfig) -> list[str]:
     """
     lines = []
     found = sorted(_interpolated(cfg), key=lambda each: each[0] not in MAY_BE_IN_THE_ENVIRONMENT)
-    for name, raw, value in found:  # those first: others may refer to them
-        if name == EXPERIMENT and raw == interpolation(EXPERIMENT):  # a name that is meant to be seen
+    for name, raw, value, read in found:  # those first: others may refer to them
+        if name == EXPERIMENT and read == {OF_MLFLOW[EXPERIMENT][0]}:  # a name that is meant to be seen
             continue
-        from_environment = _ENVIRONMENT in raw or any(secret in str(value) for secret in _hidden if secret)
+        from_environment = read or any(secret in str(value) for secret in _hidden if secret)
         if from_environment and name in MAY_BE_IN_THE_ENVIRONMENT:
-            named = _NAMED.findall(raw)
-            if not named or any(each in os.environ for each in named):  # else it is the default, which a file says
+            if value is not None and any(
+                each in os.environ for each in read
+            ):  # else it is the default, which a file says
                 _hidden[str(value)] = raw
         elif from_environment:
             allowed = ", ".join(MAY_BE_IN_THE_ENVIRONMENT)
@@ -53,14 +54,26 @@ def hide(text: str) -> str:
     return text
 
 
-def _interpolated(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str, object]]:
-    """Every key with an interpolation: its dotted name, as it was typed, its value."""
-    for name in map(str, node):
-        inner = node._get_node(name)
-        if OmegaConf.is_interpolation(node, name):
-            with suppress(OmegaConfBaseException):  # said of that key anyway
-                yield f"{prefix}{name}", str(cast(Node, inner)._value()), node[name]
-        elif isinstance(inner, DictConfig) and not inner._is_missing() and not inner._is_none():
-            yield from _interpolated(inner, f"{prefix}{name}.")
-        elif isinstance(inner, ListConfig) and _ENVIRONMENT in str(inner):
-            yield f"{prefix}{name}", str(inner), None
+def _interpolated(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, str, object, set[str]]]:
+    """Every value with an interpolation: the dotted name of its key, how it was typed, what it is, and the variables
+    that were read for it."""
+    for place in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        name = prefix.removesuffix(".") if isinstance(node, ListConfig) else f"{prefix}{place}"
+        inner = node._get_node(place)
+        if OmegaConf.is_interpolation(node, place):
+            _read.clear()
+            value = None
+            with suppress(OmegaConfBaseException):  # it does not fit the key, which would be said with what was read
+                value = node[place]
+            yield name, str(cast(Node, inner)._value()), value, set(_read)
+        elif isinstance(inner, DictConfig | ListConfig) and not inner._is_missing() and not inner._is_none():
+            yield from _interpolated(inner, f"{name}.")
+
+
+def _env(name: str, *default: str | None) -> str | None:
+    """OmegaConf's own ``oc.env``, noting what it is asked for. A text alone does not tell: ``${oc.${x}:NAME}``."""
+    _read.add(str(name))
+    return oc.env(name, *default)
+
+
+OmegaConf.register_new_resolver("oc.env", _env, replace=True)
