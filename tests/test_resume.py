@@ -3,12 +3,14 @@
 import pickle
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import CONF, SMALL
+from forked import command
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
@@ -278,3 +280,16 @@ def test_what_cannot_be_resumed_is_said(here: Path, small: Callable[..., DictCon
     assert "that run has ended (epochs); epochs above 6 would let it go on" in line(ended)
     assert "takes the id of a run in" in line("nope")
     assert "it did not finish its first epoch" in line(interrupted(small(*RUN), 3))
+
+
+def test_of_two_commands_that_resume_a_run_at_once_one_does(here: Path, small: Callable[..., DictConfig]) -> None:
+    """Claimed before the imports, during which both would have found it free."""
+    run_id = interrupted(small("epochs=12"), 12)
+    commands = [command(here, f"resume={run_id}", outputs=Path(tempfile.mkdtemp(dir=here))) for _ in range(2)]
+    for each in commands:
+        each.join()
+    assert sorted(each.exitcode for each in commands) == [0, 2]
+    (said,) = [text for path in here.glob("*/err") if "resume: got" in (text := path.read_text())]
+    assert said == f"resume: got '{run_id}'; that run is being trained by another process\n"
+    assert [step for step, _ in curves(run_id)["train/loss"]] == list(range(12))
+    assert client().get_run(run_id).info.status == "FINISHED"

@@ -1,9 +1,15 @@
-"""Which process works on a trial, and whether it is still there: by process and boot, not by clock."""
+"""Which process works on a trial or a run, and whether it is still there: by a lock on the disk that its fellows share,
+else by process and boot; not by clock."""
 
 import os
 import socket
 from pathlib import Path
 from typing import Any
+
+from tbptt.claims import NoLocks, is_claimed, of_this_process
+
+ALIVE = ".alive"  # the folder of the files that are held
+LOCK = "lock"
 
 
 def identity() -> dict[str, Any]:
@@ -12,10 +18,25 @@ def identity() -> dict[str, Any]:
     return {**here, "pid": os.getpid(), "started": started_at(os.getpid())}
 
 
-def is_alive(who: dict[str, Any] | None) -> bool:
-    """Whether the process that ``identity`` described still runs. One on another machine is taken to."""
+def holding(folder: Path) -> dict[str, Any]:
+    """This process, which from now on holds a file in ``folder`` for its life: :func:`is_alive` looks at that."""
+    try:
+        return {**identity(), LOCK: of_this_process(folder / ALIVE)}
+    except NoLocks:
+        return identity()
+
+
+def is_alive(who: dict[str, Any] | None, folder: Path | None = None) -> bool:
+    """Whether the process that ``identity`` or ``holding`` described still runs.
+
+    Args:
+        folder: the one that it may hold a file in. Where it holds none it is told by its number, and one on another
+            machine is taken to run.
+    """
     if who is None:
         return False
+    if folder is not None and LOCK in who:
+        return is_claimed(folder / ALIVE / Path(who[LOCK]).name)
     if who["host"] != socket.gethostname():
         return True
     return bool(who["boot"] == _boot() and who["started"] is not None and who["started"] == started_at(who["pid"]))

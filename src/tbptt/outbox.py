@@ -10,27 +10,26 @@ import json
 import logging
 import shutil
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tbptt import checkpoint
-from tbptt.liveness import identity, is_alive
+from tbptt.claims import release
+from tbptt.liveness import identity
 from tbptt.module import Epoch
+from tbptt.pending import CLAIM, JOURNAL, OF_ITS_OWN, OUTCOME, OWNER, claim_run, claimed, pending_folder
 from tbptt.secrets import hide
 from tbptt.stores import without_password
-from tbptt.tracking import OWNER, Run, Store, is_outage
+from tbptt.tracking import Run, Store, is_outage
 from tbptt.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
 
-JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
 COLUMNS = ("update", "epoch", "chunks", "loss", "grad_norm", "clipped")
 LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
 LAST_TRY = 10.0  # seconds that the end of a run waits for a server
-LEFT_BEHIND = 120.0  # seconds after its end that a run waits for its own machine to deliver it
 CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
 
 
@@ -43,8 +42,8 @@ class Outbox:
 
     def __init__(self, run: Run, update_points: int):
         self.run, self.update_points = run, update_points
-        self.folder = pending_folder(run.store, run.id)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = pending_folder(run.store.folder, run.id)
+        claim_run(self.folder)
         (self.folder / OUTCOME).unlink(missing_ok=True)
         _write_whole(self.folder / OWNER, identity())
         if not run.is_local:
@@ -94,6 +93,7 @@ class Outbox:
     def abandon(self) -> None:
         """Send nothing more: another worker may have the run. What is here is sent, or dropped, by a later start."""
         self._stop()
+        release(self.folder / CLAIM)
 
     def close(self, status: str, reason: str | None, quiet: bool = False) -> None:
         """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start. Raises
@@ -116,6 +116,8 @@ class Outbox:
                 _first_line(error),
                 self.folder,
             )
+        finally:
+            release(self.folder / CLAIM)
 
     def _stop(self) -> None:
         self._closing = True
@@ -160,18 +162,6 @@ class Outbox:
                 self._end.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
                 self._wake.set()
-
-
-def pending_folder(store: Store, run_id: str) -> Path:
-    """Where a run's journal is, and its artifacts where the store is elsewhere."""
-    return store.folder / "pending" / run_id
-
-
-def is_being_trained(store: Store, run_id: str) -> bool:
-    """Whether a process of this machine is at it."""
-    folder = pending_folder(store, run_id)
-    owner = folder / OWNER
-    return owner.exists() and not (folder / OUTCOME).exists() and is_alive(json.loads(owner.read_text()))
 
 
 def read_journal(path: Path) -> list[Epoch]:
@@ -262,7 +252,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         shutil.rmtree(folder, ignore_errors=True)
         return
     run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
-    run.finish(outcome["status"], outcome["reason"], leave_out=(JOURNAL, OUTCOME, OWNER))
+    run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
     else:  # it may be resumed
@@ -274,29 +264,29 @@ def deliver_pending(store: Store, update_points: int) -> int:
     could not be brought there now either."""
     left = 0
     for folder in sorted((store.folder / "pending").glob("*")) if (store.folder / "pending").exists() else []:
-        with contextlib.suppress(OSError, ValueError):
-            owner = json.loads((folder / OWNER).read_text())
+        with contextlib.suppress(OSError, ValueError):  # another process is at it, for one
             outcome = json.loads((folder / OUTCOME).read_text()) if (folder / OUTCOME).exists() else None
-            # On a disk that several machines share, what another's ended run could not send is not left to it for ever.
-            waits = outcome is not None and time.time() - (folder / OUTCOME).stat().st_mtime > LEFT_BEHIND
-            if is_alive(owner) and not waits and (owner != identity() or outcome is None):
+            if (outcome and outcome.get("delivered")) or not (folder / OWNER).exists():
                 continue
-            if outcome and outcome.get("delivered"):
-                continue
-            try:
-                run = store.run(folder.name)
-                if run is None:
-                    continue
-                if not run.is_own():  # another machine has gone on with it
-                    shutil.rmtree(folder, ignore_errors=True)
-                    continue
-                if outcome is None:
-                    _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
-                deliver(run, folder, read_journal(folder / JOURNAL), update_points)
-            except Exception as error:
-                left += is_outage(error)
-                log.warning("run %s: still not in the store (%s)", folder.name, _first_line(error))
+            with claimed(folder):
+                try:
+                    _deliver_one(store, folder, update_points)
+                except Exception as error:
+                    left += is_outage(error)
+                    log.warning("run %s: still not in the store (%s)", folder.name, _first_line(error))
     return left
+
+
+def _deliver_one(store: Store, folder: Path, update_points: int) -> None:
+    run = store.run(folder.name)
+    if run is None:
+        return
+    if not run.is_own():  # another machine has gone on with it
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    if not (folder / OUTCOME).exists():
+        _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
+    deliver(run, folder, read_journal(folder / JOURNAL), update_points)
 
 
 def _first_line(error: Exception) -> str:

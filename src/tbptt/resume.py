@@ -1,6 +1,8 @@
 """``python train.py resume=RUN_ID``: go on with an interrupted run, in the same MLflow run."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -8,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.checks import problems
 from tbptt.config import DataConfig, TrackingConfig, typed
 from tbptt.parts import load_parts
+from tbptt.pending import claim_run, let_go, pending_folder
+from tbptt.stores import sqlite_path
 
 if TYPE_CHECKING:
     from tbptt.tracking import Run
@@ -25,19 +29,36 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
     ]
     if lines or wrong:
         return lines
-    from tbptt.outbox import is_being_trained
-    from tbptt.stores import sqlite_path
-    from tbptt.tracking import Store
-
     path = sqlite_path(cfg.tracking.uri)
     if path is not None and not path.exists():
         return [f"resume: got {cfg.resume!r}; there is no store {path} yet"]
+    if not re.fullmatch("[0-9a-f]{32}", cfg.resume):
+        return [
+            f"resume: got {cfg.resume!r}; takes the id of a run in {cfg.tracking.uri}, 32 digits and letters a to f"
+        ]
+    folder = pending_folder(path.parent if path else Path("mlruns").absolute(), cfg.resume)
+    try:
+        claim_run(folder)  # before the imports are paid for, during which another command might begin with it
+    except ValueError:
+        return [f"resume: got {cfg.resume!r}; that run is being trained by another process"]
+    try:
+        lines = _problems_of_run(cfg, given)
+    except BaseException:
+        let_go(folder)
+        raise
+    if lines:
+        let_go(folder)
+    return lines
+
+
+def _problems_of_run(cfg: DictConfig, given: Sequence[str]) -> list[str]:
+    """What keeps a run that is this process's alone from being resumed."""
+    from tbptt.tracking import Store
+
     store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
     run = store.run(cfg.resume)
     if run is None:
         return [f"resume: got {cfg.resume!r}; takes the id of a run in {cfg.tracking.uri}"]
-    if is_being_trained(store, cfg.resume):
-        return [f"resume: got {cfg.resume!r}; that run is being trained by another process"]
     try:
         state = run.last_state()
     except ValueError as error:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tbptt.config import OBJECTIVES, PrunerConfig, SamplerConfig
 from tbptt.database import ServerStorage
-from tbptt.liveness import identity, is_alive, is_seen_to_be_gone
+from tbptt.liveness import holding, identity, is_alive, is_seen_to_be_gone
 from tbptt.samplers import build_pruner, build_sampler
 from tbptt.space import Space, Value
 from tbptt.stores import absolute_uri, locked, sqlite_path
@@ -29,7 +29,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 INTERRUPTED = "interrupted"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # User attributes of a trial, where it is not obvious from the name:
-#   worker     who runs it (liveness.identity)
+#   worker     who runs it (liveness.holding, on a server identity)
 #   reason     why it failed
 #   requeued   this failed trial is run again, as a trial whose ``retry_of`` is its number
 #   resume     MLflow runs of a trial that was stopped with this point, one a seed: it goes on where they stopped
@@ -195,7 +195,7 @@ class Study:
                     trial = self.optuna.ask()
                 if isinstance(self.storage, ServerStorage):  # before it has a worker: one without is taken for dead
                     self.storage.beat(trial._trial_id)
-                trial.set_user_attr("worker", identity())
+                trial.set_user_attr("worker", holding(self.path.parent) if self.path else identity())
                 point = space.suggest(trial)
                 twin = None if "retry_of" in trial.user_attrs or is_grid else self._twin(trial, space)
                 if twin is None:
@@ -293,7 +293,8 @@ class Study:
             silent = self.storage.stale(self.optuna._study_id)
             dead = [t for t in running if t._trial_id in silent or is_seen_to_be_gone(t.user_attrs.get("worker"))]
         else:
-            dead = [t for t in running if not is_alive(t.user_attrs.get("worker"))]
+            assert self.path is not None
+            dead = [t for t in running if not is_alive(t.user_attrs.get("worker"), self.path.parent)]
         reaped = []
         for t in dead:
             attempt = t.user_attrs.get("attempt", 0)

@@ -23,6 +23,7 @@ from tbptt import local_files
 from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
 from tbptt.liveness import identity
+from tbptt.pending import OWNER, pending_folder
 from tbptt.stores import absolute_uri, locked, sqlite_path, without_password
 from tbptt.trouble import causes
 
@@ -36,7 +37,6 @@ SLOTS = {
     "last": ("checkpoints/last.ckpt", "checkpoints/last.previous.ckpt"),
     "best": ("checkpoints/best.ckpt", "checkpoints/best.previous.ckpt"),
 }
-OWNER = "owner.json"  # who trains a run, in the folder of what is not in the store yet
 WORKER_TAG = "worker"
 T = TypeVar("T")
 MODEL_TRAINING = "custom_model_development"  # the kind of experiment that opens in the UI's training view, with curves
@@ -199,7 +199,7 @@ class Run:
         else:  # of a server whose disk this machine shares
             self.is_local = info.artifact_uri.startswith("file:")
         if not self.is_local:
-            self.folder = store.folder / "pending" / self.id
+            self.folder = pending_folder(store.folder, self.id)
         elif store.path:
             self.folder = local_files.folder_of(store.path, self.id)
         else:
