@@ -13,8 +13,10 @@ import pytest
 from studies import BEGAN, HOSTILE, made_study, made_trial, numbered
 
 from tbptt import figures, optuna_figures
+from tbptt.drawable import drawable
+from tbptt.explained import explained
 from tbptt.figures import best_first, curves, points, thinned, timeline, with_curves
-from tbptt.optuna_figures import View, drawable, pareto, sections
+from tbptt.optuna_figures import EXPLAINED, View, pareto, sections
 
 SPEED = "time/timesteps_per_second"  # maximized
 
@@ -214,35 +216,83 @@ def test_history_counts_the_trials_that_are_not_complete() -> None:
     assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([1, 3], [3.0, 1.0], [1, 3])
 
 
-def test_importances_find_the_key_that_matters_for_each_objective() -> None:
+@pytest.mark.parametrize("n", [8, 60])
+def test_keys_are_ordered_by_what_they_explain_and_as_typed_where_that_is_not_known(n: int) -> None:
     rng = random.Random(3)
     trials = []
-    for _ in range(100):
-        point = {"clip": math.exp(rng.uniform(-2, 2)), "optimizer.lr": math.exp(rng.uniform(-6, 0))}
-        trials.append(made_trial(values=[abs(math.log(point["clip"])), 1e4 * point["optimizer.lr"]], params=point))
-    found, missing = sections(numbered(trials), ["val/loss", SPEED])
-    for objective, key in (("val/loss", "clip"), (SPEED, "optimizer.lr")):
-        bars = only(found, f"Importances of {objective}").data[0]
-        assert bars.y[-1] == key  # the topmost
-        assert bars.x[-1] > 0.6
-    assert missing == []
+    for _ in range(n):
+        point = {
+            "optimizer": rng.choice("ab"),
+            "clip": math.exp(rng.uniform(-2, 2)),
+            "lr": math.exp(rng.uniform(-6, 0)),
+        }
+        trials.append(made_trial(values=[abs(math.log(point["clip"])), 1e4 * point["lr"]], params=point))
+    for i, (objective, key) in enumerate((("val/loss", "clip"), (SPEED, "lr"))):
+        shares = [e.key for e in explained(numbered(trials), i, objective)]
+        assert shares[:1] == ([] if n < 10 else [key])
+        view = View(trials, objective, i, "")
+        assert view.keys == (shares or ["optimizer", "clip", "lr"])
+        assert [f.layout.xaxis.title.text for f in view.slices().figures] == view.keys
+        assert ("explains most first" in view.slices().note) == (n >= 10)
 
 
-def test_importances_rest_on_a_tenth_of_the_trials_and_on_more_where_there_are_few() -> None:
-    assert [View(searched(n), "val/loss", 0, "").good for n in (2, 8, 20, 100, 300)] == [1, 4, 5, 10, 30]
-    note = next(s.note for s in sections(searched(20), ["val/loss"])[0] if s.title == "Importances")
-    assert "the best 5 of the 20 complete trials" in note
-    assert "hint" in note
+def test_no_second_figure_says_what_a_key_is_worth() -> None:
+    """Shares by another measure, which add up to one whatever they rest on, contradicted those with intervals."""
+    titles = [section.title for section in sections(searched(20), ["val/loss"])[0]]
+    assert titles == [
+        "History",
+        EXPLAINED,
+        "Parallel coordinates",
+        "Slices",
+        "Two keys together: clip against schedule.chunks",
+    ]
 
 
-def test_contour_is_of_clip_against_the_schedule() -> None:
-    found, missing = sections(searched(20), ["val/loss"])
-    title = next(s.title for s in found if s.title.startswith("Contour"))
-    assert title == "Contour: clip against schedule.chunks"
-    figure = only(found, "Contour")
-    assert figure.layout.xaxis.title.text == "clip"
-    assert "<br>" in figure.layout.yaxis.ticktext[0]  # a long list goes on in a second line
-    assert not missing
+def test_two_keys_of_numbers_have_a_contour() -> None:
+    rng = random.Random(0)
+    points_ = [{"clip": math.exp(rng.uniform(-2, 2)), "schedule.start": rng.randint(2, 400)} for _ in range(12)]
+    trials = numbered([made_trial(values=[rng.random()], params=point) for point in points_])
+    (together,) = [s for s in sections(trials, ["val/loss"])[0] if s.title.startswith("Two keys")]
+    assert together.title == "Two keys together: clip against schedule.start"
+    assert "interpolated" in together.note
+    assert "median" not in together.note
+    assert isinstance(together.figures[0].data[0], go.Contour)
+
+
+@pytest.mark.parametrize("maximized", [False, True])
+def test_between_values_without_an_order_nothing_is_drawn_but_medians_and_how_many_they_are_of(maximized: bool) -> None:
+    objective = SPEED if maximized else "val/loss"
+    trials = searched(40, sign=-1 if maximized else 1)
+    (together,) = [s for s in sections(trials, [objective])[0] if s.title.startswith("Two keys")]
+    assert "interpolated" not in together.note
+    (figure,) = together.figures
+    (table,) = figure.data
+    assert isinstance(table, go.Heatmap)
+    lists = ["[100, 50, 10, 2, 1]", "[10]", "[50, 10, 1]"]
+    assert [html.unescape(t).replace("<br>", " ") for t in figure.layout.xaxis.ticktext] == lists
+    assert table.reversescale is not maximized  # a dark cell is a good one
+    quarters = np.quantile([t.params["clip"] for t in trials], [0.25, 0.5, 0.75])
+    for row, (cells, texts) in enumerate(zip(table.z, table.text, strict=True)):
+        for cell, text, chunks in zip(cells, texts, lists, strict=True):
+            inside = [
+                t.values[0]
+                for t in trials
+                if t.params["schedule.chunks"] == chunks and np.searchsorted(quarters, t.params["clip"]) == row
+            ]
+            assert cell == (pytest.approx(np.median(inside)) if inside else None)
+            assert text == (f"{np.median(inside):.3g}<br>n = {len(inside)}" if inside else "")
+    low, high = figure.layout.yaxis.ticktext[0].replace("<br>", " ").split(" to ")
+    assert float(low) == pytest.approx(min(t.params["clip"] for t in trials), rel=0.01)
+    assert float(high) <= quarters[0] * 1.01
+
+
+def test_a_value_that_is_no_number_leaves_no_contour_and_numbers_are_in_their_order() -> None:
+    points_ = [{"clip": c, "schedule": s} for c in (10.0, 2.0, None) for s in ("full", "article")]
+    trials = numbered([made_trial(values=[float(i)], params=point) for i, point in enumerate(points_)])
+    (figure,) = next(s for s in sections(trials, ["val/loss"])[0] if s.title.startswith("Two keys")).figures
+    assert list(figure.layout.yaxis.ticktext) == ["2", "10", "null"]
+    assert list(figure.layout.xaxis.ticktext) == ["article", "full"]
+    assert [list(row) for row in figure.data[0].z] == [[3.0, 2.0], [1.0, 0.0], [5.0, 4.0]]
 
 
 def test_contour_needs_keys_that_are_there_together() -> None:
@@ -250,8 +300,8 @@ def test_contour_needs_keys_that_are_there_together() -> None:
         [made_trial(values=[float(i)], params={"clip" if i % 2 else "schedule.start": i}) for i in range(8)]
     )
     found, missing = sections(trials, ["val/loss"])
-    assert not [s for s in found if s.title.startswith("Contour")]
-    assert missing[-1] == "Contour: needs two keys that vary together."
+    assert not [s for s in found if s.title.startswith("Two keys")]
+    assert missing[-1] == "Two keys together: needs two keys that vary together."
 
 
 def test_conditional_keys_have_a_slice_of_the_trials_that_have_them() -> None:
@@ -315,11 +365,11 @@ def test_no_figure_is_larger_than_a_browser_draws_smoothly() -> None:
     most = optuna_figures.MOST_LINES
     assert len(only(found, "Parallel").data) <= most + 1
     assert len(only(found, "Parallel").layout.xaxis.tickvals) == optuna_figures.MOST_AXES + 1
-    assert np.array(only(found, "Contour").data[0].z).size <= (most + 2) ** 2
+    assert np.array(only(found, "Two keys").data[0].z).size <= (most + 2) ** 2
     assert len(next(s.figures for s in found if s.title == "Slices")) == optuna_figures.MOST_AXES
     assert "Drawn: 147 of 1000 complete trials" in next(s.note for s in found if s.title.startswith("Parallel"))
     best = best_first(trials, "val/loss")[: most // 2]
-    assert {t.number for t in best} <= set(only(found, "Contour").data[1].customdata)
+    assert {t.number for t in best} <= set(only(found, "Two keys").data[1].customdata)
 
 
 def test_pareto_front_is_optunas(here: Any) -> None:

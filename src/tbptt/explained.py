@@ -69,7 +69,7 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
     found = []
     for key in dict.fromkeys(name for t in judged for name in t.params):
         at = np.array([n for n, t in enumerate(judged) if key in t.params])
-        groups = _groups([judged[n].params[key] for n in at])
+        groups = grouped([judged[n].params[key] for n in at])
         if len(at) < FEWEST or not 1 < groups.shape[1] <= len(at) // 2:
             continue
         of, noise = scores[at, None], _between(noises[at], runs[at])
@@ -118,11 +118,14 @@ def _between(noises: Array, runs: Array) -> float:
     return float(np.mean(noises * (1 - 1 / runs)))
 
 
-def _groups(values: Sequence[object]) -> Array:
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def grouped(values: Sequence[object]) -> Array:
     """(trials, groups) 1 where a trial is in a group: one a value, or a quarter of the trials where they are many
     numbers."""
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if numbers and len(set(values)) > BINS:
+    if all(map(is_number, values)) and len(set(values)) > BINS:
         of = np.array(values, dtype=float)
         labels = np.searchsorted(np.quantile(of, np.arange(1, BINS) / BINS), of).astype(str)
     else:

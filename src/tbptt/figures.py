@@ -8,6 +8,8 @@ the page fills in a trace's ``text``: the trial's ``label``, which is in the pag
 import datetime
 import html
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -71,6 +73,22 @@ def safe(text: Value, most: int = 60) -> str:
     """A text that Plotly shows as it stands, cut where it would not fit."""
     text = str(text)
     return html.escape(text if len(text) <= most else text[: most - 1] + "…", quote=False)
+
+
+def wrapped(text: str, width: int) -> str:
+    """A tick's text, escaped already or not, on at most three short lines."""
+    lines = textwrap.wrap(html.unescape(text), width, max_lines=3, placeholder=" …") or [""]
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
+
+
+def cut(text: str, width: int) -> str:
+    text = html.unescape(text)
+    return html.escape(text if len(text) <= width else text[: width - 1] + "…", quote=False)
+
+
+def name_of(text: str, width: int) -> str:
+    """A key or a metric, which may also go on behind a mark."""
+    return re.sub(r"([./_]) ", r"\1", wrapped(re.sub(r"([./_])", r"\1 ", html.unescape(text)), width))
 
 
 def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:

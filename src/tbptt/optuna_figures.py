@@ -1,40 +1,33 @@
-"""Optuna's own figures of a study, drawn from a copy that is made to be drawn, then given our labels.
-
-The copy has rounded numbers, escaped names, values as they are typed, one objective at a time (with a function as
-target Optuna takes every objective to be minimized), and none of the curves, which Optuna would write into its figures.
-"""
+"""Optuna's own figures of a study, with our labels, and those that Optuna has not: what explains the differences, and
+medians of two keys of which one has no order."""
 
 import ast
-import contextlib
 import html
 import logging
-import math
-import re
-import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from statistics import median
+from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 import plotly.graph_objects as go
 from optuna import visualization
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from tbptt.config import OBJECTIVES, sign
-from tbptt.explained import FEWEST, SEED, Explained, explained
-from tbptt.figures import BEST, INK, LEGEND_ABOVE, STATES, axis_type
-from tbptt.space import Value, short_value
+from tbptt.config import sign
+from tbptt.drawable import drawable, numbers_first, rounded
+from tbptt.explained import FEWEST, SEED, Explained, explained, grouped, is_number
+from tbptt.figures import BEST, INK, LEGEND_ABOVE, STATES, axis_type, cut, name_of, wrapped
+from tbptt.space import short_value
 
 MOST_LINES = 150  # trials in parallel coordinates, each a trace there, and in a contour, each a row and column
-MOST_AXES = 8  # keys in parallel coordinates and with a slice; the most important ones
+MOST_AXES = 8  # keys in parallel coordinates and with a slice; those that explain most
 AXIS_WIDTH = 70  # pixels that an axis' labels need: on a narrow screen many axes can be scrolled sideways
-MOST_CONTOURS = 3
+MOST_PAIRS = 3  # of keys that are drawn together
 EXPLAINED = "What explains the differences"
-GOOD = 5  # trials that PED-ANOVA has to have among what it takes for good, else its result is chance
 
 log = logging.getLogger("tbptt")
 
@@ -70,19 +63,18 @@ def sections(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> tuple[
             else:
                 missing.append(f"{EXPLAINED}{view.of}: needs {FEWEST} trials, and for a key two of each value.")
             if not view.complete:
-                missing.append("History, importances, parallel coordinates, slices, contour: no trial is complete.")
+                missing.append("History, parallel coordinates, slices, two keys together: no trial is complete.")
                 break
             if view.why_no_keys:
-                missing.append(f"Importances, parallel coordinates, slices, contour{view.of}: {view.why_no_keys}.")
+                missing.append(f"Parallel coordinates, slices, two keys together{view.of}: {view.why_no_keys}.")
                 continue
-            add("Importances" + view.of, view.importances)
             if len(view.keys) > 1:
                 add("Parallel coordinates" + view.of, view.parallel)
             add("Slices" + view.of, view.slices)
             if view.pairs:
-                add("Contour" + view.of, view.contours)
+                add("Two keys together" + view.of, view.together)
             else:
-                missing.append(f"Contour{view.of}: needs two keys that vary together.")
+                missing.append(f"Two keys together{view.of}: needs two keys that vary together.")
     return found, missing
 
 
@@ -108,16 +100,6 @@ class View:
     def study(self) -> optuna.Study:
         return drawable(self.complete, [self.objective], self.i)
 
-    @property
-    def good(self) -> int:
-        """How many of the complete trials PED-ANOVA takes for good: a tenth, more where those are few."""
-        n = len(self.complete)
-        return math.ceil(n * min(0.5, max(0.1, GOOD / n)))
-
-    @cached_property
-    def evaluator(self) -> PedAnovaImportanceEvaluator:
-        return PedAnovaImportanceEvaluator(target_quantile=self.good / len(self.complete))
-
     @cached_property
     def varied(self) -> list[str]:
         names = dict.fromkeys(name for t in self.complete for name in t.params)
@@ -137,19 +119,22 @@ class View:
 
     @cached_property
     def keys(self) -> list[str]:
-        """The keys that vary, the most important first."""
-        shares = get_param_importances(
-            self.study, evaluator=self.evaluator, params=[html.escape(name, quote=False) for name in self.varied]
-        )
-        return [html.unescape(name) for name in shares]
+        """The keys that vary: those whose share is known, the largest first, then the others as they were typed."""
+        ranked = [e.key for e in self.explained if e.key in self.varied]
+        return [*ranked, *(name for name in self.varied if name not in ranked)]
+
+    @property
+    def order(self) -> str:
+        """How :attr:`keys` are ordered, in words."""
+        return "the one that explains most first" if self.explained else "in the order in which they were typed"
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
-        """Clip and the keys of the schedule, where they are searched; else the two most important keys."""
+        """Clip and the keys of the schedule, where they are searched; else the first two keys."""
         clips = [k for k in self.keys if k.split("@")[0] == "clip"]
         schedules = [k for k in self.keys if k.startswith("schedule.")] or [k for k in self.keys if k == "schedule"]
         wanted = [(a, b) for a in clips for b in schedules] or list(zip(self.keys[:1], self.keys[1:2], strict=False))
-        return [pair for pair in wanted if all(_varies(_with(self.complete, pair), k) for k in pair)][:MOST_CONTOURS]
+        return [pair for pair in wanted if all(_varies(_with(self.complete, pair), k) for k in pair)][:MOST_PAIRS]
 
     def choice(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """As many trials as a figure stays quick with, by number: the best half, and an even choice of the others."""
@@ -173,7 +158,7 @@ class View:
 
     def what_explains(self) -> Section:
         found = self.explained[::-1]  # the topmost bar is the last
-        names = [_cut(html.escape(e.key, quote=False), 28) for e in found]
+        names = [cut(html.escape(e.key, quote=False), 28) for e in found]
         rows = list(range(len(found)))
         box = "<b>%{customdata[0]}</b>, %{customdata[1]} trials<br>%{customdata[2]}<extra></extra>"
         bars = go.Bar(
@@ -215,22 +200,6 @@ class View:
             note += " The seed's share is what no key can explain."
         return Section(EXPLAINED + self.of, note, [go.Figure([bars, marks], layout)])
 
-    def importances(self) -> Section:
-        figure = visualization.plot_param_importances(
-            self.study, evaluator=self.evaluator, params=_escaped(self.keys), target_name=self.objective
-        )
-        bars = figure.data[0]
-        bars.update(hovertemplate="%{y}: %{x:.2f}<extra></extra>", marker={"color": STATES["COMPLETE"]})
-        figure.update_layout(
-            xaxis={"title": "share of what makes a trial good", "range": [0, 1.1]},
-            yaxis={"title": None, "tickvals": bars.y, "ticktext": [_cut(text, 28) for text in bars.y]},
-            height=110 + 36 * len(self.keys),
-        )
-        note = f"PED-ANOVA: in which keys the best {self.good} of the {len(self.complete)} complete trials differ."
-        note += " The shares add up to one, also where nothing matters."
-        few = " With so few it is a hint, no more." if len(self.complete) < 10 * GOOD else ""
-        return Section(f"Importances{self.of}", note + few, [figure])
-
     def parallel(self) -> Section:
         drawn, keys = self.choice(self.complete), _escaped(self.keys[:MOST_AXES])
         study = drawable(drawn, [self.objective], self.i)
@@ -242,10 +211,10 @@ class View:
             line.hovertemplate = "%{text}<br>%{customdata[0]}: %{customdata[1]}<extra></extra>"
         figure.layout.annotations = _apart(figure.layout.annotations)
         for annotation in figure.layout.annotations:
-            annotation.update(text=_wrapped(annotation.text, 14), align="right", bgcolor="rgba(255,255,255,0.75)")
+            annotation.update(text=wrapped(annotation.text, 14), align="right", bgcolor="rgba(255,255,255,0.75)")
         figure.data[-1].marker.colorbar = _bar(self.objective)
         figure.update_layout(
-            xaxis={"ticktext": [_name(text, 14) for text in axes], "tickangle": 0, "range": [-0.5, len(axes) - 0.8]},
+            xaxis={"ticktext": [name_of(text, 14) for text in axes], "tickangle": 0, "range": [-0.5, len(axes) - 0.8]},
             height=480,
             meta={"min_width": AXIS_WIDTH * len(axes)},
         )
@@ -253,7 +222,7 @@ class View:
         return Section(f"Parallel coordinates{self.of}", note, [figure])
 
     def slices(self) -> Section:
-        note = "The objective along each key, the most important first; a dark dot is a late trial."
+        note = f"The objective along each key, {self.order}; a dark dot is a late trial."
         return Section(f"Slices{self.of}", note, [self._slice(key) for key in self.keys[:MOST_AXES]])
 
     def _slice(self, key: str) -> go.Figure:
@@ -263,11 +232,11 @@ class View:
         dots.marker.update(showscale=False, size=6, colorscale="Cividis", reversescale=True)
         if axis.type == "category":  # Optuna names a category by the repr of its value
             texts, upright = [str(ast.literal_eval(value)) for value in axis.categoryarray], len(axis.categoryarray) < 5
-            ticks = [_wrapped(text, 12) if upright else _cut(text, 18) for text in texts]
+            ticks = [wrapped(text, 12) if upright else cut(text, 18) for text in texts]
             axis.update(tickvals=axis.categoryarray, ticktext=ticks, tickangle=0 if upright else -50)
             axis.range = [-0.5, len(texts) - 0.5]
         _space_ticks(axis, dots.x)
-        axis.title = _name(key, 40)
+        axis.title = name_of(key, 40)
         figure.update_layout(
             yaxis_type=axis_type(dots.y),
             height=320 if axis.tickangle is None or axis.tickangle == 0 else 380,
@@ -275,11 +244,52 @@ class View:
         )
         return figure
 
-    def contours(self) -> Section:
+    def together(self) -> Section:
+        """A contour of two keys of numbers; where one has no order there is nothing between its values to draw, so a
+        table of medians."""
         (a, b), others = self.pairs[0], [pair[1] for pair in self.pairs[1:]]
-        title = f"Contour{self.of}: {a} against {', '.join([b, *others])}"
-        note = "A dot is a trial; between the dots the colour is interpolated, so trust it only near them."
-        return Section(title, note, [self._contour(pair) for pair in self.pairs])
+        title = f"Two keys together{self.of}: {a} against {', '.join([b, *others])}"
+        ordered = [all(self._has_order(key) for key in pair) for pair in self.pairs]
+        notes = []
+        if any(ordered):
+            notes.append("A dot is a trial; between the dots the colour is interpolated, so trust it only near them.")
+        if not all(ordered):
+            notes.append("In a cell: the median of the complete trials that have both values, and how many they are.")
+        drawn = [self._contour(p) if o else self._medians(p) for p, o in zip(self.pairs, ordered, strict=True)]
+        return Section(title, " ".join(notes), drawn)
+
+    def _has_order(self, key: str) -> bool:
+        return all(is_number(t.params[key]) for t in _with(self.complete, [key]))
+
+    def _medians(self, pair: tuple[str, str]) -> go.Figure:
+        drawn = _with(self.complete, pair)
+        values = np.array([t.values[self.i] for t in drawn])
+        of = {key: _places([t.params[key] for t in drawn]) for key in pair}
+        x, y = sorted(pair, key=lambda key: len(of[key]))
+        cells = [[values[row & column] for column in of[x].values()] for row in of[y].values()]
+        table = go.Heatmap(
+            z=[[median(cell) if len(cell) else None for cell in row] for row in cells],
+            text=[[f"{median(cell):.3g}<br>n = {len(cell)}" if len(cell) else "" for cell in row] for row in cells],
+            texttemplate="%{text}",
+            hoverinfo="skip",
+            xgap=2,
+            ygap=2,
+            colorscale="Blues",
+            reversescale=sign(self.objective) == 1,  # a dark one is good, as in a contour
+            colorbar=_bar(self.objective),
+        )
+        upright = len(of[x]) < 5
+        ticks = {
+            x: [wrapped(text, 10) if upright else cut(text, 18) for text in of[x]],
+            y: [wrapped(t, 12) for t in of[y]],
+        }
+        axes = {
+            key: {"title": {"text": name_of(key, 30), "standoff": 20}, "tickvals": list(range(len(t))), "ticktext": t}
+            for key, t in ticks.items()
+        }
+        angle, height = {"tickangle": 0 if upright else -50}, max(430, 200 + 44 * len(of[y]))
+        figure = go.Figure(table, {"xaxis": axes[x] | angle, "yaxis": axes[y], "height": height})
+        return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
     def _contour(self, pair: tuple[str, str]) -> go.Figure:
         drawn = self.choice(_with(self.complete, pair))
@@ -292,8 +302,8 @@ class View:
         dots.update(marker={"size": 6, "color": "black", "line": {"width": 1, "color": "white"}})
         for axis, values in ((figure.layout.xaxis, colours.x), (figure.layout.yaxis, colours.y)):
             if axis.type == "category":
-                axis.update(tickvals=values, ticktext=[_wrapped(text, 12) for text in values], tickangle=0)
-            axis.title = _name(axis.title.text, 30)
+                axis.update(tickvals=values, ticktext=[wrapped(text, 12) for text in values], tickangle=0)
+            axis.title = name_of(axis.title.text, 30)
             _space_ticks(axis, values)
         figure.update_layout(height=430)
         return figure
@@ -306,7 +316,7 @@ class View:
     def _number_by_height(self, trials: Sequence[FrozenTrial]) -> dict[float, int]:
         """Optuna does not say which line of parallel coordinates is which trial; its height on the first axis does,
         unless two trials share it."""
-        values = [_rounded(t.values[self.i], 6) for t in trials]
+        values = [rounded(t.values[self.i], 6) for t in trials]
         low, high = min(values), max(values)
         heights = [round((v - low) / (high - low), 9) if high > low else 0.5 for v in values]
         return {h: t.number for h, t in zip(heights, trials, strict=True) if heights.count(h) == 1}
@@ -332,52 +342,18 @@ def pareto(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> Section 
     return Section("Pareto front", "No other trial is at least as good in every objective and better in one.", [figure])
 
 
-# --- the copy -------------------------------------------------------------------------------------------------------
-
-
-def drawable(trials: Sequence[FrozenTrial], objectives: Sequence[str], *which: int) -> optuna.Study:
-    """A study in memory of complete trials and some of their values; numbers stay, other trials' places are blank."""
-    study = optuna.create_study(directions=[cast(Any, OBJECTIVES[o]) for o in objectives])
-    by_number = {t.number: t for t in trials}
-    for number in range(max(by_number, default=-1) + 1):
-        t = by_number.get(number)
-        study.add_trial(_drawable(t, which) if t else create_trial(state=TrialState.FAIL))
-    return study
-
-
-def _drawable(trial: FrozenTrial, which: Sequence[int]) -> FrozenTrial:
-    params: dict[str, Any] = {}
-    distributions: dict[str, BaseDistribution] = {}
-    for name, value in trial.params.items():
-        key, given = html.escape(name, quote=False), trial.distributions[name]
-        if isinstance(given, CategoricalDistribution):
-            texts = _category_texts(given.choices)
-            params[key] = texts[int(given.to_internal_repr(value))]
-            distributions[key] = CategoricalDistribution(sorted(set(texts), key=_numbers_first))
-        elif isinstance(given, FloatDistribution):
-            params[key] = min(max(_rounded(value, 4), given.low), given.high)
-            distributions[key] = FloatDistribution(given.low, given.high, log=given.log)
-        else:
-            params[key], distributions[key] = value, given
-    values = [_rounded(trial.values[i], 6) for i in which]
-    return create_trial(state=TrialState.COMPLETE, params=params, distributions=distributions, values=values)
-
-
-def _category_texts(choices: Sequence[Value]) -> list[Any]:
-    """Numbers stay numbers, and so in their order; others are as they are typed."""
-    if all(isinstance(c, int | float) and not isinstance(c, bool) for c in choices):
-        return [_rounded(c, 6) if isinstance(c, float) else c for c in choices]
-    return [html.escape(short_value(c), quote=False) for c in choices]
-
-
-def _numbers_first(text: Any) -> tuple[bool, float, str]:
-    with contextlib.suppress(ValueError):
-        return False, float(text), ""
-    return True, 0.0, text
-
-
-def _rounded(value: float, digits: int) -> float:
-    return float(f"{value:.{digits}g}")
+def _places(values: Sequence[Any]) -> dict[str, Any]:
+    """A table's rows or columns by their texts: which of the values each has. One a value, or one a quarter of the
+    trials where they are many numbers."""
+    found: list[tuple[Any, str, Any]] = []
+    for inside in grouped(values).T > 0:
+        its = [value for value, is_in in zip(values, inside, strict=True) if is_in]
+        if len({repr(value) for value in its}) == 1:
+            found.append((its[0], short_value(its[0]), inside))
+        elif its:
+            found.append((min(its), f"{min(its):.3g} to {max(its):.3g}", inside))
+    found.sort(key=lambda place: numbers_first(short_value(place[0])))
+    return {text: inside for _, text, inside in found}
 
 
 def _varies(trials: Sequence[FrozenTrial], name: str) -> bool:
@@ -395,17 +371,6 @@ def _escaped(names: Sequence[str]) -> list[str]:
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def _wrapped(text: str, width: int) -> str:
-    """A tick's text, escaped already or not, on at most three short lines."""
-    lines = textwrap.wrap(html.unescape(text), width, max_lines=3, placeholder=" …") or [""]
-    return "<br>".join(html.escape(line, quote=False) for line in lines)
-
-
-def _cut(text: str, width: int) -> str:
-    text = html.unescape(text)
-    return html.escape(text if len(text) <= width else text[: width - 1] + "…", quote=False)
-
-
 def _apart(ticks: Sequence[Any]) -> list[Any]:
     """The texts along the axes of parallel coordinates without those that lie over one at an axis' end."""
     ends = {
@@ -418,11 +383,6 @@ def _space_ticks(axis: Any, values: Sequence[float]) -> None:
     """Of a log axis: at 1, 2 and 5, or at powers of ten, where Plotly writes many digits over each other."""
     if axis.type == "log":
         axis.dtick = "D2" if max(values) < 300 * min(values) else 1
-
-
-def _name(text: str, width: int) -> str:
-    """A key or a metric, which may also go on behind a mark."""
-    return re.sub(r"([./_]) ", r"\1", _wrapped(re.sub(r"([./_])", r"\1 ", html.unescape(text)), width))
 
 
 def _bar(objective: str) -> dict[str, Any]:
