@@ -195,7 +195,7 @@ def test_best_curve_is_on_top_until_another_trial_is_clicked(page: WebDriver, re
         page.execute_script("arguments[0].click()", button)
         name, epochs, losses = highlighted(page)
         assert name == f"trial {number}"
-        assert epochs[:6] == [0, 1, 2, 3, 4, 5]
+        assert epochs[:6] == [1, 2, 3, 4, 5, 6]
         assert losses[:6] == [float(f"{y:.4g}") for y in curve_of(page, number)]
         assert page.find_element(By.ID, f"t{number}").get_attribute("class").endswith("picked")
         assert page.find_element(By.ID, "picked").text.startswith(f"trial {number} · state")

@@ -48,7 +48,7 @@ def test_every_trial_has_its_curves() -> None:
     figure = curves(best_first(trials, "val/loss"), "val/loss")
     assert {n: list(trace.y) for n, trace in own(figure).items()} == {0: [3.0, 1.5], 1: [3.0, 1.2], 2: [4.0]}
     assert list(own(figure, "train/loss")[1].y) == pytest.approx([3.3, 1.32])
-    assert list(own(figure, "train/eval_loss")[1].x) == [0]
+    assert list(own(figure, "train/eval_loss")[1].x) == [1]
 
 
 def test_best_curve_is_highlighted_and_what_is_not_complete_is_dimmed() -> None:
@@ -68,7 +68,7 @@ def test_a_curve_of_one_epoch_is_seen() -> None:
 
 def test_epochs_without_a_finite_loss_leave_no_point() -> None:
     trial = made_trial(curve=[2.0, None, math.nan, math.inf, 1.0], values=[1.0])
-    assert points(trial, "val/loss") == {0: 2.0, 4: 1.0}
+    assert points(trial, "val/loss") == {1: 2.0, 5: 1.0}
 
 
 def test_a_running_trial_is_drawn_as_far_as_it_has_reported() -> None:
@@ -82,8 +82,8 @@ def test_a_mark_stands_where_the_schedule_moves_on() -> None:
     trials = numbered([made_trial(values=[1.0], curve=[4.0, 3.0, 2.0, 1.0], chunks=[100, 100, 10, 1])])
     marks = next(trace for trace in of_loss(curves(trials, "val/loss")) if trace.meta.get("marks"))
     assert list(zip(marks.x, marks.y, marks.hovertext, strict=True)) == [
-        (2, 2.0, "100 → 10 chunks"),
-        (3, 1.0, "10 → 1 chunks"),
+        (3, 2.0, "100 → 10 chunks"),
+        (4, 1.0, "10 → 1 chunks"),
     ]
 
 

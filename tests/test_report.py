@@ -130,13 +130,18 @@ def test_answer_says_whether_seeds_keep_the_best_two_apart(here: Path, others: l
 
 def test_answer_says_that_a_pruned_trial_had_been_better(here: Path) -> None:
     trials = [made_trial(values=[1.2]), made_trial("PRUNED", curve=[2.0, 0.9, 1.4])]
-    assert "Trial 1 (pruned) had a better val/loss, 0.9, at epoch 1." in page_of(write_report(made_study(trials))).text
+    assert "Trial 1 (pruned) had a better val/loss, 0.9, at epoch 2." in page_of(write_report(made_study(trials))).text
+
+
+def test_a_trial_whose_last_epoch_was_its_best_is_said_to_have_had_no_more(here: Path) -> None:
+    text = page_of(write_report(made_study([made_trial(values=[1.2], best_epochs=[2])]))).text
+    assert "Its last epoch, 3, was its best" in text
 
 
 def test_without_a_complete_trial_the_best_value_so_far_is_said(here: Path) -> None:
     trials = [made_trial("PRUNED", curve=[3.0]), made_trial("RUNNING", curve=[2.0, 1.7])]
     text = page_of(write_report(made_study(trials))).text
-    assert "No trial is complete yet. The best value so far is 1.7, of trial 1 (running) at epoch 1." in text
+    assert "No trial is complete yet. The best value so far is 1.7, of trial 1 (running) at epoch 2." in text
 
 
 def test_several_objectives_are_answered_with_their_front(here: Path) -> None:
@@ -195,6 +200,7 @@ def test_table_round_trips_through_pandas(here: Path) -> None:
     assert table[["val/loss", SPEED]].to_numpy()[:6].tolist() == [t.values for t in study.trials()[:6]]
     assert table["epochs"].tolist()[:6] == [3] * 6
     assert table["epochs_run"].tolist() == [3] * 7
+    assert table["best_epoch"].tolist()[:6] == [2] * 6, "epochs count from 1"
     assert set(table["schedule.chunks"][:6]) == {"[100, 50, 1]"}
     assert table["by_seed"][0] == "0.1 0.2"
     assert table["reason"][6] == "line one\nline two, with commas"

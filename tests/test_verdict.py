@@ -26,6 +26,7 @@ from tbptt.verdict import (
     verdict,
     write_curves,
 )
+from tbptt.verdict_page import figure
 
 EPOCHS = 60
 Loss = Callable[[int], float]
@@ -141,6 +142,19 @@ def test_each_claim_turns_with_the_curves_that_decide_it(changed: dict[str, Loss
 )
 def test_views_make_one_word(answers: list[str], said: str) -> None:
     assert overall(answers) == said
+
+
+def test_epochs_are_drawn_and_kept_from_1(tmp_path: Path) -> None:
+    run = a_run("fig1_sgd", online=lambda i: 2.0 - i / EPOCHS)
+    run.curves["schedule/chunks"] = [100.0] * 30 + [50.0] * 30
+    drawn = figure("a title", {"fig1_sgd": "#000000"}, Runs([run]))
+    assert drawn is not None
+    online, marks = drawn.data[0], next(trace for trace in drawn.data if trace.mode == "markers")
+    assert (online.x[0], online.x[-1]) == (1, EPOCHS)
+    assert (marks.x[0], marks.y[0]) == (31, run.curves["train/loss"][30])
+    write_curves([run], tmp_path / "curves.csv")
+    rows = (tmp_path / "curves.csv").read_text().splitlines()
+    assert [row.split(",")[2] for row in (rows[1], rows[-1])] == ["1", str(EPOCHS)]
 
 
 def test_what_was_not_run_yet_is_named() -> None:

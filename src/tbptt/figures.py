@@ -42,7 +42,7 @@ LOSSES = (
     ("train/eval_loss", "training, weights frozen", ", training frozen", "dash"),
 )
 
-Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curves, by epoch
+Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curves, by epoch from 1
 
 
 def best_first(trials: Iterable[FrozenTrial], *objectives: str) -> list[FrozenTrial]:
@@ -92,11 +92,11 @@ def name_of(text: str, width: int) -> str:
 
 
 def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:
-    """A curve by epoch. A running trial has none yet, but has reported its ``objective``."""
+    """A curve by epoch, the first being 1. A running trial has none yet, but has reported its ``objective``."""
     curve: Iterable[tuple[int, float | None]] = enumerate(trial.user_attrs.get("curves", {}).get(metric, []))
     if metric == objective and "curves" not in trial.user_attrs:
         curve = sorted(trial.intermediate_values.items())
-    return {epoch: float(f"{y:.5g}") for epoch, y in curve if y is not None and math.isfinite(y)}
+    return {step + 1: float(f"{y:.5g}") for step, y in curve if y is not None and math.isfinite(y)}
 
 
 # --- loss curves ----------------------------------------------------------------------------------------------------
@@ -124,15 +124,15 @@ def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
         for trace in _traces(lines, ending, dash) if lines else ():
             traces.append({**trace, "visible": shown, "meta": {**trace.get("meta", {}), "loss": metric}})
     metric_of = [trace["meta"]["loss"] for trace in traces]
-    last = max((max(trace["x"]) for trace in traces if len(trace["x"])), default=0)
+    last = max((max(trace["x"]) for trace in traces if len(trace["x"])), default=1)
     if (mean := _common_baseline(trials)) is not None:
         line, box = {"color": INK, "dash": "dash", "width": 1}, "predicting the mean: <b>%{y:.4g}</b><extra></extra>"
-        traces.append({**_line({0: mean, last: mean}, "lines"), "line": line, "hovertemplate": box})
+        traces.append({**_line({1: mean, last: mean}, "lines"), "line": line, "hovertemplate": box})
         traces[-1]["name"] = "predicting the mean"
         metric_of.append(None)
     axis = axis_type(y for trace in traces for y in trace["y"])
     layout = {
-        "xaxis": {"title": {"text": "epoch"}, "range": [-0.02 * last - 0.2, 1.02 * last + 0.2]},
+        "xaxis": {"title": {"text": "epoch"}, "range": [0.8 - 0.02 * last, 1.02 * last + 0.2]},
         "yaxis": {"title": {"text": "loss"}, "type": axis},
         "hovermode": "closest",
         "height": 560,
@@ -218,9 +218,9 @@ def _stages(lines: Lines, ending: str) -> dict[str, Any]:
     for t, xy in lines:
         chunks = t.user_attrs.get("curves", {}).get("schedule/chunks", [])
         marks += [
-            (x, y, f"{chunks[x - 1]:g} → {chunks[x]:g} chunks", t.number)
+            (x, y, f"{chunks[x - 2]:g} → {chunks[x - 1]:g} chunks", t.number)
             for x, y in xy.items()
-            if 0 < x < len(chunks) and chunks[x] != chunks[x - 1]
+            if 1 < x <= len(chunks) and chunks[x - 1] != chunks[x - 2]
         ]
     x, y, moves, numbers = map(list, zip(*marks, strict=True)) if marks else ([], [], [], [])
     return {

@@ -266,7 +266,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
         yield _next_best(trials, best, objective)
     epochs = best.user_attrs.get("best_epochs", [])
     if epochs and epochs[0] is not None and epochs[0] + 1 == figures.epochs_run(best):
-        yield f"Its last epoch, {epochs[0]}, was its best: it may not have been at its end."
+        yield f"Its last epoch, {epochs[0] + 1}, was its best: it may not have been at its end."
 
 
 def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str) -> str:
@@ -338,7 +338,8 @@ def _ui_command(study: Study) -> str:
 def _write_table(
     path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[dict[str, Any]]
 ) -> None:
-    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none.
+    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none; epochs
+    count from 1.
 
     Of a study of the best of another, also the trial that a point was there, and its value.
     """
@@ -359,7 +360,7 @@ def _write_table(
                     *(text_of(t.params[name]) if name in t.params else "" for name in params),
                     *(there.get(column.removeprefix("chosen_"), "") for column in before),
                     a.get("stop_reason", ""),
-                    " ".join(map(str, a.get("best_epochs", []))),
+                    " ".join(str(e if e is None else e + 1) for e in a.get("best_epochs", [])),
                     figures.epochs_run(t),
                     " ".join(map(str, _by_seed(t))),
                     f"{t.duration.total_seconds():.3f}" if t.duration else "",

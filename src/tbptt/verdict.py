@@ -149,12 +149,12 @@ def curves_of(study: Study, store: Store) -> list[RunCurves]:
 
 
 def write_curves(runs: Iterable[RunCurves], path: Path) -> None:
-    """One row an epoch, five digits, empty where nothing was measured."""
+    """One row an epoch, from 1, five digits, empty where nothing was measured."""
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
         for run in runs:
-            for epoch, values in enumerate(zip(*(run.curves[name] for name in METRICS), strict=True)):
+            for epoch, values in enumerate(zip(*(run.curves[name] for name in METRICS), strict=True), 1):
                 shown = ["" if math.isnan(v) else f"{v:.5g}" for v in values]
                 out.writerow([run.figure, run.seed, epoch, f"{run.baseline:.5g}", *shown])
 

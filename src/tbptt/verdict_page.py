@@ -64,7 +64,6 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
         horizontal_spacing=0.03,
         subplot_titles=["online, as the article drew it", "weights frozen: held-out, and training (dotted)"],
     )
-    last = runs.epochs - 1
     for name, colour in colours.items():
         for i, run in enumerate(runs.of(name)):
             for view, column, dash in (
@@ -74,7 +73,7 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
             ):
                 x, y = zip(*run.measured(view), strict=True)
                 drawn.add_scatter(
-                    x=x,
+                    x=[epoch + 1 for epoch in x],
                     y=y,
                     col=column,
                     row=1,
@@ -90,7 +89,7 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
     means = {1: 1.0, 2: next(r.baseline for f in colours for r in runs.of(f))}
     for column, mean in means.items():
         drawn.add_scatter(
-            x=[0, last],
+            x=[1, runs.epochs],
             y=[mean, mean],
             col=column,
             row=1,
@@ -107,7 +106,7 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
         legend={"orientation": "h", "x": 0, "y": -0.2},
         margin={"t": 40},
     )
-    drawn.update_xaxes(title_text="epoch", range=[-1, last + 1])
+    drawn.update_xaxes(title_text="epoch", range=[0, runs.epochs + 1])
     drawn.update_yaxes(rangemode="tozero")
     drawn.update_yaxes(title_text="loss", col=1)
     return drawn
@@ -119,7 +118,7 @@ def _mark_stages(drawn: go.Figure, run: RunCurves, colour: str) -> None:
     moves = [i for i in range(1, len(chunks)) if chunks[i] != chunks[i - 1]]
     if moves:
         drawn.add_scatter(
-            x=moves,
+            x=[i + 1 for i in moves],
             y=[loss[i] for i in moves],
             col=1,
             row=1,
