@@ -171,8 +171,24 @@ def test_no_command_is_given_where_the_config_is_gone(here: Path) -> None:
 def test_best_files_come_from_the_best_seed_of_the_best_trial(here: Path, objective: str, seed: str) -> None:
     best = made_trial(values=[2.0], by_seed=[2.5, 1.5], run_ids=["a", "b"])
     write_report(made_study([best], [objective]), Artifacts(here, ("a", "b")))
-    assert Path("sweeps/a-study/best.yaml").read_text() == f"config.yaml of {seed}"
+    assert Path("sweeps/a-study/best.yaml").read_text().splitlines()[1:] == [f"config.yaml of {seed}"]
     assert Path("sweeps/a-study/best.ckpt").read_text() == f"checkpoints/best.ckpt of {seed}"
+
+
+@pytest.mark.parametrize(("seeds", "changes", "which"), [([7, 8, 9], [], "seed 9"), ([7, 8, 9], ["seeds"], "run 3")])
+def test_best_files_are_said_to_be_the_luckiest_seeds(here: Path, seeds: list[int], changes: Any, which: str) -> None:
+    best = made_trial(values=[0.4], by_seed=[0.5, 0.41, 0.29], run_ids=["a", "b", "c"])
+    study = made_study([best, made_trial(values=[0.9])], spec={"seeds": seeds}, changes=changes)
+    page = page_of(write_report(study, Artifacts(here, ("a", "b", "c"))))
+    words = f"of {which}, the luckiest of trial 0's 3 seeds: val/loss 0.29; their mean is 0.4."
+    assert f"best.yaml and best.ckpt are {words}" in page.text
+    assert Path("sweeps/a-study/best.yaml").read_text().startswith(f"# {words[0].upper()}{words[1:]}\n")
+
+
+def test_of_a_single_seed_nothing_is_said_of_luck(here: Path) -> None:
+    page = page_of(write_report(made_study([made_trial(values=[0.4], run_ids=["a"])]), Artifacts(here, ("a",))))
+    assert "luckiest" not in page.text
+    assert Path("sweeps/a-study/best.yaml").read_text() == "config.yaml of a"
 
 
 def test_best_files_of_another_trial_do_not_stay(here: Path) -> None:
@@ -229,7 +245,7 @@ def listening(target: Any, name: str, heard: Callable[..., Any]) -> Iterator[Non
         event.remove(target, name, heard)
 
 
-@pytest.mark.parametrize("broken", ["render", "_write_table"])
+@pytest.mark.parametrize("broken", ["render", "write_table"])
 def test_a_report_that_fails_leaves_the_old_one_whole(here: Path, monkeypatch: Any, broken: str) -> None:
     study = made_study([made_trial(values=[1.0])])
     path = write_report(study)

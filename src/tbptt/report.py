@@ -1,8 +1,5 @@
 """A study as one HTML file that opens without a network, a table, and its best trial as a config and a checkpoint."""
 
-import contextlib
-import csv
-import os
 import shlex
 import shutil
 import statistics
@@ -18,12 +15,12 @@ from plotly.offline import get_plotlyjs
 
 from tbptt import figures, optuna_figures
 from tbptt.config import sign
-from tbptt.explained import explained
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
 from tbptt.pairs import pairs
-from tbptt.space import short_value, shown, text_of
+from tbptt.space import short_value, shown
 from tbptt.study import SWEEPS, Study, state_of
+from tbptt.tables import params_of, replaced, seed_values, write_explained, write_table
 
 DEFAULT_UI = "http://127.0.0.1:5000"
 PLOTLY = {
@@ -50,25 +47,14 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     trials = study.trials()
     best = best_trial(trials, *study.objectives)
-    _write_table(folder / "trials.csv", trials, study.objectives, study.attrs.get("chosen", []))
-    _write_explained(folder / "explained.csv", trials, study.objectives)
+    write_table(folder / "trials.csv", trials, study.objectives, study.attrs.get("chosen", []))
+    write_explained(folder / "explained.csv", trials, study.objectives)
     if store is not None:
         _write_best(folder, study, best, store)
     path = folder / "report.html"
     with replaced(path) as beside:
         beside.write_text(render(study, trials, store), encoding="utf-8")
     return path
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A file beside another that takes its place once it is whole: a reader, or a reload, sees the old or the new."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # --- which trial is best --------------------------------------------------------------------------------------------
@@ -78,6 +64,19 @@ def best_trial(trials: Sequence[FrozenTrial], *objectives: str) -> FrozenTrial |
     """The complete trial that is best by the first objective; of equal ones by the next, then the first of them."""
     ranked = figures.best_first(trials, *objectives)
     return ranked[0] if ranked and ranked[0].state == TrialState.COMPLETE else None
+
+
+def best_run(study: Study, trial: FrozenTrial) -> tuple[str | None, str]:
+    """The run of a complete trial whose config and checkpoint are kept, and what sets it apart where there are several:
+    the best of a few seeds is better than the trial is."""
+    runs, values, objective = trial.user_attrs.get("run_ids", []), seed_values(trial), study.objectives[0]
+    if len(values) < 2 or len(runs) != len(values):
+        return next(iter(runs), None), ""
+    i = values.index(min(values, key=lambda value: sign(objective) * value))
+    seeds = [] if study.attrs.get("changes") else study.attrs.get("spec", {}).get("seeds") or []
+    which = f"seed {seeds[i]}" if len(seeds) == len(values) else f"run {i + 1}"
+    words = f"{which}, the luckiest of trial {trial.number}'s {len(values)} seeds: {objective} {shown(values[i])}"
+    return runs[i], f"{words}; their mean is {shown(trial.values[0])}"
 
 
 def rerun_command(study: Study) -> str:
@@ -102,17 +101,12 @@ def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> boo
     return min(gains) >= 0 and max(gains) > 0
 
 
-def _by_seed(trial: FrozenTrial) -> list[float]:
-    """The first objective of each of a trial's runs."""
-    return [values[0] for values in trial.user_attrs.get("values_by_seed", []) if values]
-
-
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
 def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> str:
     """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
-    params = _params(trials)
+    params = params_of(trials)
     ranked = figures.best_first(trials, *study.objectives)
     sections, missing = _sections(trials, ranked, study.objectives)
     return rendered(
@@ -148,10 +142,6 @@ def rendered(template: str, **content: Any) -> str:
     return environment.get_template(template).render(plotlyjs=get_plotlyjs(), plotly_config=PLOTLY, **content)
 
 
-def _params(trials: Sequence[FrozenTrial]) -> list[str]:
-    return list(dict.fromkeys(name for t in trials for name in t.params))
-
-
 def _point(trial: FrozenTrial) -> str:
     return ", ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())
 
@@ -172,7 +162,7 @@ def _sections(
     if with_curves:
         drawn = figures.thinned(with_curves)
         note = "Click a curve, or a trial's number in the table, to highlight it."
-        if any(len(_by_seed(t)) > 1 for t in trials):
+        if any(len(seed_values(t)) > 1 for t in trials):
             note += " Curves are those of the first seed."
         if len(drawn) < len(with_curves):
             note += f" Drawn: {len(drawn)} of {len(with_curves)} trials, the best and an even choice of the others."
@@ -231,13 +221,14 @@ def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         "point": {name: short_value(value) for name, value in best.params.items()},
         "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
         "command": rerun_command(study) if has_config else None,
+        "luck": best_run(study, best)[1] if has_config else "",
         "front": [(t.number, [shown(v) for v in t.values], _point(t)) for t in front],
         "complete": sum(t.state == TrialState.COMPLETE for t in trials),
     }
 
 
 def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) -> Iterator[str]:
-    objective, value, seeds = study.objectives[0], best.values[0], _by_seed(best)
+    objective, value, seeds = study.objectives[0], best.values[0], seed_values(best)
     mean = best.user_attrs.get("baseline")
     if objective == "val/loss" and mean:
         side = "below" if value < mean else "above"
@@ -276,7 +267,7 @@ def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str)
     if after is None:
         return ""
     text = f"The next best, trial {after.number}, has {shown(after.values[0])}"
-    seeds, its = ([sign(objective) * v for v in _by_seed(t)] for t in (best, after))
+    seeds, its = ([sign(objective) * v for v in seed_values(t)] for t in (best, after))
     if len(seeds) < 2 or len(its) < 2:
         return text + "."
     return text + (
@@ -296,7 +287,7 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
         for epoch, y in figures.points(t, objective, objective).items()
     ]
     value, epoch, trial = min(reached, key=lambda r: r[:2], default=(0.0, 0, None))
-    first_seed = [*_by_seed(best), best.values[0]][0] if best else None  # it is the first seed that others reported
+    first_seed = [*seed_values(best), best.values[0]][0] if best else None  # it is the first seed that others reported
     if trial is None or (first_seed is not None and value >= factor * first_seed):
         return ""
     state = state_of(trial)
@@ -309,7 +300,7 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
 
 
 def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | None) -> dict[str, Any]:
-    seeds = _by_seed(t)
+    seeds = seed_values(t)
     return {
         "number": t.number,
         "state": state_of(t),
@@ -335,61 +326,12 @@ def _ui_command(study: Study) -> str:
     return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
 
 
-def _write_table(
-    path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[dict[str, Any]]
-) -> None:
-    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none; epochs
-    count from 1.
-
-    Of a study of the best of another, also the trial that a point was there, and its value.
-    """
-    params = _params(trials)
-    before = ("chosen_trial", "chosen_value") if chosen else ()
-    also = (*before, "stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
-    with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["trial", "state", *objectives, *params, *also])
-        for t in trials:
-            a = t.user_attrs
-            there = next((c for c in chosen if c["point"] == t.params), {})
-            out.writerow(
-                [
-                    t.number,
-                    t.state.name,
-                    *(t.values or [""] * len(objectives)),
-                    *(text_of(t.params[name]) if name in t.params else "" for name in params),
-                    *(there.get(column.removeprefix("chosen_"), "") for column in before),
-                    a.get("stop_reason", ""),
-                    " ".join(str(e if e is None else e + 1) for e in a.get("best_epochs", [])),
-                    figures.epochs_run(t),
-                    " ".join(map(str, _by_seed(t))),
-                    f"{t.duration.total_seconds():.3f}" if t.duration else "",
-                    " ".join(a.get("run_ids", [])),
-                    a.get("reason", ""),
-                ]
-            )
-
-
-def _write_explained(path: Path, trials: Sequence[FrozenTrial], objectives: list[str]) -> None:
-    """``explained.csv``: how much of the differences in each objective each key explains, as the report draws it."""
-    with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["objective", "key", "trials", "share", "low", "high", "chance"])
-        for i, objective in enumerate(objectives):
-            for e in explained(trials, i, objective):
-                numbers = ["" if v is None else f"{v:.4f}" for v in (e.share, e.low, e.high, e.chance)]
-                out.writerow([objective, e.key, e.trials, *numbers])
-
-
 def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any) -> None:
     """``best.yaml`` and ``best.ckpt`` of the best trial; of its best seed, where it has several.
 
     What cannot be had is removed: it would be another trial's.
     """
-    run = None
-    if best is not None:
-        runs, seeds = best.user_attrs.get("run_ids", []), [sign(study.objectives[0]) * v for v in _by_seed(best)]
-        run = runs[seeds.index(min(seeds))] if seeds and len(runs) == len(seeds) else next(iter(runs), None)
+    run, luck = best_run(study, best) if best is not None else (None, "")
     for artifact, name in BEST_FILES.items():
         found = store.artifact(run, artifact) if run else None
         if found is None:
@@ -397,3 +339,5 @@ def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any
             continue
         with replaced(folder / name) as beside:
             shutil.copyfile(found, beside)
+            if luck and name.endswith(".yaml"):
+                beside.write_text(f"# Of {luck}.\n{beside.read_text(encoding='utf-8')}", encoding="utf-8")

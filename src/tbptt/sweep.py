@@ -363,7 +363,7 @@ def _say_result(study: Study, plan: Plan) -> None:
     """The last lines of a sweep: the best trial, how it compares, where to look."""
     if plan.cfg.progress == "none":
         return
-    from tbptt.report import best_trial, rerun_command
+    from tbptt.report import best_run, best_trial, rerun_command
 
     best = best_trial(study.trials(), *study.objectives)
     if best is not None:
@@ -373,5 +373,7 @@ def _say_result(study: Study, plan: Plan) -> None:
         side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == "val/loss" else ""
         print(f"best: trial {best.number}  {values}{side}  {point}")
         print(f"rerun it: {rerun_command(study)}")
+        if luck := best_run(study, best)[1]:
+            print(f"sweeps/{study.name}/best.ckpt: of {luck}")
     print(f"report: sweeps/{study.name}/report.html")
     print(ui_line(plan.cfg.tracking.uri))

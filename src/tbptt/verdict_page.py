@@ -10,7 +10,8 @@ from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
 
 from tbptt.figures import BEST, GREY, INK
-from tbptt.report import embedded, rendered, replaced
+from tbptt.report import embedded, rendered
+from tbptt.tables import replaced
 from tbptt.verdict import ARMS, DEFINITIONS, VIEWS, RunCurves, Runs, verdict, write_curves
 
 RED, GREEN = BEST, "#009e73"  # the article's colours, of the report's palette
