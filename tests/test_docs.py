@@ -143,6 +143,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
         exec(code.replace("RUN_ID", run_id[1]), names)
         assert names["q"].shape == names["y"].shape == (2, names["prices"].shape[1] - 8, 2)
         assert torch.isfinite(names["q"]).all()
+        assert names["side"].shape == names["q"].shape[:2]
 
 
 def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:

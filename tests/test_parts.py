@@ -186,6 +186,19 @@ def test_change_std_fee_is_in_training_deviations_of_the_one_step_change(write: 
     np.testing.assert_allclose(fees, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("unit", ["change_std", "price"])
+def test_a_scaler_has_the_fees_in_price_units(write: Write, unit: str) -> None:
+    """What a loaded run needs to know what a change of side costs."""
+    config = prices_data(write(three_series()), fee=0.7, fee_unit=unit)
+    fee = SequenceDataModule(config).scaler.fee
+    assert fee is not None
+    assert fee.tolist() == load_parts(config).fees
+    shared = article_data(fee_unit=unit, fee=0.7)
+    fee = SequenceDataModule(shared).scaler.fee
+    assert fee is not None
+    assert fee.tolist() == load_parts(shared).fees[:1]
+
+
 def test_price_fee_is_the_same_for_all(write: Write) -> None:
     assert load_parts(prices_data(write(three_series()), fee=0.5, fee_unit="price")).fees == [0.5] * 3
 

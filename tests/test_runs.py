@@ -221,6 +221,8 @@ def test_load_run_gives_model_scaler_and_config(trained: Trained) -> None:
     assert not model.training
     assert model.cell == "gru"
     assert scaler.target_std.shape == (1,)
+    assert scaler.fee is not None
+    assert scaler.fee.tolist() == [0.01]
     assert of_a_run(OmegaConf.to_container(config)) == of_a_run(OmegaConf.to_container(trained.cfg))  # type: ignore[arg-type]
     stored = torch.load(trained.artifact("checkpoints/best.ckpt"), weights_only=True)["model"]
     assert all(torch.equal(weight, stored[name]) for name, weight in model.state_dict().items())

@@ -2,10 +2,13 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from tbptt import sides
 from tbptt.targets import default_horizon, q_values
 
 
@@ -93,3 +96,70 @@ def test_default_horizon_is_where_a_reward_weighs_a_hundredth(gamma: float, step
     assert default_horizon(gamma) == steps
     if gamma > 0:
         assert gamma**steps <= 0.01 < gamma ** (steps - 1)
+
+
+# --- which side to be on --------------------------------------------------------------------------------------------
+
+
+def one_at_a_time(q: np.ndarray, fee: float) -> list[bool]:
+    """The rule of one series, step by step: change only where it is worth more than it costs."""
+    bought, found = bool(q[0, 0] > q[0, 1]), []
+    for buy, sell in q:
+        here, there = (buy, sell) if bought else (sell, buy)
+        bought = bought if there - 2 * fee <= here else not bought
+        found.append(bought)
+    return found
+
+
+@pytest.mark.parametrize("fee", [0.0, 0.3, 2.0])
+def test_sides_change_only_where_that_is_worth_more_than_twice_the_fee(fee: float) -> None:
+    q = np.random.default_rng(1).normal(0, 1, (4, 300, 2))
+    expected = np.array([one_at_a_time(row, fee) for row in q])
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(sides(torch.from_numpy(q), fee).numpy(), expected)
+
+
+@pytest.mark.parametrize("fee", [0.0, 0.4, 3.0])
+def test_with_the_true_q_values_sides_earn_the_most_that_can_be_earned(fee: float) -> None:
+    prices, gamma = walks(3, 11, seed=5), 0.9
+    side = sides(torch.from_numpy(q_values(prices, gamma, fee)), fee).numpy()
+    actions, discount = np.where(side, 1, -1), gamma ** np.arange(10)
+    changed = np.diff(actions, axis=1, prepend=actions[:, :1]) != 0
+    earned = ((actions * np.diff(prices, axis=1) - 2 * fee * changed) * discount).sum(axis=1)
+    most = [max(best_plan(row, gamma, fee, first) for first in (1, -1)) for row in prices]
+    np.testing.assert_allclose(earned, most, rtol=0, atol=1e-12)
+
+
+def test_the_larger_q_value_alone_pays_for_changes_that_are_not_worth_it() -> None:
+    prices, gamma, fee = walks(2, 400, seed=6), 0.9, 0.5
+    q = torch.from_numpy(q_values(prices, gamma, fee))
+
+    def earned(side: torch.Tensor) -> float:
+        actions = np.where(side.numpy(), 1, -1)
+        return float((actions * np.diff(prices, axis=1)).sum() - 2 * fee * (np.diff(actions, axis=1) != 0).sum())
+
+    assert earned(sides(q, fee)) > earned(q[..., 0] > q[..., 1])
+
+
+def test_sides_go_on_from_those_that_are_held_and_each_series_has_its_fee() -> None:
+    q = torch.from_numpy(np.random.default_rng(2).normal(0, 1, (3, 80, 2)))
+    fees = torch.tensor([0.1, 0.5, 1.0])
+    whole = sides(q, fees)
+    first = sides(q[:, :30], fees)
+    torch.testing.assert_close(torch.cat([first, sides(q[:, 30:], fees, held=first[:, -1])], dim=1), whole)
+    for row, alone in enumerate(whole):
+        torch.testing.assert_close(sides(q[row : row + 1], float(fees[row]))[0], alone)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fee", "said"),
+    [
+        ((3, 2), 0.1, r"q: got \(3, 2\); takes \(series, steps, 2\)"),
+        ((2, 5, 2), None, "fee: got None; takes price units from 0, one number or one for each of 2 series"),
+        ((2, 5, 2), -1.0, "fee: got -1"),
+        ((2, 5, 2), torch.ones(3), "fee: got 3 numbers"),
+    ],
+)
+def test_sides_say_what_they_take(shape: tuple[int, ...], fee: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        sides(torch.zeros(shape), fee)

@@ -1,7 +1,7 @@
 """From a data config to sequences on the device: features, targets, scaling, padding."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ def prepare(data: DataConfig) -> Prepared:
     fees = np.array(parts.fees)
     prices, q, steps = _padded(parts, parts.training, data.gamma, fees)
     scaler = Scaler.fit(prices, torch.tensor(steps), q, parts.window, data.features, parts.shared_scale)
+    scaler = replace(scaler, fee=torch.from_numpy(fees[:1] if parts.shared_scale else fees))
     training = _sequences(prices, q, steps, scaler, data)
     prices, q, steps = _padded(parts, parts.held_out, data.gamma, fees[0] if parts.shared_scale else fees)
     held_out = _sequences(prices, q, steps, scaler, data)

@@ -18,12 +18,15 @@ class Scaler:
         input_mean, input_std: (S,) of the lag features, in price units.
         target_mean: (S, 2), each action's mean, in price units.
         target_std: (S,), common to both actions, about those means.
+        fee: (S,) that the targets were made with, in price units; a change of side costs twice that. None where a
+            checkpoint is older than this.
     """
 
     input_mean: Tensor
     input_std: Tensor
     target_mean: Tensor
     target_std: Tensor
+    fee: Tensor | None = None
 
     @classmethod
     def fit(cls, prices: Tensor, steps: Tensor, targets: Tensor, window: int, kind: str, shared: bool) -> "Scaler":

@@ -132,7 +132,11 @@ def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
         metric_of.append(None)
     axis = axis_type(y for trace in traces for y in trace["y"])
     layout = {
-        "xaxis": {"title": {"text": "epoch"}, "range": [0.8 - 0.02 * last, 1.02 * last + 0.2]},
+        "xaxis": {
+            "title": {"text": "epoch"},
+            "range": [0.8 - 0.02 * last, 1.02 * last + 0.2],
+            "dtick": 1 if last < 10 else None,
+        },
         "yaxis": {"title": {"text": "loss"}, "type": axis},
         "hovermode": "closest",
         "height": 560,

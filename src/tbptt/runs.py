@@ -1,5 +1,6 @@
 """A finished run as a thing to use again: its config as a file that reruns it, its network in Python."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -133,3 +134,37 @@ def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":
         raise ValueError(f"prices: got {tuple(prices.shape)}; takes {series} of more than {window} prices each")
     features = LagFeatures(prices.double(), scaler, window, config.data.features)
     return features(0, features.length)
+
+
+def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = None) -> "Tensor":
+    """Which side to be on at every step, as Q-values and the cost of changing have it.
+
+    A change of side costs 2 · fee, one to close and one to open, which Q-values do not contain for the step at which
+    they are asked: one changes only where the other side is worth more than that above the one that is held.
+
+    Args:
+        q: (B, T, 2) in price units, of buying and of selling.
+        fee: in price units, as ``scaler.fee``: one number, or (B,) or (1,).
+        held: (B,) the sides held before the first step, ``side[:, -1]`` of the steps before; None begins on the side
+            that is worth more.
+
+    Returns:
+        (B, T) bool: True is bought (long), False is sold (short).
+
+    Raises:
+        ValueError: a shape is not one of these, or the fee is missing or below 0.
+    """
+    import torch
+
+    if q.ndim != 3 or q.shape[-1] != 2 or not q.shape[1]:
+        raise ValueError(f"q: got {tuple(q.shape)}; takes (series, steps, 2)")
+    cost = 2 * torch.as_tensor(math.nan if fee is None else fee).to(q).flatten()  # (1,) or (B,)
+    if len(cost) not in (1, len(q)) or not (cost >= 0).all():
+        got = fee if fee is None or len(cost) == 1 else f"{len(cost)} numbers"
+        raise ValueError(f"fee: got {got}; takes price units from 0, one number or one for each of {len(q)} series")
+    gain = q[..., 0] - q[..., 1]  # (B, T) of being bought
+    start = gain[:, 0] > 0 if held is None else held.bool()
+    moves = (gain > cost[:, None]).int() - (gain < -cost[:, None]).int()  # 0 where no change is worth its cost
+    moves = torch.cat([2 * start[:, None].int() - 1, moves], dim=1)  # (B, 1 + T)
+    latest = torch.where(moves != 0, torch.arange(moves.shape[1], device=q.device), 0).cummax(dim=1).values
+    return moves.gather(1, latest)[:, 1:] > 0
