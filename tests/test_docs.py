@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import mlflow
 import pytest
 import torch
 from conftest import CONF, ROOT
 from hydra.core.global_hydra import GlobalHydra
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 
 from tbptt import main, report, runtime
 from tbptt.main import job, run
@@ -23,31 +26,63 @@ from tbptt.runtime import StopSignals
 PAGES = ("README.md", "docs/using.md")
 LITTLE = ["data.window=8", "data.gamma=0.9", "model.dense=[4]", "model.hidden=[4]", "epochs=1", "progress=none"]
 SERIES = ["data.n_series=2", "data.val_series=1", "data.length=450"]  # of the article's process
-SEEN_ELSEWHERE = {
-    "make train": "installs from a network: not run here",
+NOT_RUN = {  # what a command begins with, and why it is not run here
+    "make train": "installs from a network",
     "make test": "is what runs this",
     "make server": "tests/test_cluster.py starts the same servers",
-    "export PGPASSFILE=$PWD/.server/pgpass": "belongs to it",
-    "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db": "tests/test_browser.py",
+    "make lock": "asks a package index",
+    "make audit": "asks a package index",
+    "export ": "is the shell's",
+    "source ": "is the shell's",
+    "read ": "asks a person for a password",
+    "pip install": "installs from a network",
+    ".venv/bin/": "installs from a network",
+    "mlflow ui": "tests/test_browser.py opens it; its options are looked up",
+    "mlflow server": "serves; its options are looked up",
+    "python -m pytest": "its files are looked up",
+    "python benchmarks/": "takes minutes; its options are looked up",
+    "python report.py article": "tests/test_verdict.py",
+    "python report.py docs/results": "tests/test_verdict.py",
+    "python train.py resume=RUN_ID tracking.uri=…": "needs a server",
 }
+SEEN_IN_BLOCKS = (
+    "python report.py STUDY",
+    "python train.py --help",
+    "python train.py resume=RUN_ID",
+)  # of PAGES, or nearly
 
 
-def blocks(page: str, language: str) -> list[str]:
+def fenced(page: str) -> list[str]:
+    """A page cut at its fences: text, what is in a block after its language, text, …"""
+    return re.split(r"^ *```", (ROOT / page).read_text(), flags=re.MULTILINE)
+
+
+def blocks(page: str, *languages: str) -> list[str]:
     """The fenced blocks of a page that are not the content of a file."""
-    before, *parts = re.split(r"^```", (ROOT / page).read_text(), flags=re.MULTILINE)
+    before, *parts = fenced(page)
     texts = [before, *parts[1::2]]  # what is around the blocks
     found = [block.split("\n", 1) for block in parts[::2]]
     return [
-        code for (name, code), text in zip(found, texts, strict=False) if name == language and "`:" not in text[-5:]
+        code for (name, code), text in zip(found, texts, strict=False) if name in languages and "`:" not in text[-5:]
     ]
 
 
 def commands(page: str) -> Iterator[str]:
-    for block in blocks(page, "sh"):
+    for block in blocks(page, "sh", "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             for command in re.sub(r"(^|\s)#.*", "", line).split("&&"):
                 if command.strip():
                     yield " ".join(command.split())
+
+
+def in_text(page: str) -> list[str]:
+    """The commands that a page names within its sentences."""
+    spans = [span for text in fenced(page)[::2] for span in re.findall(r"`([^`]+)`", text)]
+    return [" ".join(s.split()) for s in spans if re.match(r"(python|make|mlflow|pip|\.venv/bin/\w+) ", s)]
+
+
+def why_not_run(command: str) -> str:
+    return next((why for start, why in NOT_RUN.items() if command.startswith(start)), "")
 
 
 class StoppedAtOnce(StopSignals):
@@ -122,7 +157,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
     assert run_id, said
     given = []
     for command in commands(page):
-        if command in SEEN_ELSEWHERE or command.startswith("source "):
+        if why_not_run(command):
             continue
         python, script, *words = shlex.split(command.replace("RUN_ID", run_id[1]))
         assert python == "python", command
@@ -136,6 +171,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
         assert said or "progress=none" in little(words), command
         given.append(command)
     assert len(given) >= 8
+    searched(page)
     for code in blocks(page, "python"):
         if page == "README.md":
             code = "prices = torch.rand(2, 50, dtype=torch.float64).cumsum(1)\n" + code
@@ -144,6 +180,81 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
         assert names["q"].shape == names["y"].shape == (2, names["prices"].shape[1] - 8, 2)
         assert torch.isfinite(names["q"]).all()
         assert names["side"].shape == names["q"].shape[:2]
+
+
+def searched(page: str) -> None:
+    """Every search that a page prints, in the store that its commands left: it finds the run that it describes, not
+    one that differs; and what it asks for is there in real runs, but for what ends a run."""
+    store = MlflowClient(f"sqlite:///{Path('mlruns/mlflow.db').absolute()}")
+    experiment = store.get_experiment_by_name("tbptt").experiment_id
+    real = store.search_runs([experiment])
+    known = {
+        f"{kind}.{name}" for run in real for kind in ("metrics", "params", "tags") for name in getattr(run.data, kind)
+    }
+    both = []
+    for loss, optimizer, clip, study in ((0.4, "adam", "0.5", "first"), (0.6, "sgd", "2.0", "other")):
+        run = store.create_run(experiment, tags={"study.name": study}).info.run_id
+        metrics = [Metric(name, loss, 0, 0) for name in ("val/loss", "best/val/loss")]
+        store.log_batch(run, metrics, [Param("optimizer.name", optimizer), Param("clip", clip)])
+        both.append(run)
+    for search in "".join(blocks(page, "mlflow")).splitlines():
+        found = {run.info.run_id for run in store.search_runs([experiment], search)}
+        assert found & set(both) == {both[0]}, search
+        for kind, quoted, plain in re.findall(r"(metrics|params|tags)\.(?:`([^`]+)`|([\w.]+))", search):
+            assert f"{kind}.{quoted or plain}" in known | {"metrics.best/val/loss"}, search
+
+
+# Its text, as importing it takes seconds.
+MLFLOW = Path(mlflow.__file__).parent
+MLFLOW_CLI = (MLFLOW / "cli" / "__init__.py").read_text() + (MLFLOW / "utils" / "cli_args.py").read_text()
+EVERY_PAGE = sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_a_search_is_in_a_block_that_is_tried(page: str) -> None:
+    texts = fenced(page)[::2]
+    loose = [s for text in texts for s in re.findall(r"(?:metrics|params|tags)\.\S+ *(?:[<>=]|!=|I?LIKE)[^`]*", text)]
+    assert loose == []
+    assert page in PAGES or not blocks(page, "mlflow")
+
+
+def named(page: str) -> list[str]:
+    """The commands of a page that are not run above."""
+    return [*(commands(page) if page not in PAGES else ()), *in_text(page)]
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_the_commands_of_every_page_name_what_is_there(page: str) -> None:
+    for command in named(page):
+        match shlex.split(command):
+            case ["make", target]:
+                assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+            case ["mlflow", name, *words]:
+                assert name == "ui" or f"\ndef {name}(" in MLFLOW_CLI, command
+                assert all(f'"{word}"' in MLFLOW_CLI for word in words if word.startswith("--")), command
+            case ["python", "-m", "pytest", *words]:
+                assert all((ROOT / word).is_file() for word in words if word.endswith(".py")), command
+            case ["python", script, *words] if script.startswith("benchmarks/"):
+                compile(code := (ROOT / script).read_text(), script, "exec")
+                assert all(f'"{word}"' in code for word in words if word.startswith("--")), command
+            case ["python", "train.py", "-m", *_]:
+                pass  # below
+            case _:
+                assert why_not_run(command) or command in SEEN_IN_BLOCKS, command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_the_sweeps_of_other_pages_can_be_given(page: str, give: Any) -> None:
+    """As dry runs, which create nothing; composing what a sweep may choose takes seconds."""
+    for command in named(page):
+        script, *words = shlex.split(command)[1:] or [""]
+        if script == "train.py" and words[0] == "-m":
+            words = [word for word in words if "best_of" not in word]  # of a study that is not there
+            status, said = give(script, *words, *little(words), "study.dry_run=true")
+            assert status == 0, f"{command}: {said}"
+    assert not Path("sweeps").exists()
+    assert not Path("mlruns").exists()
 
 
 def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:
@@ -170,9 +281,7 @@ def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:
         tbptt.inputs(prices[:, :8], scaler, config)
 
 
-@pytest.mark.parametrize(
-    "page", sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-)
+@pytest.mark.parametrize("page", EVERY_PAGE)
 def test_what_a_page_links_to_is_there(page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text())
     missing = [to for to in links if "://" not in to and not ((ROOT / page).parent / to).exists()]
