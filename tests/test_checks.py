@@ -101,6 +101,6 @@ def test_value_that_refers_to_another_is_checked_as_what_it_is(config: Compose) 
 def test_what_only_gpus_have_is_refused_without_one(
     config: Compose, here: Path, monkeypatch: pytest.MonkeyPatch, device: str, word: str, line: str
 ) -> None:
-    for there, lines in ((False, [line]), (True, [line] if device == "cpu" else [])):
-        monkeypatch.setattr("tbptt.checks._has_cuda", lambda there=there: there)
+    for reason, lines in (("PyTorch sees none", [line]), (None, [line] if device == "cpu" else [])):
+        monkeypatch.setattr("tbptt.checks.why_no_gpu", lambda reason=reason: reason)
         assert problems(config(word, f"device={device}")) == lines

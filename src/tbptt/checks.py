@@ -16,6 +16,7 @@ from tbptt.config import (
     Takes,
     wrong_value,
 )
+from tbptt.devices import why_no_gpu
 from tbptt.memory import too_large
 from tbptt.parts import load_parts, memory_of
 from tbptt.secrets import hide, remember
@@ -60,9 +61,10 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
         found["study.storage"] = f"study.storage: {problem}"
-    if here and cfg.device == "cuda" and not _has_cuda():
-        found["device"] = "device: got 'cuda'; this machine has no GPU that PyTorch can use; takes auto or cpu here"
-    if cfg.device == "cpu" or (here and cfg.device == "auto" and _asks_for_gpu(cfg) and not _has_cuda()):
+    if here and cfg.device == "cuda" and (reason := why_no_gpu()):
+        lacks = f"this machine has no GPU that PyTorch can use ({reason})"
+        found["device"] = f"device: got 'cuda'; {lacks}; takes auto or cpu here"
+    if cfg.device == "cpu" or (here and cfg.device == "auto" and asks_for_gpu(cfg) and why_no_gpu()):
         if cfg.precision == "tf32":
             found["precision"] = "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"
         if cfg.cuda_graphs is True:
@@ -126,12 +128,6 @@ def _storage_problem(cfg: DictConfig) -> str | None:
     return None
 
 
-def _asks_for_gpu(cfg: DictConfig) -> bool:
+def asks_for_gpu(cfg: DictConfig) -> bool:
     """Whether something is asked for that only a GPU has; to look for one costs the import of torch."""
     return bool(cfg.precision == "tf32" or cfg.cuda_graphs is True)
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.checks import keys
 from tbptt.compose import CommandError, Source, composed, parsed
 from tbptt.config import GROUPS, OF_A_RUN, register
+from tbptt.devices import from_another_process
 from tbptt.environment import words_of_environment
 from tbptt.plan import make_plan
 from tbptt.resume import resume_problems
@@ -51,7 +52,8 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
         if args.multirun:
             if lines:
                 raise CommandError(lines)
-            make_plan(source, overrides)
+            with from_another_process():  # the workers train, not this one
+                make_plan(source, overrides)
             return argv
         sweeps = [o for o in overrides if o.is_sweep_override()]
         for o in sweeps:

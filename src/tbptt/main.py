@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from tbptt.command_line import checked, help_text
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
+from tbptt.devices import GpuTrouble
 from tbptt.environment import words_of_environment
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
 from tbptt.secrets import hide
@@ -127,7 +128,7 @@ def ui_line(uri: str) -> str:
 def failure_line(error: BaseException) -> str:
     """What went wrong, and where in this package, in one line."""
     what = hide(without_password(" ".join(str(error).split()))) or "no message"
-    if isinstance(error, ValueError):  # said to the user already, in full
+    if isinstance(error, ValueError | GpuTrouble):  # said to the user already, in full
         return what
     if trouble := disk_trouble(error):
         return hide(str(trouble))

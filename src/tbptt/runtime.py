@@ -1,4 +1,4 @@
-"""The process that trains: memory allocator, device, signals."""
+"""The process that trains: memory allocator, precision, signals."""
 
 import ctypes
 import os
@@ -41,15 +41,6 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
     if os.getppid() != parent:  # it was gone before this took hold
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def pick_device(device: str) -> str:
-    """``auto`` is ``cuda`` where there is one, else ``cpu``."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
 
 
 def set_precision(precision: int | str) -> None:

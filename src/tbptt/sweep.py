@@ -19,6 +19,7 @@ from tbptt.best_of import Chosen, best_of, existing_study
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage
+from tbptt.devices import from_another_process
 from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.main import failure_line, ui_line
@@ -60,7 +61,7 @@ def run_sweep(
         Interrupted: SIGINT or SIGTERM came; what was running goes on when the same command is given again.
     """
     source = _source_of(config)
-    with source.opened():
+    with source.opened(), from_another_process():
         plan = make_plan(source, parsed(arguments)[0])
     chosen = best_of(plan) if plan.settings.best_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])

@@ -18,11 +18,12 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from tbptt import checkpoint, kernels
 from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
+from tbptt.devices import pick_device
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
 from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
 from tbptt.runs import build_network, plain, rerunnable
-from tbptt.runtime import Interrupted, Lost, StopSignals, keep_freed_memory, pick_device, set_precision
+from tbptt.runtime import Interrupted, Lost, StopSignals, keep_freed_memory, set_precision
 from tbptt.schedule import ChunkSchedule
 from tbptt.secrets import hide
 from tbptt.tracking import Run, Store
@@ -118,10 +119,12 @@ def fit(
 
     Raises:
         ValueError: the data cannot be used.
+        GpuTrouble: there is no GPU that works and ``device=cuda``, or it failed or had no room; the run can be resumed.
         ConnectionError: the tracking server does not answer at the start.
         Interrupted: SIGINT or SIGTERM came; the run is closed as KILLED and can be resumed.
     """
     config = cast(Config, OmegaConf.to_object(cfg))
+    device = pick_device(config.device)
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -198,7 +201,7 @@ def fit(
                     after_epoch(epoch)
             module.on_epoch = on_epoch
             if module.stop_reason is None:
-                _trainer(config, config.epochs - module.first_epoch).fit(module, datamodule=data)
+                _trainer(config, device, config.epochs - module.first_epoch).fit(module, datamodule=data)
         assert module.stop_reason is not None
         result = Result(run.id, module.stop_reason, best, data.baseline)
     progress.result(result.stop_reason, best.epoch, best.value, result.baseline, run.id)
@@ -239,7 +242,7 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
         outbox.close("KILLED" if reason() == "pruned" else "FINISHED", reason())
 
 
-def _trainer(config: Config, epochs: int) -> pl.Trainer:
+def _trainer(config: Config, device: str, epochs: int) -> pl.Trainer:
     """Lightning without what this project does itself: logging, checkpoints, progress, clipping."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -247,7 +250,7 @@ def _trainer(config: Config, epochs: int) -> pl.Trainer:
         warnings.filterwarnings("ignore", ".*GPU available but not used.*")
         return pl.Trainer(
             max_epochs=epochs,
-            accelerator={"cpu": "cpu", "cuda": "gpu"}[pick_device(config.device)],
+            accelerator={"cpu": "cpu", "cuda": "gpu"}[device],
             devices=1,
             plugins=LightningEnvironment(),  # one process, also within a SLURM job, whose signals it would take
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",
