@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ class ForkedWorker:
             os.kill(self.pid, signal.SIGTERM)
 
 
-def _command(folder: str, outputs: str, words: list[str], environment: dict[str, str]) -> None:
+def _command(
+    folder: str, outputs: str, words: list[str], environment: dict[str, str], before: Callable[[], None] | None
+) -> None:
     os.environ.clear()  # what it was forked from has that of whichever test began it
     os.environ.update(environment)
     import hydra
@@ -70,15 +73,17 @@ def _command(folder: str, outputs: str, words: list[str], environment: dict[str,
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tbptt.pool.WorkerProcess = ForkedWorker  # type: ignore[assignment, misc]
     sys.argv = ["train.py", *words]
+    if before:
+        before()
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     os._exit(run(main, CONF))
 
 
-def command(folder: Path, *words: str, outputs: Path | None = None) -> Any:
+def command(folder: Path, *words: str, outputs: Path | None = None, before: Callable[[], None] | None = None) -> Any:
     """``python train.py WORDS`` in a folder: a multiprocessing.Process. It leaves ``out`` and ``err`` there, or in
-    ``outputs``."""
+    ``outputs``. ``before``, a function of a module, breaks what is to be broken in it and its workers."""
     process = CONTEXT.Process(
-        target=_command, args=(str(folder), str(outputs or folder), list(words), dict(os.environ))
+        target=_command, args=(str(folder), str(outputs or folder), list(words), dict(os.environ), before)
     )
     process.start()
     return process

@@ -15,7 +15,7 @@ from functools import cache
 log = logging.getLogger("tbptt")
 
 NONE_SEEN = "PyTorch sees none"
-# Keys that may ask for a GPU; a line about one of them in a worker says that the GPU went away since the command began.
+# Keys that may ask for a GPU.
 ASK_FOR_GPU = ("device", "precision", "cuda_graphs")
 GPU_FAILED, NO_GPU = 60, 61  # exit statuses of a worker: another process may do better; none will
 LESS_MEMORY = "fewer study.workers on this GPU, a shorter segment_length or a smaller model take less"
@@ -65,7 +65,7 @@ def gpu_trouble(error: BaseException) -> GpuTrouble | None:
         if not isinstance(each, RuntimeError):
             continue
         text, kind = str(each).strip(), type(each).__name__
-        first = (text.splitlines() or [kind])[0].split(" Including ")[0]
+        first = (text.splitlines() or [kind])[0].split(" Including ")[0].rstrip(".")
         # The CPU's allocator raises a plain RuntimeError, which says neither.
         is_cuda = kind in ("OutOfMemoryError", "AcceleratorError") or any(
             s in text for s in ("CUDA", "CUDNN", "CUBLAS")
@@ -87,7 +87,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def lacks_gpu(lines: Iterable[str]) -> str | None:
     """Of what is wrong with a config, the line about a GPU that is not there; None where there is none."""
-    return next((line for line in lines if line.split(":")[0] in ASK_FOR_GPU), None)
+    about = (line for line in lines if line.split(":")[0] in ASK_FOR_GPU and "GPU" in line)
+    return next(about, None) if why_no_gpu() else None
 
 
 def release_memory() -> None:

@@ -5,6 +5,7 @@ Imported early, so without optuna, torch or MLflow.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,10 +17,17 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from tbptt.devices import GPU_FAILED, NO_GPU, NoGpu
 from tbptt.hydra_node import LAUNCHERS
+from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble
 
 if TYPE_CHECKING:
     from tbptt.plan import Order
+    from tbptt.study import Study
+
+log = logging.getLogger("tbptt")
+
+STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
 
 
 class WorkerProcess:
@@ -64,6 +72,58 @@ class WorkerProcess:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
+
+
+class Ends:
+    """What it means how a study's workers end: whether each has a successor, or the study is given up.
+
+    Args:
+        log: what says why a worker ended.
+        how_to_go_on: said where the study is given up for its GPU.
+    """
+
+    def __init__(self, study: "Study", retries: int, workers: int, log: str, how_to_go_on: str):
+        self.study, self.retries, self.log, self.how_to_go_on = study, retries, log, how_to_go_on
+        # More than trials whose own fault it is can bring about by themselves, one after the other.
+        self.most_gpu_failures = (retries + 1) * max(workers, STRIKES) + 1
+        self.strikes, self.gpu_failures, self.done = 0, 0, -1
+        self.any_ended_well = self.lacks_gpu = False
+
+    def take(self, status: int) -> bool:
+        """Whether another worker takes the place of one that ended so. Raises what ends the study."""
+        if status == 0:
+            self.any_ended_well = True
+            return False
+        if status - WORKER_STATUS in WHAT:
+            raise DiskTrouble(status - WORKER_STATUS)
+        if status == NO_GPU:
+            self.lacks_gpu = True
+            return False
+        if status == GPU_FAILED:
+            self.gpu_failed()
+            return True
+        self.strikes = 0 if self.study.reap(self.retries) else self.strikes + 1
+        if self.strikes == STRIKES:
+            raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {self.log} says why")
+        return True
+
+    def gpu_failed(self) -> None:
+        """A worker's GPU failed, and it gave its trial back, which it can as often as the trial has retries."""
+        counts = self.study.counts()
+        if counts.complete + counts.pruned > self.done:
+            self.done, self.gpu_failures = counts.complete + counts.pruned, 0
+        self.gpu_failures += 1
+        log.warning("the GPU failed in a worker, and another takes its place; %s says how", self.log)
+        if self.gpu_failures == self.most_gpu_failures:
+            raise self._no_gpu(f"the GPU failed {self.gpu_failures} times without a trial done")
+
+    def all_taken(self) -> None:
+        """All workers have ended. Raises NoGpu where that was for want of a GPU."""
+        if self.lacks_gpu and not self.any_ended_well:
+            raise self._no_gpu("the GPU cannot be used any more")
+
+    def _no_gpu(self, what: str) -> NoGpu:
+        return NoGpu(what, f"; {self.log} says why; when that is mended, {self.how_to_go_on}")
 
 
 def stop(processes: Iterable[WorkerProcess]) -> None:

@@ -33,7 +33,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #   reason     why it failed
 #   requeued   this failed trial is run again, as a trial whose ``retry_of`` is its number
 #   resume     MLflow runs of a trial that was stopped with this point, one a seed: it goes on where they stopped
-#   attempt    how often its point was begun before and died with its process
+#   attempt    how often its point was begun before and died with its process, or by its GPU
 #   same_as    the earlier trial that had the same point; this one was not run
 SWEEPS = Path("sweeps")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Budget:
         n_trials: the total that it ends with, or None.
         deadline: a time.time() after which no trial is started, or None.
         max_failures: failed trials at which it stops, or None.
-        retries: of a trial whose process died.
+        retries: of a trial whose process died, or whose GPU failed or had no room.
     """
 
     n_trials: int | None
@@ -273,6 +273,18 @@ class Study:
         def unless_ended() -> None:
             if self.optuna.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
                 self._fail(number, reason, again, died=False)
+
+        self._decide(unless_ended)
+
+    def give_back(self, number: int, reason: str, retries: int) -> None:
+        """Mark a running trial FAIL; it goes on from its last epoch, as that of a process that died, and as often."""
+
+        def unless_ended() -> None:
+            trial = self.optuna.get_trials(deepcopy=False)[number]
+            if trial.state == TrialState.RUNNING:
+                attempt = trial.user_attrs.get("attempt", 0)
+                counted = f"{reason} (attempt {attempt + 1} of {retries + 1})"
+                self._fail(number, counted, attempt < retries, died=True)
 
         self._decide(unless_ended)
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,20 +20,20 @@ from tbptt.best_of import Chosen, best_of, existing_study
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage
-from tbptt.devices import from_another_process
+from tbptt.devices import GpuFailed, from_another_process, gpu_trouble
 from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.main import failure_line, ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, differences, make_plan, other_parameters
-from tbptt.pool import WorkerProcess
+from tbptt.pool import STRIKES, Ends, WorkerProcess
 from tbptt.runtime import Interrupted, StopSignals
 from tbptt.secrets import hide
 from tbptt.space import Value, text_of
 from tbptt.study import SWEEPS, Budget, Study
 from tbptt.sweep_progress import SweepProgress
 from tbptt.tracking import Run, Store
-from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble, disk_trouble
+from tbptt.trouble import DiskTrouble, disk_trouble
 from tbptt.versions import code_tags
 
 log = logging.getLogger("tbptt")
@@ -40,7 +41,6 @@ log = logging.getLogger("tbptt")
 HOW_TO_GO_ON = "give the same command again to go on"
 POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0  # between two looks at a study on a server
-STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
 
 
 class SweepFailed(ValueError):
@@ -183,6 +183,7 @@ def _run_workers(
     budget = Budget(plan.n_trials, order.deadline, settings.max_failures, settings.retries)
     is_local = config.hydra.launcher._target_ == LAUNCHERS["basic"]
     strikes = 0
+    ends = Ends(study, settings.retries, 1, "what the jobs printed", HOW_TO_GO_ON)  # of rounds of jobs
     while True:
         if study.has_more(budget, plan.is_grid):
             counts = study.counts()
@@ -201,7 +202,11 @@ def _run_workers(
             elif workers <= counts.running:  # jobs of a command that was stopped are at it
                 signals.check()
                 time.sleep(WATCH_SECONDS)
-            elif not _run_jobs(order, workers - counts.running, config, context, signals):
+            elif troubles := _run_jobs(order, workers - counts.running, config, context, signals):
+                if all(isinstance(gpu_trouble(error), GpuFailed) for error in troubles):
+                    ends.gpu_failed()
+                    _forget_processes()
+                    continue
                 done = study.counts()
                 strikes = 1 if done.complete + done.pruned > counts.complete + counts.pruned else strikes + 1
                 if strikes == STRIKES:
@@ -213,8 +218,10 @@ def _run_workers(
             return
 
 
-def _run_jobs(order: Order, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals) -> bool:
-    """Workers as the jobs of another Hydra launcher; whether all ended well. Where this process is stopped, they go
+def _run_jobs(
+    order: Order, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals
+) -> list[Exception]:
+    """Workers as the jobs of another Hydra launcher; what ended some early. Where this process is stopped, they go
     on."""
     from tbptt.worker import work_as_job
 
@@ -239,7 +246,13 @@ def _run_jobs(order: Order, workers: int, config: DictConfig, context: HydraCont
         thread.join(POLL_SECONDS)
     for error in troubles:
         log.warning("a job of the launcher ended early: %s", failure_line(error))
-    return not troubles
+    return troubles
+
+
+def _forget_processes() -> None:
+    """End those that the joblib launcher keeps for its next jobs: a lost context stays lost."""
+    if "joblib.externals.loky" in sys.modules:
+        sys.modules["joblib.externals.loky"].get_reusable_executor().shutdown(kill_workers=True)
 
 
 def _run_pool(
@@ -253,7 +266,8 @@ def _run_pool(
         process.give(order, log_path)
         slots[process] = slot
 
-    strikes, next_look = 0, 0.0
+    next_look = 0.0
+    ends = Ends(study, plan.settings.retries, workers, str(log_path), HOW_TO_GO_ON)
     look_every = WATCH_SECONDS if isinstance(study.storage, ServerStorage) else POLL_SECONDS
     try:
         for slot in range(workers):
@@ -267,18 +281,13 @@ def _run_pool(
                     raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
                 for process, status in [(p, s) for p in slots if (s := p.poll()) is not None]:
                     slot = slots.pop(process)
-                    if status == 0:
-                        continue
-                    if status - WORKER_STATUS in WHAT:
-                        raise DiskTrouble(status - WORKER_STATUS)
-                    strikes = 0 if study.reap(plan.settings.retries) else strikes + 1
-                    if strikes == STRIKES:
-                        raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
-                    begin(slot, pool.WorkerProcess(slot))
+                    if ends.take(status):
+                        begin(slot, pool.WorkerProcess(slot))
                 if time.monotonic() >= next_look:
                     progress.update(study.trials())
                     next_look = time.monotonic() + look_every
             progress.update(study.trials())
+        ends.all_taken()
     finally:
         pool.stop(slots)
 

@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from tbptt import checkpoint, kernels
 from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
-from tbptt.devices import pick_device
+from tbptt.devices import gpu_trouble, pick_device
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
 from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
@@ -237,6 +237,8 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
             raise Interrupted(signals.signum or signal.SIGINT, f"; {how}") from None
         if trouble:
             raise DiskTrouble(trouble.number, str(run.folder), f"; when that is mended, {how}") from error
+        if failed := gpu_trouble(error):
+            raise type(failed)(failed.what, f"; {how}") from error
         raise
     else:
         outbox.close("KILLED" if reason() == "pruned" else "FINISHED", reason())

@@ -17,15 +17,17 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from tbptt import tracking
-from tbptt.compose import composed
+from tbptt.compose import CommandError, composed
 from tbptt.config import TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage, SignsOfLife, is_outage
 from tbptt.datamodule import PreparedLast
+from tbptt.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
-from tbptt.plan import Order
+from tbptt.plan import Order, Plan
 from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent
+from tbptt.secrets import hide
 from tbptt.space import Value
 from tbptt.stores import sqlite_path
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
@@ -50,12 +52,21 @@ class Worker:
 
     def __init__(self, order: Order, signals: StopSignals):
         self.order, self.signals = order, signals
-        self.plan = order.plan()
+        self.plan = self._planned()
         self.study = self._opened()
         self.server = self.study.storage if isinstance(self.study.storage, ServerStorage) else None
         if self.server:
             self.server.check = signals.check
         self.prepare = PreparedLast()
+
+    def _planned(self) -> Plan:
+        """What the order means. Raises NoGpu where its GPU went away since the command was checked."""
+        try:
+            return self.order.plan()
+        except CommandError as error:
+            if lacks := lacks_gpu(error.lines):
+                raise NoGpu(lacks) from error
+            raise
 
     def _opened(self) -> Study:
         """The study; where its server is away just now, once that is back."""
@@ -96,7 +107,8 @@ class Worker:
             time.sleep(2.0)
 
     def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
-        """Train a point, once a seed, and tell the study how it ended."""
+        """Train a point, once a seed, and tell the study how it ended. Raises what ends this worker too."""
+        had_room = True
         try:
             with SignsOfLife(self.server, trial._trial_id) if self.server else nullcontext() as life:
                 self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
@@ -114,8 +126,26 @@ class Worker:
             if tracking.is_outage(error):  # nor is this: no other trial would fare better
                 self.study.fail(trial.number, failure_line(error), again=True)
                 raise
-            self.study.fail(trial.number, failure_line(error))
-            log.error("trial %d failed: %s", trial.number, failure_line(error))
+            if gpu_trouble(error):
+                self._give_back(trial, error)
+                had_room = False
+            else:
+                self.study.fail(trial.number, failure_line(error))
+                log.error("trial %d failed: %s", trial.number, failure_line(error))
+        if not had_room:  # only now: the error held what the trial had
+            release_memory()
+
+    def _give_back(self, trial: Trial, error: Exception) -> None:
+        """Have a trial go on after its GPU's error: here, or, where only memory was short, in this process too."""
+        trouble = gpu_trouble(error)
+        assert trouble is not None
+        if isinstance(trouble, NoGpu):  # no other trial would fare better
+            self.study.fail(trial.number, trouble.what, again=True)
+            raise error
+        self.study.give_back(trial.number, hide(trouble.what), self.plan.settings.retries)
+        log.error("trial %d: %s", trial.number, hide(trouble.what))
+        if isinstance(trouble, GpuFailed):
+            raise error
 
     def _tell(self, trial: Trial, results: list[Result]) -> None:
         """Tell the study how a trial ended."""
@@ -137,6 +167,8 @@ class Worker:
         words = self.plan.space.overrides(point)
         overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
         cfg, wrong = composed(self.plan.source, overrides)
+        if wrong and cfg is not None and cfg.device != "cpu" and (lacks := lacks_gpu(wrong)):
+            raise NoGpu(lacks)
         if cfg is None or wrong:
             raise ValueError("; ".join(wrong))
         self.plan.source.save(SWEEPS / self.study.name / str(trial.number) / ".hydra", overrides)
@@ -229,7 +261,7 @@ def work_as_job(order: Order, cfg: DictConfig) -> None:
 def main() -> int:
     """``python -m tbptt.worker``, and a line of JSON on stdin: the order, and ``log``, the file to write to from then.
     Exit status: 0 nothing is left, or no order came; 128 + a signal's number; WORKER_STATUS + an error's number where
-    the disk stopped it."""
+    the disk stopped it; GPU_FAILED or NO_GPU where the GPU did."""
     die_with_parent()
     line = sys.stdin.readline()
     if not line:
@@ -247,6 +279,9 @@ def main() -> int:
         if trouble := disk_trouble(error):
             log.error("%s", trouble)
             return WORKER_STATUS + trouble.number
+        if failed := gpu_trouble(error):
+            log.error("%s", hide(failed.what))
+            return NO_GPU if isinstance(failed, NoGpu) else GPU_FAILED
         raise
     return 0
 
