@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tbptt.network import GaussianNoise, QNetwork, State, detach
+from tbptt.network import GaussianNoise, QNetwork, State, detach, leave_autocast
 
 Arrays = dict[str, np.ndarray]
 
@@ -319,3 +321,52 @@ def test_network_is_noisy_in_training_only_and_reproducible_with_a_seed() -> Non
     network = make(noise_std=0.1).eval()
     quiet, _ = make(noise_std=0.0)(inputs(), network.zero_state(3))
     assert torch.equal(network(inputs(), network.zero_state(3))[0], quiet)
+
+
+# --- bf16 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("dense", [[], [5]])
+def test_recurrent_layers_stay_out_of_autocast_where_it_would_be_float16(
+    cell: str, dense: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, for which the CPU stands in: bf16 around layers that take, give and compute float32."""
+    monkeypatch.setattr("tbptt.network.leave_autocast", lambda x: True)
+    network = QNetwork(4, dense, [3, 6], cell)
+    seen: dict[str, tuple[torch.dtype, bool]] = {}
+    for name, part in network.named_modules():
+        if name and not list(part.children()) and not isinstance(part, GaussianNoise):
+            part.register_forward_hook(
+                lambda _, given, got, name=name: seen.update(
+                    {name: ((got[0] if isinstance(got, tuple) else got).dtype, torch.is_autocast_enabled("cpu"))}
+                )
+            )
+    with torch.autocast("cpu", torch.bfloat16):
+        y, state = network(torch.randn(2, 7, 4), network.zero_state(2))
+    y.float().sum().backward()
+    low, full = (torch.bfloat16, True), (torch.float32, False)
+    assert seen == {f"dense.{i}": low for i in range(len(dense))} | {"head": low} | {
+        f"recurrent.{i}": full for i in range(2)
+    }
+    assert {part.dtype for layer in state for part in layer} == {torch.float32}
+    assert all(
+        p.grad is not None and p.grad.dtype == torch.float32 for p in network.recurrent.parameters() if p.requires_grad
+    )
+
+
+def test_on_the_cpu_recurrent_layers_are_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = QNetwork(4, [], [3])
+    with torch.autocast("cpu", torch.bfloat16):
+        _, ((h, _),) = network(torch.randn(2, 7, 4), network.zero_state(2))
+    assert h.dtype == torch.bfloat16
+
+
+def test_a_gpus_autocast_is_left_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = {"cuda": True, "cpu": True}
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: on[device])
+    gpu: Any = SimpleNamespace(is_cuda=True)
+    assert leave_autocast(gpu)
+    assert not leave_autocast(torch.ones(1))
+    on["cuda"] = False
+    assert not leave_autocast(gpu)

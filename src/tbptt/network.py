@@ -75,6 +75,15 @@ class GaussianNoise(nn.Module):
         return f"std={self.std}"
 
 
+def leave_autocast(x: Tensor) -> bool:
+    """Whether a recurrent layer that gets ``x`` is to be kept out of autocast, in float32.
+
+    On a GPU autocast has cuDNN's recurrent layers compute in float16, whatever its own type is (torch's
+    _cudnn_rnn_cast_reflatten); the gradients of long series vanish there, as the loss is not scaled up.
+    """
+    return x.is_cuda and torch.is_autocast_enabled("cuda")
+
+
 class QNetwork(nn.Module):
     """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(2).
 
@@ -121,7 +130,11 @@ class QNetwork(nn.Module):
             if i:
                 x = self.noise(x)
             before = state[i]
-            x, new = layer(x, before if self.cell == "lstm" else before[0])
+            if leave_autocast(x):
+                with torch.autocast(x.device.type, enabled=False):
+                    x, new = layer(x.to(before[0].dtype), before if self.cell == "lstm" else before[0])
+            else:
+                x, new = layer(x, before if self.cell == "lstm" else before[0])
             after.append(new if self.cell == "lstm" else (new,))
         return self.head(x).transpose(0, 1), after
 
