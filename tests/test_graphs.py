@@ -4,7 +4,9 @@ What only a GPU can show is in test_cuda.py.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.network import QNetwork
 from tbptt.optimizers import build_optimizer, load_optimizer, optimizer_state
+from tbptt.runtime import set_precision
 
 
 def trained(network: QNetwork, chunks: list[int], fixed: FixedSteps | None, name: str = "adam") -> list[list[float]]:
@@ -186,3 +189,36 @@ def test_losses_of_frozen_weights_are_in_full_precision(cell: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded = evaluate(network, sequences)
     assert torch.equal(rounded, evaluate(network, sequences))
+
+
+@contextmanager
+def as_tf32() -> Iterator[None]:
+    set_precision("tf32")
+    try:
+        yield
+    finally:
+        set_precision(32)
+
+
+def matrix_products() -> tuple[str, ...]:
+    """How a GPU would compute them."""
+    cudnn: Any = torch.backends.cudnn
+    return torch.get_float32_matmul_precision(), cudnn.rnn.fp32_precision, cudnn.conv.fp32_precision
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_frozen_weights_are_never_evaluated_in_tf32(fails: bool) -> None:
+    network, sequences, seen = make().float(), Problem().sequences(torch.float32), []
+
+    def look(*_: object) -> None:
+        seen.append(matrix_products())
+        if fails:
+            raise KeyError
+
+    network.head.register_forward_pre_hook(look)
+    with as_tf32():
+        with pytest.raises(KeyError) if fails else nullcontext():
+            evaluate(network, sequences)
+        assert set(seen) == {("highest", "ieee", "ieee")}
+        assert matrix_products() == ("high", "tf32", "tf32")
+    assert matrix_products() == ("highest", "ieee", "ieee")

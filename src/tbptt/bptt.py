@@ -16,6 +16,7 @@ from tbptt.clipping import clip_gradients
 from tbptt.features import LagFeatures
 from tbptt.flat import FlatParameters, Steps
 from tbptt.network import QNetwork, State, detach
+from tbptt.runtime import full_float32
 from tbptt.schedule import chunk_bounds
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ def evaluate(network: QNetwork, sequences: Sequences, chunk_length: int = 500) -
     network.eval()
     total = torch.zeros((), dtype=torch.float64, device=sequences.targets.device)
     state = network.zero_state(sequences.batch)
-    with torch.autocast(sequences.targets.device.type, enabled=False):
+    with torch.autocast(sequences.targets.device.type, enabled=False), full_float32():
         for start in range(0, sequences.length, chunk_length):
             stop = min(start + chunk_length, sequences.length)
             y, state = network(sequences.features(start, stop), state)

@@ -55,6 +55,28 @@ def set_precision(precision: int | str) -> None:
         kind.fp32_precision = "tf32" if tf32 else "ieee"
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Within, a GPU multiplies float32 matrices as float32 says, whatever :func:`set_precision` said; without waiting
+    for it."""
+    import torch
+
+    cudnn: Any = torch.backends.cudnn  # its allow_tf32 cannot be read once an fp32_precision was set
+    matmul, kinds = torch.get_float32_matmul_precision(), (cudnn.rnn, cudnn.conv)
+    before = [kind.fp32_precision for kind in kinds]
+    if matmul != "highest":
+        torch.set_float32_matmul_precision("highest")
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if matmul != "highest":
+            torch.set_float32_matmul_precision(matmul)
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+
+
 class Interrupted(Exception):
     """Training was asked to stop by a signal.
 
