@@ -1,8 +1,12 @@
 """The module under Lightning trains exactly as the bare chunk loop does, whatever Lightning does around it."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,10 +18,12 @@ from tbptt.bptt import evaluate, train_pass
 from tbptt.config import Config
 from tbptt.datamodule import SequenceDataModule
 from tbptt.flat import FlatParameters
+from tbptt.graphs import FixedStep, FixedSteps
 from tbptt.module import Epoch, SequenceModule
 from tbptt.optimizers import build_optimizer
 from tbptt.runs import build_network
 from tbptt.schedule import ChunkSchedule
+from tbptt.train import fit
 
 Compose = Callable[..., DictConfig]
 Curve = list[list[float]]
@@ -194,3 +200,40 @@ def test_snapshot_is_plain_and_holds_a_copy(settings: Config) -> None:
     assert not any(torch.equal(a, b) for a, b in pairwise(heads))
     assert torch.equal(heads[-1], module.network.head.weight)
     assert set(snapshots[0]) >= {"epoch", "updates", "train_seconds", "model", "optimizer", "schedule", "random"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_of_a_run_outlives_it(here: Path, small: Compose, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """Memory that a trial had on a GPU is the next one's; no garbage collection is needed for that."""
+    alive: list[weakref.ref[Any]] = []
+    configure = SequenceModule.configure_optimizers
+
+    def with_fixed_steps(module: SequenceModule) -> torch.optim.Optimizer:
+        optimizer = configure(module)
+        module._fixed = FixedSteps()  # which train on the CPU too
+        alive.extend(map(weakref.ref, (module, module._fixed, module.network, module.parameters_, module.trainer)))
+        return optimizer
+
+    def after_epoch(epoch: Epoch) -> bool:
+        if fails:
+            raise KeyError
+        return False
+
+    made: list[weakref.ref[Any]] = []
+    fixed_step = FixedStep.__init__
+
+    def remembered(step: FixedStep, *given: Any) -> None:
+        fixed_step(step, *given)
+        made.append(weakref.ref(step))
+
+    monkeypatch.setattr(SequenceModule, "configure_optimizers", with_fixed_steps)
+    monkeypatch.setattr(FixedStep, "__init__", remembered)
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(KeyError):
+            fit(small("epochs=1"), after_epoch=after_epoch)
+        assert (len(alive), len(made)) == (5, 1)
+        assert not [ref() for ref in (*alive, *made) if ref() is not None]
+    finally:
+        gc.enable()

@@ -198,6 +198,12 @@ class SequenceModule(pl.LightningModule):
         self.stop_reason = self.stop_reason or asked
         self.trainer.should_stop = self.stop_reason is not None
 
+    def release(self) -> None:
+        """Drop the callback, and what only training needs; the weights stay."""
+        self.on_epoch = lambda epoch: None
+        if self._fixed:
+            self._fixed.clear()
+
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`snapshot`, before the Trainer starts. A run that had ended stays so, unless it has epochs
         left now."""

@@ -201,7 +201,8 @@ def fit(
                     after_epoch(epoch)
             module.on_epoch = on_epoch
             if module.stop_reason is None:
-                _trainer(config, device, config.epochs - module.first_epoch).fit(module, datamodule=data)
+                with _let_go(_trainer(config, device, config.epochs - module.first_epoch), module) as trainer:
+                    trainer.fit(module, datamodule=data)
         assert module.stop_reason is not None
         result = Result(run.id, module.stop_reason, best, data.baseline)
     progress.result(result.stop_reason, best.epoch, best.value, result.baseline, run.id)
@@ -262,6 +263,17 @@ def _trainer(config: Config, device: str, epochs: int) -> pl.Trainer:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
+
+
+@contextmanager
+def _let_go(trainer: pl.Trainer, module: SequenceModule) -> Iterator[pl.Trainer]:
+    """At the end, cut the circles in which a Trainer and all of its parts, a module and its callback hold each other:
+    what they have on a GPU, a graph's memory above all, is free without a garbage collection, which takes 0.3 s."""
+    try:
+        yield trainer
+    finally:
+        module.release()
+        vars(trainer).clear()
 
 
 def _run_name(config: Config) -> str:
