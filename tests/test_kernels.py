@@ -159,8 +159,11 @@ def test_a_loss_curve_is_that_of_pytorchs_layers(small: Callable[..., DictConfig
     assert sum(ours[-10:]) < 0.8 * sum(ours[:10])
 
 
-@pytest.mark.parametrize(("asked", "tag"), [("auto", f"compiled {kernels.VERSION}"), ("torch", "torch")])
+@pytest.mark.parametrize(
+    ("asked", "tag"),
+    [("kernels=auto", f"compiled {kernels.VERSION}"), ("kernels=torch", "torch"), ("precision=bf16", "torch")],
+)
 def test_a_run_says_which_it_had(here: object, small: Callable[..., DictConfig], asked: str, tag: str) -> None:
-    result = fit(small(f"kernels={asked}", "epochs=1"))
+    result = fit(small(asked, "epochs=1"))
     run = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db")).get_run(result.run_id)
-    assert run.data.tags["versions.kernels"] == tag
+    assert (run.data.tags["versions.kernels"], run.data.tags["device"]) == (tag, "cpu")

@@ -169,6 +169,13 @@ def pick_device(device: str) -> str:
     return "cpu"
 
 
+def describe(device: str) -> str:
+    """``cpu``, or ``cuda`` and the GPU's name."""
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
+
+
 @cache
 def _fall_back(reason: str) -> None:
     """Say it once, and hide the GPU: PyTorch's optimizers ask one that is counted whether it is capturing."""

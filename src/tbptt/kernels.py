@@ -49,9 +49,19 @@ def library() -> Any | None:
     return found
 
 
-def describe() -> str:
-    """Which layers a network on the CPU has."""
-    return f"compiled {VERSION}" if library() is not None and not _torch_only else "torch"
+def describe(device: str = "cpu", precision: object = 32, cell: str = "lstm", dense: bool = True) -> str:
+    """Which layers a network has: these, PyTorch's or cuDNN's.
+
+    Args:
+        device, precision, cell: as in a config; the device is ``cpu`` or ``cuda``.
+        dense: whether it has dense layers before its recurrent ones.
+    """
+    if device == "cuda":
+        cudnn: Any = torch.backends.cudnn
+        return f"cuDNN {cudnn.version()}" if cudnn.enabled and cudnn.is_available() else "torch"
+    if library() is None or _torch_only or precision == "bf16" or (cell != "lstm" and not dense):
+        return "torch"
+    return f"compiled {VERSION}" + ("" if cell == "lstm" else f", {cell} of torch")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
-from tbptt import checkpoint, kernels
+from tbptt import checkpoint, devices, kernels
 from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.devices import gpu_trouble, pick_device
@@ -148,14 +148,16 @@ def fit(
         check()  # what came before may have waited for long
         state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
-        facts["versions.kernels"] = kernels.describe()
+        layers = kernels.describe(device, config.precision, config.model.cell, bool(config.model.dense))
+        trained_by = {"device": devices.describe(device), "versions.kernels": layers}
 
         def opened() -> Run:
             # One that was stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.
             if begun and state and store.reopen_run(begun.id):
-                begun.set_tags(tags or {})
+                begun.set_tags({**_and_then(begun.tags(), trained_by), **(tags or {})})
                 return begun
-            return store.start_run(name or _run_name(config), {**code_tags(), **facts, **(tags or {})}, parent=parent)
+            all_tags = {**code_tags(), **facts, **trained_by, **(tags or {})}
+            return store.start_run(name or _run_name(config), all_tags, parent=parent)
 
         check()
         run = store.patiently(opened)
@@ -274,6 +276,15 @@ def _let_go(trainer: pl.Trainer, module: SequenceModule) -> Iterator[pl.Trainer]
     finally:
         module.release()
         vars(trainer).clear()
+
+
+def _and_then(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a run that goes on, maybe elsewhere: what was, then what is."""
+    found = {}
+    for name, value in now.items():
+        was = before.get(name, value)
+        found[name] = was if was.split(", then ")[-1] == value else f"{was}, then {value}"
+    return found
 
 
 def _run_name(config: Config) -> str:
