@@ -4,14 +4,21 @@ test_cuda.py."""
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from omegaconf import DictConfig
 
-from tbptt import devices
+from tbptt import devices, kernels
 from tbptt.checks import problems
-from tbptt.devices import NoGpu, pick_device
+from tbptt.devices import GpuFailed, NoGpu, pick_device
+from tbptt.module import Epoch
+from tbptt.resume import resume_problems, resumed_config
+from tbptt.stores import absolute_uri
+from tbptt.train import _and_then, fit
 
 TOO_OLD = "CUDA error: no kernel image is available for execution on the device\nSearch for `cudaErrorNoKernelImage'"
 WORKS = torch.ones
@@ -113,3 +120,89 @@ def test_a_sweeps_command_looks_from_another_process(
     assert not tried
     assert len(commands) == 1
     assert devices.why_no_gpu() is None  # in this process it is another question
+
+
+# --- what a run was trained by --------------------------------------------------------------------------------
+
+
+def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(epoch: Epoch) -> bool:
+        raise GpuFailed("it fell off the bus")
+
+    monkeypatch.setattr("tbptt.train.pick_device", lambda device: "cpu")  # a GPU that the CPU stands in for
+    monkeypatch.setattr(devices, "describe", lambda device: "cuda (A GPU)")
+    monkeypatch.setattr(kernels, "describe", lambda *_: "cuDNN 91002")
+    ids: list[str] = []
+    with pytest.raises(GpuFailed):
+        fit(
+            small("epochs=3", "precision=tf32", "cuda_graphs=true"),
+            on_start=ids.append,
+            after_epoch=lambda epoch: epoch.number == 1 and stop(epoch),
+        )
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("tbptt.resume.why_no_gpu", lambda: None)
+    cfg = small(f"resume={ids[0]}")
+    begun = resumed_config(cfg, ["resume"])
+    assert (begun.precision, begun.cuda_graphs) == ("tf32", True)
+    assert not caplog.records
+
+    monkeypatch.setattr("tbptt.resume.why_no_gpu", lambda: "it is gone")
+    monkeypatch.setattr("tbptt.checks.why_no_gpu", lambda: "it is gone")
+    assert resume_problems(cfg, ["resume"], False) == []
+    assert resume_problems(small(f"resume={ids[0]}", "device=cpu"), ["resume", "device"], False) == []
+    assert not caplog.records
+    begun = resumed_config(cfg, ["resume"])
+    assert (begun.precision, begun.cuda_graphs) == (32, False)
+    (said,) = [r.message for r in caplog.records]
+    assert said == "resume: it goes on on the CPU, without precision=tf32 and cuda_graphs=true, which only GPUs have"
+    assert fit(begun, resume=ids[0]).stop_reason == "epochs"
+    tags = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db")).get_run(ids[0]).data.tags
+    assert tags["device"] == "cuda (A GPU), then cpu"
+    assert tags["versions.kernels"] == f"cuDNN 91002, then {kernels.describe()}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "layers"),
+    [
+        ({}, f"compiled {kernels.VERSION}"),
+        ({"dense": False}, f"compiled {kernels.VERSION}"),
+        ({"cell": "gru"}, f"compiled {kernels.VERSION}, gru of torch"),
+        ({"cell": "gru", "dense": False}, "torch"),
+        ({"precision": "bf16"}, "torch"),
+        ({"precision": "bf16", "device": "cuda"}, "cuDNN 91002"),
+        ({"device": "cuda"}, "cuDNN 91002"),
+    ],
+)
+def test_a_run_says_which_layers_it_really_has(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], layers: str
+) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: object())
+    monkeypatch.setattr("torch.backends.cudnn.is_available", lambda: True)
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91002)
+    assert kernels.describe(**settings) == layers
+    if "device" not in settings:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+        assert kernels.describe(**settings) == "torch"
+    monkeypatch.setattr("torch.backends.cudnn.is_available", lambda: False)
+    assert kernels.describe("cuda") == "torch"
+
+
+def test_a_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
+    assert [devices.describe(device) for device in ("cpu", "cuda")] == ["cpu", "cuda (NVIDIA H200)"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "tag"),
+    [
+        ({}, "cpu", "cpu"),
+        ({"device": "cpu"}, "cpu", "cpu"),
+        ({"device": "cpu"}, "cuda (A)", "cpu, then cuda (A)"),
+        ({"device": "cpu, then cuda (A)"}, "cuda (A)", "cpu, then cuda (A)"),
+    ],
+)
+def test_a_run_that_goes_on_elsewhere_says_so(before: dict[str, str], now: str, tag: str) -> None:
+    assert _and_then(before, {"device": now}) == {"device": tag}

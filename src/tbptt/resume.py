@@ -1,5 +1,6 @@
 """``python train.py resume=RUN_ID``: go on with an interrupted run, in the same MLflow run."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.checks import problems
+from tbptt.checks import asks_for_gpu, problems
 from tbptt.config import DataConfig, TrackingConfig, typed
+from tbptt.devices import why_no_gpu
 from tbptt.parts import load_parts
 from tbptt.pending import claim_run, let_go, pending_folder
 from tbptt.stores import sqlite_path
 
 if TYPE_CHECKING:
     from tbptt.tracking import Run
+
+log = logging.getLogger("tbptt")
 
 # What a resumed run may be given anew; all else is as it was begun.
 MAY_CHANGE = ("epochs", "device", "progress", "resume")
@@ -94,7 +98,13 @@ def resumed_config(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     state = run.last_state() if run else None
     if state is None:
         raise ValueError(f"resume: run {cfg.resume} has no checkpoint any more")
-    return _changed(state, cfg, given)
+    begun = _changed(state, cfg, given)
+    was = state["config"]
+    if left_out := [
+        f"{k}={str(was[k]).lower()}" for k in ("precision", "cuda_graphs") if was.get(k, begun[k]) != begun[k]
+    ]:
+        log.warning("resume: it goes on on the CPU, without %s, which only GPUs have", " and ".join(left_out))
+    return begun
 
 
 def _changed(state: dict[str, Any], cfg: DictConfig, given: Sequence[str]) -> DictConfig:
@@ -103,4 +113,8 @@ def _changed(state: dict[str, Any], cfg: DictConfig, given: Sequence[str]) -> Di
         if key in ("epochs", "device", "progress"):
             OmegaConf.update(begun, key, OmegaConf.select(cfg, key))
     OmegaConf.update(begun, "tracking", cfg.tracking)
+    if asks_for_gpu(begun) and (begun.device == "cpu" or (begun.device == "auto" and why_no_gpu())):
+        if begun.precision == "tf32":
+            begun.precision = 32
+        begun.cuda_graphs = False
     return begun
