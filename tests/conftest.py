@@ -1,10 +1,12 @@
-"""What the tests share: configs small enough to train in a second, in a folder of their own."""
+"""What the tests share: configs small enough to train in a second, in a folder of their own, on the CPU."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -29,6 +31,48 @@ SMALL = [
     "epochs=3",
     "progress=none",
 ]
+
+
+# On a GPU small tests take minutes, and have other numbers. So it is hidden from all tests and their processes, but for
+# those that use the fixture gpu. pytest-xdist's workers begin with the environment that this leaves.
+os.environ.setdefault("GPUS_OF_THE_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+SEES = {name: getattr(torch.cuda, name) for name in ("is_available", "device_count")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_gpu() -> Iterator[None]:
+    """Hidden in this process too, where a test of a GPU may have found it before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.cuda, "device_count", lambda: 0)
+        yield
+
+
+@contextmanager
+def gpus_seen() -> Iterator[None]:
+    """Within, this machine's GPUs are seen as they were before the tests began."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, function in SEES.items():
+            patch.setattr(torch.cuda, name, function)
+        if os.environ["GPUS_OF_THE_TESTS"] == "all":
+            patch.delenv("CUDA_VISIBLE_DEVICES")
+        else:
+            patch.setenv("CUDA_VISIBLE_DEVICES", os.environ["GPUS_OF_THE_TESTS"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[None]:
+    """They are seen; skips where PyTorch can compute on none."""
+    from tbptt import devices
+
+    with gpus_seen():
+        devices._looked.cache_clear()
+        if reason := devices.why_no_gpu():
+            pytest.skip(f"no GPU that PyTorch can use ({reason})")
+        yield
+    devices._looked.cache_clear()
 
 
 @pytest.fixture

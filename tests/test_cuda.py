@@ -1,11 +1,15 @@
 """What only a GPU can show. Skipped where there is none."""
 
+import gc
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from omegaconf import DictConfig
 from test_bptt import (
     CELLS,
@@ -22,16 +26,19 @@ from test_bptt import (
     zeros,
 )
 
+from tbptt import devices
 from tbptt.bptt import evaluate, train_pass
 from tbptt.config import GROUPS
 from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.optimizers import build_optimizer
+from tbptt.runtime import set_precision
+from tbptt.stores import absolute_uri
 from tbptt.train import fit
 
 DEVICE = "cuda"
 pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use"),
+    pytest.mark.usefixtures("gpu"),
     pytest.mark.filterwarnings("ignore:.*capturable=True.*"),  # of steps outside a graph, which train.py hides too
 ]
 
@@ -132,3 +139,76 @@ def test_a_run_goes_on_on_the_other_device(here: Path, small: Callable[..., Dict
     assert result.run_id == begun.run_id
     assert result.stop_reason == "epochs"
     assert result.best.value is not None
+    tags = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db")).get_run(begun.run_id).data.tags
+    assert tags["device"] == f"cuda ({torch.cuda.get_device_name()}), then cpu"
+    assert tags["versions.kernels"].startswith("cuDNN ")
+
+
+# --- what was decided without one -----------------------------------------------------------------------------
+
+
+def test_this_one_is_taken() -> None:
+    assert devices.look() is None
+    assert devices.pick_device("auto") == "cuda"
+    with devices.from_another_process():
+        assert devices.why_no_gpu() is None
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrent_layers_compute_in_float32_under_bf16(cell: str) -> None:
+    network, dtypes = make(cell).float().to(DEVICE), set()
+    FlatParameters(network)
+    for layer in network.recurrent:
+        layer.register_forward_hook(lambda _, given, got: dtypes.add((given[0].dtype, got[0].dtype)))
+    sequences = Problem().sequences(torch.float32).to(DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        y, _ = network(sequences.features(0, 5), network.zero_state(3))
+    assert dtypes == {(torch.float32, torch.float32)}
+    assert y.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_frozen_weights_are_evaluated_in_float32_under_tf32(cell: str) -> None:
+    network, sequences = make(cell).float().to(DEVICE), Problem().sequences(torch.float32).to(DEVICE)
+    set_precision(32)
+    exact = evaluate(network, sequences)
+    set_precision("tf32")
+    try:
+        assert torch.equal(evaluate(network, sequences), exact)
+    finally:
+        set_precision(32)
+
+
+def test_too_much_is_told_from_a_failure_and_leaves_the_gpu_usable() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 48, device=DEVICE)
+    assert isinstance(devices.gpu_trouble(raised.value), devices.GpuMemory)
+    devices.release_memory()
+    assert devices.look() is None
+
+
+LOSES_ITS_CONTEXT = """
+import torch
+from tbptt.devices import gpu_trouble
+for _ in range(2):
+    try:
+        torch.ones(2, device="cuda")[torch.tensor([5], device="cuda")].sum().item()
+    except Exception as error:
+        print(type(gpu_trouble(error)).__name__)
+"""
+
+
+def test_a_lost_context_is_known_and_stays_lost() -> None:
+    found = subprocess.run([sys.executable, "-c", LOSES_ITS_CONTEXT], capture_output=True, text=True, check=False)
+    assert found.stdout.split() == ["GpuFailed", "GpuFailed"], found.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["cuda_graphs=true"]])
+def test_a_run_leaves_nothing_on_the_gpu(here: Path, small: Callable[..., DictConfig], words: list[str]) -> None:
+    held = []
+    for _ in range(3):
+        fit(small(f"device={DEVICE}", *words))
+        held.append(torch.cuda.memory_allocated())
+    assert held[2] == held[1]
+    gc.collect()
+    assert torch.cuda.memory_allocated() == held[2]

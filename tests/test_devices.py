@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SEES, gpus_seen
 from mlflow import MlflowClient
 from omegaconf import DictConfig
 
@@ -24,7 +25,23 @@ TOO_OLD = "CUDA error: no kernel image is available for execution on the device\
 WORKS = torch.ones
 
 
-@pytest.fixture(autouse=True)
+def test_tests_see_no_gpu_and_neither_do_their_processes() -> None:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert (torch.cuda.is_available(), torch.cuda.device_count()) == (False, 0)
+    assert torch.cuda.is_available is not SEES["is_available"]
+
+
+@pytest.mark.parametrize("at_first", ["all", "2,3"])
+def test_tests_of_a_gpu_see_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, at_first: str) -> None:
+    monkeypatch.setenv("GPUS_OF_THE_TESTS", at_first)
+    with gpus_seen():
+        assert os.environ.get("CUDA_VISIBLE_DEVICES", "all") == at_first
+        assert torch.cuda.is_available is SEES["is_available"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert torch.cuda.is_available is not SEES["is_available"]
+
+
+@pytest.fixture
 def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing has been looked at or said yet."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -36,7 +53,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+def stand_in(anew: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """A GPU that is counted, and works on the CPU or raises; the list of what was tried on it."""
 
     def there(error: Exception | None = None, counted: bool = True) -> list[str]:
@@ -55,8 +72,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     return there
 
 
-def test_a_gpu_that_computes_is_taken(gpu: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
-    tried = gpu()
+def test_a_gpu_that_computes_is_taken(stand_in: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
+    tried = stand_in()
     assert [pick_device("auto"), pick_device("cuda"), pick_device("cpu")] == ["cuda", "cuda", "cpu"]
     assert tried == ["cuda"]
     assert not caplog.records
@@ -64,9 +81,9 @@ def test_a_gpu_that_computes_is_taken(gpu: Callable[..., list[str]], caplog: pyt
 
 @pytest.mark.parametrize("error", [RuntimeError(TOO_OLD), AssertionError("Torch not compiled with CUDA enabled")])
 def test_auto_leaves_a_gpu_that_cannot_compute_and_says_so_once(
-    gpu: Callable[..., list[str]], caplog: pytest.LogCaptureFixture, error: Exception
+    stand_in: Callable[..., list[str]], caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    tried = gpu(error)
+    tried = stand_in(error)
     assert [pick_device("auto") for _ in range(3)] == ["cpu"] * 3
     assert tried == ["cuda"]
     (said,) = [r.message for r in caplog.records]
@@ -74,15 +91,17 @@ def test_auto_leaves_a_gpu_that_cannot_compute_and_says_so_once(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # PyTorch's optimizers ask one that is counted
 
 
-def test_no_gpu_at_all_is_nothing_to_speak_of(gpu: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
-    tried = gpu(counted=False)
+def test_no_gpu_at_all_is_nothing_to_speak_of(
+    stand_in: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = stand_in(counted=False)
     assert pick_device("auto") == "cpu"
     assert not tried
     assert not caplog.records
 
 
 def test_what_pytorch_says_of_the_driver_is_the_reason(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    anew: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def counted() -> bool:
         warnings.warn("CUDA initialization: the driver is too old (found version 11040).\nPlease update", stacklevel=1)
@@ -94,9 +113,9 @@ def test_what_pytorch_says_of_the_driver_is_the_reason(
 
 
 def test_cuda_that_cannot_compute_is_refused_with_the_reason(
-    gpu: Callable[..., list[str]], config: Callable[..., DictConfig]
+    stand_in: Callable[..., list[str]], config: Callable[..., DictConfig]
 ) -> None:
-    gpu(RuntimeError(TOO_OLD))
+    stand_in(RuntimeError(TOO_OLD))
     lacks = f"this machine has no GPU that PyTorch can use ({TOO_OLD.splitlines()[0]})"
     with pytest.raises(NoGpu) as raised:
         pick_device("cuda")
@@ -105,10 +124,10 @@ def test_cuda_that_cannot_compute_is_refused_with_the_reason(
 
 
 def test_a_sweeps_command_looks_from_another_process(
-    gpu: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    stand_in: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A context of its own would keep its workers off a GPU that takes one process at a time."""
-    tried, commands = gpu(), []
+    tried, commands = stand_in(), []
 
     def ran(command: list[str], **_: object) -> object:
         commands.append(command)
