@@ -1,22 +1,41 @@
-"""A GPU: ms a chunk against a plain cuDNN loop, the loss at other precisions, and how many trials it trains at once.
+"""A GPU: ms a chunk against a plain cuDNN loop, how many trials it trains at once, and the loss at other precisions.
 
-    python benchmarks/gpu.py [--chunks N] [--rounds N] [--at-once N ...] [--seconds S] [--epochs N] [--device DEVICE]
+    python benchmarks/gpu.py [--minutes M] [--chunks N] [--rounds N] [--seconds S] [--at-once N ...] [--epochs N]
+                             [--device DEVICE]
 
-Three tables, each measured in this one command on one GPU:
+Three tables, each measured in this one command on one GPU, the most telling first; what does not fit into ``--minutes``
+(5) any more is left out, which is said:
 
 - a chunk of 200 steps of the article's network, forward to optimizer: the plain PyTorch loop as one writes it, and
   ours, with and without CUDA graphs, in float32, TF32 and bf16; all take turns, a pass of ``--chunks`` (100) updates
-  each, ``--rounds`` (5) times. The plain loop has what PyTorch does by itself: TF32 inside cuDNN, float32 outside.
-- the held-out loss after ``--epochs`` (10) epochs at each precision, over four seeds.
-- updates a second with 1, 2, 4, 8, 16 and 32 trials at once, as processes, which ``study.workers=N device=cuda``
-  starts, and as threads of one process with a CUDA stream each, ``--seconds`` (20) long; trials an hour follow for 50
+  each, ``--rounds`` (3) times: 2,800 updates, with one untimed pass each. The plain loop has what PyTorch does by
+  itself: TF32 inside cuDNN, float32 outside.
+- updates a second with 1, 8, 32, 4, 16 and 2 trials at once, as processes, which ``study.workers=N device=cuda``
+  starts, and as threads of one process with a CUDA stream each, ``--seconds`` (5) long; trials an hour follow for 50
   epochs of 100 chunks.
+- the held-out loss after ``--epochs`` (10) epochs at each precision, over four seeds: 12,000 updates.
 
 ``--device cpu`` runs all of it small, without graphs and TF32, to see that the command works.
+
+Nothing has run on a GPU yet. What was decided without one, and tests/test_cuda.py has to show first:
+
+- that a tiny sum tells a GPU that works from one that is only counted, and that its context is left to nobody;
+- which errors mean that the context is lost, and which that memory is short (devices.gpu_trouble); that Lightning's own
+  clearing up on a lost context raises no other; that memory is free again for the next trial;
+- that recurrent layers stay in float32 under ``precision=bf16``, and frozen weights under ``precision=tf32``;
+- that a pass waits for nothing, its new switches of autocast included; that a graph trains as the plain loop does, also
+  under autocast, and leaves no memory behind;
+- that cuDNN reads the weights in place, with no copy and no warning;
+- that a run goes on on the other device;
+- that a GPU hidden by an empty CUDA_VISIBLE_DEVICES is not seen by PyTorch's optimizers on the CPU.
+
+By hand only: that a worker whose GPU failed is replaced and the study completed; a GPU that is too old, in exclusive
+use, or whose driver is.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -38,6 +57,7 @@ from turns import STEPS
 
 from tbptt.bptt import Sequences, evaluate, train_pass
 from tbptt.datamodule import prepare
+from tbptt.devices import why_no_gpu
 from tbptt.flat import FlatParameters
 from tbptt.graphs import FixedSteps
 from tbptt.optimizers import build_optimizer
@@ -116,35 +136,73 @@ def ways(device: str) -> list[tuple[str, bool]]:
     return [(precision, graphs) for precision in ("32", "tf32", "bf16") for graphs in (False, True)]
 
 
-def chunk_table(data: Sequences, chunks: int, rounds: int, device: str) -> None:
+class Clock:
+    """The time that is left."""
+
+    def __init__(self, minutes: float):
+        self._end = time.monotonic() + 60 * minutes
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - time.monotonic()
+
+    def allows(self, seconds: float, what: str) -> bool:
+        """Whether so much is left; else says what is left out."""
+        if self.left >= seconds:
+            return True
+        print(
+            f"left out: {what}, about {seconds:.0f} s of {max(self.left, 0):.0f} that are left of --minutes", flush=True
+        )
+        return False
+
+
+def chunk_table(data: Sequences, chunks: int, rounds: int, device: str, clock: Clock) -> dict[str, float]:
+    """Returns the seconds of a pass without graphs at each precision."""
     contenders: dict[str, Callable[[], None]] = {"plain PyTorch loop": plain_loop(data, chunks, device)}
     for precision, graphs in ways(device):
         name = f"ours, precision={precision}" + (", CUDA graphs" if graphs else "")
         contenders[name] = Trial(data, chunks, device, precision, graphs).one_pass
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    began = time.monotonic()
     for one_pass in contenders.values():  # untimed
         one_pass()
-    for _ in range(rounds):
+    a_round = time.monotonic() - began
+    print(f"\na chunk of {STEPS} steps, up to {rounds} passes of {chunks}, about {rounds * a_round:.0f} s", flush=True)
+    for i in range(rounds):
+        if i and not clock.allows(a_round, f"passes from the {i + 1}. on"):
+            break
         for name, one_pass in contenders.items():
             began = time.perf_counter()
             one_pass()
             times[name].append(1000 * (time.perf_counter() - began) / chunks)
     first = statistics.median(times["plain PyTorch loop"])
-    print(f"\na chunk of {STEPS} steps, {rounds} passes of {chunks}")
     for name, values in times.items():
-        print(f"{name:<36}{spread(values, 'ms')}  plain / this {first / statistics.median(values):6.2f}")
+        print(f"{name:<36}{spread(values, 'ms')}  plain / this {first / statistics.median(values):6.2f}", flush=True)
+    precisions = dict.fromkeys(precision for precision, _ in ways(device))
+    return {p: chunks * statistics.median(times[f"ours, precision={p}"]) / 1000 for p in precisions}
 
 
-def precision_table(data: Sequences, held_out: Sequences, chunks: int, epochs: int, device: str) -> None:
-    print(f"\nheld-out loss after {epochs} epochs of {chunks} chunks, seeds 0 to 3")
-    for precision in dict.fromkeys(precision for precision, _ in ways(device)):
-        losses = []
-        for seed in range(4):
+def precision_table(
+    data: Sequences, held_out: Sequences, chunks: int, epochs: int, device: str, clock: Clock, passes: dict[str, float]
+) -> None:
+    """``passes``: what :func:`chunk_table` returned."""
+    a_seed = epochs * sum(passes.values())
+    print(
+        f"\nheld-out loss after {epochs} epochs of {chunks} chunks, seeds 0 to 3, about {4 * a_seed:.0f} s", flush=True
+    )
+    losses: dict[str, list[float]] = {precision: [] for precision in passes}
+    for seed in range(4):
+        if not clock.allows(a_seed, f"seeds from {seed} on"):
+            break
+        for precision, found in losses.items():
             trial = Trial(data, chunks, device, precision, False, seed)
             for _ in range(epochs):
                 trial.one_pass()
-            losses.append(evaluate(trial.network, held_out).item())
-        print(f"precision={precision:<6}{spread(losses, '')}  {' '.join(f'{loss:.3f}' for loss in losses)}")
+            found.append(evaluate(trial.network, held_out).item())
+    for precision, found in losses.items():
+        if found:
+            print(f"precision={precision:<6}{spread(found, '')}  {' '.join(f'{loss:.3f}' for loss in found)}")
 
 
 def rate(trials: list[Trial], seconds: float, go: Callable[[], Any]) -> float:
@@ -205,44 +263,52 @@ def one_of_many(chunks: int, seconds: float, device: str, graphs: bool) -> None:
     print(rate([trial], seconds, go), flush=True)
 
 
-def many_table(data: Sequences, chunks: int, numbers: list[int], seconds: float, device: str) -> None:
+def many_table(data: Sequences, chunks: int, numbers: list[int], seconds: float, device: str, clock: Clock) -> None:
     print(f"\ntrials at once on one device, {seconds:g} s each: updates a second (trials an hour)")
-    print(f"{'':>8}{'processes':>24}{'with graphs':>24}{'streams of one process':>28}")
-    base = None
+    print(f"{'':>8}{'processes':>24}{'with graphs':>24}{'streams of one process':>28}", flush=True)
+    columns = 3 if device == "cuda" else 2
+    base, starting = None, 10.0  # seconds until a number of processes has begun, those of each core one after the other
     for n in numbers:
+        turns = max(1, n / (os.cpu_count() or 1))
+        if not clock.allows(columns * seconds + (columns - 1) * starting * turns, f"{n} at once"):
+            continue
+        began = time.monotonic()
         found = [processes_rate(n, chunks, seconds, device, False)]
+        starting = (time.monotonic() - began - seconds) / turns
         found += [processes_rate(n, chunks, seconds, device, True)] if device == "cuda" else []
         streams = [Trial(data, chunks, device, "32", False, seed) for seed in range(n)]
         found.append(rate(streams, seconds, lambda: None))
         base = base or found[0]
-        columns = [f"{r:10.0f} ({3600 * r / AN_ARTICLES_TRIAL:7.0f}) {r / base:4.1f}x" for r in found]
-        print(f"{n:>8}" + "".join(f"{column:>26}" for column in columns))
+        shown = [f"{r:10.0f} ({3600 * r / AN_ARTICLES_TRIAL:7.0f}) {r / base:4.1f}x" for r in found]
+        print(f"{n:>8}" + "".join(f"{column:>26}" for column in shown), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5, help="that all of it may take (5)")
     parser.add_argument("--chunks", type=int, default=100, help="updates a pass (100)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each (5)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed passes of each (3)")
     parser.add_argument("--epochs", type=int, default=10, help="of the table of precisions (10)")
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--seconds", type=float, default=20, help="of each number of trials at once (20)")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32, 4, 16, 2])
+    parser.add_argument("--seconds", type=float, default=5, help="of each number of trials at once (5)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--one-of-many", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_of_many:
         one_of_many(**json.loads(options.one_of_many))
         return
-    if options.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("no GPU that PyTorch can use; --device cpu tries the command without one")
+    if options.device == "cuda" and (reason := why_no_gpu()):
+        sys.exit(f"no GPU that PyTorch can use ({reason}); --device cpu tries the command without one")
+    clock = Clock(options.minutes)
     torch.set_num_threads(1)
     print(machine())
     if options.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
     found = prepare(article(options.chunks).data)
     data, held_out = found.training.to(options.device), found.held_out.to(options.device)
-    chunk_table(data, options.chunks, options.rounds, options.device)
-    precision_table(data, held_out, options.chunks, options.epochs, options.device)
-    many_table(data, options.chunks, options.at_once, options.seconds, options.device)
+    passes = chunk_table(data, options.chunks, options.rounds, options.device, clock)
+    many_table(data, options.chunks, options.at_once, options.seconds, options.device, clock)
+    precision_table(data, held_out, options.chunks, options.epochs, options.device, clock, passes)
 
 
 if __name__ == "__main__":
