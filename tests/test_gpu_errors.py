@@ -44,6 +44,7 @@ FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 0 bytes free. 
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER"), GpuFailed),
         (RuntimeError("CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasCreate(handle)`"), GpuFailed),
         (RuntimeError("CUDA driver error: unspecified launch failure"), GpuFailed),
+        (RuntimeError("No CUDA GPUs are available"), GpuFailed),
         (torch.OutOfMemoryError(FULL), GpuMemory),
         (torch.cuda.OutOfMemoryError(FULL), GpuMemory),
         (torch.AcceleratorError("CUDA error: out of memory\nSearch for ..."), GpuMemory),

@@ -22,7 +22,8 @@ LESS_MEMORY = "fewer study.workers on this GPU, a shorter segment_length or a sm
 # Signs in the text of an error of CUDA and its libraries; others of these libraries blame the call.
 OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 CONTEXT_IS_LOST = (
-    *("CUDA error: ", "CUDA driver error: ", "CUDA unknown error", "CUDA call failed lazily"),
+    *("CUDA error: ", "CUDA driver error: ", "CUDA unknown error", "CUDA driver initialization failed"),
+    *("No CUDA GPUs are available", "error from cudaGetDeviceCount"),
     *("CUDNN_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_INTERNAL_ERROR", "CUDNN_STATUS_MAPPING_ERROR"),
     *("CUDNN_STATUS_NOT_INITIALIZED", "CUBLAS_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_INTERNAL_ERROR"),
     *("CUBLAS_STATUS_MAPPING_ERROR", "CUBLAS_STATUS_NOT_INITIALIZED"),
