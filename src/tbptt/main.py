@@ -1,5 +1,6 @@
 """The way in from a shell: help, checks, exit statuses; the work is done elsewhere."""
 
+import atexit
 import logging
 import os
 import shlex
@@ -78,12 +79,33 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process now. Python would take two seconds to take down what torch and MLflow have built."""
-    logging.shutdown()
+    """End the process with an exit status.
+
+    Python would take one to two seconds to take down what torch and MLflow have built. So it ends at once, after what
+    was registered for its end, where nobody else has a use for it: a notebook, a profiler or a script that goes on gets a
+    SystemExit instead.
+    """
+    if not _is_ours_alone():
+        sys.exit(status)
+    atexit._run_exitfuncs()
     with suppress(OSError):  # nobody reads it any more
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
+
+
+def _is_ours_alone() -> bool:
+    """Whether this process was started as ``python train.py`` or as a worker, and nothing traces or inspects it."""
+    started = sys.orig_argv[1:]
+    if started[:1] != sys.argv[:1] and started[:2] != ["-m", "tbptt.worker"]:
+        return False
+    if sys.flags.interactive or os.environ.get("PYTHONINSPECT"):
+        return False
+    monitoring = getattr(
+        sys, "monitoring", None
+    )  # from Python 3.12 on; a debugger, profiler or coverage has one of six
+    traced = monitoring is not None and any(monitoring.get_tool(i) for i in range(6))
+    return not traced and sys.gettrace() is None and sys.getprofile() is None
 
 
 def report(argv: Sequence[str], conf: Path) -> int:

@@ -229,10 +229,16 @@ def _run_jobs(order: Order, workers: int, config: DictConfig, context: HydraCont
 
     thread = Thread(target=launch, daemon=True)  # launchers wait for their jobs without looking at signals
     thread.start()
-    while thread.is_alive():
-        if signals.signum is not None:
-            raise Interrupted(signals.signum, f"; its jobs go on: {HOW_TO_GO_ON} and watch")
-        thread.join(POLL_SECONDS)
+    try:
+        while thread.is_alive():
+            if signals.signum is not None:
+                here = launcher.__class__.__name__ == "JoblibLauncher"
+                raise Interrupted(
+                    signals.signum, f"; {HOW_TO_GO_ON}" if here else f"; its jobs go on: {HOW_TO_GO_ON} and watch"
+                )
+            thread.join(POLL_SECONDS)
+    finally:
+        pool.end_joblib(stop=signals.signum is not None)
     for error in troubles:
         log.warning("a job of the launcher ended early: %s", failure_line(error))
     return not troubles
