@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -24,9 +25,10 @@ from tbptt.main import failure_line, ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, differences, make_plan, other_parameters
 from tbptt.pool import WorkerProcess
-from tbptt.runtime import Interrupted, StopSignals
+from tbptt.runtime import Interrupted, StopSignals, say
 from tbptt.secrets import hide
 from tbptt.space import Value, text_of
+from tbptt.stores import sqlite_path
 from tbptt.study import SWEEPS, Budget, Study
 from tbptt.sweep_progress import SweepProgress
 from tbptt.tracking import Run, Store, code_tags
@@ -55,7 +57,7 @@ def run_sweep(
     Raises:
         CommandError: the sweep is wrong, or an existing study of its name is another.
         SweepFailed: trials failed; the others were run.
-        Interrupted: SIGINT or SIGTERM came; what was running goes on when the same command is given again.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; what was running goes on when the same command is given again.
     """
     source = _source_of(config)
     with source.opened():
@@ -63,15 +65,18 @@ def run_sweep(
     chosen = best_of(plan) if plan.settings.best_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
-        print(describe(plan, points))
+        say(describe(plan, points))
         return
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
     name = _free_name(plan) if plan.settings.fresh else plan.name
+    spec = _spec(plan)
     with StopSignals() as signals:
-        study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
-        store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
-        parent = _prepare(study, plan, store, points, chosen)
+        is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
+        with nullcontext() if is_local else signals.at_once():
+            study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
+            store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
+        parent = _prepare(study, plan, store, points, chosen, spec)
         store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
         study.forgive()
@@ -117,12 +122,23 @@ def _free_name(plan: Plan) -> str:
     return next(n for n in (plan.name, *(f"{plan.name}-{i}" for i in range(2, 10**6))) if n not in taken)
 
 
-def _prepare(study: Study, plan: Plan, store: Store, points: Sequence[Mapping[str, Value]], chosen: Chosen) -> Run:
+def _spec(plan: Plan) -> dict[str, Any]:
+    """What makes a study this study, its data included."""
+    if any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
+        return plan.spec
+    data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
+    return {**plan.spec, "data": load_parts(data).fingerprint()}
+
+
+def _prepare(
+    study: Study,
+    plan: Plan,
+    store: Store,
+    points: Sequence[Mapping[str, Value]],
+    chosen: Chosen,
+    spec: Mapping[str, Any],
+) -> Run:
     """Hold the plan against the study, or write it down in a new one; queue its points; open the parent run."""
-    spec: dict[str, Any] = dict(plan.spec)
-    if not any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
-        data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
-        spec["data"] = load_parts(data).fingerprint()
     code = code_tags()
     (SWEEPS / study.name).mkdir(parents=True, exist_ok=True)
     with study.locked():
@@ -355,7 +371,7 @@ def _say_result(study: Study, plan: Plan) -> None:
         values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
         baseline = best.user_attrs.get("baseline")
         side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == "val/loss" else ""
-        print(f"best: trial {best.number}  {values}{side}  {point}")
-        print(f"rerun it: {rerun_command(study)}")
-    print(f"report: sweeps/{study.name}/report.html")
-    print(ui_line(plan.cfg.tracking.uri))
+        say(f"best: trial {best.number}  {values}{side}  {point}")
+        say(f"rerun it: {rerun_command(study)}")
+    say(f"report: sweeps/{study.name}/report.html")
+    say(ui_line(plan.cfg.tracking.uri))

@@ -25,6 +25,7 @@ from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, Lost, StopSignals, keep_freed_memory, pick_device, set_precision
 from tbptt.schedule import ChunkSchedule
 from tbptt.secrets import hide
+from tbptt.stores import sqlite_path
 from tbptt.tracking import Run, Store, code_tags
 from tbptt.trouble import DiskTrouble, disk_trouble
 
@@ -108,7 +109,7 @@ def fit(
         after_epoch: takes each finished epoch, those of a resumed run too; True prunes the run: it stops with
             ``stop.reason=pruned``.
         on_start: takes the run's id as soon as it has one.
-        signals: where SIGINT and SIGTERM are noted; this run's own by default.
+        signals: where SIGINT, SIGTERM and SIGHUP are noted; this run's own by default.
         prepare: gives the data.
         show: whether to show progress and result.
         still_ours: called before the run is opened and between chunks; raises Lost where the run may be another
@@ -118,7 +119,7 @@ def fit(
     Raises:
         ValueError: the data cannot be used.
         ConnectionError: the tracking server does not answer at the start.
-        Interrupted: SIGINT or SIGTERM came; the run is closed as KILLED and can be resumed.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the run is closed as KILLED and can be resumed.
     """
     config = cast(Config, OmegaConf.to_object(cfg))
     keep_freed_memory()
@@ -137,9 +138,11 @@ def fit(
             signals.check()
             still_ours()
 
-        store = Store(config.tracking, patience, check)
+        with nullcontext() if sqlite_path(config.tracking.uri) else signals.at_once():
+            store = Store(config.tracking, patience, check)
         deliver_pending(store, config.tracking.update_points)
-        data = SequenceDataModule(config.data, prepare)
+        with signals.at_once():
+            data = SequenceDataModule(config.data, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
         check()  # what came before may have waited for long
         state = begun.last_state(take_over=True) if begun else None

@@ -50,7 +50,8 @@ class Worker:
 
     def __init__(self, order: Order, signals: StopSignals):
         self.order, self.signals = order, signals
-        self.plan = order.plan()
+        with signals.at_once():  # it reads the data
+            self.plan = order.plan()
         self.study = self._opened()
         self.server = self.study.storage if isinstance(self.study.storage, ServerStorage) else None
         if self.server:
@@ -136,7 +137,8 @@ class Worker:
         """One run a seed; the first that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
         overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
-        cfg, wrong = composed(self.plan.source, overrides)
+        with self.signals.at_once():
+            cfg, wrong = composed(self.plan.source, overrides)
         if cfg is None or wrong:
             raise ValueError("; ".join(wrong))
         self.plan.source.save(SWEEPS / self.study.name / str(trial.number) / ".hydra", overrides)
