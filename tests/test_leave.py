@@ -9,9 +9,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import CONF
 
-from tbptt.main import leave
+from tbptt.main import SweepFailed, leave, run
 from tbptt.pool import end_joblib
+from tbptt.runtime import PastHydra
 
 Set = Callable[[pytest.MonkeyPatch], None]
 
@@ -114,6 +116,17 @@ def test_joblibs_processes_are_ended_and_told_first_where_the_command_was_stoppe
     monkeypatch.setattr(os, "kill", lambda *what: calls.append(what))
     end_joblib(stop)
     assert calls == [*([(123, signal.SIGINT)] if stop else []), True]
+
+
+def test_failures_of_a_sweep_are_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise PastHydra(SweepFailed("trials 0 and 1 failed: no\ntrial 2 failed: never"))
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert run(fails, CONF) == 1
+    assert capsys.readouterr().err == "trials 0 and 1 failed: no\ntrial 2 failed: never\n"
 
 
 def test_without_joblib_there_is_nothing_to_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from tbptt.config import register
 from tbptt.module import Epoch
-from tbptt.progress import Progress
+from tbptt.progress import Progress, beside_mean
 from tbptt.schedule import ChunkSchedule
 from tbptt.train import fit
 
@@ -78,7 +78,13 @@ def test_what_was_not_measured_is_a_dash_and_another_objective_is_named(third: E
 
 @pytest.mark.parametrize(
     ("best", "says"),
-    [(0.25, "val/loss 0.25 at epoch 3, 75% below predicting the mean (1)"), (1.5, "50% above predicting the mean (1)")],
+    [
+        (0.25, "val/loss 0.25 at epoch 3, 75% below predicting the mean (1)"),
+        (1.5, "50% above predicting the mean (1)"),
+        (10.0, "900% above predicting the mean (1)"),
+        (123.0, "val/loss 123 at epoch 3, 1.2e+02 times predicting the mean (1)"),
+        (1.234567e20, "val/loss 1.235e+20 at epoch 3, 1.2e+20 times predicting the mean (1)"),
+    ],
 )
 def test_last_line_holds_the_result_against_predicting_the_mean(best: float, says: str, capsys: Captured) -> None:
     Progress("plain", 3, "val/loss", "trial 7").result("epochs", 2, best, 1.0, "abc123")
@@ -134,3 +140,7 @@ def test_live_line_goes_to_the_terminal_and_is_gone_at_the_end(
         progress.epoch(third, SCHEDULE, 0.125)
     assert progress.mode == "live"
     assert "epoch  3/12" not in capsys.readouterr().err.splitlines()  # no plain line an epoch
+
+
+def test_a_loss_beside_a_mean_that_leaves_nothing_is_above_it() -> None:
+    assert beside_mean(0.5, 0.0) == "above"

@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tbptt.sweep_progress import SweepProgress
+from tbptt.sweep_progress import SweepProgress, failure_lines
 
 BEGAN = datetime(2026, 1, 1)
 DISTRIBUTIONS = {"clip": FloatDistribution(0.1, 10), "optimizer": CategoricalDistribution(["adam", "sgd"])}
@@ -101,3 +101,24 @@ def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch, capsys:
         progress.update(TRIALS)
         assert str(progress._spinner.text) == progress.line(TRIALS)
     assert "trial 2  complete" not in capsys.readouterr().err
+
+
+def test_each_reason_of_failures_is_said_once_in_a_line() -> None:
+    away = "ConnectionError:\n  the server is away"
+    failed = [trial(n, TrialState.FAIL, reason=away) for n in range(20)]
+    failed[3] = trial(3, TrialState.FAIL, reason="ValueError: no")
+    assert failure_lines(failed) == [
+        "trials 0, 1, 2, 4, 5, 6, 7 and 12 more failed: ConnectionError: the server is away",
+        "trial 3 failed: ValueError: no",
+    ]
+    assert failure_lines(failed[:2]) == ["trials 0 and 1 failed: ConnectionError: the server is away"]
+
+
+def test_a_plain_line_does_not_say_a_long_reason_again(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "ValueError: data.path: prices.csv\ndoes not exist any more, as it seems"
+    with SweepProgress("plain", "s", 9, ["val/loss"], 1) as progress:
+        progress.update([])
+        progress.update([trial(n, TrialState.FAIL, reason=reason) for n in range(2)])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("trial 0  failed  ValueError: data.path: prices.csv does not exist any more, as it seems  ")
+    assert second.startswith("trial 1  failed  for the same reason as trial 0  ")

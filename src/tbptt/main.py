@@ -26,6 +26,10 @@ from tbptt.trouble import disk_trouble
 FAILED, WRONG = 1, 2
 
 
+class SweepFailed(Exception):
+    """Trials of a sweep failed; a line for each reason."""
+
+
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """One training run, as Hydra starts it."""
     from tbptt.train import train
@@ -84,6 +88,8 @@ def _status_of(error: Exception) -> int:
     """Say in a line how a command ended; its exit status."""
     if isinstance(error, CommandError):
         return _ended(str(error), WRONG)
+    if isinstance(error, SweepFailed):
+        return _ended(str(error), FAILED)
     if isinstance(error, Interrupted):
         return _ended(str(error), 128 + error.signum)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -83,8 +83,14 @@ class Progress:
         line = f"{self.objective} {short(best)} at epoch {epoch + 1}"
         if self.objective != "val/loss":
             return line
-        side = "below" if best < baseline else "above"
-        return f"{line}, {abs(1 - best / baseline):.0%} {side} predicting the mean ({short(baseline)})"
+        return f"{line}, {beside_mean(best, baseline)} predicting the mean ({short(baseline)})"
+
+
+def beside_mean(loss: float, baseline: float) -> str:
+    """How a loss compares with that of predicting the mean, as ``12% below`` or ``35 times``."""
+    if baseline <= 0 or loss > 10 * baseline:  # a held-out part that stands still at the mean leaves 0
+        return f"{loss / baseline:.2g} times" if baseline > 0 else "above"
+    return f"{abs(1 - loss / baseline):.0%} {'below' if loss < baseline else 'above'}"
 
 
 def short(value: float | None) -> str:

@@ -21,7 +21,7 @@ from tbptt.config import DataConfig, TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage
 from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
-from tbptt.main import failure_line, ui_line
+from tbptt.main import SweepFailed, failure_line, ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, differences, make_plan, other_parameters
 from tbptt.pool import WorkerProcess
@@ -30,7 +30,7 @@ from tbptt.secrets import hide
 from tbptt.space import Value, text_of
 from tbptt.stores import sqlite_path
 from tbptt.study import SWEEPS, Budget, Study
-from tbptt.sweep_progress import SweepProgress
+from tbptt.sweep_progress import SweepProgress, failure_lines
 from tbptt.tracking import Run, Store, code_tags
 from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble, disk_trouble
 
@@ -40,10 +40,6 @@ HOW_TO_GO_ON = "give the same command again to go on"
 POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0  # between two looks at a study on a server
 STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
-
-
-class SweepFailed(ValueError):
-    """Trials of a sweep failed; a line for each."""
 
 
 def run_sweep(
@@ -104,9 +100,8 @@ def run_sweep(
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
     _say_result(study, plan)
-    lines = [f"trial {t.number} failed: {t.user_attrs.get('reason')}" for t in study.failures()]
-    if lines:
-        raise SweepFailed("\n".join(lines))
+    if failures := study.failures():
+        raise SweepFailed("\n".join(failure_lines(failures)))
 
 
 def _source_of(config: DictConfig) -> Source:

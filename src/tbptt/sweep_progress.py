@@ -24,6 +24,7 @@ class SweepProgress:
         self.mode = ("live" if sys.stderr.isatty() else "plain") if mode == "auto" else mode
         self.name, self.n_trials, self.objectives, self.workers = name, n_trials, objectives, workers
         self._seen: set[int] | None = None
+        self._reasons: dict[str, int] = {}
         self._spinner = Spinner("dots", f"study {name}  starting {workers} worker{'s' if workers > 1 else ''}")
         self._live = Live(self._spinner, console=Console(stderr=True), refresh_per_second=4, transient=True)
 
@@ -71,15 +72,39 @@ class SweepProgress:
         return min(complete, key=lambda t: sign(self.objectives[0]) * t.values[0], default=None)
 
     def _trial_line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
-        value = short(trial.values[0]) if trial.values else str(trial.user_attrs.get("reason", "-"))
+        value = short(trial.values[0]) if trial.values else self._reason_once(trial)
         done = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
         return f"trial {trial.number}  {state_of(trial)}  {value}  {_point(trial)}  ({done}/{self.n_trials or '…'})"
+
+    def _reason_once(self, trial: FrozenTrial) -> str:
+        """Why a trial failed; where another failed for the same reason, its number."""
+        reason = one_line(trial.user_attrs.get("reason", "-"))
+        first = self._reasons.setdefault(reason, trial.number)
+        return reason if first == trial.number or len(reason) < 40 else f"for the same reason as trial {first}"
 
     def _seconds_left(self, trials: Sequence[FrozenTrial], done: int) -> float | None:
         durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
         if not durations or self.n_trials is None:
             return None
         return (self.n_trials - done) * sum(durations) / len(durations) / self.workers
+
+
+def failure_lines(failures: Sequence[FrozenTrial]) -> list[str]:
+    """Which trials failed, and why: each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for t in failures:
+        by_reason.setdefault(one_line(t.user_attrs.get("reason", "no reason is known")), []).append(str(t.number))
+    return [f"trial{'s' if len(n) > 1 else ''} {listed(n)} failed: {reason}" for reason, n in by_reason.items()]
+
+
+def listed(numbers: Sequence[str]) -> str:
+    """``1, 2 and 3``; of more than eight the first and how many more."""
+    shown = [*numbers[:7], f"{len(numbers) - 7} more"] if len(numbers) > 8 else list(numbers)
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _point(trial: FrozenTrial) -> str:
