@@ -1,11 +1,13 @@
 """What a person sees of a running study: one line, and a line a finished trial where there is no terminal."""
 
+import io
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
 
 from tbptt.sweep_progress import SweepProgress, failure_lines
 
@@ -93,14 +95,56 @@ def test_without_a_terminal_auto_is_plain() -> None:
     assert SweepProgress("auto", "s", 9, ["val/loss"], 1).mode == "plain"
 
 
-def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def running(number: int, **at: Any) -> FrozenTrial:
+    noted = {"seed": 1, "seeds": 1, "epoch": 4, "epochs": 50, "held_out": 0.61, "seconds_left": 130.0}
+    return trial(number, TrialState.RUNNING, **({"progress": noted | at} if at else {}))
+
+
+def test_a_terminal_shows_the_study_and_each_running_trial(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    trials = [*TRIALS[:6], running(6), running(7, epoch=4), running(8, seed=2, seeds=3, held_out=None)]
     with SweepProgress("auto", "s", 9, ["val/loss"], 3) as progress:
         assert progress.mode == "live"
         assert "starting 3 workers" in str(progress._spinner.text)
-        progress.update(TRIALS)
-        assert str(progress._spinner.text) == progress.line(TRIALS)
+        progress.update(trials)
+        console = Console(width=90, file=io.StringIO())
+        with console.capture() as captured:
+            console.print(progress._render())
+    assert str(progress._spinner.text) == progress.line(trials)
+    point = "clip=0.123457 optimizer=adam"
+    assert [line.rstrip() for line in captured.get().splitlines()][-3:] == [
+        f"  trial 6  {point}  first epoch",
+        f"  trial 7  {point}  epoch 4/50  held-out 0.61  2:10 left",
+        f"  trial 8  {point}  seed 2/3  epoch 4/50  held-out -  2:10 left",
+    ]
     assert "trial 2  complete" not in capsys.readouterr().err
+
+
+def test_many_running_trials_are_not_all_shown() -> None:
+    progress = SweepProgress("none", "s", 99, ["val/loss"], 64)
+    progress._running = [str(n) for n in range(64)]
+    console = Console(width=90, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(progress._render())
+    assert captured.get().splitlines()[-1].strip() == "… 48 more"
+    assert len(captured.get().splitlines()) == 18
+
+
+def test_without_a_terminal_running_trials_get_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tbptt.sweep_progress.time.monotonic", lambda: clock[0])
+    progress = SweepProgress("plain", "s", 9, ["val/loss"], 2)
+    for seconds in (1, 29, 30, 31, 59, 60):
+        clock[0] = seconds
+        progress.update([running(6), running(7, epoch=seconds)])
+    assert capsys.readouterr().err.splitlines() == [
+        "running: trial 6 first epoch; trial 7 epoch 30/50 held-out 0.61 2:10 left",
+        "running: trial 6 first epoch; trial 7 epoch 60/50 held-out 0.61 2:10 left",
+    ]
 
 
 def test_each_reason_of_failures_is_said_once_in_a_line() -> None:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from tbptt import progress
 from tbptt.command_line import checked, help_text
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
@@ -32,6 +33,7 @@ class SweepFailed(Exception):
 
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """One training run, as Hydra starts it."""
+    progress.starting("", cfg.progress)
     from tbptt.train import train
 
     with errors_past_hydra():
@@ -77,11 +79,19 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
         say(help_text(conf))
         return 0
     try:
-        sys.argv[1:] = checked(argv, conf)
-        hydra_main()
+        with progress.Status(_typed_mode(argv)) as status:
+            status.now("checking the command", after=10)  # what is wrong with it is to be said alone
+            sys.argv[1:] = checked(argv, conf)
+            hydra_main()
     except CommandError as error:
         return _ended(str(error), WRONG)
     return 0
+
+
+def _typed_mode(argv: Sequence[str]) -> str:
+    """What was typed of ``progress``, before there is a config."""
+    typed = [word.partition("=")[2] for word in argv if word.startswith("progress=")]
+    return next((mode for mode in reversed(typed) if mode in ("plain", "none")), "auto")
 
 
 def _status_of(error: Exception) -> int:

@@ -14,7 +14,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
-from tbptt import pool
+from tbptt import pool, progress
 from tbptt.best_of import Chosen, best_of, existing_study
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig
@@ -61,10 +61,14 @@ def run_sweep(
     chosen = best_of(plan) if plan.settings.best_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
-        say(describe(plan, points))
+        progress.now("timing an epoch")
+        text = describe(plan, points)
+        progress.end()
+        say(text)
         return
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
+    progress.now("opening the study")
     name = _free_name(plan) if plan.settings.fresh else plan.name
     spec = _spec(plan)
     with StopSignals() as signals:
@@ -99,6 +103,7 @@ def run_sweep(
                 where = f"{trouble.where or SWEEPS.absolute()}"
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
+    progress.end()
     _say_result(study, plan)
     if failures := study.failures():
         raise SweepFailed("\n".join(failure_lines(failures)))
@@ -240,6 +245,7 @@ def _run_jobs(order: Order, workers: int, config: DictConfig, context: HydraCont
 
     thread = Thread(target=launch, daemon=True)  # launchers wait for their jobs without looking at signals
     thread.start()
+    progress.now("the launcher's jobs run")
     try:
         while thread.is_alive():
             if signals.signum is not None:
@@ -271,9 +277,7 @@ def _run_pool(
     try:
         for slot in range(workers):
             begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
-        with SweepProgress(
-            plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers
-        ) as progress:
+        with SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers) as display:
             while slots:
                 time.sleep(POLL_SECONDS)
                 if signals.signum is not None:
@@ -289,9 +293,9 @@ def _run_pool(
                         raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {log_path} says why")
                     begin(slot, pool.WorkerProcess(slot))
                 if time.monotonic() >= next_look:
-                    progress.update(study.trials())
+                    display.update(study.trials())
                     next_look = time.monotonic() + look_every
-            progress.update(study.trials())
+            display.update(study.trials())
     finally:
         pool.stop(slots)
 
@@ -305,6 +309,7 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
         deliver_pending(store, plan.cfg.tracking.update_points)
     store.patiently(lambda: _close_orphans(study, store, parent))
     counts = study.counts()
+    progress.now("writing the report")
     from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
 
     path = store.patiently(lambda: report.write_report(study, store))

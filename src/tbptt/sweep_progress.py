@@ -1,53 +1,65 @@
-"""What a person sees while a sweep runs: one live line on a terminal, a line a finished trial elsewhere."""
+"""What a person sees while a sweep runs: a line and one a running trial on a terminal, a line a finished trial
+elsewhere."""
 
 import sys
+import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from tbptt.config import sign
-from tbptt.progress import clock, short
+from tbptt.progress import Status, clock, short
+from tbptt.runtime import say
 from tbptt.space import short_value
-from tbptt.study import state_of
+from tbptt.study import PROGRESS, state_of
 
+SHOWN = 16  # running trials
+PLAIN_EVERY = 30.0  # seconds between two lines about running trials, where there is no terminal
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class SweepProgress:
-    """The line of one study. ``mode``: ``auto`` (live on a terminal, plain elsewhere), ``plain``, ``none``."""
+class SweepProgress(Status):
+    """The lines of one study: how it stands, and on a terminal each running trial.
+
+    Args:
+        mode: ``auto`` (live on a terminal, plain elsewhere), ``plain``, ``none``.
+    """
 
     def __init__(self, mode: str, name: str, n_trials: int | None, objectives: list[str], workers: int):
-        self.mode = ("live" if sys.stderr.isatty() else "plain") if mode == "auto" else mode
+        super().__init__(mode)
         self.name, self.n_trials, self.objectives, self.workers = name, n_trials, objectives, workers
         self._seen: set[int] | None = None
         self._reasons: dict[str, int] = {}
-        self._spinner = Spinner("dots", f"study {name}  starting {workers} worker{'s' if workers > 1 else ''}")
-        self._live = Live(self._spinner, console=Console(stderr=True), refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> "SweepProgress":
-        if self.mode == "live":
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.mode == "live":
-            self._live.stop()
+        self._running: list[str] = []
+        self._next_look = time.monotonic() + PLAIN_EVERY
+        self._spinner.update(text=Text(f"study {name}  starting {workers} worker{'s' if workers > 1 else ''}"))
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands."""
+        running = [t for t in trials if t.state == TrialState.RUNNING]
         if self.mode == "live":
-            self._spinner.update(text=self.line(trials))
+            self._running = [f"trial {t.number}  {_point(t)}  {how_far(t)}" for t in running]
+            self._spinner.update(text=Text(self.line(trials)))
             return
         finished = {t.number for t in trials if t.state in FINISHED}
         if self._seen is not None and self.mode == "plain":
             for t in trials:
                 if t.number in finished - self._seen:
-                    print(self._trial_line(t, trials), file=sys.stderr, flush=True)
+                    say(self._trial_line(t, trials), sys.stderr)
         self._seen = finished
+        if self.mode == "plain" and running and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + PLAIN_EVERY
+            shown = [f"trial {t.number} {' '.join(how_far(t).split())}" for t in running[:SHOWN]]
+            more = [f"{len(running) - SHOWN} more"] if len(running) > SHOWN else []
+            say(f"running: {'; '.join([*shown, *more])}", sys.stderr)
+
+    def _render(self) -> RenderableType:
+        lines = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in self._running[:SHOWN]]
+        if len(self._running) > SHOWN:
+            lines.append(Text(f"  … {len(self._running) - SHOWN} more"))
+        return Group(self._spinner, *lines)
 
     def line(self, trials: Sequence[FrozenTrial]) -> str:
         """The study in one line."""
@@ -87,6 +99,16 @@ class SweepProgress:
         if not durations or self.n_trials is None:
             return None
         return (self.n_trials - done) * sum(durations) / len(durations) / self.workers
+
+
+def how_far(trial: FrozenTrial) -> str:
+    """Where a running trial is, as far as its worker has noted."""
+    at = trial.user_attrs.get(PROGRESS)
+    if at is None:
+        return "first epoch"
+    parts = [f"seed {at['seed']}/{at['seeds']}"] if at["seeds"] > 1 else []
+    parts += [f"epoch {at['epoch']}/{at['epochs']}", f"held-out {short(at['held_out'])}"]
+    return "  ".join([*parts, f"{clock(at['seconds_left'])} left"])
 
 
 def failure_lines(failures: Sequence[FrozenTrial]) -> list[str]:

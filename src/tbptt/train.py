@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tbptt import checkpoint, kernels
+from tbptt.bptt import parts_of
 from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
@@ -127,7 +128,7 @@ def fit(
     torch.manual_seed(config.seed)
     set_precision(config.precision)
     best = Best(as_objectives(config.objective))
-    mode = config.progress if show else "none"
+    mode = config.progress if show else "silent"
     with (
         signals or StopSignals() as signals,
         Progress(mode, config.epochs, best.objectives[0], name) as progress,
@@ -138,9 +139,11 @@ def fit(
             signals.check()
             still_ours()
 
+        progress.now(f"opening {config.tracking.uri}")
         with nullcontext() if sqlite_path(config.tracking.uri) else signals.at_once():
             store = Store(config.tracking, patience, check)
         deliver_pending(store, config.tracking.update_points)
+        progress.now("preparing the data")
         with signals.at_once():
             data = SequenceDataModule(config.data, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
@@ -185,9 +188,13 @@ def fit(
                 log.warning(_divergence(epoch, best))
             return reason
 
+        def between() -> None:
+            check()
+            progress.moved()
+
         with _closing(run, outbox, signals, lambda: module.stop_reason):
             network = build_network(config.model, config.data.window)
-            module = SequenceModule(network, config, _schedule(config), between=check)
+            module = SequenceModule(network, config, _schedule(config), between=between)
             (run.folder / "config.yaml").write_text(rerunnable(cfg))
             before = [unpacked(one) for one in state.get("records", [])] if state else []
             outbox.agree_with(Epoch(**state["record"]) if state else None, before)
@@ -199,6 +206,8 @@ def fit(
                 for epoch in outbox.epochs:
                     after_epoch(epoch)
             module.on_epoch = on_epoch
+            progress.parts = lambda: parts_of(data.training.length, module.schedule.chunks, config.segment_length)
+            progress.opened(run.id, module.first_epoch)
             if module.stop_reason is None:
                 _trainer(config, config.epochs - module.first_epoch).fit(module, datamodule=data)
         assert module.stop_reason is not None

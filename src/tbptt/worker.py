@@ -30,6 +30,7 @@ from tbptt.space import Value
 from tbptt.stores import sqlite_path
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
 from tbptt.train import Result, fit
+from tbptt.trial_progress import TrialProgress
 from tbptt.trouble import WHAT, WORKER_STATUS, disk_trouble
 
 log = logging.getLogger("tbptt")
@@ -154,6 +155,7 @@ class Worker:
 
         def after_epoch(epoch: Epoch) -> bool:
             """Of the first seed: keep the curves, report the objective; whether to prune."""
+            shown.epoch(epoch, len(run_ids) - 1)
             if len(run_ids) > 1:
                 return False
             for name, curve in curves.items():
@@ -166,6 +168,7 @@ class Worker:
 
         resumed: list[str] = trial.user_attrs.get("resume", [])
         seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
+        shown = TrialProgress(self.study.storage, trial._trial_id, cfg.epochs, len(seeds)).__enter__()
         try:
             for i, seed in enumerate(seeds):
                 if seed is not None:
@@ -189,6 +192,7 @@ class Worker:
                 if result.stop_reason in ("pruned", "diverged"):
                     break
         finally:
+            shown.__exit__()
             for value, epoch in reports:
                 trial.report(value, epoch)
             trial.set_user_attr("curves", curves)
