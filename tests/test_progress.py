@@ -155,7 +155,10 @@ def text_of(status: Status) -> str:
     return captured.get()
 
 
-def test_live_line_goes_to_the_terminal_and_is_gone_at_the_end(third: Epoch, capsys: Captured, terminal: None) -> None:
+def test_live_line_goes_to_the_terminal_and_is_gone_at_the_end(
+    third: Epoch, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with Progress("auto", 12, "val/loss") as progress:
         progress.epoch(third, SCHEDULE, 0.125)
     assert progress.mode == "live"
