@@ -76,6 +76,7 @@ def run_sweep(
         with nullcontext() if is_local else signals.at_once():
             study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
             store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
+        signals.check()  # to make the tables of a new store takes seconds
         parent = _prepare(study, plan, store, points, chosen, spec)
         store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
