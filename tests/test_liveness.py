@@ -1,18 +1,21 @@
-"""Whether the process that works on a trial is still there, told by process and boot and not by clock."""
+"""Whether the process that works on a trial is still there, told by process and boot and not by clock; signals."""
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tbptt.liveness import identity, is_alive
+from tbptt.runtime import Interrupted, PastHydra, StopSignals, say
 
 
 @pytest.fixture
@@ -96,3 +99,74 @@ def test_a_second_signal_stops_at_once(stop: signal.Signals) -> None:
             assert process.wait(timeout=60) == -stop
         finally:
             process.kill()
+
+
+STOPS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_signal_is_kept_until_it_is_asked_for(stop: signal.Signals) -> None:
+    before = [signal.getsignal(s) for s in STOPS]
+    with StopSignals() as signals:
+        signals.check()
+        os.kill(os.getpid(), stop)
+        with pytest.raises(Interrupted, match=stop.name) as caught:
+            signals.check()
+    assert caught.value.signum == stop
+    assert [signal.getsignal(s) for s in STOPS] == before
+
+
+def test_a_hang_up_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            signals.check()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_may_send_several_hang_ups(monkeypatch: pytest.MonkeyPatch) -> None:
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals._taken -= 60
+        os.kill(os.getpid(), signal.SIGHUP)  # another signal would end the tests here
+        assert signals.signum == signal.SIGTERM
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_at_once_a_signal_ends_what_is_under_way_past_whoever_takes_exceptions(stop: signal.Signals) -> None:
+    def takes_exceptions() -> None:
+        try:
+            os.kill(os.getpid(), stop)
+        except Exception:
+            pytest.fail("it was taken for an error")
+        pytest.fail("it went on")
+
+    with StopSignals() as signals, pytest.raises(Interrupted, match=stop.name), signals.at_once():
+        takes_exceptions()
+
+
+def test_a_signal_that_was_swallowed_is_seen_by_who_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with StopSignals() as outer, outer.at_once():
+        with suppress(PastHydra):  # as the C code of an import may do
+            os.kill(os.getpid(), signal.SIGTERM)
+        with StopSignals() as signals, pytest.raises(Interrupted):
+            signals.check()
+        with pytest.raises(Interrupted), outer.at_once():
+            pytest.fail("begun nevertheless")
+
+
+def test_what_can_be_shown_to_nobody_is_dropped() -> None:
+    master, terminal = pty.openpty()
+    reader, pipe = os.pipe()
+    os.close(master)
+    os.close(reader)
+    for fd in (terminal, pipe):
+        with os.fdopen(fd, "w") as file:
+            with pytest.raises(OSError, match=r"error|pipe"):
+                os.write(fd, b"x")
+            for _ in range(2):
+                say("x", file)
+            os.write(fd, b"x")  # from now on it goes nowhere

@@ -1,6 +1,7 @@
 """What trains and what is held out, down to the tensors that the network sees: borders, padding, no look-ahead."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
+from tbptt.checks import problems
 from tbptt.config import ArticleData, MarketData, PricesData
 from tbptt.datamodule import SequenceDataModule
-from tbptt.parts import load_parts
+from tbptt.parts import load_parts, may_be_degenerate
 from tbptt.series import HELD_OUT, TRAINING, article_series, market_prices
 
 WINDOW, HORIZON, GAMMA = 5, 3, 0.8
@@ -212,7 +214,7 @@ def test_horizon_auto_follows_gamma_and_zero_keeps_the_ramp(write: Write) -> Non
     assert literal.length == 90 - 27 - 1 - WINDOW
 
 
-@pytest.mark.parametrize(("n", "part", "needs"), [(15, "training part", 10), (13, "training part", 10)])
+@pytest.mark.parametrize(("n", "part", "needs"), [(20, "training part", 11), (13, "training part", 11)])
 def test_series_too_short_to_train_says_what_it_needs(write: Write, n: int, part: str, needs: int) -> None:
     series = three_series()
     series["short"] = series["short"][:n]
@@ -225,18 +227,88 @@ def test_series_with_too_little_held_out_says_what_it_needs(write: Write) -> Non
         load_parts(prices_data(write(three_series()), val_fraction=0.1))
 
 
-def test_the_shortest_series_that_is_enough_has_one_step(write: Write) -> None:
-    parts = load_parts(prices_data(write({"only": three_series()["long"][:20]}), val_fraction=0.5))
-    assert parts.steps(parts.training["only"]) == 10 - WINDOW - HORIZON - 1 == 1
+def test_the_shortest_series_that_is_enough_has_two_steps_to_train_and_one_held_out(write: Write) -> None:
+    data = SequenceDataModule(prices_data(write({"only": three_series()["long"][:22]}), val_fraction=0.5))
+    assert data.training.steps == [11 - WINDOW - HORIZON - 1] == [2]
     parts = load_parts(prices_data(write({"only": three_series()["long"][:50]}), val_fraction=0.1))
     assert parts.steps(parts.held_out["only"]) == 5 - HORIZON - 1 == 1
 
 
-def test_series_that_never_changes_in_training_is_named(write: Write) -> None:
-    series = three_series()
-    series["short"][:40] = 7.5
-    with pytest.raises(ValueError, match="short never changes in its training part"):
-        load_parts(prices_data(write(series)))
+def walk(n: int = 60) -> np.ndarray:
+    return 100 + np.cumsum(np.random.default_rng(5).normal(0, 1, n))
+
+
+def halted(n: int, moves: int) -> np.ndarray:
+    """A walk that stands still after so many prices."""
+    prices = walk(n)
+    prices[moves:] = prices[moves - 1]
+    return prices
+
+
+NOT_TO_BE_SCALED = {
+    "never": (np.full(60, 7.5), {}, "never changes in its training part (33 steps at a price of 7.5)"),
+    "in_its_window_only": (halted(60, WINDOW), {}, "never changes in the steps that train (33 steps"),
+    "held_out_only": (np.append(np.full(50, 2.0), walk(10)), {}, "never changes in its training part"),
+    "behind_the_trained_steps_only": (np.append(np.full(39, 2.0), walk(21)), {}, "never changes in the steps"),
+    "by_the_same_each_step": (np.arange(60) / 10, {"features": "one_step_change"}, "changes by 0.1 at every step"),
+    "by_the_same_in_one_lag": (np.arange(60) / 10, {"window": 1}, "changes by 0.1 at every step"),
+    "by_the_same_without_a_future": (np.arange(60) / 10, {"gamma": 0.0}, "changes by 0.1 at every step"),
+    "too_much": (walk() * 1e180, {}, "e+180 from step to step; takes changes of 1e-100 to 1e+100, so another unit"),
+    "too_little": (walk() * 1e-180, {}, "e-180 from step to step; takes changes of 1e-100 to 1e+100"),
+    "out_of_scale_where_held_out": (np.append(walk(50), walk(10) * 1e30), {}, "e+31 in its held-out part, and by at"),
+}
+
+
+@pytest.mark.parametrize(("prices", "changes", "says"), NOT_TO_BE_SCALED.values(), ids=NOT_TO_BE_SCALED)
+def test_series_that_cannot_be_standardised_is_named(
+    prices: np.ndarray, changes: dict[str, Any], says: str, write: Write
+) -> None:
+    path = write({"fine": walk(), "halted": prices})
+    with pytest.raises(ValueError, match="^halted " + ".*" + re.escape(says)):
+        load_parts(prices_data(path, **changes))
+
+
+NEARLY = {
+    "one_move_in_the_steps": (halted(60, WINDOW + 2), {}),
+    "by_the_same_with_lags": (np.arange(60) / 10, {}),
+    "large_and_small": (walk() * 1e90, {}),
+    "tiny": (walk() * 1e-90, {}),
+    "still_where_held_out": (halted(60, 40), {}),
+    "a_jump_where_held_out": (np.append(walk(50), walk(10) * 1e10), {}),
+    "one_move_one_lag": (halted(60, WINDOW + 2), {"features": "one_step_change"}),
+    "one_move_no_future": (halted(60, WINDOW + 2), {"gamma": 0.0}),
+}
+
+
+@pytest.mark.parametrize(("prices", "changes"), NEARLY.values(), ids=NEARLY)
+def test_what_passes_can_be_standardised(prices: np.ndarray, changes: dict[str, Any], write: Write) -> None:
+    data = SequenceDataModule(prices_data(write({"nearly": prices}), **changes))
+    for part in (data.training, data.held_out):
+        assert part.targets.isfinite().all()
+        assert part.features(0, part.length).isfinite().all()
+    assert math.isfinite(data.baseline)
+
+
+ODD = [
+    ({"noise_std": 0.0, "frequencies": [0.0, 0.0]}, "never changes in its training part"),
+    ({"noise_std": 1e-4, "frequencies": [0.0, 1e-9]}, "never changes in its training part"),
+    ({"n_series": 1, "length": 1}, "has one step to train"),
+    ({"noise_std": 1e300}, "changes by up to"),
+    ({"noise_std": 1e307}, "changes by up to"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), ODD, ids=lambda v: str(v) if isinstance(v, dict) else "")
+def test_article_settings_that_cannot_be_standardised_are_refused_before_anything_is_written(
+    changes: dict[str, Any], says: str, config: Callable[..., Any]
+) -> None:
+    data = article_data(**changes)
+    assert may_be_degenerate(data)
+    with pytest.raises(ValueError, match=f"the article's process {says}"):
+        load_parts(data)
+    words = [f"data.{key}={str(value).replace(' ', '')}" for key, value in changes.items()]
+    (line,) = problems(config("data.window=5", "data.gamma=0.8", "schedule.chunks=[1]", *words))
+    assert line.startswith(f"data: the article's process {says}")
 
 
 def test_market_default_trains_three_series_with_the_default_split() -> None:

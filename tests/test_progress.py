@@ -1,16 +1,20 @@
 """What a person sees: a plain line an epoch, a last line that says what came of it, and nothing where asked."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Timer
+from typing import Any
 
 import pytest
 from conftest import CONF, SMALL
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from rich.console import Console
 
 from tbptt.config import register
 from tbptt.module import Epoch
-from tbptt.progress import Progress
+from tbptt.progress import Progress, Status, beside_mean, now, starting
 from tbptt.schedule import ChunkSchedule
 from tbptt.train import fit
 
@@ -78,7 +82,13 @@ def test_what_was_not_measured_is_a_dash_and_another_objective_is_named(third: E
 
 @pytest.mark.parametrize(
     ("best", "says"),
-    [(0.25, "val/loss 0.25 at epoch 3, 75% below predicting the mean (1)"), (1.5, "50% above predicting the mean (1)")],
+    [
+        (0.25, "val/loss 0.25 at epoch 3, 75% below predicting the mean (1)"),
+        (1.5, "50% above predicting the mean (1)"),
+        (10.0, "900% above predicting the mean (1)"),
+        (123.0, "val/loss 123 at epoch 3, 1.2e+02 times predicting the mean (1)"),
+        (1.234567e20, "val/loss 1.235e+20 at epoch 3, 1.2e+20 times predicting the mean (1)"),
+    ],
 )
 def test_last_line_holds_the_result_against_predicting_the_mean(best: float, says: str, capsys: Captured) -> None:
     Progress("plain", 3, "val/loss", "trial 7").result("epochs", 2, best, 1.0, "abc123")
@@ -120,10 +130,29 @@ def test_run_prints_one_plain_line_an_epoch_where_there_is_no_terminal(
     assert "\x1b" not in captured.err + captured.out
 
 
-def test_none_prints_nothing(small: Compose, store: str, capfd: pytest.CaptureFixture[str]) -> None:
-    fit(small("progress=none", store))
-    captured = capfd.readouterr()
-    assert (captured.out, captured.err) == ("", "")
+def test_none_prints_the_runs_id_alone_where_a_script_can_read_it(
+    small: Compose, store: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = fit(small("progress=none", store))
+    assert capfd.readouterr() == (f"run {result.run_id}\n", "")
+
+
+def test_a_workers_run_prints_nothing(small: Compose, store: str, capfd: pytest.CaptureFixture[str]) -> None:
+    fit(small("progress=plain", store), show=False)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+
+
+def text_of(status: Status) -> str:
+    """What a live display shows now."""
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(status._render())
+    return captured.get()
 
 
 def test_live_line_goes_to_the_terminal_and_is_gone_at_the_end(
@@ -134,3 +163,76 @@ def test_live_line_goes_to_the_terminal_and_is_gone_at_the_end(
         progress.epoch(third, SCHEDULE, 0.125)
     assert progress.mode == "live"
     assert "epoch  3/12" not in capsys.readouterr().err.splitlines()  # no plain line an epoch
+
+
+def test_live_line_moves_within_an_epoch(third: Epoch, terminal: None) -> None:
+    with Progress("auto", 12, "val/loss") as progress:
+        progress.now("preparing the data")
+        assert "preparing the data" in text_of(progress)
+        progress.parts = lambda: 8
+        progress.opened("abc", 0)
+        assert "run abc: epoch 1 of 12 is under way" in text_of(progress)
+        progress.moved()
+        assert "run abc  (epoch 1: 12%)" in text_of(progress)
+        progress.epoch(third, SCHEDULE, 0.125)
+        assert "(epoch" not in text_of(progress)
+        for _ in range(6):
+            progress.moved()
+        assert "4:30 left  (epoch 4: 75%)" in text_of(progress)
+
+
+@pytest.mark.parametrize("segment", ["auto", None, 3, 50])
+def test_parts_of_an_epoch_are_as_many_as_the_run_counts(
+    segment: int | str | None, small: Compose, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    expected: list[int] = []
+    end = Progress.epoch
+
+    def seen(self: Progress, *what: Any) -> None:
+        counted.append(self._moved)
+        end(self, *what)
+
+    monkeypatch.setattr(Progress, "epoch", seen)
+    monkeypatch.setattr(Progress, "opened", lambda self, *what: expected.append(self.parts()))
+    fit(small(f"segment_length={'null' if segment is None else segment}", "schedule.chunks=[7]", "epochs=2", store))
+    assert counted == expected * 2
+
+
+def test_a_phase_gets_a_plain_line_only_where_it_lasts(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    waiting: list[Any] = []
+
+    class AtWill(Timer):
+        def start(self) -> None:
+            waiting.append(self)
+
+    monkeypatch.setattr("tbptt.progress.Timer", AtWill)
+    with Status("plain") as status:
+        status.now("starting", after=0)
+        now("short")
+        now("long")
+        first, second = waiting
+        assert first.finished.is_set()  # given up
+        second.function(*second.args)
+    assert capsys.readouterr() == ("", "starting\nlong\n")
+    assert second.finished.is_set()
+
+
+@pytest.mark.parametrize(("mode", "says"), [("plain", "starting a study: loading libraries\n"), ("none", "")])
+def test_a_command_that_was_found_right_says_that_it_starts(mode: str, says: str, capsys: Captured) -> None:
+    with Status("auto"):
+        starting(" a study", mode)
+        assert (Status.shown is None) is (mode == "none")
+    assert capsys.readouterr() == ("", says)
+
+
+def test_there_is_one_display_at_a_time(terminal: None) -> None:
+    with Status("auto") as outer, Progress("auto", 3, "val/loss") as inner:
+        assert Status.shown is inner
+        assert outer._live is not None
+        assert not outer._live.is_started
+    assert Status.shown is None
+
+
+def test_a_loss_beside_a_mean_that_leaves_nothing_is_above_it() -> None:
+    assert beside_mean(0.5, 0.0) == "above"

@@ -268,7 +268,8 @@ def test_a_command_given_twice_at_once_runs_each_point_exactly_once(grid: Grid) 
 
 def test_the_same_command_again_runs_nothing(grid: Grid) -> None:
     status, out, err = grid.again
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert {line.split()[0] for line in err.splitlines()} <= {"starting", "opening"}
     assert "best: trial " in out
     assert told(grid) == grid.before
     assert len(grid.parents) == 1
@@ -598,11 +599,9 @@ def test_a_study_stops_at_so_many_failures_and_goes_on_when_they_are_mended(
     breaking({-1: fails})
     words = ["clip=1,2,3,4", "study.max_failures=2", "study.name=broken"]
     status, _, err = sweep(*words)
-    lines = [line for line in err.splitlines() if line.startswith("trial ")]
+    lines = [line for line in err.splitlines() if line.startswith("trial")]
     assert status == 1
-    assert len(lines) >= 2
-    for number in (0, 1):
-        assert any(line.startswith(f"trial {number} failed: OSError: no space left on the device") for line in lines)
+    assert any(line.startswith("trials 0 and 1 failed: OSError: no space left on the device") for line in lines)
     left = Left(place, "broken")
     assert left.states == {FAIL: 2, TrialState.WAITING: 2}
     assert left.parent.info.status == "FAILED"

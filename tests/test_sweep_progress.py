@@ -1,13 +1,15 @@
 """What a person sees of a running study: one line, and a line a finished trial where there is no terminal."""
 
+import io
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
 
-from tbptt.sweep_progress import SweepProgress
+from tbptt.sweep_progress import SweepProgress, failure_lines
 
 BEGAN = datetime(2026, 1, 1)
 DISTRIBUTIONS = {"clip": FloatDistribution(0.1, 10), "optimizer": CategoricalDistribution(["adam", "sgd"])}
@@ -93,11 +95,74 @@ def test_without_a_terminal_auto_is_plain() -> None:
     assert SweepProgress("auto", "s", 9, ["val/loss"], 1).mode == "plain"
 
 
-def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def running(number: int, **at: Any) -> FrozenTrial:
+    noted = {"seed": 1, "seeds": 1, "epoch": 4, "epochs": 50, "held_out": 0.61, "seconds_left": 130.0}
+    return trial(number, TrialState.RUNNING, **({"progress": noted | at} if at else {}))
+
+
+def test_a_terminal_shows_the_study_and_each_running_trial(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    trials = [*TRIALS[:6], running(6), running(7, epoch=4), running(8, seed=2, seeds=3, held_out=None)]
     with SweepProgress("auto", "s", 9, ["val/loss"], 3) as progress:
         assert progress.mode == "live"
         assert "starting 3 workers" in str(progress._spinner.text)
-        progress.update(TRIALS)
-        assert str(progress._spinner.text) == progress.line(TRIALS)
+        progress.update(trials)
+        console = Console(width=90, file=io.StringIO())
+        with console.capture() as captured:
+            console.print(progress._render())
+    assert str(progress._spinner.text) == progress.line(trials)
+    point = "clip=0.123457 optimizer=adam"
+    assert [line.rstrip() for line in captured.get().splitlines()][-3:] == [
+        f"  trial 6  {point}  first epoch",
+        f"  trial 7  {point}  epoch 4/50  held-out 0.61  2:10 left",
+        f"  trial 8  {point}  seed 2/3  epoch 4/50  held-out -  2:10 left",
+    ]
     assert "trial 2  complete" not in capsys.readouterr().err
+
+
+def test_many_running_trials_are_not_all_shown() -> None:
+    progress = SweepProgress("none", "s", 99, ["val/loss"], 64)
+    progress._running = [str(n) for n in range(64)]
+    console = Console(width=90, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(progress._render())
+    assert captured.get().splitlines()[-1].strip() == "… 48 more"
+    assert len(captured.get().splitlines()) == 18
+
+
+def test_without_a_terminal_running_trials_get_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tbptt.sweep_progress.time.monotonic", lambda: clock[0])
+    progress = SweepProgress("plain", "s", 9, ["val/loss"], 2)
+    for seconds in (1, 29, 30, 31, 59, 60):
+        clock[0] = seconds
+        progress.update([running(6), running(7, epoch=seconds)])
+    assert capsys.readouterr().err.splitlines() == [
+        "running: trial 6 first epoch; trial 7 epoch 30/50 held-out 0.61 2:10 left",
+        "running: trial 6 first epoch; trial 7 epoch 60/50 held-out 0.61 2:10 left",
+    ]
+
+
+def test_each_reason_of_failures_is_said_once_in_a_line() -> None:
+    away = "ConnectionError:\n  the server is away"
+    failed = [trial(n, TrialState.FAIL, reason=away) for n in range(20)]
+    failed[3] = trial(3, TrialState.FAIL, reason="ValueError: no")
+    assert failure_lines(failed) == [
+        "trials 0, 1, 2, 4, 5, 6, 7 and 12 more failed: ConnectionError: the server is away",
+        "trial 3 failed: ValueError: no",
+    ]
+    assert failure_lines(failed[:2]) == ["trials 0 and 1 failed: ConnectionError: the server is away"]
+
+
+def test_a_plain_line_does_not_say_a_long_reason_again(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "ValueError: data.path: prices.csv\ndoes not exist any more, as it seems"
+    with SweepProgress("plain", "s", 9, ["val/loss"], 1) as progress:
+        progress.update([])
+        progress.update([trial(n, TrialState.FAIL, reason=reason) for n in range(2)])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("trial 0  failed  ValueError: data.path: prices.csv does not exist any more, as it seems  ")
+    assert second.startswith("trial 1  failed  for the same reason as trial 0  ")

@@ -460,9 +460,9 @@ def test_error_fails_the_run_and_is_passed_on(fitted: Fit) -> None:
     assert run.info.end_time is not None
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_kills_the_run_and_leaves_the_handlers_as_they_were(stop: signal.Signals, fitted: Fit) -> None:
-    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
     def interrupt(epoch: Epoch) -> bool:
         if epoch.number == 1:
@@ -472,12 +472,25 @@ def test_signal_kills_the_run_and_leaves_the_handlers_as_they_were(stop: signal.
     with pytest.raises(Interrupted, match=stop.name) as caught:
         fitted("epochs=1000", after_epoch=interrupt)
     assert caught.value.signum == stop
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
     client = MlflowClient(fitted.uri)  # type: ignore[attr-defined]
     run = latest(client)
     assert (run.info.status, run.data.tags["stop.reason"]) == ("KILLED", "interrupted")
     assert len(client.get_metric_history(run.info.run_id, "val/loss")) == 2  # no third epoch was finished
     assert len(pd.read_parquet(artifacts(run) / "updates.parquet")) > 0
+
+
+def test_signal_ends_the_preparation_of_data_at_once_and_leaves_no_run(fitted: Fit) -> None:
+    def endless(data: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on")
+
+    client = MlflowClient(fitted.uri)  # type: ignore[attr-defined]
+    fitted("epochs=1")
+    last = latest(client)
+    with pytest.raises(Interrupted, match=r"SIGTERM$"):
+        fitted(prepare=endless)
+    assert latest(client).info.run_id == last.info.run_id
 
 
 # --- the same again, and not the same -------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Nothing in the loop waits for the host: losses, norms and the finite flag stay o
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -199,6 +200,16 @@ def train_pass(
                 step.take(loss, finite, record.of(i))
             between()
     return record
+
+
+@cache
+def parts_of(length: int, chunks: int, segment_length: int | str | None) -> int:
+    """How often :func:`train_pass` calls ``between``."""
+    total = 0
+    for start, stop in chunk_bounds(length, chunks):
+        segment = _segment(stop - start, segment_length)
+        total += 1 if segment is None else 1 + 2 * -((start - stop) // segment)
+    return total
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tbptt.config import (
 )
 from tbptt.devices import why_no_gpu
 from tbptt.memory import too_large
-from tbptt.parts import load_parts, memory_of
+from tbptt.parts import load_parts, may_be_degenerate, memory_of
 from tbptt.secrets import hide, remember
 from tbptt.stores import absolute_uri, sqlite_path, uri_problem, without_password
 
@@ -73,12 +73,15 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     if not any(name.startswith("data.") for name in found):
         data = cast(DataConfig, OmegaConf.to_object(cfg.data))
         try:
-            length = data.length if isinstance(data, ArticleData) else load_parts(data).length
+            if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
+                found["data.length"] = wrong_value("data.length", data.length, f"what fits: it {problem}")
+            elif not isinstance(data, ArticleData) or may_be_degenerate(data):
+                length = load_parts(data).length
+            else:
+                length = data.length
         except ValueError as error:
             key = "data.columns" if "no column" in str(error) else "data.path" if "path" in cfg.data else "data"
             found[key] = f"{key}: {error}"
-        if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
-            found["data.length"] = wrong_value("data.length", data.length, f"what fits: it {problem}")
     if length is not None and not any(name.startswith("schedule.") for name in found):
         found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
     return [hide(line) for line in found.values()]

@@ -1,8 +1,10 @@
 """The way in from a shell: help, checks, exit statuses; the work is done elsewhere."""
 
+import atexit
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,12 +15,13 @@ from typing import NoReturn
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from tbptt import progress
 from tbptt.command_line import checked, help_text
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
 from tbptt.devices import GpuTrouble
 from tbptt.environment import words_of_environment
-from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
+from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, say
 from tbptt.secrets import hide
 from tbptt.stores import absolute_uri, without_password
 from tbptt.trouble import disk_trouble
@@ -26,8 +29,13 @@ from tbptt.trouble import disk_trouble
 FAILED, WRONG = 1, 2
 
 
+class SweepFailed(Exception):
+    """Trials of a sweep failed; a line for each reason."""
+
+
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """One training run, as Hydra starts it."""
+    progress.starting("", cfg.progress)
     from tbptt.train import train
 
     with errors_past_hydra():
@@ -39,7 +47,7 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         else:
             objective = train(cfg)
     if cfg.progress != "none":
-        print(ui_line(cfg.tracking.uri))
+        say(ui_line(cfg.tracking.uri))
     return objective
 
 
@@ -50,42 +58,85 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     """Check what was typed, hand over to Hydra, and return the exit status.
 
     0 done; 1 something failed, a line says what and where; 2 the command or config is wrong, a line a problem;
-    130 and 143 after SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
+    129, 130 and 143 after SIGHUP, SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    argv = sys.argv[1:]
+    try:
+        with StopSignals() as signals, signals.at_once():
+            return _run(hydra_main, conf, sys.argv[1:])
+    except PastHydra as passed:
+        return _status_of(passed.error)
+    except Interrupted as stop:
+        return _status_of(stop)
+    except KeyboardInterrupt:  # in a thread, where no handlers can be set
+        return _status_of(Interrupted(signal.SIGINT))
+
+
+def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
     try:
         load_own()
     except ValueError as error:
         return _ended(str(error), WRONG)
     if "--help" in argv or "-h" in argv:
-        print(help_text(conf))
+        say(help_text(conf))
         return 0
     try:
-        sys.argv[1:] = checked(argv, conf)
-        hydra_main()
+        with progress.Status(_typed_mode(argv)) as status:
+            status.now("checking the command", after=10)  # what is wrong with it is to be said alone
+            sys.argv[1:] = checked(argv, conf)
+            hydra_main()
     except CommandError as error:
         return _ended(str(error), WRONG)
-    except PastHydra as passed:
-        if isinstance(passed.error, CommandError):
-            return _ended(str(passed.error), WRONG)
-        if isinstance(passed.error, Interrupted):
-            return _ended(str(passed.error), 128 + passed.error.signum)
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            print(hide("".join(traceback.format_exception(passed.error))), file=sys.stderr)
-        return _ended(failure_line(passed.error), FAILED)
-    except KeyboardInterrupt:
-        return _ended("stopped by SIGINT", 130)
     return 0
 
 
+def _typed_mode(argv: Sequence[str]) -> str:
+    """What was typed of ``progress``, before there is a config."""
+    typed = [word.partition("=")[2] for word in argv if word.startswith("progress=")]
+    return next((mode for mode in reversed(typed) if mode in ("plain", "none")), "auto")
+
+
+def _status_of(error: Exception) -> int:
+    """Say in a line how a command ended; its exit status."""
+    if isinstance(error, CommandError):
+        return _ended(str(error), WRONG)
+    if isinstance(error, SweepFailed):
+        return _ended(str(error), FAILED)
+    if isinstance(error, Interrupted):
+        return _ended(str(error), 128 + error.signum)
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        say(hide("".join(traceback.format_exception(error))), sys.stderr)
+    return _ended(failure_line(error), FAILED)
+
+
 def leave(status: int) -> NoReturn:
-    """End the process now. Python would take two seconds to take down what torch and MLflow have built."""
-    logging.shutdown()
+    """End the process with an exit status.
+
+    Python would take one to two seconds to take down what torch and MLflow have built. So it ends at once, after what
+    was registered for its end, where nobody else has a use for it: a notebook, a profiler or a script that goes on gets
+    a SystemExit instead.
+    """
+    if not _is_ours_alone():
+        sys.exit(status)
+    atexit._run_exitfuncs()
     with suppress(OSError):  # nobody reads it any more
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
+
+
+def _is_ours_alone() -> bool:
+    """Whether this process was started as ``python train.py`` or as a worker, and nothing traces or inspects it."""
+    started = sys.orig_argv[1:]
+    if started[:1] != sys.argv[:1] and started[:2] != ["-m", "tbptt.worker"]:
+        return False
+    if sys.flags.interactive or os.environ.get("PYTHONINSPECT"):
+        return False
+    monitoring = getattr(
+        sys, "monitoring", None
+    )  # from Python 3.12 on; a debugger, profiler or coverage has one of six
+    traced = monitoring is not None and any(monitoring.get_tool(i) for i in range(6))
+    return not traced and sys.gettrace() is None and sys.getprofile() is None
 
 
 def report(argv: Sequence[str], conf: Path) -> int:
@@ -94,7 +145,7 @@ def report(argv: Sequence[str], conf: Path) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
-        print(REPORT_USAGE)
+        say(REPORT_USAGE)
         return 0
     if not words or any(word.startswith("-") for word in words) or "=" in words[0]:
         return _ended(REPORT_USAGE, WRONG)
@@ -108,7 +159,7 @@ def report(argv: Sequence[str], conf: Path) -> int:
             raise CommandError(wrong)
         from tbptt.sweep import report_again, verdict_on
 
-        print((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg))
+        say(str((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg)))
     except CommandError as error:
         return _ended(str(error), WRONG)
     except Exception as error:  # a server that is away, a full disk
@@ -141,5 +192,5 @@ def failure_line(error: BaseException) -> str:
 
 
 def _ended(line: str, status: int) -> int:
-    print(hide(line), file=sys.stderr)
+    say(hide(line), sys.stderr)
     return status

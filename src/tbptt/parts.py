@@ -9,6 +9,11 @@ from tbptt.config import ArticleData, DataConfig, SplitData
 from tbptt.series import HELD_OUT, TRAINING, Prices, article_series, fingerprint
 from tbptt.targets import default_horizon
 
+# Changes whose squares, and the sums of these, float64 holds; and how many times larger than in training they may be
+# where they are held out, for float32.
+LEAST_CHANGE, MOST_CHANGE = 1e-100, 1e100
+MOST_TIMES = 1e12
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -53,7 +58,7 @@ def load_parts(data: DataConfig) -> Parts:
     """Generate or read the prices and split them.
 
     Raises:
-        ValueError: a file cannot be used (:func:`tbptt.series.read_prices`), a series is too short or never changes.
+        ValueError: a file cannot be used (:func:`tbptt.series.read_prices`), a series is too short or cannot be scaled.
     """
     horizon = resolved_horizon(data)
     if isinstance(data, ArticleData):
@@ -68,6 +73,7 @@ def load_parts(data: DataConfig) -> Parts:
         training = {name: both[0] for name, both in split.items()}
         held_out = {name: both[1] for name, both in split.items()}
     shared = isinstance(data, ArticleData)
+    _check_scales(data, training, held_out, horizon, shared)
     return Parts(training, held_out, data.window, horizon, shared, _fees(data, training, shared))
 
 
@@ -76,18 +82,25 @@ def memory_of(data: ArticleData) -> int:
     return 40 * (data.n_series + data.val_series) * (data.window + data.length)
 
 
+def may_be_degenerate(data: ArticleData) -> bool:
+    """Whether the article's series have to be looked at to know that they change, and not by too much; to generate them
+    takes long, and with settings like the default ones they do."""
+    return not 0.01 <= data.noise_std <= 1e6 or data.n_series * data.length < 100
+
+
 def _article_parts(data: ArticleData, horizon: int) -> tuple[dict[str, Prices], dict[str, Prices]]:
     length = data.window + data.length + horizon + 1
     both = []
     for part, count in ((TRAINING, data.n_series), (HELD_OUT, data.val_series)):
-        prices = article_series(
-            count,
-            length,
-            seed=data.seed,
-            part=part,
-            noise_std=data.noise_std,
-            frequencies=(data.frequencies[0], data.frequencies[1]),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # of a huge noise, which is refused for what comes of it
+            prices = article_series(
+                count,
+                length,
+                seed=data.seed,
+                part=part,
+                noise_std=data.noise_std,
+                frequencies=(data.frequencies[0], data.frequencies[1]),
+            )
         both.append({f"{i}": row for i, row in enumerate(prices)})
     return both[0], both[1]
 
@@ -105,17 +118,65 @@ def _split(name: str, prices: Prices, data: SplitData, horizon: int) -> tuple[Pr
     n, window = len(prices), data.window
     v = math.floor(data.val_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996
     trained, tested = n - v - window - horizon - 1, v - horizon - 1
-    if trained < 1 or tested < 1:
-        part, has = ("training part", n - v) if trained < 1 else ("held-out part", v)
-        needs = (window if trained < 1 else 0) + horizon + 2
+    if trained < 2 or tested < 1:  # one step has no spread to be scaled by
+        part, has = ("training part", n - v) if trained < 2 else ("held-out part", v)
+        needs = (window + 1 if trained < 2 else 0) + horizon + 2
         raise ValueError(
             f"{name} has {n} prices, {has} of them in its {part}, which needs at least {needs} for window {window} and "
             f"horizon {horizon} (val_fraction {data.val_fraction:g}; data.horizon shortens it)"
         )
-    training = prices[: n - v]
-    if np.ptp(training) == 0:
-        raise ValueError(f"{name} never changes in its training part ({len(training)} prices of {training[0]:g})")
-    return training, prices[n - v - window :]
+    return prices[: n - v], prices[n - v - window :]
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of changes that are refused for it
+def _check_scales(
+    data: DataConfig, training: dict[str, Prices], held_out: dict[str, Prices], horizon: int, shared: bool
+) -> None:
+    """That inputs and targets of what trains can be standardised, and those of what is held out fit that scale.
+
+    Where all series share one scale, they are held against it together. Raises ValueError with a series' name.
+    """
+    together = [("the article's process", list(training.values()), list(held_out.values()))]
+    alone = [(name, [training[name]], [held_out[name]]) for name in training if not shared]
+    for name, train, test in together if shared else alone:
+        if problem := _unscalable(data, train, horizon) or _out_of_scale(train, test):
+            raise ValueError(f"{name} {problem}")
+
+
+def _unscalable(data: DataConfig, series: list[Prices], horizon: int) -> str | None:
+    """Why the inputs or targets of series with one scale cannot be standardised; None where they can."""
+    window = data.window
+    steps = sum(len(prices) - window - horizon - 1 for prices in series)
+    changes = [np.diff(prices) for prices in series]
+    ahead = [change[window:] for change in changes]  # from the steps that train to the end of what their targets know
+    largest = float(np.max([np.abs(change).max() for change in changes]))
+    trained = np.concatenate([change[: len(change) - horizon] for change in ahead])
+    seen = np.concatenate([change[: len(change) - horizon - 1] for change in changes])
+    if not (trained.any() and seen.any()):
+        where = "in the steps that train" if largest else "in its training part"
+        return f"never changes {where} ({len(trained)} steps at a price of {series[0][window]:g})"
+    if not LEAST_CHANGE < largest < MOST_CHANGE:
+        unit = f"takes changes of {LEAST_CHANGE:g} to {MOST_CHANGE:g}, so another unit"
+        return f"changes by up to {largest:.3g} from step to step; {unit}"
+    if steps == 1:
+        return "has one step to train, which has no spread to be scaled by; takes two or more"
+    one_lag = data.features == "one_step_change" or window == 1
+    if (data.gamma == 0 and _same(trained)) or (one_lag and _same(seen)):
+        return f"changes by {seen[-1]:g} at every step that trains, so nothing is there to be learnt"
+    return None
+
+
+def _same(changes: Prices) -> bool:
+    """Whether all are the same, as far as rounding lets one tell."""
+    return bool(np.std(changes) <= 1e-6 * np.sqrt(np.mean(changes**2)))
+
+
+def _out_of_scale(training: list[Prices], held_out: list[Prices]) -> str | None:
+    """Why what is held out does not fit the scale of what trains, whose float32 it would leave; None where it does."""
+    largest, ahead = (float(np.max([np.abs(np.diff(p)).max() for p in part])) for part in (training, held_out))
+    if ahead <= MOST_TIMES * largest:
+        return None
+    return f"changes by up to {ahead:.3g} in its held-out part, and by at most {largest:.3g} in its training part"
 
 
 def _fees(data: DataConfig, training: dict[str, Prices], shared: bool) -> list[float]:

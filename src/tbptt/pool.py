@@ -7,6 +7,7 @@ Imported early, so without optuna, torch or MLflow.
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -133,6 +134,20 @@ def stop(processes: Iterable[WorkerProcess]) -> None:
         process.terminate()
     for process in stopped:
         process.wait()
+
+
+def end_joblib(stop: bool) -> None:
+    """End the processes of Hydra's joblib launcher, if there are any: they would outlive the command by minutes, and
+    hold its output open. With ``stop`` those that train give their trials back first, as after Ctrl-C."""
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    executor = loky and loky._executor
+    if not executor:
+        return
+    if stop:
+        for process in list(executor._processes.values()):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+    executor.shutdown(wait=True)
 
 
 def early(config: DictConfig) -> list[WorkerProcess]:

@@ -18,6 +18,7 @@ from tbptt.config import sign
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
 from tbptt.pairs import pairs
+from tbptt.progress import beside_mean
 from tbptt.space import short_value, shown
 from tbptt.study import SWEEPS, Study, state_of
 from tbptt.tables import params_of, replaced, seed_values, write_explained, write_table
@@ -231,8 +232,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
     objective, value, seeds = study.objectives[0], best.values[0], seed_values(best)
     mean = best.user_attrs.get("baseline")
     if objective == "val/loss" and mean:
-        side = "below" if value < mean else "above"
-        yield f"{100 * abs(1 - value / mean):.0f} % {side} predicting the mean, {shown(mean)}."
+        yield f"{beside_mean(value, mean).replace('%', ' %')} predicting the mean, {shown(mean)}."
     if len(seeds) > 1:
         yield (
             f"Mean of {len(seeds)} seeds, which range from {shown(min(seeds))} to {shown(max(seeds))} "

@@ -1,6 +1,7 @@
 """The process that trains: memory allocator, precision, signals."""
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 
 def keep_freed_memory() -> None:
@@ -93,28 +94,47 @@ class Lost(Exception):
     """This process was cut off for so long that another has taken its run over."""
 
 
-class StopSignals:
-    """While entered, SIGINT and SIGTERM only set a flag; :meth:`check`, called between chunks, raises Interrupted.
+class PastHydra(BaseException):
+    """Carries an error through Hydra, which would print it at length and exit with 1."""
 
-    A second signal, a second or more later, stops the process at once. Entered again while entered, it changes nothing.
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
+class StopSignals:
+    """While entered, SIGINT, SIGTERM and SIGHUP only set a flag; :meth:`check`, called between chunks, raises
+    Interrupted. Where nothing has to be closed first, :meth:`at_once` does not wait for that.
+
+    A second signal, a second or more later, stops the process at once; a second SIGHUP is nothing, as a closed terminal
+    may send several. One that is ignored, as ``nohup`` has it, stays so. Entered again while entered, it changes
+    nothing.
 
     Args:
         also: more signals that mean the same.
     """
 
     def __init__(self, also: Sequence[signal.Signals] = ()) -> None:
-        self.signals = (signal.SIGINT, signal.SIGTERM, *also)
+        self.signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *also)
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
         self._depth = 0
+        self._at_once = 0
         self._taken = 0.0
+        self._terminals: list[int] = []
 
     def __enter__(self) -> "StopSignals":
         self._depth += 1
         if self._depth > 1:
             return self
+        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers, and receive no signals
-            self._before = {s: signal.signal(s, self._take) for s in self.signals}
+            taken = [s for s in self.signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+            self._before = {s: signal.signal(s, self._take) for s in taken}
+        for handler in self._before.values():  # what came already, and an import may have swallowed
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopSignals) and outer.signum is not None:
+                self.signum = outer.signum
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,9 +145,14 @@ class StopSignals:
             signal.signal(signum, handler)
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            drop_output([fd for fd in self._terminals if not os.isatty(fd)])
         if self.signum is None:
             self.signum, self._taken = signum, time.monotonic()
-        elif time.monotonic() - self._taken > 1:  # Linux may send a parent's death once for each of its threads
+            if self._at_once:
+                raise PastHydra(Interrupted(signum))  # which no ``except Exception`` on the way takes
+        elif time.monotonic() - self._taken > 1 and signum != signal.SIGHUP:
+            # Linux may send a parent's death once for each of its threads
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 
@@ -135,13 +160,40 @@ class StopSignals:
         if self.signum is not None:
             raise Interrupted(self.signum)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within, a signal raises Interrupted wherever it finds the process: for what takes long and leaves nothing
+        behind, as reading a file."""
+        self.check()
+        self._at_once += 1
+        try:
+            yield
+        except PastHydra as passed:
+            if isinstance(passed.error, Interrupted):
+                raise passed.error from None
+            raise
+        finally:
+            self._at_once -= 1
 
-class PastHydra(BaseException):
-    """Carries an error through Hydra, which would print it at length and exit with 1."""
 
-    def __init__(self, error: Exception):
-        super().__init__(str(error))
-        self.error = error
+def drop_output(files: Sequence[int]) -> None:
+    """Let what is written to these from now on go nowhere."""
+    for fd in files:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        os.close(nowhere)
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print a line, by default to stdout. What can be shown to nobody any more, as the terminal is closed or the other
+    end of the pipe is gone, is dropped."""
+    file = sys.stdout if file is None else file
+    try:
+        print(line, file=file, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):
+            raise
+        drop_output([file.fileno()])
 
 
 @contextmanager

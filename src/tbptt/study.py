@@ -27,6 +27,7 @@ from tbptt.stores import absolute_uri, locked, sqlite_path
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 INTERRUPTED = "interrupted"
+PROGRESS = "progress"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # User attributes of a trial, where it is not obvious from the name:
 #   worker     who runs it (liveness.holding, on a server identity)
@@ -34,6 +35,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #   requeued   this failed trial is run again, as a trial whose ``retry_of`` is its number
 #   resume     MLflow runs of a trial that was stopped with this point, one a seed: it goes on where they stopped
 #   attempt    how often its point was begun before and died with its process, or by its GPU
+#   progress   how far it is (trial_progress.py), every few seconds
 #   same_as    the earlier trial that had the same point; this one was not run
 SWEEPS = Path("sweeps")
 T = TypeVar("T")

@@ -2,9 +2,9 @@
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -15,7 +15,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
-from tbptt import pool
+from tbptt import pool, progress
 from tbptt.best_of import Chosen, best_of, existing_study
 from tbptt.compose import CommandError, Source, parsed
 from tbptt.config import DataConfig, TrackingConfig
@@ -23,15 +23,16 @@ from tbptt.database import PATIENCE, ServerStorage
 from tbptt.devices import GpuFailed, from_another_process, gpu_trouble
 from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
-from tbptt.main import failure_line, ui_line
+from tbptt.main import SweepFailed, failure_line, ui_line
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, differences, make_plan, other_parameters
 from tbptt.pool import STRIKES, Ends, WorkerProcess
-from tbptt.runtime import Interrupted, StopSignals
+from tbptt.runtime import Interrupted, StopSignals, say
 from tbptt.secrets import hide
 from tbptt.space import Value, text_of
+from tbptt.stores import sqlite_path
 from tbptt.study import SWEEPS, Budget, Study
-from tbptt.sweep_progress import SweepProgress
+from tbptt.sweep_progress import SweepProgress, failure_lines
 from tbptt.tracking import Run, Store
 from tbptt.trouble import DiskTrouble, disk_trouble
 from tbptt.versions import code_tags
@@ -41,10 +42,6 @@ log = logging.getLogger("tbptt")
 HOW_TO_GO_ON = "give the same command again to go on"
 POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0  # between two looks at a study on a server
-
-
-class SweepFailed(ValueError):
-    """Trials of a sweep failed; a line for each."""
 
 
 def run_sweep(
@@ -58,7 +55,7 @@ def run_sweep(
     Raises:
         CommandError: the sweep is wrong, or an existing study of its name is another.
         SweepFailed: trials failed; the others were run.
-        Interrupted: SIGINT or SIGTERM came; what was running goes on when the same command is given again.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; what was running goes on when the same command is given again.
     """
     source = _source_of(config)
     with source.opened(), from_another_process():
@@ -66,16 +63,24 @@ def run_sweep(
     chosen = best_of(plan) if plan.settings.best_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
-        print(describe(plan, points))
+        progress.now("timing an epoch")
+        text = describe(plan, points)
+        progress.end()
+        say(text)
         return
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
+    progress.now("opening the study")
     name = _free_name(plan) if plan.settings.fresh else plan.name
+    spec = _spec(plan)
     with StopSignals() as signals:
-        # First: where it cannot be used, no empty study is left.
-        store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
-        study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
-        parent = _prepare(study, plan, store, points, chosen)
+        is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
+        with nullcontext() if is_local else signals.at_once():
+            # In this order: where the store of runs cannot be used, no empty study is left.
+            store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
+            study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
+        signals.check()  # to make the tables of a new store takes seconds
+        parent = _prepare(study, plan, store, points, chosen, spec)
         store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
         study.forgive()
@@ -102,10 +107,10 @@ def run_sweep(
                 where = f"{trouble.where or SWEEPS.absolute()}"
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
+    progress.end()
     _say_result(study, plan)
-    lines = [f"trial {t.number} failed: {t.user_attrs.get('reason')}" for t in study.failures()]
-    if lines:
-        raise SweepFailed("\n".join(lines))
+    if failures := study.failures():
+        raise SweepFailed("\n".join(failure_lines(failures)))
 
 
 def _source_of(config: DictConfig) -> Source:
@@ -121,12 +126,23 @@ def _free_name(plan: Plan) -> str:
     return next(n for n in (plan.name, *(f"{plan.name}-{i}" for i in range(2, 10**6))) if n not in taken)
 
 
-def _prepare(study: Study, plan: Plan, store: Store, points: Sequence[Mapping[str, Value]], chosen: Chosen) -> Run:
+def _spec(plan: Plan) -> dict[str, Any]:
+    """What makes a study this study, its data included."""
+    if any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
+        return plan.spec
+    data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
+    return {**plan.spec, "data": load_parts(data).fingerprint()}
+
+
+def _prepare(
+    study: Study,
+    plan: Plan,
+    store: Store,
+    points: Sequence[Mapping[str, Value]],
+    chosen: Chosen,
+    spec: Mapping[str, Any],
+) -> Run:
     """Hold the plan against the study, or write it down in a new one; queue its points; open the parent run."""
-    spec: dict[str, Any] = dict(plan.spec)
-    if not any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
-        data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
-        spec["data"] = load_parts(data).fingerprint()
     code = code_tags()
     (SWEEPS / study.name).mkdir(parents=True, exist_ok=True)
     with study.locked():
@@ -205,7 +221,6 @@ def _run_workers(
             elif troubles := _run_jobs(order, workers - counts.running, config, context, signals):
                 if all(isinstance(gpu_trouble(error), GpuFailed) for error in troubles):
                     ends.gpu_failed()
-                    _forget_processes()
                     continue
                 done = study.counts()
                 strikes = 1 if done.complete + done.pruned > counts.complete + counts.pruned else strikes + 1
@@ -240,19 +255,20 @@ def _run_jobs(
 
     thread = Thread(target=launch, daemon=True)  # launchers wait for their jobs without looking at signals
     thread.start()
-    while thread.is_alive():
-        if signals.signum is not None:
-            raise Interrupted(signals.signum, f"; its jobs go on: {HOW_TO_GO_ON} and watch")
-        thread.join(POLL_SECONDS)
+    progress.now("the launcher's jobs run")
+    try:
+        while thread.is_alive():
+            if signals.signum is not None:
+                here = launcher.__class__.__name__ == "JoblibLauncher"
+                raise Interrupted(
+                    signals.signum, f"; {HOW_TO_GO_ON}" if here else f"; its jobs go on: {HOW_TO_GO_ON} and watch"
+                )
+            thread.join(POLL_SECONDS)
+    finally:
+        pool.end_joblib(stop=signals.signum is not None)
     for error in troubles:
         log.warning("a job of the launcher ended early: %s", failure_line(error))
     return troubles
-
-
-def _forget_processes() -> None:
-    """End those that the joblib launcher keeps for its next jobs: a lost context stays lost."""
-    if "joblib.externals.loky" in sys.modules:
-        sys.modules["joblib.externals.loky"].get_reusable_executor().shutdown(kill_workers=True)
 
 
 def _run_pool(
@@ -272,9 +288,7 @@ def _run_pool(
     try:
         for slot in range(workers):
             begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
-        with SweepProgress(
-            plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers
-        ) as progress:
+        with SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers) as display:
             while slots:
                 time.sleep(POLL_SECONDS)
                 if signals.signum is not None:
@@ -284,9 +298,9 @@ def _run_pool(
                     if ends.take(status):
                         begin(slot, pool.WorkerProcess(slot))
                 if time.monotonic() >= next_look:
-                    progress.update(study.trials())
+                    display.update(study.trials())
                     next_look = time.monotonic() + look_every
-            progress.update(study.trials())
+            display.update(study.trials())
         ends.all_taken()
     finally:
         pool.stop(slots)
@@ -301,6 +315,7 @@ def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSi
         deliver_pending(store, plan.cfg.tracking.update_points)
     store.patiently(lambda: _close_orphans(study, store, parent))
     counts = study.counts()
+    progress.now("writing the report")
     from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
 
     path = store.patiently(lambda: report.write_report(study, store))
@@ -381,9 +396,9 @@ def _say_result(study: Study, plan: Plan) -> None:
         values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
         baseline = best.user_attrs.get("baseline")
         side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == "val/loss" else ""
-        print(f"best: trial {best.number}  {values}{side}  {point}")
-        print(f"rerun it: {rerun_command(study)}")
+        say(f"best: trial {best.number}  {values}{side}  {point}")
+        say(f"rerun it: {rerun_command(study)}")
         if luck := best_run(study, best)[1]:
-            print(f"sweeps/{study.name}/best.ckpt: of {luck}")
-    print(f"report: sweeps/{study.name}/report.html")
-    print(ui_line(plan.cfg.tracking.uri))
+            say(f"sweeps/{study.name}/best.ckpt: of {luck}")
+    say(f"report: sweeps/{study.name}/report.html")
+    say(ui_line(plan.cfg.tracking.uri))

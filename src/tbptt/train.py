@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tbptt import checkpoint, devices, kernels
+from tbptt.bptt import parts_of
 from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.devices import gpu_trouble, pick_device
@@ -26,6 +27,7 @@ from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, Lost, StopSignals, keep_freed_memory, set_precision
 from tbptt.schedule import ChunkSchedule
 from tbptt.secrets import hide
+from tbptt.stores import sqlite_path
 from tbptt.tracking import Run, Store
 from tbptt.trouble import DiskTrouble, disk_trouble
 from tbptt.versions import code_tags
@@ -110,7 +112,7 @@ def fit(
         after_epoch: takes each finished epoch, those of a resumed run too; True prunes the run: it stops with
             ``stop.reason=pruned``.
         on_start: takes the run's id as soon as it has one.
-        signals: where SIGINT and SIGTERM are noted; this run's own by default.
+        signals: where SIGINT, SIGTERM and SIGHUP are noted; this run's own by default.
         prepare: gives the data.
         show: whether to show progress and result.
         still_ours: called before the run is opened and between chunks; raises Lost where the run may be another
@@ -121,7 +123,7 @@ def fit(
         ValueError: the data cannot be used.
         GpuTrouble: there is no GPU that works and ``device=cuda``, or it failed or had no room; the run can be resumed.
         ConnectionError: the tracking server does not answer at the start.
-        Interrupted: SIGINT or SIGTERM came; the run is closed as KILLED and can be resumed.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the run is closed as KILLED and can be resumed.
     """
     config = cast(Config, OmegaConf.to_object(cfg))
     device = pick_device(config.device)
@@ -130,7 +132,7 @@ def fit(
     torch.manual_seed(config.seed)
     set_precision(config.precision)
     best = Best(as_objectives(config.objective))
-    mode = config.progress if show else "none"
+    mode = config.progress if show else "silent"
     with (
         signals or StopSignals() as signals,
         Progress(mode, config.epochs, best.objectives[0], name) as progress,
@@ -141,9 +143,13 @@ def fit(
             signals.check()
             still_ours()
 
-        store = Store(config.tracking, patience, check)
+        progress.now(f"opening {config.tracking.uri}")
+        with nullcontext() if sqlite_path(config.tracking.uri) else signals.at_once():
+            store = Store(config.tracking, patience, check)
         deliver_pending(store, config.tracking.update_points)
-        data = SequenceDataModule(config.data, prepare)
+        progress.now("preparing the data")
+        with signals.at_once():
+            data = SequenceDataModule(config.data, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
         check()  # what came before may have waited for long
         state = begun.last_state(take_over=True) if begun else None
@@ -188,9 +194,13 @@ def fit(
                 log.warning(_divergence(epoch, best))
             return reason
 
+        def between() -> None:
+            check()
+            progress.moved()
+
         with _closing(run, outbox, signals, lambda: module.stop_reason):
             network = build_network(config.model, config.data.window)
-            module = SequenceModule(network, config, _schedule(config), between=check)
+            module = SequenceModule(network, config, _schedule(config), between=between)
             (run.folder / "config.yaml").write_text(rerunnable(cfg))
             before = [unpacked(one) for one in state.get("records", [])] if state else []
             outbox.agree_with(Epoch(**state["record"]) if state else None, before)
@@ -202,6 +212,8 @@ def fit(
                 for epoch in outbox.epochs:
                     after_epoch(epoch)
             module.on_epoch = on_epoch
+            progress.parts = lambda: parts_of(data.training.length, module.schedule.chunks, config.segment_length)
+            progress.opened(run.id, module.first_epoch)
             if module.stop_reason is None:
                 with _let_go(_trainer(config, device, config.epochs - module.first_epoch), module) as trainer:
                     trainer.fit(module, datamodule=data)

@@ -32,6 +32,7 @@ from tbptt.space import Value
 from tbptt.stores import sqlite_path
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
 from tbptt.train import Result, fit
+from tbptt.trial_progress import TrialProgress
 from tbptt.trouble import WHAT, WORKER_STATUS, disk_trouble
 
 log = logging.getLogger("tbptt")
@@ -52,7 +53,8 @@ class Worker:
 
     def __init__(self, order: Order, signals: StopSignals):
         self.order, self.signals = order, signals
-        self.plan = self._planned()
+        with signals.at_once():  # it reads the data
+            self.plan = self._planned()
         self.study = self._opened()
         self.server = self.study.storage if isinstance(self.study.storage, ServerStorage) else None
         if self.server:
@@ -166,7 +168,8 @@ class Worker:
         """One run a seed; the first that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
         overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
-        cfg, wrong = composed(self.plan.source, overrides)
+        with self.signals.at_once():
+            cfg, wrong = composed(self.plan.source, overrides)
         if wrong and cfg is not None and cfg.device != "cpu" and (lacks := lacks_gpu(wrong)):
             raise NoGpu(lacks)
         if cfg is None or wrong:
@@ -184,6 +187,7 @@ class Worker:
 
         def after_epoch(epoch: Epoch) -> bool:
             """Of the first seed: keep the curves, report the objective; whether to prune."""
+            shown.epoch(epoch, len(run_ids) - 1)
             if len(run_ids) > 1:
                 return False
             for name, curve in curves.items():
@@ -196,6 +200,7 @@ class Worker:
 
         resumed: list[str] = trial.user_attrs.get("resume", [])
         seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
+        shown = TrialProgress(self.study.storage, trial._trial_id, cfg.epochs, len(seeds)).__enter__()
         try:
             for i, seed in enumerate(seeds):
                 if seed is not None:
@@ -219,6 +224,7 @@ class Worker:
                 if result.stop_reason in ("pruned", "diverged"):
                     break
         finally:
+            shown.__exit__()
             for value, epoch in reports:
                 trial.report(value, epoch)
             trial.set_user_attr("curves", curves)

@@ -24,11 +24,12 @@ class StudySweeper(Sweeper):
         self.context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from tbptt import pool
+        from tbptt import pool, progress
         from tbptt.runtime import errors_past_hydra
 
         assert self.config is not None
         with errors_past_hydra():
+            progress.starting(" the study", self.config.progress)
             workers = pool.early(self.config)
             try:
                 from tbptt.sweep import run_sweep
