@@ -1,5 +1,6 @@
 """Train one run, or with -m a sweep of them: python train.py --help"""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -7,11 +8,16 @@ from omegaconf import DictConfig
 
 from tbptt.main import job, leave, run
 
+CONF = Path(__file__).resolve().parent / "conf"  # wherever this is called from, through links, too
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
     return job(cfg)
 
 
 if __name__ == "__main__":
-    leave(run(main, Path(__file__).parent / "conf"))
+    status = run(main, CONF)
+    if sys._getframe().f_back:  # a profiler or a notebook started this, and has more to do
+        sys.exit(status)
+    leave(status)
