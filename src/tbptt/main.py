@@ -13,9 +13,10 @@ from typing import NoReturn
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tbptt.command_line import checked, help_text
+from tbptt.command_line import checked
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
+from tbptt.help_page import help_text
 from tbptt.runtime import Interrupted, PastHydra, errors_past_hydra
 from tbptt.secrets import hide
 from tbptt.stores import absolute_uri, without_password
@@ -50,13 +51,14 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     0 done; 1 something failed, a line says what and where; 2 the command or config is wrong, a line a problem;
     130 and 143 after SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
     """
+    _print_anything()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     argv = sys.argv[1:]
     try:
         load_own()
     except ValueError as error:
         return _ended(str(error), WRONG)
-    if "--help" in argv or "-h" in argv:
+    if {"--help", "-h", "--hydra-help"} & set(argv):
         print(help_text(conf))
         return 0
     try:
@@ -89,6 +91,7 @@ def leave(status: int) -> NoReturn:
 def report(argv: Sequence[str], conf: Path) -> int:
     """``python report.py STUDY [--verdict] [KEY=VALUE …]``: ``study.storage`` and ``tracking.uri`` if not the defaults;
     with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
+    _print_anything()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
@@ -135,6 +138,13 @@ def failure_line(error: BaseException) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(package)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {what}{where}"
+
+
+def _print_anything() -> None:
+    """What a terminal's encoding has no letter for is shown as ``\\xd7``, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a notebook's streams take everything
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _ended(line: str, status: int) -> int:
