@@ -155,6 +155,22 @@ def test_so_are_they_of_a_search(here: Path) -> None:
     assert [line.split(":")[0] for line in lines("-m", "clip_mode")] == ["clip_mode"]  # and not that nothing is swept
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("- a", "--config-name: {} holds a list; takes a file of KEY: VALUE"),
+        ("a: [", "--config-name: {} cannot be read: "),
+        ("defaults: [base, _self_]\noptimizer: 3", "In 'mine': ValidationError raised while composing config: "),
+    ],
+)
+def test_a_file_that_is_no_config_gets_a_line(content: str, expected: str, here: Path) -> None:
+    file = here / "mine.yaml"
+    file.write_text(content)
+    (line,) = lines("--config-dir", ".", "--config-name", "mine")
+    assert line.startswith(expected.format(file))
+    assert not line.endswith(":")
+
+
 def test_a_launcher_whose_package_is_not_there_says_which(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hydra_node, "find_spec", lambda name: None)
     (line,) = lines("-m", "clip=1,2", "hydra/launcher=joblib")

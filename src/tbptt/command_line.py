@@ -142,6 +142,8 @@ def _find_source(flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Over
         own = OmegaConf.load(file)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CommandError([f"--config-name: {file} cannot be read: {' '.join(str(error).split())}"]) from None
+    if not isinstance(own, DictConfig):
+        raise CommandError([f"--config-name: {file} holds a list; takes a file of KEY: VALUE"])
     if OmegaConf.select(own, "hydra.searchpath") is not None:
         raise CommandError(["hydra.searchpath: set by a file in --config-dir; takes one folder, --config-dir"])
     others = [
