@@ -8,4 +8,4 @@ from pathlib import Path
 from tbptt.main import report
 
 if __name__ == "__main__":
-    sys.exit(report(sys.argv[1:], Path(__file__).parent / "conf"))
+    sys.exit(report(sys.argv[1:], Path(__file__).resolve().parent / "conf"))

@@ -7,11 +7,13 @@ from omegaconf import DictConfig
 
 from tbptt.main import job, leave, run
 
+CONF = Path(__file__).resolve().parent / "conf"  # wherever this is called from, through links, too
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
     return job(cfg)
 
 
 if __name__ == "__main__":
-    leave(run(main, Path(__file__).parent / "conf"))
+    leave(run(main, CONF))

@@ -1,5 +1,6 @@
 """A wrong command costs nothing: every mistake gets its line, and nothing is written; a right one exits as promised."""
 
+import io
 import math
 import re
 import signal
@@ -7,16 +8,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import CONF, ROOT, SMALL
 from mlflow import MlflowClient
 
-from tbptt.command_line import CommandError, checked, help_text
+from tbptt.command_line import CommandError, checked
 from tbptt.config import GROUPS
+from tbptt.help_page import help_text
 from tbptt.main import run
 from tbptt.runtime import Interrupted, PastHydra
+from tbptt.typed import FLAGS
 
 ABOVE_0 = "a number above 0"
 FROM_0 = "a whole number from 0"
@@ -81,6 +85,16 @@ VALUES = [
     ("tracking.uri=sqlite:////proc/new/x.db", "tracking.uri", ["/proc/new/x.db", "cannot be written"]),
     ("tracking.uri=sqlite:///notes.txt", "tracking.uri", ["notes.txt", "no SQLite database"]),
     ("tracking.uri=sqlite:///folder", "tracking.uri", ["folder", "a directory"]),
+    # too large for what takes them
+    ("seed=18446744073709551616", "seed", ["got 18446744073709551616", FROM_0, "at most 9223372036854775807"]),
+    ("epochs=9223372036854775808", "epochs", [FROM_1, "at most 9223372036854775807"]),
+    ("schedule.chunks=[9223372036854775808]", "schedule.chunks", [CHUNKS, "at most 9223372036854775807"]),
+    ("threads=100000", "threads", ["from 1 to 1024"]),
+    ("data.fee=1e308", "data.fee", ["got 1e+308", "a number from 0", "at most 1e+30"]),
+    ("data.frequencies=[1e308,0]", "data.frequencies", ["two numbers", "at most 1e+30"]),
+    ("data.horizon=1000000000000", "data.horizon", ["got 1000000000000", "of memory", "are free"]),
+    ("data.window=1000000000000", "data.window", ["got 1000000000000", "of memory", "are free"]),
+    ("model.hidden=[1000000000]", "model", ["[1000000000]", "of memory", "are free"]),
     # names
     ("optimizer=adm", "optimizer", ["got 'adm'", OPTIMIZERS, "did you mean adam?"]),
     ("optimizer=null", "optimizer", ["null", OPTIMIZERS]),
@@ -120,6 +134,7 @@ FILES = [
     ("words.parquet", [], "data.path", ["words.parquet", "no numeric column", "a"]),
     ("gap.parquet", [], "data.path", ["gap.parquet", "column a", "row 51", "gap"]),
     ("gap.parquet", ["data.columns=[b]"], "data.columns", ["gap.parquet", "no column b", "a"]),
+    ("huge.csv", [], "data.path", ["a has a price of 1e+308", "up to 1e+30"]),
     ("infinite.parquet", [], "data.path", ["infinite.parquet", "column a", "row 3", "not a finite number"]),
 ]
 
@@ -135,6 +150,7 @@ def files(here: Path) -> Path:
         "words.csv": "a\nx\ny\nz\n",
         "text.csv": "\n".join(["a", *fifty, "hello", *fifty]),
         "gap.csv": "\n".join(["a,b", *(f"{i},{i}" for i in fifty), ",5", *(f"{i},{i}" for i in fifty)]),
+        "huge.csv": "\n".join(["a", *60 * fifty, "1e308", *fifty]),
         "short.csv": "\n".join(["a", *fifty, *fifty]),
         "broken.parquet": "PAR1 and no more",
         "notes.txt": "neither prices nor a database",
@@ -322,6 +338,36 @@ def test_help_lists_every_group_option_and_key(config: Callable[..., object]) ->
     assert "above 0" in listed["clip"]
 
 
+def test_help_prints_keys_as_they_are_typed_and_says_what_each_means(config: Callable[..., Any], here: Path) -> None:
+    lines = [line for line in help_text(CONF).splitlines() if re.match(r"  [\w.]+=", line)]
+    words = [line.split()[0] for line in lines]
+    assert {"data.frequencies=[0.0002,0.0002]", "study.seeds=null", "study.dry_run=false"} <= set(words)
+    of_the_default = [word for word, line in zip(words, lines, strict=True) if "[" not in line.split("  ")[-2]]
+    default = config()
+    pasted = checked(["-m", "clip=1,2", *(w for w in words if not w.startswith("clip=") and w in of_the_default)], CONF)
+    assert len(pasted) > 40
+    cfg = config(*pasted[2:])
+    cfg.clip = default.clip
+    assert cfg == default
+    without = [word.split("=")[0] for word, line in zip(words, lines, strict=True) if "  # " not in line]
+    assert all(name.endswith(".name") for name in without)
+
+
+def test_help_offers_no_flag_that_is_refused() -> None:
+    text = help_text(CONF)
+    assert "--config-path" not in text
+    assert "--experimental-rerun" not in text
+    assert all(f"  {flag} " in text for flag in FLAGS)
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--hydra-help"])
+def test_help_is_ours_by_any_name(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(AssertionError("ran"), monkeypatch, (flag,)) == 0
+    assert capsys.readouterr().out.strip() == help_text(CONF).strip()
+
+
 def test_help_imports_nothing_slow(tmp_path: Path) -> None:
     done = train("--help", cwd=tmp_path, interpreter=["-X", "importtime"])
     assert done.returncode == 0
@@ -438,3 +484,39 @@ def test_signal_ends_the_real_command_with_its_status_and_kills_the_run(
     (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert found.info.status == "KILLED"
     assert found.data.tags["stop.reason"] == "interrupted"
+
+
+HERE = "import runpy, sys; sys.argv = ['train.py', *sys.argv[1:]]; runpy.run_path('train.py', run_name='__main__')"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["profiler", "run_path", "link"])
+def test_it_runs_however_it_is_started(way: str, tmp_path: Path) -> None:
+    """Hydra and Python take the folder of the file for where it was called from."""
+    link = tmp_path / "mine.py"
+    link.symlink_to(ROOT / "train.py")
+    words = [*SMALL, "epochs=1", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+    start = {"profiler": ["-m", "cProfile", "train.py"], "run_path": ["-c", HERE], "link": [str(link)]}[way]
+    cwd = tmp_path if way == "link" else ROOT
+    done = subprocess.run([sys.executable, *start, *words], cwd=cwd, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert ("function calls" in done.stdout) is (way == "profiler")  # which it prints after the run
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (found,) = client.search_runs(["1"])
+    assert found.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["clip=γ"], ["-m", "clip=γ…,×"], ["lr=0"]], ids=" ".join)
+def test_any_encoding_can_be_printed_in(argv: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with PYTHONIOENCODING=ascii or LC_ALL=C."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    status = ends(None, monkeypatch, tuple(argv))
+    printed = []
+    for stream in streams:
+        stream.flush()
+        printed.append(stream.buffer.getvalue())  # type: ignore[attr-defined]
+    assert status == (0 if argv == ["--help"] else 2)
+    assert bool(printed[0]) is (status == 0)
+    assert (b"\\u03b3" in printed[1]) is ("γ" in "".join(argv))

@@ -46,7 +46,9 @@ def test_a_grid_is_shown_point_by_point_with_its_time(dry: Dry) -> None:
     ]
     assert lines[3:9] == [f"    optimizer={o} clip={c}" for o in ("adam", "rmsprop") for c in (0.5, 1.0, 2.0)]
     (last,) = lines[9:]
-    found = re.fullmatch(r"  6 trials × 1 seed × 3 epochs, 1 at once: about (\S+) hours; nothing was created", last)
+    found = re.fullmatch(
+        r"  6 trials × 1 seed × 3 epochs, 1 at once: at least (\S+) hours of training; nothing was created", last
+    )
     assert found
     assert 0 < float(found[1]) < 0.1
 
@@ -54,7 +56,7 @@ def test_a_grid_is_shown_point_by_point_with_its_time(dry: Dry) -> None:
 @pytest.mark.usefixtures("an_hour_an_epoch")
 def test_the_hours_are_runs_times_epochs_over_workers(dry: Dry) -> None:
     *_, last = dry("clip=1,2,3,4", "study.seeds=[0,1]", "epochs=5", "study.workers=4")
-    assert last == "  4 trials × 2 seeds × 5 epochs, 4 at once: about 10 hours; nothing was created"
+    assert last == "  4 trials × 2 seeds × 5 epochs, 4 at once: at least 10 hours of training; nothing was created"
 
 
 @pytest.mark.usefixtures("an_hour_an_epoch")
@@ -65,7 +67,8 @@ def test_a_search_shows_its_space_its_sampler_and_its_pruner(dry: Dry) -> None:
         "  clip: interval(0.1, 10), log",
         "  schedule.chunks: choice([10, 2, 1], [100, 50, 10, 2, 1], [1], [50, 10, 1])",
         "  sampler random, pruner auto",
-        "  7 trials × 1 seed × 3 epochs, 1 at once: about 21 hours, less where trials are pruned; nothing was created",
+        "  7 trials × 1 seed × 3 epochs, 1 at once: at least 21 hours of training where none "
+        "is pruned; nothing was created",
     ]
 
 

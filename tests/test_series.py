@@ -323,3 +323,17 @@ def test_fingerprint_tells_names_lengths_and_values_apart() -> None:
     ]
     assert len({fingerprint(series) for series in different}) == len(different)
     assert fingerprint({"a": a, "b": b}) == fingerprint({"a": a.copy(), "b": b.copy()})
+
+
+LEVELS = pd.MultiIndex.from_tuples([("Close", "AAPL"), ("Close", "MSFT"), ("Volume", "AAPL")])
+
+
+def test_a_column_of_several_levels_is_named_as_it_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "levels.parquet"
+    pd.DataFrame([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]], columns=LEVELS).to_parquet(path)
+    shown = ["('Close', 'AAPL')", "('Close', 'MSFT')"]
+    found = read_prices(path)
+    assert {name: list(prices) for name, prices in found.items()} == {shown[0]: [1.0, 3.0], shown[1]: [2.0, 4.0]}
+    assert list(read_prices(path, shown[1:])) == shown[1:]
+    line = failure(path, ["Close"])
+    assert all(name in line for name in ("no column Close", *shown))

@@ -6,21 +6,25 @@ from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from typing import Any, cast
 
+import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.config import (
+    CHOSEN,
     ArticleData,
     DataConfig,
     ScheduleConfig,
     Takes,
+    all_keys,
     wrong_value,
 )
 from tbptt.devices import why_no_gpu
 from tbptt.memory import too_large
-from tbptt.parts import load_parts, may_be_degenerate, memory_of
+from tbptt.parts import load_parts, may_be_degenerate, memory_of, resolved_horizon
 from tbptt.secrets import hide, remember
-from tbptt.stores import absolute_uri, sqlite_path, uri_problem, without_password
+from tbptt.stores import SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
+from tbptt.takes import LARGEST
 
 
 def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
@@ -57,7 +61,7 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     found |= {line.split(":")[0]: line for line in remember(cfg)}
     known = {name for name, *_ in keys(cfg)}
     found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
-    if "tracking.uri" not in found and (problem := uri_problem(cfg.tracking.uri)):
+    if "tracking.uri" not in found and (problem := _uri_problem(cfg.tracking.uri)):
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
         found["study.storage"] = f"study.storage: {problem}"
@@ -74,23 +78,61 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         data = cast(DataConfig, OmegaConf.to_object(cfg.data))
         try:
             if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
-                found["data.length"] = wrong_value("data.length", data.length, f"what fits: it {problem}")
+                size = {"length": data.length, "window": data.window, "horizon": resolved_horizon(data)}
+                key = max(size, key=lambda name: size[name])
+                found[f"data.{key}"] = wrong_value(f"data.{key}", size[key], f"what fits: it {problem}")
             elif not isinstance(data, ArticleData) or may_be_degenerate(data):
-                length = load_parts(data).length
+                length = _length_of(data)
             else:
                 length = data.length
         except ValueError as error:
             key = "data.columns" if "no column" in str(error) else "data.path" if "path" in cfg.data else "data"
             found[key] = f"{key}: {error}"
+    if not any(name.startswith(("data.", "model.")) for name in found) and (problem := too_large(_weights(cfg))):
+        sizes = f"{cfg.model.dense}, {cfg.model.hidden}"
+        found["model.hidden"] = wrong_value("model", sizes, f"what fits: it {problem}")
     if length is not None and not any(name.startswith("schedule.") for name in found):
         found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
     return [hide(line) for line in found.values()]
 
 
+def _length_of(data: DataConfig) -> int:
+    """The longest training series, in steps. Raises ValueError where its data cannot be used."""
+    with np.errstate(all="ignore"):
+        parts = load_parts(data)
+    for name, prices in parts.training.items():
+        most = max(float(np.abs(p).max()) for p in (prices, parts.held_out[name]))
+        if most > LARGEST:
+            raise ValueError(f"{name} has a price of {most:g}; takes prices up to {LARGEST:g}")
+    return parts.length
+
+
+def _weights(cfg: DictConfig) -> int:
+    """About how many bytes a network's weights take, with their gradient and an optimizer's two averages."""
+    count, before = 0, cfg.data.window
+    for size in cfg.model.dense:
+        count, before = count + before * size, size
+    for size in cfg.model.hidden:
+        count, before = count + 4 * size * (before + size), size
+    return 16 * count
+
+
 def unknown_key(name: str, known: Iterable[str]) -> str:
     """The line about a key that there is not, with the nearest that there is."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    near = nearest_key(name, known)
+    return f"{name}: unknown key" + (f"; did you mean {near}?" if near else "")
+
+
+def nearest_key(name: str, known: Iterable[str]) -> str | None:
+    """What was probably meant: the same with ``.`` for ``/`` or the other way round, a key that ends so, a near one."""
+    names = list(known)
+    every = dict.fromkeys([*names, *CHOSEN, *(key for key, *_ in all_keys())])
+    for other in (name.replace("/", "."), name.replace(".", "/")):
+        if other != name and other in every:
+            return other
+    if ends := [key for key in every if key.rpartition(".")[2] == name][:3]:
+        return " or ".join(ends)
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
 def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -115,6 +157,12 @@ def _wrong_chunks(schedule: ScheduleConfig, length: int) -> dict[str, str]:
     return {name: wrong_value(name, got, f"at most as many chunks as the longest series has steps to train, {length}")}
 
 
+def _uri_problem(uri: str) -> str | None:
+    if uri.startswith(SQLITE) and "://" in uri.removeprefix(SQLITE):
+        return f"got {without_password(uri)!r}; takes one URI"
+    return uri_problem(uri)
+
+
 def _storage_problem(cfg: DictConfig) -> str | None:
     storage = cfg.study.storage
     if storage.startswith("http"):
@@ -122,7 +170,7 @@ def _storage_problem(cfg: DictConfig) -> str | None:
     path = sqlite_path(storage)
     if path is not None and path == sqlite_path(cfg.tracking.uri):
         return f"got {path}, MLflow's store too; takes a file of its own, as the tables of the two collide"
-    if problem := uri_problem(storage):
+    if problem := _uri_problem(storage):
         return problem
     if path is None and not absolute_uri(storage).startswith("postgresql+psycopg://"):
         return f"got {without_password(storage)!r}; takes sqlite:///PATH or postgresql+psycopg://HOST/DATABASE"

@@ -23,11 +23,16 @@ from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from tbptt.checks import keys, problems, unknown_key
-from tbptt.config import GROUPS, wrong_value
-from tbptt.hydra_node import LAUNCHERS, hydra_problems, typed_for_hydra
+from tbptt.checks import keys, nearest_key, problems, unknown_key
+from tbptt.config import CHOSEN, all_keys, wrong_value
+from tbptt.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
 from tbptt.secrets import hide
+from tbptt.space import quoted
 from tbptt.stores import sqlite_path, without_password
+from tbptt.words import spelled, text_keys
+
+# Hydra meets a value that is no text with whatever Python raises of itself.
+WRONG = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 
 
 class CommandError(ValueError):
@@ -95,27 +100,40 @@ class Source:
         return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
-def parsed(words: Iterable[str]) -> tuple[list[Override], list[str]]:
-    """Overrides, and a line for each word that is none."""
+def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override], list[str]]:
+    """Overrides, spelled as Hydra reads them, and a line for each word that is none.
+
+    Args:
+        may_sweep: whether a comma in a key's text means several values.
+    """
     parser = OverridesParser.create()
+    texts = text_keys()
     overrides, lines = [], []
     for word in words:
         try:
-            override = parser.parse_override(word)
+            override = parser.parse_override(spelled(word, texts, may_sweep))
             if override.is_delete():
                 lines.append(f"{word}: a key cannot be taken away; takes KEY=VALUE")
             else:
                 overrides.append(override)
         except HydraException as error:
-            lines.append(f"{without_password(word)}: not an override ({str(error).splitlines()[0]}); takes key=value")
+            lines.append(_no_override(word, error))
     return overrides, lines
+
+
+def _no_override(word: str, error: Exception) -> str:
+    key, is_there, _ = word.partition("=")
+    names = [name for name, *_ in all_keys()]
+    if is_there and key not in names and (near := nearest_key(key, names)):
+        return f"{key}: unknown key; did you mean {near}?"
+    return f"{without_password(word)}: not an override ({str(error).splitlines()[0]}); takes key=value"
 
 
 def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
     """The config of one run, None where it cannot be composed, and all that is wrong with it."""
     try:
         cfg, hydra = source.compose_both(overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except WRONG as error:
         return None, _located(source, list(overrides), error)
     here = OmegaConf.select(hydra, "launcher._target_") == LAUNCHERS["basic"]
     typed = tuple(typed_for_hydra(list(overrides)))
@@ -164,7 +182,7 @@ def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, D
 @lru_cache(maxsize=32)
 def _chosen(source: Source, overrides: tuple[str, ...]) -> DictConfig:
     """As Hydra composes it, its own part included."""
-    searched = [f"hydra.searchpath=['file://{source.also}']"] if source.also else []
+    searched = [f"hydra.searchpath=[{quoted(f'file://{source.also}')}]"] if source.also else []
     return compose(source.name, [*searched, *overrides], return_hydra_config=True)
 
 
@@ -191,33 +209,46 @@ def _located(source: Source, overrides: list[str], error: Exception) -> list[str
             )
     try:
         base = source.compose(groups)
-    except (HydraException, OmegaConfBaseException) as alone:
-        return [*lines, _first_line(alone)]
+    except WRONG as alone:
+        return [*lines, _launcher_problem(alone) or _first_line(alone)]
     takes_of = {name: takes for name, _, _, takes in keys(base)}
     for override in (o for o in words if not source.options(o.key_or_group)):
         line, key = str(override.input_line), override.key_or_group
         try:
             source.compose([*groups, line])
             good.append(line)
-        except (HydraException, OmegaConfBaseException) as alone:
+        except WRONG as alone:
             if key in takes_of:
                 lines.append(wrong_value(key, override.value(), takes_of[key].text))
             elif OmegaConf.select(base, key) is None:
                 lines.append(_unknown(source, key, takes_of, groups))
+            elif key.replace(".", "/") in CHOSEN:
+                lines.append(unknown_key(key, []))
+            elif OmegaConf.is_dict(OmegaConf.select(base, key)):
+                lines.append(f"{key}: has keys of its own; takes {key}.KEY=VALUE")
             else:
                 lines.append(f"{key}: {_first_line(alone)}")
-    with suppress(HydraException, OmegaConfBaseException):
-        lines += problems(source.compose([*groups, *good]))
+    with suppress(*WRONG):
+        told = {line.split(":")[0] for line in lines}
+        lines += [line for line in problems(source.compose([*groups, *good])) if line.split(":")[0] not in told]
     return lines or [_first_line(error)]
 
 
 def _unknown(source: Source, key: str, known: Iterable[str], groups: list[str]) -> str:
     """A key that there is not: under which choice there would be one, or the nearest that there is."""
+    if key.startswith("hydra/"):
+        return f"{key}: there is no such option"
     group, _, leaf = key.lstrip("+~").partition(".")
     for option in source.options(group):
         if leaf and any(f"{group}.{leaf}" == name for name, *_ in keys(source.compose([*groups, f"{group}={option}"]))):
             return f"{key}: a key of {group}={option}, and another {group} is chosen"
-    return unknown_key(key, [*known, *GROUPS])
+    return unknown_key(key, [*known, *CHOSEN])
+
+
+def _launcher_problem(error: Exception) -> str | None:
+    """Where a config asks for a launcher whose package is not there."""
+    found = (name for name in LAUNCHERS if f"'hydra/launcher/{name}'" in str(error))
+    return next(map(not_installed, found), None)
 
 
 def _nearest(got: object, names: Iterable[str]) -> str:
@@ -226,5 +257,5 @@ def _nearest(got: object, names: Iterable[str]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

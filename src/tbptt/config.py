@@ -6,11 +6,13 @@ schema of the options of a group that it names; so is one in a file of your own 
 
 import importlib
 import inspect
+import os
 import pkgutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -18,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.schedule import geometric_chunks
 from tbptt.stores import without_password
-from tbptt.takes import TEXT, Takes, list_of, number, one_of, whole
+from tbptt.takes import LARGEST, MOST, TEXT, Takes, list_of, number, one_of, whole
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +79,7 @@ def key(takes: Takes, default: Any = MISSING) -> Any:
 GROUPS: dict[str, dict[str, type]] = {
     group: {} for group in ("data", "model", "optimizer", "schedule", "study/sampler", "study/pruner")
 }
+CHOSEN = (*GROUPS, "figure", "cluster", "sweep")  # the groups that can be typed
 OF_A_RUN = [group for group in GROUPS if not group.startswith("study/")]
 
 
@@ -147,7 +150,9 @@ class PricesData(SplitData, options=["prices"]):
     def prices(self) -> "dict[str, Prices]":
         from tbptt.series import read_prices
 
-        return read_prices(self.path, self.columns)
+        if re.match(r"[a-z][a-z0-9+.-]*://", self.path, re.IGNORECASE):
+            raise ValueError(f"got {without_password(self.path)}, a URL; takes the path of a file on this machine")
+        return read_prices(os.path.expanduser(self.path), self.columns)  # noqa: PTH111 -- ~x may be a file's name
 
 
 # --- model, optimizers, schedules -----------------------------------------------------------------------------
@@ -241,7 +246,7 @@ class ChunksSchedule(ScheduleConfig, options=["article", "full", "fixed"]):
 @dataclass
 class GeometricSchedule(ScheduleConfig, options=["geometric"]):
     start: int = key(whole(1), 100)
-    stages: int = key(whole(1), 5)
+    stages: int = key(whole(1, high=1000), 5)
 
     def as_list(self) -> list[int]:
         return geometric_chunks(self.start, self.stages)
@@ -255,7 +260,7 @@ class SamplerConfig(Option, options=["random", "qmc"]):
     """Fields but ``name`` are the arguments of the Optuna class."""
 
     group = "study/sampler"
-    seed: int | None = key(whole(0, None), 0)
+    seed: int | None = key(whole(0, None, high=2**31 - 1), 0)  # NumPy's take 32 bits; the trial's number is added
 
 
 @dataclass
@@ -305,10 +310,10 @@ class StudyConfig:
     best_of: str | None = key(Takes("the name of a study, or null", STUDY_NAME.test), None)
     seeds: list[int] | None = key(list_of("different whole numbers from 0", whole(0), null=True, different=True), None)
     timeout: float | None = key(number(0, open_low=True, null=True), None)
-    workers: int = key(whole(1), 1)
+    workers: int = key(whole(1, high=10000), 1)
     max_failures: int | None = key(whole(1, None), None)
     retries: int = key(whole(0), 1)
-    heartbeat: int = key(whole(1), 15)
+    heartbeat: int = key(whole(1, high=86400), 15)
     allow_changed: bool = key(one_of(True, False), False)
     fresh: bool = key(one_of(True, False), False)
     dry_run: bool = key(one_of(True, False), False)
@@ -344,7 +349,7 @@ class Config:
     segment_length: Any = key(whole(1, "auto", None), "auto")
     kernels: str = key(one_of("auto", "torch"), "auto")
     cuda_graphs: bool = key(one_of(True, False), False)
-    threads: int = key(whole(1), 1)
+    threads: int = key(whole(1, high=1024), 1)
     progress: str = key(one_of("auto", "plain", "none"), "auto")
     resume: str | None = key(Takes("the id of an MLflow run, or null", lambda v: v is None or TEXT.test(v)), None)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -372,6 +377,23 @@ def register() -> None:
     for group, options in GROUPS.items():
         for option, node in options.items():
             store.store(group=f"schema/{group}", name=option, node=node)
+
+
+def all_keys() -> Iterator[tuple[str, Any, Takes]]:
+    """Every key of every option: its dotted name, its type, what it takes. A name may come several times."""
+    yield from _keys_of(Config, "")
+    for group, options in GROUPS.items():
+        for schema in dict.fromkeys(options.values()):
+            yield from _keys_of(schema, group.replace("/", ".") + ".")
+
+
+def _keys_of(schema: type, prefix: str) -> Iterator[tuple[str, Any, Takes]]:
+    types = get_type_hints(schema)
+    for f in fields(schema):
+        if "takes" in f.metadata:
+            yield prefix + f.name, types[f.name], f.metadata["takes"]
+        elif is_dataclass(inner := types[f.name]):
+            yield from _keys_of(cast(type, inner), f"{prefix}{f.name}.")
 
 
 def typed(content: dict[str, Any]) -> DictConfig:
@@ -407,5 +429,10 @@ def as_objectives(objective: str | list[str]) -> list[str]:
 
 def wrong_value(name: str, value: object, takes: str) -> str:
     """The one form of a line about a value."""
+    numbers = [n for n in (value if isinstance(value, list | tuple) else [value]) if isinstance(n, int | float)]
+    if most := next(
+        (m for m, kind in ((MOST, int), (LARGEST, float)) for n in numbers if type(n) is kind and n > m), 0
+    ):
+        takes += f", at most {most if isinstance(most, int) else f'{most:g}'}"
     shown = "null" if value is None else without_password(repr(value))
     return f"{name}: got {shown}; takes {takes}"

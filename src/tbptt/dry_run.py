@@ -33,15 +33,18 @@ def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
     hours = runs * epochs * _seconds_an_epoch(plan) / plan.settings.workers / 3600
     lines.append(
         f"  {trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × {epochs} epochs, "
-        f"{plan.settings.workers} at once: about {hours:.2g} hours"
-        + ("" if plan.is_grid else ", less where trials are pruned")
+        f"{plan.settings.workers} at once: at least {hours:.2g} hours of training"
+        + ("" if plan.is_grid else " where none is pruned")
         + "; nothing was created"
     )
     return "\n".join(lines)
 
 
 def _seconds_an_epoch(plan: Plan) -> float:
-    """Timed on a short stretch of the first point's training, then scaled to its length."""
+    """Timed on a short stretch of the first point's training, then scaled to its length.
+
+    What a run takes to begin and an epoch to be recorded is not in it: short runs take many times as long.
+    """
     import torch
 
     from tbptt.bptt import Sequences, train_pass

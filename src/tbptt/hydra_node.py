@@ -4,9 +4,13 @@ Hydra instantiates launchers, sweepers, callbacks and log handlers from its own 
 """
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, cast
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+
+from tbptt.config import wrong_value
 
 LAUNCHERS = {
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -17,6 +21,13 @@ LAUNCHERS = {
 SWEEPERS = {"study": "hydra_plugins.tbptt_study.sweeper.StudySweeper"}
 CLASSES = {*LAUNCHERS.values(), *SWEEPERS.values(), "logging.StreamHandler", "logging.FileHandler"}
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+# What Hydra itself fills in, and reads again: another value would make it look elsewhere, or do something else.
+OF_HYDRA = (
+    "hydra.runtime",
+    "hydra.overrides",
+    "hydra.mode",
+    *(f"hydra.job.{n}" for n in ("name", "config_name", "id", "num", "override_dirname")),
+)
 # What differs from command to command, and starts nothing.
 OF_THE_COMMAND = ("runtime.", "overrides.", "searchpath", "job.name", "job.config_name", "job.override_dirname")
 
@@ -38,6 +49,33 @@ def hydra_problems(hydra: DictConfig, expected: DictConfig | None) -> list[str]:
         for key in dict.fromkeys([*found, *shipped])
         if not key.startswith(OF_THE_COMMAND) and found.get(key) != shipped.get(key)
     ]
+
+
+def not_installed(launcher: str) -> str | None:
+    """The line about a launcher whose package is not there."""
+    plugin = LAUNCHERS[launcher].split(".")[:2]
+    if plugin[0] != "hydra_plugins" or find_spec(".".join(plugin)):
+        return None
+    package = plugin[1].replace("_", "-")
+    return f"hydra/launcher: got {launcher!r}, which needs {package}: .venv/bin/python -m pip install {package}"
+
+
+def typed_problem(override: Override) -> str | None:
+    """What is wrong with an override that is about Hydra itself, where Hydra would not say it in a line."""
+    key, value = override.key_or_group, override.value()
+    if key == "hydra":
+        return "hydra: has keys of its own; takes hydra.KEY=VALUE"
+    if any(key == name or key.startswith(f"{name}.") for name in OF_HYDRA):
+        right = {"hydra.job.config_name": "--config-name NAME", "hydra.mode": "-m"}.get(key, "no value")
+        return f"{key}: is filled in by Hydra; takes {right}"
+    for group, options in (("hydra/launcher", LAUNCHERS), ("hydra/sweeper", SWEEPERS)):
+        if key == group and not override.is_sweep_override():
+            if not isinstance(value, str) or value not in options:
+                return wrong_value(key, value, "one of " + ", ".join(options))
+            return not_installed(value) if options is LAUNCHERS else None
+    if key.startswith("hydra/") and not override.is_sweep_override() and not isinstance(value, str):
+        return wrong_value(key, value, "the name of an option")
+    return None
 
 
 def typed_for_hydra(words: list[str]) -> list[str]:

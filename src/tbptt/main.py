@@ -16,11 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tbptt import progress
-from tbptt.command_line import checked, help_text
+from tbptt.command_line import checked
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
 from tbptt.devices import GpuTrouble
 from tbptt.environment import words_of_environment
+from tbptt.help_page import help_text
 from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, say
 from tbptt.secrets import hide
 from tbptt.stores import absolute_uri, without_password
@@ -60,6 +61,7 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     0 done; 1 something failed, a line says what and where; 2 the command or config is wrong, a line a problem;
     129, 130 and 143 after SIGHUP, SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
     """
+    _print_anything()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         with StopSignals() as signals, signals.at_once():
@@ -77,7 +79,7 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
         load_own()
     except ValueError as error:
         return _ended(str(error), WRONG)
-    if "--help" in argv or "-h" in argv:
+    if {"--help", "-h", "--hydra-help"} & set(argv):
         say(help_text(conf))
         return 0
     try:
@@ -85,8 +87,8 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
             status.now("checking the command", after=10)  # what is wrong with it is to be said alone
             sys.argv[1:] = checked(argv, conf)
             hydra_main()
-    except CommandError as error:
-        return _ended(str(error), WRONG)
+    except Exception as error:  # a wrong command; a server that is away, where resume= looks at its run
+        return _status_of(error)
     return 0
 
 
@@ -142,6 +144,7 @@ def _is_ours_alone() -> bool:
 def report(argv: Sequence[str], conf: Path) -> int:
     """``python report.py STUDY [--verdict] [KEY=VALUE …]``: ``study.storage`` and ``tracking.uri`` if not the defaults;
     with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
+    _print_anything()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
@@ -170,7 +173,9 @@ def report(argv: Sequence[str], conf: Path) -> int:
 
 
 def ui_line(uri: str) -> str:
-    """The command that opens the UI; a relative path stays so where MLflow reads it as it stands."""
+    """What opens the UI; a relative path stays so where MLflow reads it as it stands."""
+    if uri.startswith("http"):  # a server has one
+        return hide(f"compare runs: {uri}")
     absolute = absolute_uri(uri)
     shown = absolute if absolute.startswith("sqlite+") else uri
     return hide(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(shown)}")
@@ -189,6 +194,13 @@ def failure_line(error: BaseException) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(package)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {what}{where}"
+
+
+def _print_anything() -> None:
+    """What a terminal's encoding has no letter for is shown as ``\\xd7``, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a notebook's streams take everything
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _ended(line: str, status: int) -> int:

@@ -79,7 +79,7 @@ def load_parts(data: DataConfig) -> Parts:
 
 def memory_of(data: ArticleData) -> int:
     """About how many bytes the article's data take, prices, features and targets of all steps."""
-    return 40 * (data.n_series + data.val_series) * (data.window + data.length)
+    return 40 * (data.n_series + data.val_series) * (data.window + data.length + resolved_horizon(data))
 
 
 def may_be_degenerate(data: ArticleData) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ NOT_IN_THE_NAME = (
 )
 # What sets a study up cannot differ between its trials.
 NEVER_SEARCHED = ("study", "tracking", "objective", "cluster", "sweep", "space", "hydra")
+MOST_POINTS = 10**6  # of one range
 BEST = 5  # points that study.best_of trains again, unless study.n_trials says how many
 
 
@@ -212,11 +214,13 @@ def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, s
 def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:
     """Raises ValueError for a sweep that cannot be searched."""
     key, sweep = override.get_key_element(), override.value()
-    if key[0] in "+~":
+    if key.startswith(("+", "~")):
         raise ValueError("cannot be searched; takes the key of the config without + or ~")
     if re.split("[./]", key)[0] in NEVER_SEARCHED:
         raise ValueError("is never searched; takes one value")
     options = source.options(key)
+    if options and isinstance(sweep, ChoiceSweep) and any(isinstance(item, list | dict) for item in sweep.list):
+        raise ValueError(f"got {override.get_value_string()}; takes one of {', '.join(options)}")
     if isinstance(sweep, Glob):
         sweep = ChoiceSweep(list=list(sweep.filter(options)))
     assert isinstance(sweep, ChoiceSweep | RangeSweep | IntervalSweep)
@@ -235,6 +239,8 @@ def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]
             raise ValueError(f"got {override.get_value_string()}; takes two rising numbers, above 0 with log")
         texts = (f"{sweep.start:.17g}", f"{sweep.end:.17g}")
     else:
+        if _steps(sweep) > MOST_POINTS:
+            raise ValueError(f"got {override.get_value_string()}; takes at most {MOST_POINTS} values, or an interval")
         numbers = list(sweep.range())
         if not numbers:
             raise ValueError(f"got {override.get_value_string()}, which is empty")
@@ -242,6 +248,12 @@ def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]
             raise ValueError(f"got {override.get_value_string()}; takes with log a range above 0 in steps of 1")
         texts = (str(numbers[0]), str(numbers[-1]))
     return Swept(key, sweep, when, texts, bool(options))
+
+
+def _steps(sweep: RangeSweep) -> float:
+    assert sweep.start is not None
+    assert sweep.stop is not None
+    return (sweep.stop - sweep.start) / sweep.step if sweep.step else math.inf
 
 
 def _probes(fixed: list[str], swept: list[Swept]) -> Iterator[tuple[Swept, str, list[str]]]:

@@ -78,10 +78,11 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
             gap inside or fewer than two prices; there is no numeric column.
     """
     table = _read_table(Path(path))
+    table.columns = [str(name) for name in table.columns]  # as errors and reports show it, also one of several levels
     if len(table) < 2:
         raise ValueError(f"{path} has {len(table)} row{'' if len(table) == 1 else 's'}; a series needs at least 2")
     if columns is None:
-        names = [c for c in table.columns if "volume" not in str(c).lower() and _holds_numbers(table[c])]
+        names = [c for c in table.columns if "volume" not in c.lower() and _holds_numbers(table[c])]
         if not names:
             raise ValueError(f"{path} has no numeric column (it has: {_listed(table.columns)})")
     else:
@@ -89,7 +90,7 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
         missing = [c for c in names if c not in table.columns]
         if missing:
             raise ValueError(f"{path} has no column {_listed(missing)} (it has: {_listed(table.columns)})")
-    return {str(name): _one_series(table[name], f"{path}, column {name}") for name in names}
+    return {name: _one_series(table[name], f"{path}, column {name}") for name in names}
 
 
 def market_prices(columns: Sequence[str] | None = None) -> dict[str, Prices]:

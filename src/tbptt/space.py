@@ -173,9 +173,18 @@ def text_of(value: Value) -> str:
         return str(value)
     if value.startswith("[") and isinstance(items := _from_json(value), list):
         return "[" + ", ".join(text_of(stored(item)) for item in items) + "]"
-    if re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./:@%+*-]*", value) and value.lower() not in ("null", "true", "false"):
+    if re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./:@%+*-]*", value) and not _NO_TEXT.fullmatch(value):
         return value
-    escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", value)  # to Hydra a backslash is special before a quote only
+    return quoted(value)
+
+
+# What is a number, a truth value or nothing where it stands without quotes.
+_NO_TEXT = re.compile(r"null|true|false|nan|inf|\.\d.*", re.IGNORECASE)
+
+
+def quoted(text: str) -> str:
+    """A text in the quotes that Hydra's grammar knows."""
+    escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", text)  # to Hydra a backslash is special before a quote only
     return "'" + escaped.replace("'", "\\'") + "'"
 
 

@@ -6,23 +6,29 @@ from typing import Any, NamedTuple
 
 
 class Takes(NamedTuple):
-    """What a key takes, in words and as a test."""
+    """What a key takes, in words and as a test; ``options`` are its values where they are few."""
 
     text: str
     test: Callable[[Any], bool]
+    options: tuple[object, ...] = ()
 
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def whole(low: int, *also: object) -> Takes:
+MOST = 2**63 - 1  # what PyTorch, NumPy and SQLite have room for
+LARGEST = 1e30  # products of a few larger numbers overflow
+
+
+def whole(low: int, *also: object, high: int = MOST) -> Takes:
     others = "".join(f", or {'null' if v is None else v}" for v in also)
-    return Takes(f"a whole number from {low}{others}", lambda v: v in also or (_is_int(v) and v >= low))
+    most = f" to {high}" if high < MOST else ""
+    return Takes(f"a whole number from {low}{most}{others}", lambda v: v in also or (_is_int(v) and low <= v <= high))
 
 
 def number(low: float, high: float = math.inf, *, open_low: bool = False, null: bool = False) -> Takes:
-    """A finite number from ``low`` (above it with ``open_low``) and below ``high``."""
+    """A number from ``low`` (above it with ``open_low``) and below ``high``, at most ``LARGEST``."""
     text = f"a number {'above' if open_low else 'from'} {low:g}" + (f" and below {high:g}" if high < math.inf else "")
     return Takes(
         text + (", or null" if null else ""),
@@ -33,13 +39,15 @@ def number(low: float, high: float = math.inf, *, open_low: bool = False, null: 
                 and isinstance(v, int | float)
                 and (low < v if open_low else low <= v)
                 and v < high
+                and v <= LARGEST
             )
         ),
     )
 
 
 def one_of(*values: object) -> Takes:
-    return Takes("one of " + ", ".join(map(str, values)), lambda v: v in values)
+    shown = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
+    return Takes("one of " + ", ".join(shown), lambda v: v in values, values)
 
 
 def list_of(
