@@ -9,6 +9,7 @@ than yourself, see docs/scaling.md.
 import os
 import pwd
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -101,10 +102,13 @@ class PostgreSQL:
     def _make_database(self, name: str) -> None:
         import psycopg
 
-        address = f"host={self.host} port={self.port} user={ROLE} dbname=postgres passfile={self.passwords}"
-        with psycopg.connect(address, autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
-                connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        where: dict[str, Any] = {"host": self.host, "port": self.port, "user": ROLE, "dbname": "postgres"}
+        try:
+            with psycopg.connect(**where, passfile=str(self.passwords), autocommit=True) as connection:
+                if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                    connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        except psycopg.Error as error:
+            raise ServerTrouble(f"PostgreSQL: {' '.join(str(error).split())}; {self.log} says more") from error
 
     def _run(self, program: str, *arguments: object) -> None:
         done = self._pg(program, *arguments)
@@ -238,14 +242,20 @@ def _other_user() -> str | None:
 def start(folder: Path) -> None:
     """Start both, and say where they listen and how they are used."""
     database = PostgreSQL(folder)
-    database.start()
+    was_there = database.runs()
     tracking = MLflow(folder, database.uri("mlflow"), database.environment)
-    tracking.start()
+    try:
+        database.start()
+        tracking.start()
+    except BaseException:  # nothing is left running that nobody knows of
+        if not was_there:
+            database.stop()
+        raise
     print(f"PostgreSQL  {HOST}:{database.port}")
     print(f"MLflow      {tracking.uri}")
     print("\nUse them, from as many terminals as you like, and stop them with `make server-stop`:\n")
     for name, value in database.environment.items():
-        print(f"  export {name}={value}")
+        print(f"  export {name}={shlex.quote(value)}")
     print("  python train.py -m optimizer=adam,rmsprop clip=0.5,1,2 cluster=server")
 
 
