@@ -1,6 +1,7 @@
 """What the tests share: configs small enough to train in a second, in a folder of their own, on the CPU."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from tbptt.config import register
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
     os.environ.pop(name, None)
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # of a nohup around the tests, some of which are about it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

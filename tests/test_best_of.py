@@ -144,7 +144,7 @@ def test_seeds_that_chose_at_any_stage_are_refused(plan: Planned, search: Study)
 def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(
     plan: Planned, search: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tbptt.sweep import _prepare
+    from tbptt.sweep import _prepare, _spec
     from tbptt.tracking import Store
 
     def queued(n: int) -> list[float]:
@@ -152,7 +152,7 @@ def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(
         asked = plan(*SEARCH, *AGAIN, f"study.n_trials={n}", "study.name=again", *small)
         chosen = best_of(asked)
         again = Study("again", asked.settings.storage, asked.objectives)
-        _prepare(again, asked, Store(asked.cfg.tracking), chosen.points, chosen)
+        _prepare(again, asked, Store(asked.cfg.tracking), chosen.points, chosen, _spec(asked))
         trials = again.trials()
         assert {t.state for t in trials} == {TrialState.WAITING}
         return [t.system_attrs["fixed_params"]["clip"] for t in trials]

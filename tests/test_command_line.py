@@ -127,14 +127,14 @@ FILES = [
     ("words.csv", [], "data.path", ["words.csv", "no numeric column"]),
     ("text.csv", [], "data.path", ["text.csv", "column a", "row 51", "'hello'"]),
     ("gap.csv", [], "data.path", ["gap.csv", "column a", "row 51", "gap"]),
-    ("short.csv", [], "data.path", ["100 prices", "at least 589"]),
+    ("short.csv", [], "data.path", ["100 prices", "at least 590"]),
     ("gap.csv", ["data.columns=[b,c]"], "data.columns", ["gap.csv", "no column c", "a, b"]),
     ("notes.txt", [], "data.path", ["notes.txt"]),
     ("broken.parquet", [], "data.path", ["broken.parquet", "cannot be read"]),
     ("words.parquet", [], "data.path", ["words.parquet", "no numeric column", "a"]),
     ("gap.parquet", [], "data.path", ["gap.parquet", "column a", "row 51", "gap"]),
     ("gap.parquet", ["data.columns=[b]"], "data.columns", ["gap.parquet", "no column b", "a"]),
-    ("huge.csv", [], "data.path", ["a has a price of 1e+308", "up to 1e+30"]),
+    ("huge.csv", [], "data.path", ["a changes by up to 1e+308", "held-out part"]),
     ("infinite.parquet", [], "data.path", ["infinite.parquet", "column a", "row 3", "not a finite number"]),
 ]
 

@@ -24,9 +24,16 @@ def _variables(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
 
 
-def test_a_run_goes_where_the_environment_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, "epochs=1"])
+def test_a_run_goes_where_the_environment_says_and_says_so(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, "epochs=1", "progress=plain"])
     assert run(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job), CONF) == 0
+    told = capsys.readouterr()
+    assert told.err.startswith(
+        "starting (tracking.uri from MLFLOW_TRACKING_URI, tracking.experiment from MLFLOW_EXPERIMENT_NAME): loading"
+    )
+    assert told.out.endswith("mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI\n")
     assert [path.name for path in here.iterdir()] == ["elsewhere"]
     client = MlflowClient(absolute_uri("sqlite:///elsewhere/runs.db"))
     (found,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])

@@ -122,8 +122,9 @@ def test_killed_at_random_moments_a_study_ends_whole(
 
 
 def test_a_trial_that_runs_out_of_memory_fails_and_the_others_go_on(here: Path) -> None:
-    head = command(here, "-m", *SMALL, "model.hidden=[8],[30000],[9]", "study.name=large")
-    resource.prlimit(head.pid, resource.RLIMIT_AS, (8 << 30, 8 << 30))  # 30,000 units take 14 GB
+    whole = ["data.length=600", "schedule.chunks=[1]", "epochs=1"]
+    head = command(here, "-m", *SMALL, *whole, "model.dense=[8],[1000000],[9]", "study.name=large")
+    resource.prlimit(head.pid, resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a million outputs of 1,800 steps take 7 GB
     head.join()
     assert head.exitcode == 1
     (line,) = [line for line in (here / "err").read_text().splitlines() if line.startswith("trial ")]

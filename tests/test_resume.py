@@ -33,7 +33,7 @@ RUN = ["epochs=6", "eval_every=2", "schedule.chunks=[10,2,1]", "schedule.patienc
 class StopAfter(StopSignals):
     """A SIGINT that comes after so many chunks."""
 
-    BEFORE = 2  # looks before the first chunk: before a checkpoint is read and before the stores are opened
+    BEFORE = 3  # looks before the first chunk: before data, a checkpoint and the stores are read
 
     def __init__(self, chunks: int):
         super().__init__()

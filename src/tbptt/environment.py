@@ -24,3 +24,13 @@ def interpolation(key: str) -> str:
     """The value of a key that the environment says, as a config has it."""
     name, default = OF_MLFLOW[key]
     return f"${{oc.env:{name},{default}}}"
+
+
+def said(words: Collection[str]) -> str:
+    """What a command's words have of :func:`words_of_environment`, to be shown; empty where that is nothing."""
+    found = [
+        f"{key} from {name}"
+        for key, (name, _) in OF_MLFLOW.items()
+        if any(word.startswith(f"{key}=") and f"oc.env:{name}" in word for word in words)
+    ]
+    return f" ({', '.join(found)})" if found else ""

@@ -10,17 +10,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tbptt import progress
 from tbptt.command_line import checked
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
 from tbptt.devices import GpuTrouble
-from tbptt.environment import words_of_environment
+from tbptt.environment import said, words_of_environment
 from tbptt.help_page import help_text
 from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, say
 from tbptt.secrets import hide
@@ -36,7 +36,8 @@ class SweepFailed(Exception):
 
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """One training run, as Hydra starts it."""
-    progress.starting("", cfg.progress)
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    progress.starting(said(cast(list[str], typed)), cfg.progress)
     from tbptt.train import train
 
     with errors_past_hydra():

@@ -199,8 +199,8 @@ class SequenceModule(pl.LightningModule):
         self.trainer.should_stop = self.stop_reason is not None
 
     def release(self) -> None:
-        """Drop the callback, and what only training needs; the weights stay."""
-        self.on_epoch = lambda epoch: None
+        """Drop the callbacks, and what only training needs; the weights stay."""
+        self.on_epoch, self.between = lambda epoch: None, lambda: None
         if self._fixed:
             self._fixed.clear()
 

@@ -143,7 +143,7 @@ def fit(
             signals.check()
             still_ours()
 
-        progress.now(f"opening {config.tracking.uri}")
+        progress.now(hide(f"opening {config.tracking.uri}"))
         with nullcontext() if sqlite_path(config.tracking.uri) else signals.at_once():
             store = Store(config.tracking, patience, check)
         deliver_pending(store, config.tracking.update_points)

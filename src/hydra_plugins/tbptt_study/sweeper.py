@@ -25,11 +25,13 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from tbptt import pool, progress
+        from tbptt.environment import said
         from tbptt.runtime import errors_past_hydra
 
         assert self.config is not None
         with errors_past_hydra():
-            progress.starting(" the study", self.config.progress)
+            if not self.config.study.dry_run:
+                progress.starting(f" the study{said(arguments)}", self.config.progress)
             workers = pool.early(self.config)
             try:
                 from tbptt.sweep import run_sweep
