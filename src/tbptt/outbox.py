@@ -197,7 +197,8 @@ def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, floa
     """``best/NAME`` of all that was measured at a run's best epoch, and ``best/epoch``, counted from 1; and when that
     was. Nothing where there is no best epoch.
 
-    A table of runs is sorted by these: what MLflow shows of a curve is its last value.
+    A table of runs is sorted by these: what MLflow shows of a curve is its last value. Their step is 0, by which MLflow
+    draws them as bars, one a run.
     """
     try:
         state = checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt")
@@ -207,7 +208,7 @@ def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, floa
     if epoch is None:
         return [], 0
     found = {"epoch": epoch.number + 1.0, **epoch.metrics}
-    return [(f"best/{name}", value, epoch.number) for name, value in found.items()], epoch.time
+    return [(f"best/{name}", value, 0) for name, value in found.items()], epoch.time
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -336,16 +336,13 @@ def _note_best(study: Study, store: Store, parent: Run) -> None:
     mean over its runs, and the tag ``best.trial``."""
     from tbptt.report import best_trial
 
-    trials = study.trials()
-    best = best_trial(trials, *study.objectives)
+    best = best_trial(study.trials(), *study.objectives)
     if best is None:
         return
     runs = [store.client.get_run(run_id).data.metrics for run_id in best.user_attrs.get("run_ids", [])]
     names = [name for name in (runs[0] if runs else {}) if name.startswith("best/") and all(name in r for r in runs)]
-    complete = sum(t.state == TrialState.COMPLETE for t in trials)  # a step that grows as the study goes on
-    parent.log_points(
-        [(name, math.fsum(r[name] for r in runs) / len(runs), complete) for name in names], int(time.time() * 1000)
-    )
+    means = [(name, math.fsum(r[name] for r in runs) / len(runs), 0) for name in names]
+    parent.log_points(means, int(time.time() * 1000))
     parent.set_tags({"best.trial": best.number})
 
 
