@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from conftest import ROOT
 from mlflow import MlflowClient
 from omegaconf import DictConfig
 from test_resume import interrupted
 
 from tbptt import load_run
 from tbptt.config import TrackingConfig
+from tbptt.main import run
 from tbptt.resume import resume_problems, resumed_config
 from tbptt.stores import absolute_uri
 from tbptt.tracking import Store
@@ -120,6 +122,19 @@ def test_a_run_without_an_epoch_is_still_told_as_such(here: Path, small: Config)
     run_id = interrupted(small("epochs=3"), 2)
     (line,) = resume_problems(small(f"resume={run_id}"), ["resume"], False)
     assert "it did not finish its first epoch" in line
+
+
+def test_the_environment_of_another_project_is_not_taken(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "conf").mkdir()
+    (here / "src" / "tbptt").mkdir(parents=True)
+    assert run(lambda: pytest.fail("it trained"), here / "conf") == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"the active environment would run the code in {ROOT}/src/tbptt, and not that of {here}; make train makes one "
+        "for it\n"
+    )
 
 
 def test_an_experiment_with_its_files_elsewhere_on_a_disk_gets_them_beside_the_database(

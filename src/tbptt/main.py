@@ -77,6 +77,7 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
 
 def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
     try:
+        _see_that_code_is_from(conf.parent)
         load_own()
     except ValueError as error:
         return _ended(str(error), WRONG)
@@ -91,6 +92,14 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
     except Exception as error:  # a wrong command; a server that is away, where resume= looks at its run
         return _status_of(error)
     return 0
+
+
+def _see_that_code_is_from(project: Path) -> None:
+    """Raise ValueError where the active environment is another project's, as in a folder that was copied."""
+    there, here = project / "src" / "tbptt", Path(__file__).parent
+    if there.is_dir() and not there.samefile(here):
+        advice = "make train makes one for it"
+        raise ValueError(f"the active environment would run the code in {here}, and not that of {project}; {advice}")
 
 
 def _typed_mode(argv: Sequence[str]) -> str:
