@@ -120,6 +120,7 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         self._depth = 0
         self._at_once = 0
+        self._is_late = False
         self._taken = 0.0
         self._terminals: list[int] = []
 
@@ -149,7 +150,7 @@ class StopSignals:
             drop_output([fd for fd in self._terminals if not os.isatty(fd)])
         if self.signum is None:
             self.signum, self._taken = signum, time.monotonic()
-            if self._at_once:
+            if self._at_once and not self._is_late:
                 raise PastHydra(Interrupted(signum))  # which no ``except Exception`` on the way takes
         elif time.monotonic() - self._taken > 1 and signum != signal.SIGHUP:
             # Linux may send a parent's death once for each of its threads
@@ -157,8 +158,17 @@ class StopSignals:
             signal.raise_signal(signum)
 
     def check(self) -> None:
-        if self.signum is not None:
+        if self.signum is not None and not self._is_late:
             raise Interrupted(self.signum)
+
+    def too_late(self) -> None:
+        """What a signal could stop is done, and its end is kept: from now on a first one changes nothing, here and in
+        what this was entered within, so that the exit status says the same."""
+        self._is_late = True
+        for handler in self._before.values():
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopSignals):
+                outer.too_late()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

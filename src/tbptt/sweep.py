@@ -1,7 +1,6 @@
 """A sweep from beginning to end: the study, its parent run, its workers, its report."""
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from typing import Any, cast
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
-from optuna.trial import TrialState
 
 from tbptt import pool, progress
 from tbptt.best_of import Chosen, best_of, existing_study
@@ -32,6 +30,7 @@ from tbptt.secrets import hide
 from tbptt.space import Value, text_of
 from tbptt.stores import sqlite_path
 from tbptt.study import SWEEPS, Budget, Study
+from tbptt.sweep_end import settle
 from tbptt.sweep_progress import SweepProgress, failure_lines
 from tbptt.tracking import Run, Store
 from tbptt.trouble import DiskTrouble, disk_trouble
@@ -93,15 +92,16 @@ def run_sweep(
             parent.id,
             deadline,
         )
+        if isinstance(study.storage, ServerStorage):
+            study.storage.check = signals.check
         try:
-            is_done = False
             try:
-                if isinstance(study.storage, ServerStorage):
-                    study.storage.check = signals.check
                 _run_workers(study, plan, order, config, context, signals, early)
-                is_done = True
-            finally:
-                _settle(study, plan, store, parent, signals, is_done)
+            except BaseException as error:
+                settle(study, plan, store, parent, signals, error)
+                raise
+            if signum := settle(study, plan, store, parent, signals):
+                raise Interrupted(signum, f"; {HOW_TO_GO_ON}")
         except Exception as error:
             if trouble := disk_trouble(error):
                 where = f"{trouble.where or SWEEPS.absolute()}"
@@ -306,49 +306,6 @@ def _run_pool(
         pool.stop(slots)
 
 
-def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals, is_done: bool) -> None:
-    """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status."""
-    study.reap(plan.settings.retries)
-    if not store.is_local and any((store.folder / "pending").glob("*/*")):  # what dead workers could not send
-        from tbptt.outbox import deliver_pending  # with torch, which takes seconds to import
-
-        deliver_pending(store, plan.cfg.tracking.update_points)
-    store.patiently(lambda: _close_orphans(study, store, parent))
-    counts = study.counts()
-    progress.now("writing the report")
-    from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
-
-    path = store.patiently(lambda: report.write_report(study, store))
-    for name in report.SHARED:
-        store.patiently(partial(parent.keep, path.with_name(name)))
-    store.patiently(lambda: _note_best(study, store, parent))
-    if counts.running:
-        return  # another terminal is at it, and will close the parent
-    if signals.signum is not None:
-        store.patiently(lambda: parent.finish("KILLED", "interrupted"))
-        return
-    reason = None if is_done else "error"
-    store.patiently(lambda: parent.finish("FAILED" if reason or counts.failed else "FINISHED", reason))
-
-
-def _note_best(study: Study, store: Store, parent: Run) -> None:
-    """Give the parent run the best trial's values, so that studies can be compared in MLflow's table: ``best/*``, the
-    mean over its runs, and the tag ``best.trial``."""
-    from tbptt.report import best_trial
-
-    trials = study.trials()
-    best = best_trial(trials, *study.objectives)
-    if best is None:
-        return
-    runs = [store.client.get_run(run_id).data.metrics for run_id in best.user_attrs.get("run_ids", [])]
-    names = [name for name in (runs[0] if runs else {}) if name.startswith("best/") and all(name in r for r in runs)]
-    complete = sum(t.state == TrialState.COMPLETE for t in trials)  # a step that grows as the study goes on
-    parent.log_points(
-        [(name, math.fsum(r[name] for r in runs) / len(runs), complete) for name in names], int(time.time() * 1000)
-    )
-    parent.set_tags({"best.trial": best.number})
-
-
 def report_again(name: str, cfg: DictConfig) -> Path:
     """Write an existing study's report. Raises CommandError where there is no such study."""
     study = existing_study("STUDY", name, cfg.study.storage)
@@ -373,15 +330,6 @@ def verdict_on(name: str, cfg: DictConfig) -> Path:
         raise CommandError([f"STUDY: got {name!r}; there is no such file"]) from None
     except ValueError as error:
         raise CommandError([str(error)]) from None
-
-
-def _close_orphans(study: Study, store: Store, parent: Run) -> None:
-    """Runs that a killed process left RUNNING are KILLED, as the next start of that run's store would have them."""
-    running = {str(t.number) for t in study.trials() if t.state == TrialState.RUNNING}
-    for info in store.children(parent.id, "RUNNING"):
-        if info.data.tags.get("trial.number") not in running:
-            store.client.set_tag(info.info.run_id, "stop.reason", "interrupted")
-            store.client.set_terminated(info.info.run_id, "KILLED")
 
 
 def _say_result(study: Study, plan: Plan) -> None:
