@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tbptt.liveness import identity, is_alive
-from tbptt.runtime import Interrupted, PastHydra, StopSignals, say
+from tbptt.runtime import Interrupted, PastHydra, StopSignals
 
 
 @pytest.fixture
@@ -156,17 +155,3 @@ def test_a_signal_that_was_swallowed_is_seen_by_who_takes_over(monkeypatch: pyte
             signals.check()
         with pytest.raises(Interrupted), outer.at_once():
             pytest.fail("begun nevertheless")
-
-
-def test_what_can_be_shown_to_nobody_is_dropped() -> None:
-    master, terminal = pty.openpty()
-    reader, pipe = os.pipe()
-    os.close(master)
-    os.close(reader)
-    for fd in (terminal, pipe):
-        with os.fdopen(fd, "w") as file:
-            with pytest.raises(OSError, match=r"error|pipe"):
-                os.write(fd, b"x")
-            for _ in range(2):
-                say("x", file)
-            os.write(fd, b"x")  # from now on it goes nowhere

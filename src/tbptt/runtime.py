@@ -1,7 +1,7 @@
-"""The process that trains: memory allocator, precision, signals."""
+"""The process that trains: memory allocator, precision, signals, output."""
 
 import ctypes
-import errno
+import io
 import os
 import signal
 import sys
@@ -122,13 +122,11 @@ class StopSignals:
         self._at_once = 0
         self._is_late = False
         self._taken = 0.0
-        self._terminals: list[int] = []
 
     def __enter__(self) -> "StopSignals":
         self._depth += 1
         if self._depth > 1:
             return self
-        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers, and receive no signals
             taken = [s for s in self.signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
             self._before = {s: signal.signal(s, self._take) for s in taken}
@@ -146,8 +144,6 @@ class StopSignals:
             signal.signal(signum, handler)
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGHUP:
-            drop_output([fd for fd in self._terminals if not os.isatty(fd)])
         if self.signum is None:
             self.signum, self._taken = signum, time.monotonic()
             if self._at_once and not self._is_late:
@@ -186,24 +182,60 @@ class StopSignals:
             self._at_once -= 1
 
 
-def drop_output(files: Sequence[int]) -> None:
-    """Let what is written to these from now on go nowhere."""
-    for fd in files:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, fd)
-        os.close(nowhere)
+class _LosesWhatNobodyTakes(io.FileIO):
+    """A file to write to, for which no write fails: what a closed terminal, a pipe without a reader or a full disk does
+    not take is lost."""
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            written = super().write(data)
+            if written is not None:  # else a pipe that does not wait is full
+                return written
+        return len(data)
+
+
+def prepare_output() -> None:
+    """Have nothing that is printed, by whichever library, stop the process or change its exit status.
+
+    What nobody takes is lost; what the encoding has no letter for is shown as ``\\xd7``. Where this process was started
+    with a standard descriptor closed, the null device takes its place: else the next file that is opened, a database,
+    would get its number and be printed into.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None or _is_plain(stream, fd):
+            setattr(sys, name, _losing(stream, fd))
+        else:
+            with suppress(AttributeError):  # a notebook's takes everything
+                stream.reconfigure(errors="backslashreplace")
+
+
+def _is_plain(stream: Any, fd: int) -> bool:
+    """Whether a stream is as Python opened it on a descriptor, and not a notebook's or a test's."""
+    file = getattr(stream, "buffer", None)
+    file = getattr(file, "raw", file)  # python -u has no buffer between
+    return type(file) is io.FileIO and file.fileno() == fd
+
+
+def _losing(stream: Any, fd: int) -> TextIO:
+    """A stream as the one given, or as Python opens one, that loses what nobody takes."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_LosesWhatNobodyTakes(fd, "w", closefd=False)),
+        encoding=getattr(stream, "encoding", None),
+        errors="backslashreplace",
+        line_buffering=getattr(stream, "line_buffering", True),
+        write_through=getattr(stream, "write_through", False),
+    )
 
 
 def say(line: str, file: TextIO | None = None) -> None:
-    """Print a line, by default to stdout. What can be shown to nobody any more, as the terminal is closed or the other
-    end of the pipe is gone, is dropped."""
-    file = sys.stdout if file is None else file
-    try:
-        print(line, file=file, flush=True)
-    except OSError as error:
-        if error.errno not in (errno.EIO, errno.EPIPE):
-            raise
-        drop_output([file.fileno()])
+    """Print a line at once, by default to stdout."""
+    print(line, file=file, flush=True)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
 from tbptt.plan import Order, Plan
-from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent
+from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
 from tbptt.secrets import hide
 from tbptt.space import Value
 from tbptt.stores import sqlite_path
@@ -264,18 +264,27 @@ def work_as_job(order: Order, cfg: DictConfig) -> None:
         raise
 
 
+def _write_to(path: str) -> None:
+    """Have this process print into a file; where that cannot be made, as on a full disk, nowhere."""
+    try:
+        log_file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        log_file = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(log_file, 1)
+    os.dup2(log_file, 2)
+
+
 def main() -> int:
     """``python -m tbptt.worker``, and a line of JSON on stdin: the order, and ``log``, the file to write to from then.
     Exit status: 0 nothing is left, or no order came; 128 + a signal's number; WORKER_STATUS + an error's number where
     the disk stopped it; GPU_FAILED or NO_GPU where the GPU did."""
     die_with_parent()
+    prepare_output()
     line = sys.stdin.readline()
     if not line:
         return 0
     content: dict[str, Any] = json.loads(line)
-    log_file = os.open(content.pop("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(log_file, 1)
-    os.dup2(log_file, 2)
+    _write_to(content.pop("log"))
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     try:
         work(Order(**content))
