@@ -10,7 +10,7 @@ from tbptt import pool
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.plan import Order
 
-ORDER = Order("conf", "config", None, ["clip=1,2"], "parent", None)
+ORDER = Order("conf", "config", None, ["clip=1,2"], "parent")
 
 
 @pytest.fixture

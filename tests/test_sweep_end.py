@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from studies import made_study, made_trial
 
+from tbptt.plan import Order
 from tbptt.runtime import Interrupted, StopSignals
+from tbptt.sweep import _time_is_over
 from tbptt.sweep_end import settle
 
 STOPS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
@@ -105,3 +107,23 @@ def test_what_ended_the_sweep_first_is_what_counts(
 def test_a_signal_that_stopped_the_sweep_is_its_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted = Interrupted(signal.SIGTERM)
     assert ended(monkeypatch, at_report=signal.SIGTERM, error=interrupted)[:2] == ([KILLED], signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("complete", "total", "seconds", "says"),
+    [
+        (2, 4, -1, "study.timeout of 60 s is over: 2 of 4 trials; the same command goes on"),
+        (2, None, -1, "study.timeout of 60 s is over: 2 trials; the same command goes on"),
+        (2, 2, -1, None),  # all were done
+        (2, 4, 60, None),  # something else ended it
+        (2, 4, None, None),
+    ],
+)
+def test_a_sweep_says_that_its_time_was_over_before_its_trials_were_done(
+    complete: int, total: int | None, seconds: float | None, says: str | None, here: Path
+) -> None:
+    study = made_study([made_trial(values=[0.5], params={"clip": 1.0}) for _ in range(complete)], n_trials=total)
+    settings = SimpleNamespace(timeout=60.0, max_failures=None, retries=1)
+    plan: Any = SimpleNamespace(settings=settings, n_trials=total, is_grid=False)
+    order = Order("conf", "config", None, [], "parent").within(seconds)
+    assert _time_is_over(study, plan, order) == says

@@ -83,15 +83,9 @@ def run_sweep(
         store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
         study.forgive()
-        deadline = None if plan.settings.timeout is None else time.time() + plan.settings.timeout
-        order = Order(
-            str(source.folder),
-            source.name,
-            str(source.also) if source.also else None,
-            [*arguments, f"study.name={text_of(name)}", "study.fresh=false"],
-            parent.id,
-            deadline,
-        )
+        words = [*arguments, f"study.name={text_of(name)}", "study.fresh=false"]
+        also = str(source.also) if source.also else None
+        order = Order(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)
         if isinstance(study.storage, ServerStorage):
             study.storage.check = signals.check
         try:
@@ -108,6 +102,8 @@ def run_sweep(
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
     progress.end()
+    if plan.cfg.progress != "none" and (over := _time_is_over(study, plan, order)):
+        say(over)
     _say_result(study, plan)
     if failures := study.failures():
         raise SweepFailed("\n".join(failure_lines(failures)))
@@ -196,7 +192,7 @@ def _run_workers(
     """Run workers until the budget is used up. On a server, trials of other machines' workers are waited for: one that
     dies is run again."""
     settings = plan.settings
-    budget = Budget(plan.n_trials, order.deadline, settings.max_failures, settings.retries)
+    budget = _budget(plan, order.deadline)
     is_local = config.hydra.launcher._target_ == LAUNCHERS["basic"]
     strikes = 0
     ends = Ends(study, settings.retries, 1, "what the jobs printed", HOW_TO_GO_ON)  # of rounds of jobs
@@ -233,6 +229,19 @@ def _run_workers(
             return
 
 
+def _budget(plan: Plan, deadline: float | None = None) -> Budget:
+    return Budget(plan.n_trials, deadline, plan.settings.max_failures, plan.settings.retries)
+
+
+def _time_is_over(study: Study, plan: Plan, order: Order) -> str | None:
+    """That ``study.timeout`` ended the sweep before its trials were done, in a line; None where it did not."""
+    if order.deadline is None or time.monotonic() < order.deadline or not study.has_more(_budget(plan), plan.is_grid):
+        return None
+    counts, total = study.counts(), study.attrs["n_trials"]
+    done = f"{counts.complete + counts.pruned}{f' of {total}' if total else ''} trials"
+    return f"study.timeout of {plan.settings.timeout:g} s is over: {done}; the same command goes on"
+
+
 def _run_jobs(
     order: Order, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals
 ) -> list[Exception]:
@@ -241,7 +250,7 @@ def _run_jobs(
     from tbptt.worker import work_as_job
 
     launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=partial(work_as_job, order), config=config
+        hydra_context=context, task_function=partial(work_as_job, order.given()), config=config
     )
     words = [word for word in order.overrides if word.startswith("cluster=")]  # Hydra's own part of a job needs it
     troubles: list[Exception] = []

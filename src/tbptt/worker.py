@@ -52,7 +52,7 @@ class Worker:
     """One worker's study, and what it keeps between its trials."""
 
     def __init__(self, order: Order, signals: StopSignals):
-        self.order, self.signals = order, signals
+        self.order, self.signals, self.deadline = order, signals, order.own_deadline()
         with signals.at_once():  # it reads the data
             self.plan = self._planned()
         self.study = self._opened()
@@ -85,7 +85,7 @@ class Worker:
     def work(self) -> None:
         """Run trials until none is left."""
         plan, settings = self.plan, self.plan.settings
-        budget = Budget(plan.n_trials, self.order.deadline, settings.max_failures, settings.retries)
+        budget = Budget(plan.n_trials, self.deadline, settings.max_failures, settings.retries)
         with plan.source.opened():  # once: all of its trials are of the same files
             while True:
                 self.signals.check()
