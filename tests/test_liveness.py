@@ -155,3 +155,26 @@ def test_a_signal_that_was_swallowed_is_seen_by_who_takes_over(monkeypatch: pyte
             signals.check()
         with pytest.raises(Interrupted), outer.at_once():
             pytest.fail("begun nevertheless")
+
+
+def test_a_pause_comes_where_it_is_looked_for_and_only_there() -> None:
+    events: list[str] = []
+    assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
+    with StopSignals() as signals, signals.pausing(lambda: events.append("paused")):
+        signals.check()
+        os.kill(os.getpid(), signal.SIGTSTP)
+        events.append("went on")
+        signals.check()
+        signals.check()
+    assert events == ["went on", "paused"]
+    assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
+
+
+def test_a_pause_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals, signals.pausing(lambda: pytest.fail("paused")):
+            os.kill(os.getpid(), signal.SIGTSTP)
+            signals.check()
+    finally:
+        signal.signal(signal.SIGTSTP, before)

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
@@ -121,6 +121,8 @@ class StopSignals:
         self._depth = 0
         self._at_once = 0
         self._is_late = False
+        self._is_to_pause = False
+        self._pause: Callable[[], None] = lambda: None
         self._taken = 0.0
 
     def __enter__(self) -> "StopSignals":
@@ -154,8 +156,33 @@ class StopSignals:
             signal.raise_signal(signum)
 
     def check(self) -> None:
+        self.pause_if_asked()
         if self.signum is not None and not self._is_late:
             raise Interrupted(self.signum)
+
+    def pause_if_asked(self) -> None:
+        """Pause here, where no database is held, if SIGTSTP came."""
+        if self._is_to_pause:
+            self._is_to_pause = False
+            self._pause()
+
+    @contextmanager
+    def pausing(self, pause: Callable[[], None]) -> Iterator[None]:
+        """Within, SIGTSTP (Ctrl-Z) does not stop the process where it is: the next :meth:`check` calls ``pause``, which
+        returns when the pause is over."""
+        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTSTP):
+            yield
+            return
+
+        def take(signum: int, frame: FrameType | None) -> None:
+            self._is_to_pause = True
+
+        self._pause = pause
+        signal.signal(signal.SIGTSTP, take)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def too_late(self) -> None:
         """What a signal could stop is done, and its end is kept: from now on a first one changes nothing, here and in
@@ -180,6 +207,13 @@ class StopSignals:
             raise
         finally:
             self._at_once -= 1
+
+
+def stop_as_the_terminal_asks() -> None:
+    """Do what SIGTSTP does to a process without a handler: stop, until SIGCONT comes."""
+    taken = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, taken)
 
 
 class _LosesWhatNobodyTakes(io.FileIO):

@@ -297,9 +297,11 @@ def _run_pool(
     try:
         for slot in range(workers):
             begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
-        with SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers) as display:
+        show = SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers)
+        with show as display, signals.pausing(lambda: pool.pause(slots)):
             while slots:
                 time.sleep(POLL_SECONDS)
+                signals.pause_if_asked()
                 if signals.signum is not None:
                     raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
                 for process, status in [(p, s) for p in slots if (s := p.poll()) is not None]:

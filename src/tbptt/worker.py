@@ -1,12 +1,12 @@
 """A worker: takes trials of a study, one after the other, until the budget is used up. All workers are the same."""
 
 import contextlib
+import io
 import json
 import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,6 +26,7 @@ from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
 from tbptt.plan import Order, Plan
+from tbptt.pool import wait_while_paused
 from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
 from tbptt.secrets import hide
 from tbptt.space import Value
@@ -41,10 +42,16 @@ SECONDS_TO_A_KILL = 60.0  # SLURM's KillWait is half of it, unless a cluster has
 CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kept with the trial, for the report
 
 
-def work(order: Order, also: Sequence[signal.Signals] = ()) -> None:
+def work(order: Order, also: Sequence[signal.Signals] = (), pause: Callable[[], None] | None = None) -> None:
     """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM, or one of ``also``; the trial goes
-    back to the study."""
-    with StopSignals(also) as signals:
+    back to the study.
+
+    Args:
+        pause: what SIGTSTP has it do between two chunks; None leaves that signal as it is.
+    """
+    with StopSignals(also) as signals, signals.pausing(pause) if pause else nullcontext():
+        if pause:
+            pause()  # the signal may have come before
         Worker(order, signals).work()
 
 
@@ -264,6 +271,12 @@ def work_as_job(order: Order, cfg: DictConfig) -> None:
         raise
 
 
+def _first_line() -> bytes:
+    """Of stdin; what follows stays there for :func:`wait_while_paused`."""
+    with io.FileIO(0, closefd=False) as stdin:
+        return stdin.readline()
+
+
 def _write_to(path: str) -> None:
     """Have this process print into a file; where that cannot be made, as on a full disk, nowhere."""
     try:
@@ -280,14 +293,14 @@ def main() -> int:
     the disk stopped it; GPU_FAILED or NO_GPU where the GPU did."""
     die_with_parent()
     prepare_output()
-    line = sys.stdin.readline()
+    line = _first_line()
     if not line:
         return 0
     content: dict[str, Any] = json.loads(line)
     _write_to(content.pop("log"))
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     try:
-        work(Order(**content))
+        work(Order(**content), pause=wait_while_paused)
     except Interrupted as stop:
         return 128 + stop.signum
     except Exception as error:
