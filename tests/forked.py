@@ -1,6 +1,5 @@
 """The command, whole, as real processes that can be killed; forked from one that has made the imports already."""
 
-import io
 import json
 import logging
 import multiprocessing
@@ -26,6 +25,8 @@ class ForkedWorker:
         self.pid = 0
 
     def give(self, order: Any, log: Path) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, json.dumps({**asdict(order), "log": str(log.absolute())}).encode() + b"\n")
         self.pid = os.fork()
         if not self.pid:
             try:
@@ -35,11 +36,14 @@ class ForkedWorker:
                 logging.getLogger().handlers.clear()
                 for each in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.default_int_handler)
-                sys.stdin = io.StringIO(json.dumps({**asdict(order), "log": str(log.absolute())}))
+                os.dup2(reader, 0)
+                os.close(writer)
                 os._exit(worker.main())
             except BaseException as error:
                 logging.exception(error)
                 os._exit(1)
+        os.close(reader)
+        os.close(writer)
 
     def poll(self) -> int | None:
         if self.returncode is None and self.pid:

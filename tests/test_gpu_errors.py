@@ -1,6 +1,5 @@
 """A GPU that fails or is full, in a study and in a single run; its errors are stand-ins, raised by the CPU."""
 
-import io
 import json
 import pickle
 import sqlite3
@@ -252,14 +251,14 @@ def test_a_worker_gives_back_what_its_gpu_stopped(
 def test_a_workers_process_says_by_its_status_what_its_gpu_did(
     here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
-    def work(order: object) -> None:
+    def work(order: object, pause: object) -> None:
         raise error
 
     monkeypatch.setattr(worker, "work", work)
     monkeypatch.setattr(worker, "die_with_parent", lambda: None)
     monkeypatch.setattr(worker.os, "dup2", lambda *_: None)
     order = {"folder": "", "config_name": "", "also": None, "overrides": [], "parent": "", "deadline": None}
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({**order, "log": "workers.log"})))
+    monkeypatch.setattr(worker, "_first_line", lambda: json.dumps({**order, "log": "workers.log"}).encode())
     assert worker.main() == status
 
 

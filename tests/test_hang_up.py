@@ -1,10 +1,13 @@
-"""A terminal that is closed under a run or a study: real processes with a terminal of their own."""
+"""A terminal that is closed under a run or a study, or has it pause: real processes with a terminal of their own."""
 
 import os
 import pty
+import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from conftest import ROOT, SMALL
@@ -55,3 +58,53 @@ def test_a_study_is_closed_and_its_trials_go_back(tmp_path: Path) -> None:
     begun = [t.user_attrs for t in study.trials if t.state.name == "FAIL"]
     assert begun
     assert all(attrs["reason"] == "interrupted" and attrs["requeued"] for attrs in begun)
+
+
+def test_ctrl_z_pauses_a_studys_workers_and_fg_goes_on(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if not pid:  # a shell, which stops and continues jobs
+        os.chdir(tmp_path)
+        os.execvp("bash", ["bash", "--norc", "-i"])
+    shown: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while True:
+                shown.append(os.read(terminal, 65536))
+        except OSError:
+            return
+
+    def until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < end, b"".join(shown).decode()
+            time.sleep(0.1)
+
+    def epochs() -> list[int]:
+        """When each worker last finished one."""
+        return sorted(p.stat().st_mtime_ns for p in tmp_path.glob("mlruns/artifacts/*/artifacts/checkpoints/last.ckpt"))
+
+    def stands() -> bool:
+        before = epochs()
+        time.sleep(1)  # some ten epochs
+        return before == epochs()
+
+    Thread(target=read, daemon=True).start()
+    words = ["-m", *ENDLESS, "progress=none", "clip=1,2", "study.workers=2", "study.name=paused"]
+    os.write(terminal, shlex.join([sys.executable, str(ROOT / "train.py"), *words]).encode() + b"\n")
+    until(lambda: len(epochs()) == 2)
+    assert not stands()
+    os.write(terminal, b"\x1a")
+    until(lambda: b"Stopped" in b"".join(shown))
+    until(stands)
+    assert stands()
+    study = load_study(study_name="paused", storage=f"sqlite:///{tmp_path}/sweeps/optuna.db")
+    assert [t.state.name for t in study.trials] == ["RUNNING"] * 2
+    os.write(terminal, b"fg\n")
+    until(lambda: not stands())
+    os.write(terminal, b"\x03")
+    until(lambda: b"stopped by SIGINT" in b"".join(shown))
+    os.write(terminal, b"exit\n")
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert [t.user_attrs["reason"] for t in study.trials[:2]] == ["interrupted"] * 2

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tbptt.liveness import identity, is_alive
-from tbptt.runtime import Interrupted, PastHydra, StopSignals, say
+from tbptt.runtime import Interrupted, PastHydra, StopSignals
 
 
 @pytest.fixture
@@ -158,15 +157,24 @@ def test_a_signal_that_was_swallowed_is_seen_by_who_takes_over(monkeypatch: pyte
             pytest.fail("begun nevertheless")
 
 
-def test_what_can_be_shown_to_nobody_is_dropped() -> None:
-    master, terminal = pty.openpty()
-    reader, pipe = os.pipe()
-    os.close(master)
-    os.close(reader)
-    for fd in (terminal, pipe):
-        with os.fdopen(fd, "w") as file:
-            with pytest.raises(OSError, match=r"error|pipe"):
-                os.write(fd, b"x")
-            for _ in range(2):
-                say("x", file)
-            os.write(fd, b"x")  # from now on it goes nowhere
+def test_a_pause_comes_where_it_is_looked_for_and_only_there() -> None:
+    events: list[str] = []
+    assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
+    with StopSignals() as signals, signals.pausing(lambda: events.append("paused")):
+        signals.check()
+        os.kill(os.getpid(), signal.SIGTSTP)
+        events.append("went on")
+        signals.check()
+        signals.check()
+    assert events == ["went on", "paused"]
+    assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
+
+
+def test_a_pause_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals, signals.pausing(lambda: pytest.fail("paused")):
+            os.kill(os.getpid(), signal.SIGTSTP)
+            signals.check()
+    finally:
+        signal.signal(signal.SIGTSTP, before)

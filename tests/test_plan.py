@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import ClassVar
@@ -252,9 +253,25 @@ def test_what_the_swept_group_brings_is_not_part_of_the_config_but_what_is_typed
     assert plan("optimizer=adam,rmsprop", "optimizer.lr=0.1").digest != plan("optimizer=adam,rmsprop").digest
 
 
+def test_a_deadline_is_that_of_all_processes_of_a_machine_and_begins_anew_on_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("tbptt.plan.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tbptt.plan.boot_id", lambda: "here")
+    order = Order("conf", "config", None, [], "parent").within(60)
+    now[0] += 10
+    assert order.own_deadline() == order.given().own_deadline() == 1060
+    assert order.given().seconds == 50
+    monkeypatch.setattr("tbptt.plan.boot_id", lambda: "there")  # whose clock counts from elsewhere
+    now[0] = 5.0
+    assert replace(order, seconds=50).own_deadline() == 55
+    assert Order("conf", "config", None, [], "parent").within(None).given().own_deadline() is None
+
+
 def test_a_worker_plans_the_same_study(plan: Planned, source: Source) -> None:
     words = ["schedule.chunks=[10],[2,1]", "epochs=shuffle(range(1,9))", "study.n_trials=5", 'study.name="it\'s"']
-    order = Order(str(source.folder), source.name, None, words, "parent", None)
+    order = Order(str(source.folder), source.name, None, words, "parent")
     there, here = order.plan(), plan(*words)
     assert (there.name, there.digest, there.n_trials) == (here.name, here.digest, 5)
     assert there.points() == here.points()

@@ -1,16 +1,21 @@
 """Workers that wait for their order: without one they leave, and leave nothing behind."""
 
+import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from tbptt import pool
+from tbptt import pool, worker
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.plan import Order
 
-ORDER = Order("conf", "config", None, ["clip=1,2"], "parent", None)
+ORDER = Order("conf", "config", None, ["clip=1,2"], "parent")
 
 
 @pytest.fixture
@@ -74,3 +79,119 @@ def test_workers_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     for slot in range(3):
         pool.WorkerProcess(slot)
     assert seen == ["0", "3", "0"]
+
+
+@pytest.fixture
+def told() -> Iterator[int]:
+    """What stands for a head: what is written to it is on stdin."""
+    before = os.dup(0)
+    reader, writer = os.pipe()
+    os.dup2(reader, 0)
+    yield writer
+    os.dup2(before, 0)
+    for fd in (before, reader):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("said", [b"", b"pg", b"pgpg"])
+def test_a_worker_that_is_not_paused_any_more_does_not_wait(said: bytes, told: int) -> None:
+    os.write(told, said)
+    pool.wait_while_paused()
+    os.close(told)
+    pool.wait_while_paused()  # nor one whose head is gone
+
+
+@pytest.mark.parametrize("said", [b"p", b"pgp"])
+def test_a_worker_waits_until_the_last_word_is_that_it_goes_on(said: bytes, told: int) -> None:
+    events = []
+    os.write(told, said)
+
+    def go_on() -> None:
+        events.append("told")
+        os.write(told, b"g")
+
+    timer = Timer(0.05, go_on)
+    timer.start()
+    pool.wait_while_paused()
+    assert events == ["told"]
+    timer.join()
+    os.close(told)
+
+
+def test_what_follows_the_order_is_left_for_later(told: int) -> None:
+    os.write(told, b"{order}\npg")
+    assert worker._first_line() == b"{order}\n"
+    pool.wait_while_paused()
+    os.close(told)
+    assert os.read(0, 9) == b""
+
+
+def test_all_pause_before_their_head_does_and_go_on_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Recorded:
+        def __init__(self, name: str):
+            self.name = name
+
+        def pause(self) -> None:
+            events.append(f"{self.name} pauses")
+
+        def go_on(self) -> None:
+            events.append(f"{self.name} goes on")
+
+    monkeypatch.setattr(pool, "stop_as_the_terminal_asks", lambda: events.append("stopped"))
+    workers: Any = [Recorded("a"), Recorded("b")]
+    pool.pause(workers)
+    assert events == ["a pauses", "b pauses", "stopped", "a goes on", "b goes on"]
+
+
+PAUSABLE = """
+import sys, threading, time
+from tbptt import pool
+from tbptt.runtime import StopSignals
+log = open(sys.argv[1], "a", buffering=1)
+sys.stdin.buffer.raw.readline()
+def pause():
+    print("pauses", file=log); pool.wait_while_paused(); print("goes on", file=log)
+def beats():
+    while True:
+        print("beats", file=log); time.sleep(0.01)
+with StopSignals() as signals, signals.pausing(pause):
+    threading.Thread(target=beats, daemon=True).start()
+    print("works", file=log)
+    while True:
+        signals.check()
+        time.sleep(0.005)
+"""
+
+
+def test_a_paused_worker_gives_signs_of_life_and_ends_when_it_is_asked_or_its_head_is_gone(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, popen = Path("log"), pool.subprocess.Popen
+    monkeypatch.setattr(
+        pool.subprocess, "Popen", lambda command, **more: popen([sys.executable, "-c", PAUSABLE, "log"], **more)
+    )
+
+    def until(*last: str) -> None:
+        end = time.monotonic() + 60
+        while [line for line in (log.read_text().split("\n") if log.exists() else []) if line][-len(last) :] != [*last]:
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.002)
+
+    paused = pool.WorkerProcess(0)
+    try:
+        paused.give(ORDER, log)
+        until("works", "beats")
+        paused.pause()
+        until("pauses", "beats", "beats", "beats")  # the thread goes on
+        paused.go_on()
+        until("goes on", "beats")
+        paused.pause()
+        until("pauses", "beats")
+        paused._close()  # as where the head was killed
+        until("goes on", "beats")
+        paused.terminate()
+        assert paused.wait() == 1  # Interrupted, from its next look
+    finally:
+        paused._process.kill()

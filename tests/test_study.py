@@ -115,10 +115,18 @@ def test_pruned_trials_and_failures_are_part_of_the_budget(study: Study) -> None
 
 
 def test_nothing_is_started_after_the_deadline(study: Study) -> None:
-    assert claim(study, SEARCH, 3, deadline=time.time() - 1) is None
-    assert claim(study, SEARCH, 3, deadline=time.time() + 600) is not None
+    assert claim(study, SEARCH, 3, deadline=time.monotonic() - 1) is None
+    assert claim(study, SEARCH, 3, deadline=time.monotonic() + 600) is not None
     queue(study, GRID)
-    assert claim(study, GRID, deadline=time.time() - 1) is None
+    assert claim(study, GRID, deadline=time.monotonic() - 1) is None
+
+
+@pytest.mark.parametrize("step", [-1e6, 1e6])
+def test_a_clock_that_is_set_moves_no_deadline(study: Study, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + step)
+    assert claim(study, SEARCH, 3, deadline=time.monotonic() - 1) is None
+    assert claim(study, SEARCH, 3, deadline=time.monotonic() + 600) is not None
 
 
 def test_a_study_stops_at_so_many_failures(study: Study) -> None:

@@ -168,7 +168,7 @@ def test_workers_and_files_of_a_study_carry_the_same_text(files: Path) -> None:
     source = Source(CONF)
     with source.opened():
         plan = make_plan(source, parsed(words)[0])
-        there = Order(str(CONF), "config", None, [*words, f"study.name={text_of(plan.name)}"], "parent", None).plan()
+        there = Order(str(CONF), "config", None, [*words, f"study.name={text_of(plan.name)}"], "parent").plan()
         assert there.name == plan.name == "it's (a) study"
         assert there.points() == plan.points()
         found = []

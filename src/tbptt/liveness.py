@@ -14,7 +14,7 @@ LOCK = "lock"
 
 def identity() -> dict[str, Any]:
     """This process, so that it can be told from a later one with the same number."""
-    here = {"host": socket.gethostname(), "boot": _boot(), "numbers": _numbers()}
+    here = {"host": socket.gethostname(), "boot": boot_id(), "numbers": _numbers()}
     return {**here, "pid": os.getpid(), "started": started_at(os.getpid())}
 
 
@@ -39,7 +39,7 @@ def is_alive(who: dict[str, Any] | None, folder: Path | None = None) -> bool:
         return is_claimed(folder / ALIVE / Path(who[LOCK]).name)
     if who["host"] != socket.gethostname():
         return True
-    return bool(who["boot"] == _boot() and who["started"] is not None and who["started"] == started_at(who["pid"]))
+    return bool(who["boot"] == boot_id() and who["started"] is not None and who["started"] == started_at(who["pid"]))
 
 
 def is_seen_to_be_gone(who: dict[str, Any] | None) -> bool:
@@ -49,9 +49,9 @@ def is_seen_to_be_gone(who: dict[str, Any] | None) -> bool:
     """
     if who is None:
         return True
-    if not _boot():  # a system that does not tell one start of it from another, as macOS
+    if not boot_id():  # a system that does not tell one start of it from another, as macOS
         return bool(who["host"] == socket.gethostname() and not is_alive(who))
-    return bool(who["boot"] == _boot() and who["numbers"] == _numbers() and who["started"] != started_at(who["pid"]))
+    return bool(who["boot"] == boot_id() and who["numbers"] == _numbers() and who["started"] != started_at(who["pid"]))
 
 
 def _numbers() -> str:
@@ -62,7 +62,8 @@ def _numbers() -> str:
         return ""
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """Which start of this machine it is; empty on a system that does not tell."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else ""
 

@@ -8,7 +8,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -22,7 +21,7 @@ from tbptt.config import load_own, register
 from tbptt.devices import GpuTrouble
 from tbptt.environment import said, words_of_environment
 from tbptt.help_page import help_text
-from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, say
+from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, prepare_output, say
 from tbptt.secrets import hide
 from tbptt.stores import absolute_uri, without_password
 from tbptt.trouble import disk_trouble
@@ -62,7 +61,7 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     0 done; 1 something failed, a line says what and where; 2 the command or config is wrong, a line a problem;
     129, 130 and 143 after SIGHUP, SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
     """
-    _print_anything()
+    prepare_output()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         with StopSignals() as signals, signals.at_once():
@@ -131,9 +130,8 @@ def leave(status: int) -> NoReturn:
     if not _is_ours_alone():
         sys.exit(status)
     atexit._run_exitfuncs()
-    with suppress(OSError):  # nobody reads it any more
-        sys.stdout.flush()
-        sys.stderr.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)
 
 
@@ -154,7 +152,7 @@ def _is_ours_alone() -> bool:
 def report(argv: Sequence[str], conf: Path) -> int:
     """``python report.py STUDY [--verdict] [KEY=VALUE …]``: ``study.storage`` and ``tracking.uri`` if not the defaults;
     with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
-    _print_anything()
+    prepare_output()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
@@ -204,13 +202,6 @@ def failure_line(error: BaseException) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(package)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {what}{where}"
-
-
-def _print_anything() -> None:
-    """What a terminal's encoding has no letter for is shown as ``\\xd7``, instead of ending the command."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a notebook's streams take everything
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _ended(line: str, status: int) -> int:

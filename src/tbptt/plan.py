@@ -5,8 +5,9 @@ import json
 import math
 import random
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tbptt.compose import CommandError, Source, composed, parsed
 from tbptt.config import StudyConfig, as_objectives, flatten, register
+from tbptt.liveness import boot_id
 from tbptt.runs import plain
 from tbptt.space import Choice, Dimension, Interval, IntRange, Space, Value, named, stored, text_of
 
@@ -330,7 +332,8 @@ class Order:
         folder, config_name, also: the Source.
         overrides: as they were typed, with the study's name.
         parent: id of the study's MLflow run.
-        deadline: a time.time() after which no trial is started, or None.
+        deadline: a time.monotonic() of this machine's ``boot`` after which no trial is started, or None.
+        seconds: that were left until then when the order was given.
     """
 
     folder: str
@@ -338,7 +341,26 @@ class Order:
     also: str | None
     overrides: list[str]
     parent: str
-    deadline: float | None
+    deadline: float | None = None
+    seconds: float | None = None
+    boot: str = ""
+
+    def within(self, seconds: float | None) -> "Order":
+        """The same, to be done within so many seconds from now."""
+        if seconds is None:
+            return self
+        return replace(self, deadline=time.monotonic() + seconds, seconds=seconds, boot=boot_id())
+
+    def given(self) -> "Order":
+        """The same, as it is given out now."""
+        return self if self.deadline is None else self.within(self.deadline - time.monotonic())
+
+    def own_deadline(self) -> float | None:
+        """The deadline by this process's time.monotonic(). All processes of a machine share that clock, which nobody
+        sets, until it boots again; on another machine the seconds begin when this is asked."""
+        if self.deadline is None or self.seconds is None or (self.boot and self.boot == boot_id()):
+            return self.deadline
+        return time.monotonic() + self.seconds
 
     def plan(self) -> Plan:
         register()

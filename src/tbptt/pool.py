@@ -7,6 +7,7 @@ Imported early, so without optuna, torch or MLflow.
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from omegaconf import DictConfig
 
 from tbptt.devices import GPU_FAILED, NO_GPU, NoGpu
 from tbptt.hydra_node import LAUNCHERS
+from tbptt.runtime import stop_as_the_terminal_asks
 from tbptt.trouble import WHAT, WORKER_STATUS, DiskTrouble
 
 if TYPE_CHECKING:
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tbptt")
 
+PAUSED, GOES_ON = b"p", b"g"  # what a head says to its workers after their order
 STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
 
 
 class WorkerProcess:
-    """``python -m tbptt.worker``, waiting for its order.
+    """``python -m tbptt.worker``, waiting for its order on stdin, where it is also told to pause.
 
     Args:
         slot: which of the workers it is; they take the machine's GPUs in turn.
@@ -53,14 +56,23 @@ class WorkerProcess:
 
     def give(self, order: "Order", log: Path) -> None:
         """Let it begin; from now on it writes to ``log``. One that has died says so by its return code."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({**asdict(order), "log": str(log.absolute())}).encode() + b"\n")
-        self._close()
+        self._say(json.dumps({**asdict(order), "log": str(log.absolute())}).encode() + b"\n")
+
+    def pause(self) -> None:
+        """Have it wait between two chunks, its signs of life going on, until :meth:`go_on`, or until this process is
+        gone. A stop by the system would keep it, and what it holds, for ever where this process is killed."""
+        self._say(PAUSED)  # first: it looks when the signal comes
+        self._process.send_signal(signal.SIGTSTP)
+
+    def go_on(self) -> None:
+        self._say(GOES_ON)
 
     def poll(self) -> int | None:
         """Its exit status, as subprocess has it; None while it runs."""
-        return self._process.poll()
+        status = self._process.poll()
+        if status is not None:
+            self._close()
+        return status
 
     def terminate(self) -> None:
         self._process.terminate()
@@ -69,10 +81,25 @@ class WorkerProcess:
         self._close()
         return self._process.wait()
 
+    def _say(self, what: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(what)
+            self._process.stdin.flush()
+
     def _close(self) -> None:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
+
+
+def wait_while_paused() -> None:
+    """In a worker: return once the last that its head said on stdin is not that it is paused."""
+    said = b""
+    while said == PAUSED or select.select([0], [], [], 0)[0]:
+        said = os.read(0, 4096)[-1:]
+        if not said:  # the head is gone
+            return
 
 
 class Ends:
@@ -125,6 +152,17 @@ class Ends:
 
     def _no_gpu(self, what: str) -> NoGpu:
         return NoGpu(what, f"; {self.log} says why; when that is mended, {self.how_to_go_on}")
+
+
+def pause(processes: Iterable[WorkerProcess]) -> None:
+    """Pause all with this process, as Ctrl-Z asks, and go on with them when it does. They have sessions of their own,
+    which the terminal does not reach."""
+    paused = list(processes)
+    for process in paused:
+        process.pause()
+    stop_as_the_terminal_asks()
+    for process in paused:
+        process.go_on()
 
 
 def stop(processes: Iterable[WorkerProcess]) -> None:

@@ -3,7 +3,6 @@
 import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Timer
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -59,8 +58,7 @@ class Status:
         """Show nothing any more."""
         self._forget()
         if self._live is not None:
-            with suppress(OSError):  # the terminal is closed
-                self._live.stop()
+            self._live.stop()
         if Status.shown is self:
             Status.shown = None
 

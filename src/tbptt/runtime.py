@@ -1,13 +1,13 @@
-"""The process that trains: memory allocator, precision, signals."""
+"""The process that trains: memory allocator, precision, signals, output."""
 
 import ctypes
-import errno
+import io
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
@@ -120,14 +120,15 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         self._depth = 0
         self._at_once = 0
+        self._is_late = False
+        self._is_to_pause = False
+        self._pause: Callable[[], None] = lambda: None
         self._taken = 0.0
-        self._terminals: list[int] = []
 
     def __enter__(self) -> "StopSignals":
         self._depth += 1
         if self._depth > 1:
             return self
-        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers, and receive no signals
             taken = [s for s in self.signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
             self._before = {s: signal.signal(s, self._take) for s in taken}
@@ -145,11 +146,9 @@ class StopSignals:
             signal.signal(signum, handler)
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGHUP:
-            drop_output([fd for fd in self._terminals if not os.isatty(fd)])
         if self.signum is None:
             self.signum, self._taken = signum, time.monotonic()
-            if self._at_once:
+            if self._at_once and not self._is_late:
                 raise PastHydra(Interrupted(signum))  # which no ``except Exception`` on the way takes
         elif time.monotonic() - self._taken > 1 and signum != signal.SIGHUP:
             # Linux may send a parent's death once for each of its threads
@@ -157,8 +156,42 @@ class StopSignals:
             signal.raise_signal(signum)
 
     def check(self) -> None:
-        if self.signum is not None:
+        self.pause_if_asked()
+        if self.signum is not None and not self._is_late:
             raise Interrupted(self.signum)
+
+    def pause_if_asked(self) -> None:
+        """Pause here, where no database is held, if SIGTSTP came."""
+        if self._is_to_pause:
+            self._is_to_pause = False
+            self._pause()
+
+    @contextmanager
+    def pausing(self, pause: Callable[[], None]) -> Iterator[None]:
+        """Within, SIGTSTP (Ctrl-Z) does not stop the process where it is: the next :meth:`check` calls ``pause``, which
+        returns when the pause is over."""
+        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTSTP):
+            yield
+            return
+
+        def take(signum: int, frame: FrameType | None) -> None:
+            self._is_to_pause = True
+
+        self._pause = pause
+        signal.signal(signal.SIGTSTP, take)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+    def too_late(self) -> None:
+        """What a signal could stop is done, and its end is kept: from now on a first one changes nothing, here and in
+        what this was entered within, so that the exit status says the same."""
+        self._is_late = True
+        for handler in self._before.values():
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopSignals):
+                outer.too_late()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -176,24 +209,67 @@ class StopSignals:
             self._at_once -= 1
 
 
-def drop_output(files: Sequence[int]) -> None:
-    """Let what is written to these from now on go nowhere."""
-    for fd in files:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, fd)
-        os.close(nowhere)
+def stop_as_the_terminal_asks() -> None:
+    """Do what SIGTSTP does to a process without a handler: stop, until SIGCONT comes."""
+    taken = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, taken)
+
+
+class _LosesWhatNobodyTakes(io.FileIO):
+    """A file to write to, for which no write fails: what a closed terminal, a pipe without a reader or a full disk does
+    not take is lost."""
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            written = super().write(data)
+            if written is not None:  # else a pipe that does not wait is full
+                return written
+        return len(data)
+
+
+def prepare_output() -> None:
+    """Have nothing that is printed, by whichever library, stop the process or change its exit status.
+
+    What nobody takes is lost; what the encoding has no letter for is shown as ``\\xd7``. Where this process was started
+    with a standard descriptor closed, the null device takes its place: else the next file that is opened, a database,
+    would get its number and be printed into.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None or _is_plain(stream, fd):
+            setattr(sys, name, _losing(stream, fd))
+        else:
+            with suppress(AttributeError):  # a notebook's takes everything
+                stream.reconfigure(errors="backslashreplace")
+
+
+def _is_plain(stream: Any, fd: int) -> bool:
+    """Whether a stream is as Python opened it on a descriptor, and not a notebook's or a test's."""
+    file = getattr(stream, "buffer", None)
+    file = getattr(file, "raw", file)  # python -u has no buffer between
+    return type(file) is io.FileIO and file.fileno() == fd
+
+
+def _losing(stream: Any, fd: int) -> TextIO:
+    """A stream as the one given, or as Python opens one, that loses what nobody takes."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_LosesWhatNobodyTakes(fd, "w", closefd=False)),
+        encoding=getattr(stream, "encoding", None),
+        errors="backslashreplace",
+        line_buffering=getattr(stream, "line_buffering", True),
+        write_through=getattr(stream, "write_through", False),
+    )
 
 
 def say(line: str, file: TextIO | None = None) -> None:
-    """Print a line, by default to stdout. What can be shown to nobody any more, as the terminal is closed or the other
-    end of the pipe is gone, is dropped."""
-    file = sys.stdout if file is None else file
-    try:
-        print(line, file=file, flush=True)
-    except OSError as error:
-        if error.errno not in (errno.EIO, errno.EPIPE):
-            raise
-        drop_output([file.fileno()])
+    """Print a line at once, by default to stdout."""
+    print(line, file=file, flush=True)
 
 
 @contextmanager

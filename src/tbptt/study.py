@@ -47,7 +47,7 @@ class Budget:
 
     Attributes:
         n_trials: the total that it ends with, or None.
-        deadline: a time.time() after which no trial is started, or None.
+        deadline: a time.monotonic() after which no trial is started, or None.
         max_failures: failed trials at which it stops, or None.
         retries: of a trial whose process died, or whose GPU failed or had no room.
     """
@@ -224,7 +224,7 @@ class Study:
         counts = self.counts()
         if budget.max_failures is not None and counts.failed >= budget.max_failures:
             return False
-        if budget.deadline is not None and time.time() >= budget.deadline:
+        if budget.deadline is not None and time.monotonic() >= budget.deadline:
             return False
         if is_grid:
             return counts.waiting > 0

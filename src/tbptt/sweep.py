@@ -1,7 +1,6 @@
 """A sweep from beginning to end: the study, its parent run, its workers, its report."""
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from typing import Any, cast
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
-from optuna.trial import TrialState
 
 from tbptt import pool, progress
 from tbptt.best_of import Chosen, best_of, existing_study
@@ -32,6 +30,7 @@ from tbptt.secrets import hide
 from tbptt.space import Value, text_of
 from tbptt.stores import sqlite_path
 from tbptt.study import SWEEPS, Budget, Study
+from tbptt.sweep_end import settle
 from tbptt.sweep_progress import SweepProgress, failure_lines
 from tbptt.tracking import Run, Store
 from tbptt.trouble import DiskTrouble, disk_trouble
@@ -84,30 +83,27 @@ def run_sweep(
         store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
         study.forgive()
-        deadline = None if plan.settings.timeout is None else time.time() + plan.settings.timeout
-        order = Order(
-            str(source.folder),
-            source.name,
-            str(source.also) if source.also else None,
-            [*arguments, f"study.name={text_of(name)}", "study.fresh=false"],
-            parent.id,
-            deadline,
-        )
+        words = [*arguments, f"study.name={text_of(name)}", "study.fresh=false"]
+        also = str(source.also) if source.also else None
+        order = Order(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)
+        if isinstance(study.storage, ServerStorage):
+            study.storage.check = signals.check
         try:
-            is_done = False
             try:
-                if isinstance(study.storage, ServerStorage):
-                    study.storage.check = signals.check
                 _run_workers(study, plan, order, config, context, signals, early)
-                is_done = True
-            finally:
-                _settle(study, plan, store, parent, signals, is_done)
+            except BaseException as error:
+                settle(study, plan, store, parent, signals, error)
+                raise
+            if signum := settle(study, plan, store, parent, signals):
+                raise Interrupted(signum, f"; {HOW_TO_GO_ON}")
         except Exception as error:
             if trouble := disk_trouble(error):
                 where = f"{trouble.where or SWEEPS.absolute()}"
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
     progress.end()
+    if plan.cfg.progress != "none" and (over := _time_is_over(study, plan, order)):
+        say(over)
     _say_result(study, plan)
     if failures := study.failures():
         raise SweepFailed("\n".join(failure_lines(failures)))
@@ -196,7 +192,7 @@ def _run_workers(
     """Run workers until the budget is used up. On a server, trials of other machines' workers are waited for: one that
     dies is run again."""
     settings = plan.settings
-    budget = Budget(plan.n_trials, order.deadline, settings.max_failures, settings.retries)
+    budget = _budget(plan, order.deadline)
     is_local = config.hydra.launcher._target_ == LAUNCHERS["basic"]
     strikes = 0
     ends = Ends(study, settings.retries, 1, "what the jobs printed", HOW_TO_GO_ON)  # of rounds of jobs
@@ -233,6 +229,19 @@ def _run_workers(
             return
 
 
+def _budget(plan: Plan, deadline: float | None = None) -> Budget:
+    return Budget(plan.n_trials, deadline, plan.settings.max_failures, plan.settings.retries)
+
+
+def _time_is_over(study: Study, plan: Plan, order: Order) -> str | None:
+    """That ``study.timeout`` ended the sweep before its trials were done, in a line; None where it did not."""
+    if order.deadline is None or time.monotonic() < order.deadline or not study.has_more(_budget(plan), plan.is_grid):
+        return None
+    counts, total = study.counts(), study.attrs["n_trials"]
+    done = f"{counts.complete + counts.pruned}{f' of {total}' if total else ''} trials"
+    return f"study.timeout of {plan.settings.timeout:g} s is over: {done}; the same command goes on"
+
+
 def _run_jobs(
     order: Order, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals
 ) -> list[Exception]:
@@ -241,7 +250,7 @@ def _run_jobs(
     from tbptt.worker import work_as_job
 
     launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=partial(work_as_job, order), config=config
+        hydra_context=context, task_function=partial(work_as_job, order.given()), config=config
     )
     words = [word for word in order.overrides if word.startswith("cluster=")]  # Hydra's own part of a job needs it
     troubles: list[Exception] = []
@@ -288,9 +297,11 @@ def _run_pool(
     try:
         for slot in range(workers):
             begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
-        with SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers) as display:
+        show = SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers)
+        with show as display, signals.pausing(lambda: pool.pause(slots)):
             while slots:
                 time.sleep(POLL_SECONDS)
+                signals.pause_if_asked()
                 if signals.signum is not None:
                     raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
                 for process, status in [(p, s) for p in slots if (s := p.poll()) is not None]:
@@ -304,46 +315,6 @@ def _run_pool(
         ends.all_taken()
     finally:
         pool.stop(slots)
-
-
-def _settle(study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals, is_done: bool) -> None:
-    """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status."""
-    study.reap(plan.settings.retries)
-    if not store.is_local and any((store.folder / "pending").glob("*/*")):  # what dead workers could not send
-        from tbptt.outbox import deliver_pending  # with torch, which takes seconds to import
-
-        deliver_pending(store, plan.cfg.tracking.update_points)
-    store.patiently(lambda: _close_orphans(study, store, parent))
-    counts = study.counts()
-    progress.now("writing the report")
-    from tbptt import report  # with plots and importances, which take a second to import: the workers run meanwhile
-
-    path = store.patiently(lambda: report.write_report(study, store))
-    for name in report.SHARED:
-        store.patiently(partial(parent.keep, path.with_name(name)))
-    store.patiently(lambda: _note_best(study, store, parent))
-    if counts.running:
-        return  # another terminal is at it, and will close the parent
-    if signals.signum is not None:
-        store.patiently(lambda: parent.finish("KILLED", "interrupted"))
-        return
-    reason = None if is_done else "error"
-    store.patiently(lambda: parent.finish("FAILED" if reason or counts.failed else "FINISHED", reason))
-
-
-def _note_best(study: Study, store: Store, parent: Run) -> None:
-    """Give the parent run the best trial's values, so that studies can be compared in MLflow's table: ``best/*``, the
-    mean over its runs, and the tag ``best.trial``."""
-    from tbptt.report import best_trial
-
-    best = best_trial(study.trials(), *study.objectives)
-    if best is None:
-        return
-    runs = [store.client.get_run(run_id).data.metrics for run_id in best.user_attrs.get("run_ids", [])]
-    names = [name for name in (runs[0] if runs else {}) if name.startswith("best/") and all(name in r for r in runs)]
-    means = [(name, math.fsum(r[name] for r in runs) / len(runs), 0) for name in names]
-    parent.log_points(means, int(time.time() * 1000))
-    parent.set_tags({"best.trial": best.number})
 
 
 def report_again(name: str, cfg: DictConfig) -> Path:
@@ -370,15 +341,6 @@ def verdict_on(name: str, cfg: DictConfig) -> Path:
         raise CommandError([f"STUDY: got {name!r}; there is no such file"]) from None
     except ValueError as error:
         raise CommandError([str(error)]) from None
-
-
-def _close_orphans(study: Study, store: Store, parent: Run) -> None:
-    """Runs that a killed process left RUNNING are KILLED, as the next start of that run's store would have them."""
-    running = {str(t.number) for t in study.trials() if t.state == TrialState.RUNNING}
-    for info in store.children(parent.id, "RUNNING"):
-        if info.data.tags.get("trial.number") not in running:
-            store.client.set_tag(info.info.run_id, "stop.reason", "interrupted")
-            store.client.set_terminated(info.info.run_id, "KILLED")
 
 
 def _say_result(study: Study, plan: Plan) -> None:

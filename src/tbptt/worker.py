@@ -1,12 +1,12 @@
 """A worker: takes trials of a study, one after the other, until the budget is used up. All workers are the same."""
 
 import contextlib
+import io
 import json
 import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,7 +26,8 @@ from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
 from tbptt.plan import Order, Plan
-from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent
+from tbptt.pool import wait_while_paused
+from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
 from tbptt.secrets import hide
 from tbptt.space import Value
 from tbptt.stores import sqlite_path
@@ -41,10 +42,16 @@ SECONDS_TO_A_KILL = 60.0  # SLURM's KillWait is half of it, unless a cluster has
 CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kept with the trial, for the report
 
 
-def work(order: Order, also: Sequence[signal.Signals] = ()) -> None:
+def work(order: Order, also: Sequence[signal.Signals] = (), pause: Callable[[], None] | None = None) -> None:
     """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM, or one of ``also``; the trial goes
-    back to the study."""
-    with StopSignals(also) as signals:
+    back to the study.
+
+    Args:
+        pause: what SIGTSTP has it do between two chunks; None leaves that signal as it is.
+    """
+    with StopSignals(also) as signals, signals.pausing(pause) if pause else nullcontext():
+        if pause:
+            pause()  # the signal may have come before
         Worker(order, signals).work()
 
 
@@ -52,7 +59,7 @@ class Worker:
     """One worker's study, and what it keeps between its trials."""
 
     def __init__(self, order: Order, signals: StopSignals):
-        self.order, self.signals = order, signals
+        self.order, self.signals, self.deadline = order, signals, order.own_deadline()
         with signals.at_once():  # it reads the data
             self.plan = self._planned()
         self.study = self._opened()
@@ -85,7 +92,7 @@ class Worker:
     def work(self) -> None:
         """Run trials until none is left."""
         plan, settings = self.plan, self.plan.settings
-        budget = Budget(plan.n_trials, self.order.deadline, settings.max_failures, settings.retries)
+        budget = Budget(plan.n_trials, self.deadline, settings.max_failures, settings.retries)
         with plan.source.opened():  # once: all of its trials are of the same files
             while True:
                 self.signals.check()
@@ -264,21 +271,36 @@ def work_as_job(order: Order, cfg: DictConfig) -> None:
         raise
 
 
+def _first_line() -> bytes:
+    """Of stdin; what follows stays there for :func:`wait_while_paused`."""
+    with io.FileIO(0, closefd=False) as stdin:
+        return stdin.readline()
+
+
+def _write_to(path: str) -> None:
+    """Have this process print into a file; where that cannot be made, as on a full disk, nowhere."""
+    try:
+        log_file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        log_file = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(log_file, 1)
+    os.dup2(log_file, 2)
+
+
 def main() -> int:
     """``python -m tbptt.worker``, and a line of JSON on stdin: the order, and ``log``, the file to write to from then.
     Exit status: 0 nothing is left, or no order came; 128 + a signal's number; WORKER_STATUS + an error's number where
     the disk stopped it; GPU_FAILED or NO_GPU where the GPU did."""
     die_with_parent()
-    line = sys.stdin.readline()
+    prepare_output()
+    line = _first_line()
     if not line:
         return 0
     content: dict[str, Any] = json.loads(line)
-    log_file = os.open(content.pop("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(log_file, 1)
-    os.dup2(log_file, 2)
+    _write_to(content.pop("log"))
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     try:
-        work(Order(**content))
+        work(Order(**content), pause=wait_while_paused)
     except Interrupted as stop:
         return 128 + stop.signum
     except Exception as error:
