@@ -21,6 +21,7 @@ from tbptt.config import (
 )
 from tbptt.devices import why_no_gpu
 from tbptt.memory import too_large
+from tbptt.names import name_problem
 from tbptt.parts import load_parts, may_be_degenerate, memory_of, resolved_horizon
 from tbptt.secrets import hide, remember
 from tbptt.stores import SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
@@ -65,6 +66,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
         found["study.storage"] = f"study.storage: {problem}"
+    if not {"study.name", "study.storage", "tracking.uri"} & set(found) and (problem := name_problem(cfg)):
+        found["study.name"] = f"study.name: {problem}"
     if here and cfg.device == "cuda" and (reason := why_no_gpu()):
         lacks = f"this machine has no GPU that PyTorch can use ({reason})"
         found["device"] = f"device: got 'cuda'; {lacks}; takes auto or cpu here"

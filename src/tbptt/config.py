@@ -6,6 +6,7 @@ schema of the options of a group that it names; so is one in a file of your own 
 
 import importlib
 import inspect
+import math
 import os
 import pkgutil
 import re
@@ -18,53 +19,25 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tbptt.names import STUDY_NAME
+from tbptt.objectives import OBJECTIVE
+from tbptt.objectives import OBJECTIVES as OBJECTIVES
+from tbptt.objectives import as_objectives as as_objectives
+from tbptt.objectives import sign as sign
 from tbptt.schedule import geometric_chunks
 from tbptt.stores import without_password
-from tbptt.takes import LARGEST, MOST, TEXT, Takes, list_of, number, one_of, whole
+from tbptt.takes import TEXT, Takes, list_of, number, one_of, text, whole
+from tbptt.takes import wrong_value as wrong_value
 
 if TYPE_CHECKING:
     import torch
 
     from tbptt.series import Prices
 
-# What an objective may be, and which way is better. Each is also a metric of every run.
-OBJECTIVES = {
-    "val/loss": "minimize",
-    "train/loss": "minimize",
-    "train/eval_loss": "minimize",
-    "train/chunk_loss_max": "minimize",
-    "grad/norm_max": "minimize",
-    "grad/norm_mean": "minimize",
-    "grad/clipped_fraction": "minimize",
-    "time/epoch_seconds": "minimize",
-    "time/train_seconds": "minimize",
-    "time/timesteps_per_second": "maximize",
-}
-
-
-def sign(objective: str) -> int:
-    """What makes a smaller value of an objective the better one: 1 or -1."""
-    return 1 if OBJECTIVES[objective] == "minimize" else -1
-
-
 NOT_16 = Takes(
     "32, bf16, or on a GPU tf32 (fp16 is refused: it needs loss scaling, and Lightning clips the gradient before "
     "unscaling it)",
     lambda v: v in (32, "32", "bf16", "tf32"),
-)
-OBJECTIVE = Takes(
-    "a metric, one of " + ", ".join(OBJECTIVES) + ", or a list of them",
-    lambda v: (
-        v in OBJECTIVES
-        if isinstance(v, str)
-        else list_of("metrics", one_of(*OBJECTIVES)).test(v) and len(set(v)) == len(v)
-    ),
-)
-
-
-STUDY_NAME = Takes(
-    "a name that can be a folder's (at most 100 characters, no / in it, no dot before it), or null",
-    lambda v: v is None or (TEXT.test(v) and len(v) <= 100 and "/" not in v and v[0] != "." and v.isprintable()),
 )
 
 
@@ -127,7 +100,7 @@ class ArticleData(DataConfig, options=["article"]):
 class SplitData(DataConfig):
     """Series of which the last part is held out."""
 
-    columns: list[str] | None = key(list_of("column names", TEXT, null=True), None)
+    columns: list[str] | None = key(list_of("column names", TEXT, high=math.inf, null=True), None)
     val_fraction: float = key(number(0, 1, open_low=True), 0.2)
 
     def prices(self) -> "dict[str, Prices]":
@@ -328,7 +301,7 @@ class StudyConfig:
 @dataclass
 class TrackingConfig:
     uri: str = key(Takes("a SQLite or database URI, or an MLflow server's http(s) address", TEXT.test))
-    experiment: str = key(TEXT, "tbptt")
+    experiment: str = key(text(256), "tbptt")  # MLflow takes 500, and has room for 256 in its tables
     update_points: int = key(whole(0), 50)
 
 
@@ -420,19 +393,3 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-def as_objectives(objective: str | list[str]) -> list[str]:
-    """The objectives of a config: one or several, the first leads."""
-    return [objective] if isinstance(objective, str) else list(objective)
-
-
-def wrong_value(name: str, value: object, takes: str) -> str:
-    """The one form of a line about a value."""
-    numbers = [n for n in (value if isinstance(value, list | tuple) else [value]) if isinstance(n, int | float)]
-    if most := next(
-        (m for m, kind in ((MOST, int), (LARGEST, float)) for n in numbers if type(n) is kind and n > m), 0
-    ):
-        takes += f", at most {most if isinstance(most, int) else f'{most:g}'}"
-    shown = "null" if value is None else without_password(repr(value))
-    return f"{name}: got {shown}; takes {takes}"

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tbptt.compose import CommandError, Source, composed, parsed
 from tbptt.config import StudyConfig, as_objectives, flatten, register
+from tbptt.names import derived
 from tbptt.runs import plain
 from tbptt.space import Choice, Dimension, Interval, IntRange, Space, Value, named, stored, text_of
 
@@ -129,8 +130,7 @@ class Plan:
         """``study.name``, or the swept keys and a digest: the same command is the same study."""
         if self.settings.name:
             return self.settings.name
-        keys = dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions)
-        return re.sub(r"[^\w+-]", "-", "+".join(keys))[:60] + "-" + self.digest[:8]
+        return derived(dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions), self.digest)
 
 
 def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import optuna
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tbptt.config import OBJECTIVES, PrunerConfig, SamplerConfig
 from tbptt.database import ServerStorage
 from tbptt.liveness import holding, identity, is_alive, is_seen_to_be_gone
+from tbptt.names import SWEEPS as SWEEPS
 from tbptt.samplers import build_pruner, build_sampler
 from tbptt.space import Space, Value
 from tbptt.stores import absolute_uri, locked, sqlite_path
@@ -37,7 +37,6 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #   attempt    how often its point was begun before and died with its process, or by its GPU
 #   progress   how far it is (trial_progress.py), every few seconds
 #   same_as    the earlier trial that had the same point; this one was not run
-SWEEPS = Path("sweeps")
 T = TypeVar("T")
 
 
@@ -99,13 +98,15 @@ class Study:
             )
 
     @classmethod
-    def names(cls, storage: str) -> set[str]:
-        """All studies that a storage has."""
+    def taken(cls, storage: str) -> set[str]:
+        """The names that a new study cannot have: of a storage's studies, and of what is in ``sweeps/``; other machines
+        have folders of their own."""
+        found = {path.name for path in SWEEPS.glob("*")}
         path = sqlite_path(storage)
         if path is not None and not path.exists():
-            return set()
+            return found
         opened = _open(storage, 15)
-        found = {study.study_name for study in opened.get_all_studies()}
+        found |= {study.study_name for study in opened.get_all_studies()}
         opened.engine.dispose()
         return found
 
