@@ -22,7 +22,7 @@ from tbptt.config import (
 from tbptt.devices import why_no_gpu
 from tbptt.memory import too_large
 from tbptt.names import name_problem
-from tbptt.parts import load_parts, may_be_degenerate, memory_of, resolved_horizon
+from tbptt.parts import horizon_problem, load_parts, may_be_degenerate, memory_of, resolved_horizon
 from tbptt.secrets import hide, remember
 from tbptt.stores import SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
 from tbptt.takes import LARGEST
@@ -82,8 +82,11 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         try:
             if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
                 size = {"length": data.length, "window": data.window, "horizon": resolved_horizon(data)}
-                key = max(size, key=lambda name: size[name])
-                found[f"data.{key}"] = wrong_value(f"data.{key}", size[key], f"what fits: it {problem}")
+                key = "n_series" if data.n_series > sum(size.values()) else max(size, key=lambda name: size[name])
+                got = size.get(key, data.n_series)
+                found[f"data.{key}"] = wrong_value(f"data.{key}", got, f"what fits: it {problem}")
+            elif isinstance(data, ArticleData) and (wrong := horizon_problem(data)):
+                found[f"data.{wrong[0]}"] = wrong_value(f"data.{wrong[0]}", getattr(data, wrong[0]), wrong[1])
             elif not isinstance(data, ArticleData) or may_be_degenerate(data):
                 length = _length_of(data)
             else:

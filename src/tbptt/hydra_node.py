@@ -69,6 +69,8 @@ def typed_problem(override: Override) -> str | None:
         right = {"hydra.job.config_name": "--config-name NAME", "hydra.mode": "-m"}.get(key, "no value")
         return f"{key}: is filled in by Hydra; takes {right}"
     for group, options in (("hydra/launcher", LAUNCHERS), ("hydra/sweeper", SWEEPERS)):
+        if key == group.replace("/", "."):
+            return wrong_value(key, value, f"{group}={'|'.join(options)}")
         if key == group and not override.is_sweep_override():
             if not isinstance(value, str) or value not in options:
                 return wrong_value(key, value, "one of " + ", ".join(options))

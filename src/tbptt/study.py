@@ -175,9 +175,9 @@ class Study:
         """Put the points of a finite space in the queue, once; call it under the lock."""
         if self.attrs.get("enqueued"):
             return
-        there = [point_of(t) for t in self.trials()]  # of a process that died while it was at this
+        there = {frozenset(point_of(t).items()) for t in self.trials()}  # of a process that died while it was at this
         for point in points:
-            if point not in there:
+            if frozenset(point.items()) not in there:
                 self.optuna.enqueue_trial(dict(point))
         self.optuna.set_user_attr("enqueued", True)
 
@@ -247,8 +247,8 @@ class Study:
         recent = self.optuna.get_trials(deepcopy=False)[-10:]
         if len(recent) < 10 or not all("same_as" in t.user_attrs for t in recent):
             return False
-        seen = [t.params for t in self._begun()]
-        unseen = next((point for point in space.points() if point not in seen), None)
+        seen = {frozenset(t.params.items()) for t in self._begun()}
+        unseen = next((point for point in space.points() if frozenset(point.items()) not in seen), None)
         if unseen is not None:
             self.optuna.enqueue_trial(unseen)
         return unseen is None

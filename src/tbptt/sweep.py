@@ -173,6 +173,7 @@ def _prepare(
             study.optuna.set_user_attr("chosen", chosen.trials)
             points = chosen.points
         if points:
+            progress.now(f"queueing {len(points)} points")
             study.optuna.set_user_attr("n_trials", len(points))
             study.enqueue(points)
     return parent
