@@ -39,8 +39,8 @@ class CommandError(ValueError):
     """The command or its config is wrong; ``lines`` says how, one problem a line."""
 
     def __init__(self, lines: Sequence[str]):
-        super().__init__("\n".join(lines))
-        self.lines = list(lines)
+        self.lines = list(map(hide, lines))
+        super().__init__("\n".join(self.lines))
 
 
 @dataclass(frozen=True)

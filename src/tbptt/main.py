@@ -24,7 +24,7 @@ from tbptt.environment import said, words_of_environment
 from tbptt.help_page import help_text
 from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, say
 from tbptt.secrets import hide
-from tbptt.stores import absolute_uri, without_password
+from tbptt.stores import absolute_uri
 from tbptt.trouble import disk_trouble
 
 FAILED, WRONG = 1, 2
@@ -168,7 +168,7 @@ def report(argv: Sequence[str], conf: Path) -> int:
         return _ended(str(error), WRONG)
     except Exception as error:  # a server that is away, a full disk
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exception(error)
+            say(hide("".join(traceback.format_exception(error))), sys.stderr)
         return _ended(failure_line(error), FAILED)
     return 0
 
@@ -184,7 +184,7 @@ def ui_line(uri: str) -> str:
 
 def failure_line(error: BaseException) -> str:
     """What went wrong, and where in this package, in one line."""
-    what = hide(without_password(" ".join(str(error).split()))) or "no message"
+    what = hide(" ".join(str(error).split())) or "no message"
     if isinstance(error, ValueError | GpuTrouble):  # said to the user already, in full
         return what
     if trouble := disk_trouble(error):
