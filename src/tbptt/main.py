@@ -20,6 +20,7 @@ from tbptt.command_line import checked
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
 from tbptt.devices import GpuTrouble
+from tbptt.early import is_the_command
 from tbptt.environment import said, words_of_environment
 from tbptt.help_page import help_text
 from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, say
@@ -64,9 +65,14 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     """
     _print_anything()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    return _until_stopped(lambda: _run(hydra_main, conf, sys.argv[1:]))
+
+
+def _until_stopped(do: Callable[[], int]) -> int:
+    """The exit status that ``do`` returns, or that of a signal."""
     try:
         with StopSignals() as signals, signals.at_once():
-            return _run(hydra_main, conf, sys.argv[1:])
+            return do()
     except PastHydra as passed:
         return _status_of(passed.error)
     except Interrupted as stop:
@@ -130,8 +136,7 @@ def leave(status: int) -> NoReturn:
 
 def _is_ours_alone() -> bool:
     """Whether this process was started as ``python train.py`` or as a worker, and nothing traces or inspects it."""
-    started = sys.orig_argv[1:]
-    if started[:1] != sys.argv[:1] and started[:2] != ["-m", "tbptt.worker"]:
+    if not is_the_command() and sys.orig_argv[1:3] != ["-m", "tbptt.worker"]:
         return False
     if sys.flags.interactive or os.environ.get("PYTHONINSPECT"):
         return False
@@ -147,6 +152,10 @@ def report(argv: Sequence[str], conf: Path) -> int:
     with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
     _print_anything()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    return _until_stopped(lambda: _report(argv, conf))
+
+
+def _report(argv: Sequence[str], conf: Path) -> int:
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
         say(REPORT_USAGE)
