@@ -20,6 +20,7 @@ from tbptt.config import OBJECTIVES, PrunerConfig, SamplerConfig
 from tbptt.database import ServerStorage
 from tbptt.liveness import holding, identity, is_alive, is_seen_to_be_gone
 from tbptt.names import SWEEPS as SWEEPS
+from tbptt.reading import read_trials
 from tbptt.samplers import build_pruner, build_sampler
 from tbptt.space import Space, Value
 from tbptt.stores import absolute_uri, locked, sqlite_path
@@ -157,6 +158,10 @@ class Study:
     def trials(self) -> list[FrozenTrial]:
         """All that count: not the copies of a point that was sampled twice."""
         return [t for t in self.optuna.get_trials(deepcopy=False) if "same_as" not in t.user_attrs]
+
+    def read(self) -> list[FrozenTrial]:
+        """The same as :meth:`trials`, read anew; for a process that needs them once."""
+        return [t for t in read_trials(self.storage, self.optuna._study_id) if "same_as" not in t.user_attrs]
 
     def counts(self) -> Counts:
         trials = self.trials()
