@@ -38,7 +38,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that holds a hundredth of what it really does."""
     for name in ("MOST_DRAWN", "MOST_ROWS"):
         monkeypatch.setattr(thinning, name, 20)
-    for function in (thinning.evenly, thinning.best_and_even, View.choice):
+    for function in (thinning.at_random, thinning.best_and_even, View.choice):
         monkeypatch.setattr(function, "__defaults__", (20,))
     for name in ("MOST_DRAWN", "MOST_OWN"):
         monkeypatch.setattr(figures, name, 10)
@@ -53,7 +53,7 @@ def test_a_large_study_has_its_best_on_the_page_says_so_and_has_all_in_the_table
     assert "60 complete, 30 pruned, of 90" in page.text
     assert "Best: trial 88" in page.text
     assert text.count("Drawn: 20 of 60 complete trials, the best and an even choice of the others.") == 3
-    assert "Drawn: 18 of 90 trials, an even choice." in page.text  # the timeline's
+    assert "Drawn: 20 of 90 trials, chosen at random." in page.text  # the timeline's
     labels = set(re.findall(r'"(\d+)": "\\u003cb\\u003etrial', text))
     assert 20 < len(labels) < 90
     assert {row[0] for row in page.tables["trials"][1:11]} <= labels
@@ -65,7 +65,7 @@ def test_a_study_of_a_thousand_trials_is_drawn_whole() -> None:
     trials = numbered(many(1000))
     some, every = judged(trials)
     assert len(some) == len(every) == 1000
-    assert thinning.evenly(trials) == trials
+    assert thinning.at_random(trials) == trials
     assert len(thinned(trials)) == 1000
     assert len(paired(trials)[0]) == len(View(trials, "val/loss", 0, "").complete) == 667
 
@@ -81,7 +81,7 @@ def test_the_best_so_far_is_of_all_trials_also_of_those_that_are_not_drawn(few: 
     assert np.array(best.y)[at].tolist() == least.tolist()
 
 
-def test_shares_of_many_trials_are_reckoned_from_an_even_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_of_many_trials_are_reckoned_from_some_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(2)
     trials = numbered(
         [made_trial(values=[c + rng.random()], params={"clip": c}) for c in (rng.uniform(0, 1) for _ in range(600))]
@@ -89,7 +89,8 @@ def test_shares_of_many_trials_are_reckoned_from_an_even_choice(monkeypatch: pyt
     (whole,) = explained(trials, 0, "val/loss")
     monkeypatch.setattr("tbptt.explained.MOST_JUDGED", 200)
     some, every = judged(trials)
-    assert ([t.number for t in some], len(every)) == (list(range(0, 600, 3)), 600)
+    assert (len(some), len(every)) == (200, 600)
+    assert {t.number % 3 for t in some} == {0, 1, 2}  # of a grid, every value of each key
     (share,) = explained(trials, 0, "val/loss")
     assert share.trials == 200
     assert abs(share.share - whole.share) < 0.1
@@ -97,7 +98,7 @@ def test_shares_of_many_trials_are_reckoned_from_an_even_choice(monkeypatch: pyt
 
 @pytest.mark.parametrize("n", [1, 19, 20, 21, 39, 41, 1000])
 def test_a_choice_is_in_order_and_never_larger_than_asked(n: int) -> None:
-    for chosen in (thinning.evenly(range(n), 20), thinning.best_and_even(range(n), 20)):
+    for chosen in (thinning.at_random(range(n), 20), thinning.best_and_even(range(n), 20)):
         assert chosen == sorted(set(chosen))
         assert min(n, 11) <= len(chosen) <= 20
     assert thinning.best_and_even(range(n), 20)[:10] == list(range(min(n, 10)))

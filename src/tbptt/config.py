@@ -266,7 +266,7 @@ class MedianPruner(PrunerConfig, options=["median"]):
 class Asha(PrunerConfig, options=["asha"]):
     min_resource: int = key(whole(1), 1)
     reduction_factor: int = key(whole(2), 4)
-    min_early_stopping_rate: int = key(whole(0), 0)
+    min_early_stopping_rate: int = key(whole(0, high=100), 0)  # a power of the factor, which has to fit into memory
 
 
 @dataclass

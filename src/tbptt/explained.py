@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.config import sign
-from tbptt.thinning import MOST_JUDGED, evenly
+from tbptt.thinning import MOST_JUDGED, at_random
 
 FEWEST = 10  # trials, below which nothing is said
 BINS = 4  # of a key with many numbers, each with as many trials
@@ -57,7 +57,7 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
     along with another, because the sampler had learnt so, gets the other's share too.
 
     Args:
-        trials: of a study; those complete, pruned or diverged count, of very many an even choice.
+        trials: of a study; those complete, pruned or diverged count, of very many some at random.
         i, objective: which of the objectives, and its name.
 
     Returns:
@@ -86,7 +86,7 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
 def judged(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     """The trials from which shares are reckoned, and those that they are chosen from."""
     every = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    return evenly(every, MOST_JUDGED), every
+    return at_random(every, MOST_JUDGED), every
 
 
 def _places(trial: FrozenTrial, i: int, factor: int) -> list[tuple[float, ...]]:

@@ -213,7 +213,7 @@ class View:
             "Each key on its own, among the trials that have it: how much of the differences in rank it explains "
             "beyond chance. A pruned trial is worse than any complete one. Left of its mark, nothing was found."
         )
-        note += said(*judged(self.trials), "trials", is_even=True).replace("Drawn", "Reckoned from")
+        note += said(*judged(self.trials), "trials", is_random=True).replace("Drawn", "Reckoned from")
         if found[0].key == SEED:
             note += " The seed's share is what no key can explain."
         return Section(EXPLAINED + self.of, note, [go.Figure([bars, marks], layout)])

@@ -27,14 +27,14 @@ def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> boo
 
 
 def pareto(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> Section | None:
-    """The front of two or three objectives, and the trials behind it, of very many an even choice."""
+    """The front of two or three objectives, and the trials behind it, of very many some at random."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     if not complete or len(objectives) not in (2, 3):
         return None
     front = pareto_front(complete, objectives)
     first = {t.number for t in front}
     behind = [t for t in complete if t.number not in first]
-    others = thinning.evenly(behind)
+    others = thinning.at_random(behind)
     study = drawable([*front, *others], objectives, *range(len(objectives)))
     figure = visualization.plot_pareto_front(study, target_names=list(objectives))
     values = "<br>".join(f"{o} <b>%{{{axis}:.4g}}</b>" for o, axis in zip(objectives, "xyz", strict=False))
@@ -48,5 +48,5 @@ def pareto(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> Section 
         figure.update_layout(xaxis_type=kinds[0], yaxis_type=kinds[1])
     figure.update_layout(legend=LEGEND_ABOVE, height=480)
     note = "No other trial is at least as good in every objective and better in one."
-    note += thinning.said(others, behind, "trials that are not on it", is_even=True)
+    note += thinning.said(others, behind, "trials that are not on it", is_random=True)
     return Section("Pareto front", note, [figure])

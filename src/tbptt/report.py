@@ -167,9 +167,9 @@ def _sections(
     elif len(objectives) > 1:
         missing.append("Pareto front: needs a complete trial, and two or three objectives.")
     begun = [t for t in trials if t.datetime_start]
-    timeline = figures.timeline(some := thinning.evenly(begun))
+    timeline = figures.timeline(some := thinning.at_random(begun))
     if timeline:
-        note = "Which worker ran which trial." + thinning.said(some, begun, "trials", is_even=True)
+        note = "Which worker ran which trial." + thinning.said(some, begun, "trials", is_random=True)
         sections.append(Section("Timeline", note, [timeline]))
     else:
         missing.append("Timeline: no trial has begun.")

@@ -3,6 +3,7 @@
 Where there are fewer, everything is drawn and nothing is said.
 """
 
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -22,16 +23,19 @@ def best_and_even(ranked: Sequence[T], most: int = MOST_DRAWN) -> list[T]:
     return [*ranked[:half], *ranked[half :: -(-(len(ranked) - half) // half)]]
 
 
-def evenly(items: Sequence[T], most: int = MOST_DRAWN) -> list[T]:
-    """An even choice of at most so many."""
-    return list(items[:: max(1, -(-len(items) // most))])
+def at_random(items: Sequence[T], most: int = MOST_DRAWN) -> list[T]:
+    """At most so many, the same each time, in their order. Not every tenth: in a grid those may all have one value of a
+    key, or one worker."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in sorted(random.Random(0).sample(range(len(items)), most))]
 
 
-def said(drawn: Sequence[Any], of: Sequence[Any], what: str = "complete trials", is_even: bool = False) -> str:
+def said(drawn: Sequence[Any], of: Sequence[Any], what: str = "complete trials", is_random: bool = False) -> str:
     """A sentence about what was chosen, by one of the two ways above; nothing where all were."""
     if len(drawn) >= len(of):
         return ""
-    how = "an even choice" if is_even else "the best and an even choice of the others"
+    how = "chosen at random" if is_random else "the best and an even choice of the others"
     return f" Drawn: {len(drawn)} of {len(of)} {what}, {how}."
 
 
