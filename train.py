@@ -1,5 +1,10 @@
 """Train one run, or with -m a sweep of them: python train.py --help"""
 
+from tbptt import early  # first: what follows takes a third of a second
+
+if __name__ == "__main__":
+    early.end_quietly()
+
 from pathlib import Path
 
 import hydra

@@ -149,6 +149,7 @@ def test_a_list_of_names_is_a_value(plan: Planned, tmp_path_factory: pytest.Temp
 
 # --- what is refused --------------------------------------------------------------------------------------------
 
+BILLION = ["epochs=range(1,1001)", "eval_every=range(1,1001)", "data.seed=range(1,1001)"]
 NO_TRIALS = "study.n_trials: missing; takes a whole number from 1, as the space is not finite"
 
 
@@ -184,6 +185,11 @@ NO_TRIALS = "study.n_trials: missing; takes a whole number from 1, as the space 
         (["hydra.job.name=a,b"], ["hydra.job.name: is never searched"]),
         (["clip=1"], ["-m: nothing is swept"]),
         (["clip=interval(0.1,1)"], [NO_TRIALS]),
+        (["clip=range(1,1000000000)"], ["clip: got range(1,1000000000); takes at most 1000000 values, or an interval"]),
+        (["clip=range(1,999999)"], ["clip: got 999998 values; takes at most 1000, or an interval"]),
+        ([f"clip={','.join(map(str, range(1, 1003)))}"], ["clip: got 1002 values; takes at most 1000"]),
+        (BILLION, ["study.n_trials: missing; takes fewer than the 1000000000 points of the space"]),
+        ([*BILLION, "study.n_trials=2000000000"], ["study.n_trials: got 2000000000; takes fewer than the 1000000000"]),
         (["clip=0.1,1", "study.n_trials=0"], ["study.n_trials: got 0"]),
         (["clip=0.1,1", "study.workers=0", "epochs=0"], ["epochs: got 0", "study.workers: got 0"]),
         (
@@ -198,6 +204,12 @@ def test_what_is_wrong_is_said_in_a_line_each(plan: Planned, words: list[str], e
     assert len(found) == len(expected), found
     for line, start in zip(found, expected, strict=True):
         assert line.startswith(start)
+
+
+def test_of_a_billion_points_some_can_be_run(plan: Planned) -> None:
+    planned = plan(*BILLION, "study.n_trials=1000000")
+    assert (planned.size, planned.n_trials, planned.is_grid) == (10**9, 10**6, False)
+    assert plan("epochs=range(1,20001)").is_grid
 
 
 def test_an_infinite_space_can_do_with_a_time_limit(plan: Planned) -> None:

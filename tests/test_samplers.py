@@ -12,6 +12,7 @@ from tbptt.config import GROUPS, Asha, Hyperband, MedianPruner, PrunerConfig, Sa
 from tbptt.samplers import build_pruner, build_sampler
 from tbptt.space import Choice, Interval, IntRange, Space
 from tbptt.study import Budget, Study
+from tbptt.takes import MOST
 
 STORAGE = "sqlite:///optuna.db"
 MIXED = Space(
@@ -156,3 +157,14 @@ def test_asha_stops_the_worse_of_its_rung(here: Path) -> None:
         claimed[0].report(value, 1)
         decisions.append(claimed[0].should_prune())
     assert decisions == [False, True, True, True]
+
+
+def test_the_largest_pruner_is_one_that_memory_holds() -> None:
+    """Its numbers are multiplied: a rate of 2^63 took all memory."""
+    rate = next(f.metadata["takes"] for f in fields(Asha) if f.name == "min_early_stopping_rate")
+    assert not rate.test(101)
+    largest = Asha("asha", min_resource=MOST, reduction_factor=MOST, min_early_stopping_rate=100)
+    study = optuna.create_study(pruner=build_pruner(largest, MOST, False))
+    trial = study.ask()
+    trial.report(1.0, 1)
+    assert not trial.should_prune()

@@ -256,6 +256,62 @@ def test_a_secret_in_a_uri_is_refused_and_not_shown(
         assert CANARY not in "\n".join(lines)
 
 
+OF_A_URL = "got a URL with a password or token in it, which would be kept; takes one without"
+URLS = [
+    f"https://me:{CANARY}@host/x.csv",
+    f"https:/me:{CANARY}@host/x.csv",  # as a path is shown
+    f"https://me:p@{CANARY}/@host/x.csv",
+    f"https://{CANARY}@host/x.csv",
+    f"s3://me:{CANARY}@host/x.csv",
+    f"https://host/x.csv?X-Amz-Signature={CANARY}",
+    f"https://host/x.csv?a=b&access_token={CANARY}",
+    f"https://host/x.csv#access-key={CANARY}",
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["tracking.experiment='URL'"], f"tracking.experiment: {OF_A_URL}"),
+        (["resume='URL'"], f"resume: {OF_A_URL}"),
+        (["data=prices", "data.path='URL'"], "data.path: "),
+        (["data=prices", "data.path=x.csv", "data.columns=['URL']"], f"data.columns: {OF_A_URL}"),
+        (["hydra.job.name='URL'"], "hydra.job.name: is filled in by Hydra"),
+        (["+hydra.job.env_set.A='URL'"], f"hydra.job.env_set.A: {OF_A_URL}"),
+        (["clip='URL'"], "clip: "),
+        (["nothing='URL'"], "nothing: "),
+        (["URL"], ""),
+        (["--config-dir", "URL"], "--config-dir: "),
+        (["--config-name=URL"], ""),
+        (["optimizer='URL'"], "optimizer: "),
+        (["+optimizer.x='URL'"], "optimizer.x: "),
+        (["-m", "clip=1,2", "study.best_of='URL'"], "study.best_of: "),
+        (["-m", "data=prices", "data.path='URL',x.csv"], "data.path: "),
+        (["-m", "clip='URL',1"], "clip: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_url_with_a_password_is_refused_wherever_it_is_typed_and_not_shown(
+    words: list[str], line: str, here: Path
+) -> None:
+    lines = refused([word.replace("URL", URLS[len(line) % len(URLS)]) for word in words])
+    assert any(said.startswith(line) for said in lines)
+    assert CANARY not in "\n".join(lines)
+
+
+def test_a_secret_by_its_name_is_not_typed_for_hydra_to_keep(here: Path) -> None:
+    (line,) = refused([f"+hydra.job.env_set.MY_API_KEY={CANARY}"])
+    assert line == "hydra.job.env_set.MY_API_KEY: got a secret, by its name, which would be kept; takes none: export it"
+
+
+def test_errors_that_show_a_url_are_shown_without_its_password() -> None:
+    """As those of pandas, SQLAlchemy and requests do."""
+    for url in URLS:
+        assert CANARY not in failure_line(RuntimeError(f"cannot read <{url}>: (403) for url: {url}"))
+    plain = "http://host:5000/api failed at 12:30, sqlite:////a:b/c@d.db was there, as was x@y.z?"
+    assert hide(plain) == plain
+
+
 def everything(folder: Path) -> dict[str, bytes]:
     """All that is left in a folder: names and contents, archives and databases as text too."""
     found = {}

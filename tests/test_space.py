@@ -45,6 +45,15 @@ def test_points_are_every_combination_once_the_last_dimension_fastest() -> None:
     assert space.size() == 6
 
 
+def test_points_are_counted_without_being_made() -> None:
+    """A billion under each of two options, one of which a second group brings."""
+    million = tuple(IntRange(key, key, GEOMETRIC, 1, 1000) for key in ("a", "b"))
+    under = Choice("optimizer", "optimizer", GEOMETRIC, ("adam", "sgd"))
+    of_sgd = IntRange("m", "m", (*GEOMETRIC, ("optimizer", "sgd")), 1, 9)
+    space = Space((CONDITIONAL.dimensions[0], *million, under, of_sgd, IntRange("n", "n", (), 1, 1000)))
+    assert space.size() == 1000 + 1000**3 * (1 + 9)
+
+
 def test_a_condition_holds_in_every_point() -> None:
     points = list(CONDITIONAL.points())
     assert len(points) == CONDITIONAL.size() == 2 * 2 + 2 * 3 * 2

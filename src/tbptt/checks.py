@@ -14,6 +14,7 @@ from tbptt.config import (
     CHOSEN,
     ArticleData,
     DataConfig,
+    PricesData,
     ScheduleConfig,
     Takes,
     all_keys,
@@ -21,8 +22,9 @@ from tbptt.config import (
 )
 from tbptt.devices import why_no_gpu
 from tbptt.memory import too_large
-from tbptt.parts import load_parts, may_be_degenerate, memory_of, resolved_horizon
-from tbptt.secrets import hide, remember
+from tbptt.names import name_problem
+from tbptt.parts import horizon_problem, load_parts, may_be_degenerate, memory_of, resolved_horizon
+from tbptt.secrets import IN_A_URL, MAY_BE_IN_THE_ENVIRONMENT, hide, in_a_url, remember
 from tbptt.stores import SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
 from tbptt.takes import LARGEST
 
@@ -58,6 +60,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
         if not takes.test(value):
             found[name] = wrong_value(name, value, takes.text)
+        elif in_a_url(value) and not (name in MAY_BE_IN_THE_ENVIRONMENT and _has_own_line(name, node)):
+            found[name] = f"{name}: {IN_A_URL}"
     found |= {line.split(":")[0]: line for line in remember(cfg)}
     known = {name for name, *_ in keys(cfg)}
     found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
@@ -65,6 +69,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
         found["study.storage"] = f"study.storage: {problem}"
+    if not {"study.name", "study.storage", "tracking.uri"} & set(found) and (problem := name_problem(cfg)):
+        found["study.name"] = f"study.name: {problem}"
     if here and cfg.device == "cuda" and (reason := why_no_gpu()):
         lacks = f"this machine has no GPU that PyTorch can use ({reason})"
         found["device"] = f"device: got 'cuda'; {lacks}; takes auto or cpu here"
@@ -79,8 +85,11 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         try:
             if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
                 size = {"length": data.length, "window": data.window, "horizon": resolved_horizon(data)}
-                key = max(size, key=lambda name: size[name])
-                found[f"data.{key}"] = wrong_value(f"data.{key}", size[key], f"what fits: it {problem}")
+                key = "n_series" if data.n_series > sum(size.values()) else max(size, key=lambda name: size[name])
+                got = size.get(key, data.n_series)
+                found[f"data.{key}"] = wrong_value(f"data.{key}", got, f"what fits: it {problem}")
+            elif isinstance(data, ArticleData) and (wrong := horizon_problem(data)):
+                found[f"data.{wrong[0]}"] = wrong_value(f"data.{wrong[0]}", getattr(data, wrong[0]), wrong[1])
             elif not isinstance(data, ArticleData) or may_be_degenerate(data):
                 length = _length_of(data)
             else:
@@ -94,6 +103,11 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     if length is not None and not any(name.startswith("schedule.") for name in found):
         found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
     return [hide(line) for line in found.values()]
+
+
+def _has_own_line(name: str, node: DictConfig) -> bool:
+    """Whether a URL is refused there in any case, with a line that says more."""
+    return name != "data.path" or OmegaConf.get_type(node) is PricesData
 
 
 def _length_of(data: DataConfig) -> int:

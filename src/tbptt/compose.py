@@ -39,8 +39,8 @@ class CommandError(ValueError):
     """The command or its config is wrong; ``lines`` says how, one problem a line."""
 
     def __init__(self, lines: Sequence[str]):
-        super().__init__("\n".join(lines))
-        self.lines = list(lines)
+        self.lines = list(map(hide, lines))
+        super().__init__("\n".join(self.lines))
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _located(source: Source, overrides: list[str], error: Exception) -> list[str
                 wrong_value(override.key_or_group, override.value(), takes) + _nearest(override.value(), options)
             )
     try:
-        base = source.compose(groups)
+        base, hydra = source.compose_both(groups)
     except WRONG as alone:
         return [*lines, _launcher_problem(alone) or _first_line(alone)]
     takes_of = {name: takes for name, _, _, takes in keys(base)}
@@ -220,6 +220,8 @@ def _located(source: Source, overrides: list[str], error: Exception) -> list[str
         except WRONG as alone:
             if key in takes_of:
                 lines.append(wrong_value(key, override.value(), takes_of[key].text))
+            elif (of_hydra := _of_hydra(hydra, override)) is not None:
+                lines.append(of_hydra)
             elif OmegaConf.select(base, key) is None:
                 lines.append(_unknown(source, key, takes_of, groups))
             elif key.replace(".", "/") in CHOSEN:
@@ -243,6 +245,19 @@ def _unknown(source: Source, key: str, known: Iterable[str], groups: list[str]) 
         if leaf and any(f"{group}.{leaf}" == name for name, *_ in keys(source.compose([*groups, f"{group}={option}"]))):
             return f"{key}: a key of {group}={option}, and another {group} is chosen"
     return unknown_key(key, [*known, *CHOSEN])
+
+
+def _of_hydra(hydra: DictConfig, override: Override) -> str | None:
+    """What to say of a value that Hydra's own part of the config does not take; None where it has no such key."""
+    key, unknown = override.key_or_group, object()
+    if not key.startswith("hydra."):
+        return None
+    current = OmegaConf.select(hydra, key.removeprefix("hydra."), default=unknown)
+    if current is unknown:
+        return None
+    if OmegaConf.is_dict(current):
+        return f"{key}: has keys of its own; takes {key}.KEY=VALUE"
+    return wrong_value(key, override.value(), "a text" if isinstance(current, str) else "another kind of value")
 
 
 def _launcher_problem(error: Exception) -> str | None:

@@ -6,7 +6,7 @@ Optuna takes every objective to be minimized), and none of the curves, which Opt
 
 import contextlib
 import html
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, cast
 
 import optuna
@@ -17,14 +17,22 @@ from tbptt.config import OBJECTIVES
 from tbptt.space import Value, short_value
 
 
+class _Copy(optuna.Study):
+    """A study of trials that are in no storage, with the numbers that they have."""
+
+    def __init__(self, trials: Sequence[FrozenTrial], directions: Sequence[Any]):
+        made = optuna.create_study(directions=directions)
+        super().__init__(made.study_name, made._storage)
+        self._drawn = list(trials)
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return [t for t in self._drawn if states is None or t.state in states]
+
+
 def drawable(trials: Sequence[FrozenTrial], objectives: Sequence[str], *which: int) -> optuna.Study:
-    """A study in memory of complete trials and some of their values; numbers stay, other trials' places are blank."""
-    study = optuna.create_study(directions=[cast(Any, OBJECTIVES[o]) for o in objectives])
-    by_number = {t.number: t for t in trials}
-    for number in range(max(by_number, default=-1) + 1):
-        t = by_number.get(number)
-        study.add_trial(_drawable(t, which) if t else create_trial(state=TrialState.FAIL))
-    return study
+    """A study in memory of complete trials, in the order of their numbers, and some of their values."""
+    ordered = sorted(trials, key=lambda t: t.number)
+    return _Copy([_drawable(t, which) for t in ordered], [cast(Any, OBJECTIVES[o]) for o in objectives])
 
 
 def _drawable(trial: FrozenTrial, which: Sequence[int]) -> FrozenTrial:
@@ -42,7 +50,9 @@ def _drawable(trial: FrozenTrial, which: Sequence[int]) -> FrozenTrial:
         else:
             params[key], distributions[key] = value, given
     values = [rounded(trial.values[i], 6) for i in which]
-    return create_trial(state=TrialState.COMPLETE, params=params, distributions=distributions, values=values)
+    made = create_trial(state=TrialState.COMPLETE, params=params, distributions=distributions, values=values)
+    made.number = trial.number
+    return made
 
 
 def _category_texts(choices: Sequence[Value]) -> list[Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.config import sign
+from tbptt.thinning import MOST_JUDGED, at_random
 
 FEWEST = 10  # trials, below which nothing is said
 BINS = 4  # of a key with many numbers, each with as many trials
@@ -56,20 +57,20 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
     along with another, because the sampler had learnt so, gets the other's share too.
 
     Args:
-        trials: of a study; those complete, pruned or diverged count.
+        trials: of a study; those complete, pruned or diverged count, of very many some at random.
         i, objective: which of the objectives, and its name.
 
     Returns:
         The largest share first, ``seed`` last where points were trained with several; empty below ``FEWEST`` trials.
     """
-    judged = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    if len(judged) < FEWEST:
+    chosen, _ = judged(trials)
+    if len(chosen) < FEWEST:
         return []
-    scores, noises, runs = _ranks([_places(t, i, sign(objective)) for t in judged])
+    scores, noises, runs = _ranks([_places(t, i, sign(objective)) for t in chosen])
     found = []
-    for key in dict.fromkeys(name for t in judged for name in t.params):
-        at = np.array([n for n, t in enumerate(judged) if key in t.params])
-        groups = grouped([judged[n].params[key] for n in at])
+    for key in dict.fromkeys(name for t in chosen for name in t.params):
+        at = np.array([n for n, t in enumerate(chosen) if key in t.params])
+        groups = grouped([chosen[n].params[key] for n in at])
         if len(at) < FEWEST or not 1 < groups.shape[1] <= len(at) // 2:
             continue
         of, noise = scores[at, None], _between(noises[at], runs[at])
@@ -78,8 +79,14 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
         found.append(_with_interval(key, len(at), partial(_share_of_some, of, groups, noise), chance))
     found.sort(key=lambda e: -e.share)
     if (runs > 1).sum() > 1:
-        found.append(_with_interval(SEED, len(judged), partial(_share_of_seeds, scores, noises, runs), None))
+        found.append(_with_interval(SEED, len(chosen), partial(_share_of_seeds, scores, noises, runs), None))
     return found
+
+
+def judged(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """The trials from which shares are reckoned, and those that they are chosen from."""
+    every = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    return at_random(every, MOST_JUDGED), every
 
 
 def _places(trial: FrozenTrial, i: int, factor: int) -> list[tuple[float, ...]]:

@@ -21,6 +21,7 @@ from plotly.colors import sample_colorscale
 from tbptt.config import sign
 from tbptt.space import Value, short_value
 from tbptt.study import state_of
+from tbptt.thinning import MOST_DRAWN
 
 MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
 MOST_POINTS = 100_000  # of the shared trace: what a browser still moves smoothly
@@ -47,14 +48,14 @@ Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curve
 
 def best_first(trials: Iterable[FrozenTrial], *objectives: str) -> list[FrozenTrial]:
     """Complete trials by the first objective, ties by the next ones; then the others by how far they came."""
-    signs = [sign(o) for o in objectives]
+    return sorted(trials, key=lambda t: rank(t, objectives))
 
-    def rank(t: FrozenTrial) -> tuple[Any, ...]:
-        if t.state == TrialState.COMPLETE:
-            return 0, [factor * value for factor, value in zip(signs, t.values, strict=False)]
-        return 1, [-epochs_run(t)]
 
-    return sorted(trials, key=rank)
+def rank(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[float, ...]:
+    """What :func:`best_first` sorts by."""
+    if trial.state == TrialState.COMPLETE:
+        return 0, *(sign(o) * value for o, value in zip(objectives, trial.values, strict=False))
+    return 1, -epochs_run(trial)
 
 
 def epochs_run(trial: FrozenTrial) -> int:
@@ -93,10 +94,14 @@ def name_of(text: str, width: int) -> str:
 
 def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:
     """A curve by epoch, the first being 1. A running trial has none yet, but has reported its ``objective``."""
+    return {step + 1: float(f"{y:.5g}") for step, y in _finite(trial, metric, objective)}
+
+
+def _finite(trial: FrozenTrial, metric: str, objective: str | None) -> Iterator[tuple[int, float]]:
     curve: Iterable[tuple[int, float | None]] = enumerate(trial.user_attrs.get("curves", {}).get(metric, []))
     if metric == objective and "curves" not in trial.user_attrs:
         curve = sorted(trial.intermediate_values.items())
-    return {step + 1: float(f"{y:.5g}") for step, y in curve if y is not None and math.isfinite(y)}
+    return ((step, y) for step, y in curve if y is not None and math.isfinite(y))
 
 
 # --- loss curves ----------------------------------------------------------------------------------------------------
@@ -104,14 +109,15 @@ def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dic
 
 def with_curves(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:
     """Those that have a curve to draw."""
-    return [t for t in trials if any(points(t, metric, objective) for metric, *_ in LOSSES)]
+    return [t for t in trials if any(any(True for _ in _finite(t, metric, objective)) for metric, *_ in LOSSES)]
 
 
 def thinned(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """An even choice, behind the first ones, of as many curves as a browser still draws smoothly."""
     rest = trials[MOST_OWN:]
     total = sum(len(t.user_attrs.get("curves", {}).get(LOSSES[0][0], [])) for t in rest)
-    return [*trials[:MOST_OWN], *rest[:: max(1, -(-total // MOST_POINTS))]]
+    step = max(1, -(-total // MOST_POINTS), -(-len(rest) // MOST_DRAWN))
+    return [*trials[:MOST_OWN], *rest[::step]]
 
 
 def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:

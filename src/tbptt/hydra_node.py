@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.config import wrong_value
+from tbptt.secrets import IN_A_URL, in_a_url, is_secret
 
 LAUNCHERS = {
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -41,6 +42,12 @@ def hydra_problems(hydra: DictConfig, expected: DictConfig | None) -> list[str]:
     """
     found = _flat(hydra)
     lines = [f"hydra.{key}: got {value!r}; {takes}" for key, value in found.items() if (takes := _refused(key, value))]
+    lines += [f"hydra.{key}: {IN_A_URL}" for key, value in found.items() if in_a_url(value) and not _is_of_others(key)]
+    lines += [
+        f"hydra.{key}: got a secret, by its name, which would be kept; takes none: export it"
+        for key, value in found.items()
+        if key.startswith("job.env_set.") and is_secret(key) and value
+    ]
     if expected is None or lines:
         return lines
     shipped = _flat(expected)
@@ -69,6 +76,8 @@ def typed_problem(override: Override) -> str | None:
         right = {"hydra.job.config_name": "--config-name NAME", "hydra.mode": "-m"}.get(key, "no value")
         return f"{key}: is filled in by Hydra; takes {right}"
     for group, options in (("hydra/launcher", LAUNCHERS), ("hydra/sweeper", SWEEPERS)):
+        if key == group.replace("/", "."):
+            return wrong_value(key, value, f"{group}={'|'.join(options)}")
         if key == group and not override.is_sweep_override():
             if not isinstance(value, str) or value not in options:
                 return wrong_value(key, value, "one of " + ", ".join(options))
@@ -96,6 +105,11 @@ def _refused(key: str, value: Any) -> str | None:
     if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value not in STREAMS:
         return f"takes {' or '.join(STREAMS)}"
     return None
+
+
+def _is_of_others(key: str) -> bool:
+    """Whether it repeats what was typed for other keys, which is looked at there."""
+    return key.startswith(("overrides.", "job.override_dirname", "searchpath"))
 
 
 def _flat(node: DictConfig) -> dict[str, Any]:

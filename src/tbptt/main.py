@@ -19,11 +19,12 @@ from tbptt.command_line import checked
 from tbptt.compose import CommandError, Source, composed
 from tbptt.config import load_own, register
 from tbptt.devices import GpuTrouble
+from tbptt.early import is_the_command
 from tbptt.environment import said, words_of_environment
 from tbptt.help_page import help_text
 from tbptt.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, prepare_output, say
 from tbptt.secrets import hide
-from tbptt.stores import absolute_uri, without_password
+from tbptt.stores import absolute_uri
 from tbptt.trouble import disk_trouble
 
 FAILED, WRONG = 1, 2
@@ -63,9 +64,14 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
     """
     prepare_output()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    return _until_stopped(lambda: _run(hydra_main, conf, sys.argv[1:]))
+
+
+def _until_stopped(do: Callable[[], int]) -> int:
+    """The exit status that ``do`` returns, or that of a signal."""
     try:
         with StopSignals() as signals, signals.at_once():
-            return _run(hydra_main, conf, sys.argv[1:])
+            return do()
     except PastHydra as passed:
         return _status_of(passed.error)
     except Interrupted as stop:
@@ -137,8 +143,7 @@ def leave(status: int) -> NoReturn:
 
 def _is_ours_alone() -> bool:
     """Whether this process was started as ``python train.py`` or as a worker, and nothing traces or inspects it."""
-    started = sys.orig_argv[1:]
-    if started[:1] != sys.argv[:1] and started[:2] != ["-m", "tbptt.worker"]:
+    if not is_the_command() and sys.orig_argv[1:3] != ["-m", "tbptt.worker"]:
         return False
     if sys.flags.interactive or os.environ.get("PYTHONINSPECT"):
         return False
@@ -154,6 +159,10 @@ def report(argv: Sequence[str], conf: Path) -> int:
     with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
     prepare_output()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    return _until_stopped(lambda: _report(argv, conf))
+
+
+def _report(argv: Sequence[str], conf: Path) -> int:
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
         say(REPORT_USAGE)
@@ -175,7 +184,7 @@ def report(argv: Sequence[str], conf: Path) -> int:
         return _ended(str(error), WRONG)
     except Exception as error:  # a server that is away, a full disk
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exception(error)
+            say(hide("".join(traceback.format_exception(error))), sys.stderr)
         return _ended(failure_line(error), FAILED)
     return 0
 
@@ -191,7 +200,7 @@ def ui_line(uri: str) -> str:
 
 def failure_line(error: BaseException) -> str:
     """What went wrong, and where in this package, in one line."""
-    what = hide(without_password(" ".join(str(error).split()))) or "no message"
+    what = hide(" ".join(str(error).split())) or "no message"
     if isinstance(error, ValueError | GpuTrouble):  # said to the user already, in full
         return what
     if trouble := disk_trouble(error):

@@ -4,6 +4,7 @@ medians of two keys of which one has no order."""
 import ast
 import html
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ import plotly.graph_objects as go
 from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 
+from tbptt import thinning
 from tbptt.config import sign
 from tbptt.drawable import drawable, numbers_first, rounded
-from tbptt.explained import FEWEST, SEED, Explained, explained, grouped, is_number
+from tbptt.explained import FEWEST, SEED, Explained, explained, grouped, is_number, judged
 from tbptt.figures import BEST, INK, LEGEND_ABOVE, STATES, axis_type, cut, name_of, wrapped
 from tbptt.space import short_value
+from tbptt.thinning import said
 
 MOST_LINES = 150  # trials in parallel coordinates, each a trace there, and in a contour, each a row and column
 MOST_AXES = 8  # keys in parallel coordinates and with a slice; those that explain most
@@ -93,8 +96,13 @@ class View:
     of: str
 
     @cached_property
-    def complete(self) -> list[FrozenTrial]:
+    def every(self) -> list[FrozenTrial]:
         return [t for t in self.trials if t.state == TrialState.COMPLETE]
+
+    @cached_property
+    def complete(self) -> list[FrozenTrial]:
+        """Those that are drawn one by one."""
+        return self.choice(self.every, thinning.MOST_DRAWN)
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -136,25 +144,34 @@ class View:
         wanted = [(a, b) for a in clips for b in schedules] or list(zip(self.keys[:1], self.keys[1:2], strict=False))
         return [pair for pair in wanted if all(_varies(_with(self.complete, pair), k) for k in pair)][:MOST_PAIRS]
 
-    def choice(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    def choice(self, trials: Sequence[FrozenTrial], most: int = MOST_LINES) -> list[FrozenTrial]:
         """As many trials as a figure stays quick with, by number: the best half, and an even choice of the others."""
         ranked = sorted(trials, key=lambda t: sign(self.objective) * t.values[self.i])
-        half = MOST_LINES // 2
-        if len(ranked) > MOST_LINES:
-            ranked = [*ranked[:half], *ranked[half :: -(-(len(ranked) - half) // half)]]
-        return sorted(ranked, key=lambda t: t.number)
+        return sorted(thinning.best_and_even(ranked, most), key=lambda t: t.number)
 
     # --- the figures -----------------------------------------------------------------------------------------
 
     def history(self) -> Section:
-        figure = visualization.plot_optimization_history(self.study, target_name=self.objective)
-        dots, best = figure.data[:2]
-        self._name_dots(dots, dots.x, "%{y:.4g}")
+        numbers, (x, y) = [t.number for t in self.complete], self._best_so_far()
+        dots = go.Scatter(x=numbers, y=[rounded(t.values[self.i], 6) for t in self.complete], mode="markers")
+        self._name_dots(dots, numbers, "%{y:.4g}")
         dots.update(name="a complete trial", marker={"color": STATES["COMPLETE"], "size": 7})
-        best.update(name="the best so far", line={"color": BEST, "shape": "hv"}, hoverinfo="skip")
-        kind = axis_type(t.values[self.i] for t in self.complete)
+        best = {"mode": "lines", "name": "the best so far", "line": {"color": BEST, "shape": "hv"}, "hoverinfo": "skip"}
+        figure = go.Figure([dots, go.Scatter(x=x, y=y, **best)], {"yaxis_title": self.objective})
+        kind = axis_type(t.values[self.i] for t in self.every)
         figure.update_layout(xaxis_title="trial", yaxis_type=kind, legend=LEGEND_ABOVE, height=400)
-        return Section(f"History{self.of}", "", [figure])
+        return Section(f"History{self.of}", said(self.complete, self.every).strip(), [figure])
+
+    def _best_so_far(self) -> tuple[list[int], list[float]]:
+        """Of all trials: where one was better than any before, and the last; of few, at every one."""
+        factor, best = sign(self.objective), math.inf
+        found = []
+        for t in self.every:
+            is_better = factor * t.values[self.i] < best
+            best = min(best, factor * t.values[self.i])
+            if is_better or len(self.every) == len(self.complete) or t is self.every[-1]:
+                found.append((t.number, rounded(factor * best, 6)))
+        return [number for number, _ in found], [value for _, value in found]
 
     def what_explains(self) -> Section:
         found = self.explained[::-1]  # the topmost bar is the last
@@ -196,12 +213,13 @@ class View:
             "Each key on its own, among the trials that have it: how much of the differences in rank it explains "
             "beyond chance. A pruned trial is worse than any complete one. Left of its mark, nothing was found."
         )
+        note += said(*judged(self.trials), "trials", is_random=True).replace("Drawn", "Reckoned from")
         if found[0].key == SEED:
             note += " The seed's share is what no key can explain."
         return Section(EXPLAINED + self.of, note, [go.Figure([bars, marks], layout)])
 
     def parallel(self) -> Section:
-        drawn, keys = self.choice(self.complete), _escaped(self.keys[:MOST_AXES])
+        drawn, keys = self.choice(self.every), _escaped(self.keys[:MOST_AXES])
         study = drawable(drawn, [self.objective], self.i)
         figure = visualization.plot_parallel_coordinate(study, params=keys, target_name=self.objective)
         axes = [self.objective, *sorted(keys)]
@@ -218,11 +236,12 @@ class View:
             height=480,
             meta={"min_width": AXIS_WIDTH * len(axes)},
         )
-        note = "A line is a trial, a dark one is good." + _said(drawn, self.complete)
+        note = "A line is a trial, a dark one is good." + said(drawn, self.every)
         return Section(f"Parallel coordinates{self.of}", note, [figure])
 
     def slices(self) -> Section:
         note = f"The objective along each key, {self.order}; a dark dot is a late trial."
+        note += said(self.complete, self.every)
         return Section(f"Slices{self.of}", note, [self._slice(key) for key in self.keys[:MOST_AXES]])
 
     def _slice(self, key: str) -> go.Figure:
@@ -262,7 +281,7 @@ class View:
         return all(is_number(t.params[key]) for t in _with(self.complete, [key]))
 
     def _medians(self, pair: tuple[str, str]) -> go.Figure:
-        drawn = _with(self.complete, pair)
+        drawn = _with(self.every, pair)
         values = np.array([t.values[self.i] for t in drawn])
         of = {key: _places([t.params[key] for t in drawn]) for key in pair}
         x, y = sorted(pair, key=lambda key: len(of[key]))
@@ -292,7 +311,7 @@ class View:
         return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
     def _contour(self, pair: tuple[str, str]) -> go.Figure:
-        drawn = self.choice(_with(self.complete, pair))
+        drawn = self.choice(_with(self.every, pair))
         study = drawable(drawn, [self.objective], self.i)
         figure = visualization.plot_contour(study, params=_escaped(pair), target_name=self.objective)
         colours, dots = figure.data[:2]
@@ -320,26 +339,6 @@ class View:
         low, high = min(values), max(values)
         heights = [round((v - low) / (high - low), 9) if high > low else 0.5 for v in values]
         return {h: t.number for h, t in zip(heights, trials, strict=True) if heights.count(h) == 1}
-
-
-def pareto(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> Section | None:
-    """The Pareto front of two or three objectives."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    if not complete or len(objectives) not in (2, 3):
-        return None
-    study = drawable(complete, objectives, *range(len(objectives)))
-    figure = visualization.plot_pareto_front(study, target_names=list(objectives))
-    values = "<br>".join(f"{o} <b>%{{{axis}:.4g}}</b>" for o, axis in zip(objectives, "xyz", strict=False))
-    for dots, name, colour in zip(figure.data, ("dominated", "on the front"), ("#94a3b8", BEST), strict=True):
-        numbers = list(dots.marker.color or ())
-        dots.marker = {"color": colour, "size": 9 if len(objectives) == 2 else 4, "line": {"width": 0.5}}
-        dots.update(name=name, showlegend=True, text=None, customdata=numbers)
-        dots.hovertemplate = f"%{{text}}<br>{values}<extra></extra>"
-    if len(objectives) == 2:
-        kinds = [axis_type(t.values[i] for t in complete) for i in range(2)]
-        figure.update_layout(xaxis_type=kinds[0], yaxis_type=kinds[1])
-    figure.update_layout(legend=LEGEND_ABOVE, height=480)
-    return Section("Pareto front", "No other trial is at least as good in every objective and better in one.", [figure])
 
 
 def _places(values: Sequence[Any]) -> dict[str, Any]:
@@ -390,9 +389,3 @@ def _bar(objective: str) -> dict[str, Any]:
     title = {"text": objective, "side": "top"}
     place = {"x": 0.5, "xanchor": "center", "y": 1.0, "yanchor": "bottom", "len": 0.7}
     return {"orientation": "h", "thickness": 10, "title": title, "tickformat": ".3~g", **place}
-
-
-def _said(drawn: Sequence[FrozenTrial], of: Sequence[FrozenTrial]) -> str:
-    if len(drawn) == len(of):
-        return ""
-    return f" Drawn: {len(drawn)} of {len(of)} complete trials, the best and an even choice of the others."

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tbptt.config import sign
 from tbptt.explained import by_seed
 from tbptt.space import Value, short_value, shown
+from tbptt.thinning import MOST_PAIRED
 
 MOST = 12  # values of a key: more are a range's, for which the report has slices
 
@@ -54,13 +55,13 @@ def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
     """Every two values of every key that can be held side by side at two runs or more, the largest gain of a key first.
 
     Complete trials count, and keys that have at most ``MOST`` values. A search over ranges has hardly any trials that
-    differ in one key only; a grid has all of them.
+    differ in one key only; a grid has all of them. Of very many the first count: of a grid, they differ in one key.
 
     Args:
         trials: of a study.
         i, objective: which of the objectives, and its name.
     """
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    complete = paired(trials)[0]
     found: list[Pair] = []
     for key in dict.fromkeys(name for t in complete for name in t.params):
         values: dict[str, Value] = {}
@@ -81,6 +82,12 @@ def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
         of_key = [_pair(key, values[a], values[b], of_both) for (a, b), of_both in gains.items() if len(of_both) > 1]
         found += sorted(of_key, key=lambda pair: -pair.mean)
     return found
+
+
+def paired(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """The trials that are held side by side, and those that they are chosen from."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    return complete[:MOST_PAIRED], complete
 
 
 def _pair(key: str, a: Value, b: Value, gains: Sequence[float]) -> Pair:

@@ -13,6 +13,7 @@ from tbptt.targets import default_horizon
 # where they are held out, for float32.
 LEAST_CHANGE, MOST_CHANGE = 1e-100, 1e100
 MOST_TIMES = 1e12
+MOST_HORIZON = 10**6  # steps, whose targets take some ten seconds; auto is 460,515 of them where gamma is 0.99999
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,24 @@ def load_parts(data: DataConfig) -> Parts:
     shared = isinstance(data, ArticleData)
     _check_scales(data, training, held_out, horizon, shared)
     return Parts(training, held_out, data.window, horizon, shared, _fees(data, training, shared))
+
+
+def horizon_problem(data: ArticleData) -> tuple[str, str] | None:
+    """The key that makes a horizon of the article's data absurd, and what it takes; None where it is none.
+
+    The targets of its steps are computed one after the other, about 10 µs each, and are not trained on. Ten times
+    ``auto`` the weight of a reward is 1e-20: beside the first one float64 has no room for it, so that no target changes
+    with what comes later. Below a series' own length, or 10,000 steps, a horizon costs little, and one for all is what
+    several gammas are compared with on the same steps.
+    """
+    auto = default_horizon(data.gamma)
+    most = min(max(10 * auto, data.length, 10_000), MOST_HORIZON)
+    if resolved_horizon(data) <= most:
+        return None
+    if data.horizon == "auto":
+        return "gamma", f"one whose data.horizon is at most {most} steps (auto: {auto}), or a data.horizon"
+    why = "" if most == MOST_HORIZON else ", from where on no target changes with it"
+    return "horizon", f"at most {most}{why}"
 
 
 def memory_of(data: ArticleData) -> int:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.compose import CommandError, Source, composed, parsed
 from tbptt.config import StudyConfig, as_objectives, flatten, register
 from tbptt.liveness import boot_id
+from tbptt.names import derived
 from tbptt.runs import plain
 from tbptt.space import Choice, Dimension, Interval, IntRange, Space, Value, named, stored, text_of
 
@@ -39,6 +40,8 @@ NOT_IN_THE_NAME = (
 # What sets a study up cannot differ between its trials.
 NEVER_SEARCHED = ("study", "tracking", "objective", "cluster", "sweep", "space", "hydra")
 MOST_POINTS = 10**6  # of one range
+MOST_CHOICES = 1000  # of one key: each is checked by composing it, and all are kept with every trial
+MOST_QUEUED = 20_000  # points of a space that is run whole: each is put in the queue beforehand, which takes 4 ms
 BEST = 5  # points that study.best_of trains again, unless study.n_trials says how many
 
 
@@ -131,8 +134,7 @@ class Plan:
         """``study.name``, or the swept keys and a digest: the same command is the same study."""
         if self.settings.name:
             return self.settings.name
-        keys = dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions)
-        return re.sub(r"[^\w+-]", "-", "+".join(keys))[:60] + "-" + self.digest[:8]
+        return derived(dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions), self.digest)
 
 
 def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
@@ -163,6 +165,8 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
     names = named([(s.key, s.when) for s in swept])
     space = Space(tuple(_dimension(s, name, values) for s, name in zip(swept, names, strict=True)))
     plan = Plan(source, tuple(fixed), first, space, any(getattr(s.sweep, "shuffle", False) for s in swept))
+    if lines := _too_many(plan):
+        raise CommandError(lines)
     if plan.n_trials is None and plan.settings.timeout is None:
         raise CommandError(["study.n_trials: missing; takes a whole number from 1, as the space is not finite"])
     if plan.settings.best_of and not plan.settings.seeds:
@@ -170,6 +174,21 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
     if len(plan.objectives) > 1 and plan.settings.sampler.name == "cmaes":
         raise CommandError(["study/sampler: got 'cmaes', which takes one objective; takes another for several"])
     return plan
+
+
+def _too_many(plan: Plan) -> list[str]:
+    """A line for each key, or for the space, that has more values than a study can keep."""
+    lines = [
+        f"{d.key}: got {len(d.choices)} values; takes at most {MOST_CHOICES}, or an interval"
+        for d in plan.space.dimensions
+        if isinstance(d, Choice) and len(d.choices) > MOST_CHOICES
+    ]
+    if not lines and plan.settings.best_of is None and plan.is_grid and (plan.size or 0) > MOST_QUEUED:
+        asked = plan.settings.n_trials
+        got = "missing" if asked is None else f"got {asked}"
+        why = f"all points of a space are run where they are at most {MOST_QUEUED}"
+        lines.append(f"study.n_trials: {got}; takes fewer than the {plan.size} points of the space, as {why}")
+    return lines
 
 
 def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) -> tuple[list[Swept], list[str]]:
@@ -234,6 +253,8 @@ def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]
         texts = tuple(dict.fromkeys(Override._get_value_element_as_str(item) for item in sweep.list))
         if not texts:
             raise ValueError("got no values; takes at least one")
+        if len(texts) > MOST_CHOICES:
+            raise ValueError(f"got {len(texts)} values; takes at most {MOST_CHOICES}, or an interval")
     elif isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
         assert sweep.end is not None

@@ -13,11 +13,12 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from tbptt import figures, optuna_figures
+from tbptt import figures, optuna_figures, thinning
 from tbptt.config import sign
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
-from tbptt.pairs import pairs
+from tbptt.pairs import paired, pairs
+from tbptt.pareto import pareto, pareto_front
 from tbptt.progress import beside_mean
 from tbptt.space import short_value, shown
 from tbptt.study import SWEEPS, Study, state_of
@@ -46,7 +47,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     """
     folder = SWEEPS / study.name
     folder.mkdir(parents=True, exist_ok=True)
-    trials = study.trials()
+    trials = study.read()
     best = best_trial(trials, *study.objectives)
     write_table(folder / "trials.csv", trials, study.objectives, study.attrs.get("chosen", []))
     write_explained(folder / "explained.csv", trials, study.objectives)
@@ -63,8 +64,8 @@ def write_report(study: Study, store: Any | None = None) -> Path:
 
 def best_trial(trials: Sequence[FrozenTrial], *objectives: str) -> FrozenTrial | None:
     """The complete trial that is best by the first objective; of equal ones by the next, then the first of them."""
-    ranked = figures.best_first(trials, *objectives)
-    return ranked[0] if ranked and ranked[0].state == TrialState.COMPLETE else None
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    return min(complete, key=lambda t: figures.rank(t, objectives), default=None)
 
 
 def best_run(study: Study, trial: FrozenTrial) -> tuple[str | None, str]:
@@ -88,20 +89,6 @@ def rerun_command(study: Study) -> str:
     return f"python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best{server}"
 
 
-def pareto_front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
-    """The complete trials than which none is better, the best by the first objective first."""
-    front: list[FrozenTrial] = []
-    for t in figures.best_first(trials, *objectives):  # in this order, no trial is worse than a later one
-        if t.state == TrialState.COMPLETE and not any(_dominates(other, t, objectives) for other in front):
-            front.append(t)
-    return front
-
-
-def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> bool:
-    gains = [sign(o) * (y - x) for o, x, y in zip(objectives, a.values, b.values, strict=True)]
-    return min(gains) >= 0 and max(gains) > 0
-
-
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +97,8 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
     params = params_of(trials)
     ranked = figures.best_first(trials, *study.objectives)
     sections, missing = _sections(trials, ranked, study.objectives)
+    drawn = thinning.numbers_in(figure for section in sections for figure in section.figures)
+    failures = [t for t in trials if t.state == TrialState.FAIL]
     return rendered(
         "report.html",
         name=study.name,
@@ -123,12 +112,15 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         ],
         missing=missing,
         pairs=[] if study.attrs.get("changes") else [p.said for p in pairs(trials, 0, study.objectives[0])],
-        failures=[t for t in trials if t.state == TrialState.FAIL],
-        labels={t.number: figures.label(t) for t in trials},
+        paired=[len(some) for some in paired(trials)],
+        failures=failures[: thinning.MOST_ROWS],
+        failed=len(failures),
+        labels={t.number: figures.label(t) for t in trials if t.number in drawn},
         point=_point,
         params=params,
         first_sort="ascending" if sign(study.objectives[0]) == 1 else "descending",
-        rows=[_row(t, params, study.objectives, store) for t in ranked],
+        rows=[_row(t, params, study.objectives, store) for t in ranked[: thinning.MOST_ROWS]],
+        total=len(ranked),
         parent=_run_link(study.attrs.get("parent_run"), store),
         ui=_ui_command(study),
         written=time.strftime("%Y-%m-%d %H:%M"),
@@ -165,19 +157,20 @@ def _sections(
         note = "Click a curve, or a trial's number in the table, to highlight it."
         if any(len(seed_values(t)) > 1 for t in trials):
             note += " Curves are those of the first seed."
-        if len(drawn) < len(with_curves):
-            note += f" Drawn: {len(drawn)} of {len(with_curves)} trials, the best and an even choice of the others."
+        note += thinning.said(drawn, with_curves, "trials")
         sections.insert(0, Section("Loss curves", note, [figures.curves(drawn, objectives[0])]))
     else:
         missing.insert(0, "Loss curves: no trial has finished an epoch.")
-    front = optuna_figures.pareto(trials, objectives)
+    front = pareto(trials, objectives)
     if front:
         sections.append(front)
     elif len(objectives) > 1:
         missing.append("Pareto front: needs a complete trial, and two or three objectives.")
-    timeline = figures.timeline(trials)
+    begun = [t for t in trials if t.datetime_start]
+    timeline = figures.timeline(some := thinning.at_random(begun))
     if timeline:
-        sections.append(Section("Timeline", "Which worker ran which trial.", [timeline]))
+        note = "Which worker ran which trial." + thinning.said(some, begun, "trials", is_random=True)
+        sections.append(Section("Timeline", note, [timeline]))
     else:
         missing.append("Timeline: no trial has begun.")
     return sections, missing

@@ -91,7 +91,7 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     from mlflow.exceptions import MlflowException
 
     from tbptt import checkpoint, local_files
-    from tbptt.stores import absolute_uri, sqlite_path
+    from tbptt.stores import absolute_uri, sqlite_path, without_password
 
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
@@ -109,7 +109,10 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
             return checkpoint.load(Path(client.download_artifacts(run_id, name, folder)), checkpoint.OF_A_RUN)
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"run {run_id} in {tracking_uri} has no checkpoint {which}.ckpt: {reason}") from None
+        where = without_password(tracking_uri)
+        raise ValueError(
+            f"run {run_id} in {where} has no checkpoint {which}.ckpt: {without_password(reason)}"
+        ) from None
 
 
 def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":

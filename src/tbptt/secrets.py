@@ -1,4 +1,5 @@
-"""What is taken from the environment stays there: no line, tag, param or file shows it."""
+"""What is taken from the environment stays there, and a password in a URL is not taken: no line, tag, param or file
+shows it."""
 
 import os
 import re
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from tbptt.environment import OF_MLFLOW
+from tbptt.stores import without_password
 
 EXPERIMENT = "tracking.experiment"
 MAY_BE_IN_THE_ENVIRONMENT = ("tracking.uri", "study.storage", "data.path")
@@ -43,11 +45,29 @@ def remember(cfg: DictConfig) -> list[str]:
     return lines
 
 
+IN_A_URL = "got a URL with a password or token in it, which would be kept; takes one without"
+
+
+def in_a_url(value: object) -> bool:
+    """Whether a text, or one of a list, holds a URL with a password or token. What a config says is kept in many
+    places: params, names, files of Hydra, a study's spec."""
+    if isinstance(value, list | tuple):
+        return any(map(in_a_url, value))
+    return isinstance(value, str) and without_password(value) != value
+
+
+def is_secret(variable: str) -> bool:
+    """Whether an environment variable's name says that its value is one."""
+    return bool(_SECRET_NAME.search(variable))
+
+
 def hide(text: str) -> str:
-    """A text to be shown or kept, without what came from the environment: ``$NAME`` stands in its place."""
+    """A text to be shown or kept, without passwords in URLs, and without what came from the environment: ``$NAME``
+    stands in its place."""
+    text = without_password(text)
     shown = {value: _PLAIN.sub(r"$\1", raw) for value, raw in _hidden.items() if value}
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _SECRET_NAME.search(name):
+        if len(value) >= _SHORTEST and is_secret(name):
             shown[value] = f"${name}"
     for value in sorted(shown, key=len, reverse=True):  # one may be a part of another
         text = text.replace(value, shown[value])

@@ -106,15 +106,22 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def size(self) -> int | None:
-        """How many points there are; None for a space that is not finite."""
+        """How many points there are; None for a space that is not finite. Only the options of groups that others
+        depend on are gone through, not the points."""
         if any(d.values() is None for d in self.dimensions):
             return None
-        if not any(d.when for d in self.dimensions):
-            size = 1
-            for d in self.dimensions:
-                size *= len(d.values() or ())
-            return size
-        return sum(1 for _ in self.points())
+        return self._count(self.dimensions, {}, {group for d in self.dimensions for group, _ in d.when})
+
+    def _count(self, rest: tuple[Dimension, ...], chosen: dict[str, Value], groups: set[str]) -> int:
+        if not rest:
+            return 1
+        first, *others = rest
+        if not first.active(chosen):
+            return self._count(tuple(others), chosen, groups)
+        values = first.values() or ()
+        if first.key not in groups:
+            return len(values) * self._count(tuple(others), chosen, groups)
+        return sum(self._count(tuple(others), {**chosen, first.key: value}, groups) for value in values)
 
     def points(self) -> Iterator[dict[str, Value]]:
         """Every point of a finite space as {name: value}, the last dimension varying fastest."""

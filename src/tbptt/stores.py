@@ -13,10 +13,12 @@ DATABASES = ("postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
 
 
-# user:password@ behind ://, a token as the user of a server, or a secret among the parameters
+# user:password@ behind :// (to the last @ of the word: a password may hold one, or a /; pathlib leaves one / of two), a
+# token as the user of a server, or a secret among the parameters
 _PASSWORD = re.compile(
-    r"(?<=://)[^/@\s]*:[^@\s]*@|(?<=http://)[^/@\s]+@|(?<=https://)[^/@\s]+@"
-    r"|(?<=[?&])\w*(password|passwd|pwd|token|secret|api_?key)=[^&\s'\"]*",
+    r"((?<=://)|(?<=:/)(?=[^/]))[^/@\s]*:\S*@|((?<=http://)|(?<=https://))[^/@\s]+@"
+    r"|(?<=[?&#;])[\w.-]*(password|passwd|passphrase|pwd|token|secret|credential|signature|sig|auth|"
+    r"(api|access)[_-]?key)=[^&\s'\"]*",
     re.IGNORECASE,
 )
 
@@ -50,14 +52,14 @@ def absolute_uri(uri: str) -> str:
 def uri_problem(uri: str) -> str | None:
     """What is wrong with a store's URI, or None. Looks, and tries to write, but leaves nothing."""
     scheme = uri.split(":", 1)[0].split("+")[0].lower()
-    path = sqlite_path(uri)
-    if path is not None:
-        return _unwritable(path)
     if without_password(uri) != uri:
         return (
             "got a password in the URI, where logs would show it; takes one without, and from the environment "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for an MLflow server, PGPASSWORD for PostgreSQL"
         )
+    path = sqlite_path(uri)
+    if path is not None:
+        return _unwritable(path)
     if scheme not in (*DATABASES, *SERVERS) or "://" not in uri:
         near = difflib.get_close_matches(scheme, [*DATABASES, *SERVERS, "sqlite"], n=1)
         hint = f" (did you mean {near[0]}?)" if near and near[0] != scheme else ""

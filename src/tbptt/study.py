@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import optuna
@@ -20,6 +19,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tbptt.config import OBJECTIVES, PrunerConfig, SamplerConfig
 from tbptt.database import ServerStorage
 from tbptt.liveness import holding, identity, is_alive, is_seen_to_be_gone
+from tbptt.names import SWEEPS as SWEEPS
+from tbptt.reading import read_trials
 from tbptt.samplers import build_pruner, build_sampler
 from tbptt.space import Space, Value
 from tbptt.stores import absolute_uri, locked, sqlite_path
@@ -37,7 +38,6 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #   attempt    how often its point was begun before and died with its process, or by its GPU
 #   progress   how far it is (trial_progress.py), every few seconds
 #   same_as    the earlier trial that had the same point; this one was not run
-SWEEPS = Path("sweeps")
 T = TypeVar("T")
 
 
@@ -99,13 +99,15 @@ class Study:
             )
 
     @classmethod
-    def names(cls, storage: str) -> set[str]:
-        """All studies that a storage has."""
+    def taken(cls, storage: str) -> set[str]:
+        """The names that a new study cannot have: of a storage's studies, and of what is in ``sweeps/``; other machines
+        have folders of their own."""
+        found = {path.name for path in SWEEPS.glob("*")}
         path = sqlite_path(storage)
         if path is not None and not path.exists():
-            return set()
+            return found
         opened = _open(storage, 15)
-        found = {study.study_name for study in opened.get_all_studies()}
+        found |= {study.study_name for study in opened.get_all_studies()}
         opened.engine.dispose()
         return found
 
@@ -157,6 +159,10 @@ class Study:
         """All that count: not the copies of a point that was sampled twice."""
         return [t for t in self.optuna.get_trials(deepcopy=False) if "same_as" not in t.user_attrs]
 
+    def read(self) -> list[FrozenTrial]:
+        """The same as :meth:`trials`, read anew; for a process that needs them once."""
+        return [t for t in read_trials(self.storage, self.optuna._study_id) if "same_as" not in t.user_attrs]
+
     def counts(self) -> Counts:
         trials = self.trials()
         states = [t.state for t in trials]
@@ -174,9 +180,9 @@ class Study:
         """Put the points of a finite space in the queue, once; call it under the lock."""
         if self.attrs.get("enqueued"):
             return
-        there = [point_of(t) for t in self.trials()]  # of a process that died while it was at this
+        there = {frozenset(point_of(t).items()) for t in self.trials()}  # of a process that died while it was at this
         for point in points:
-            if point not in there:
+            if frozenset(point.items()) not in there:
                 self.optuna.enqueue_trial(dict(point))
         self.optuna.set_user_attr("enqueued", True)
 
@@ -246,8 +252,8 @@ class Study:
         recent = self.optuna.get_trials(deepcopy=False)[-10:]
         if len(recent) < 10 or not all("same_as" in t.user_attrs for t in recent):
             return False
-        seen = [t.params for t in self._begun()]
-        unseen = next((point for point in space.points() if point not in seen), None)
+        seen = {frozenset(t.params.items()) for t in self._begun()}
+        unseen = next((point for point in space.points() if frozenset(point.items()) not in seen), None)
         if unseen is not None:
             self.optuna.enqueue_trial(unseen)
         return unseen is None

@@ -22,6 +22,7 @@ from tbptt.devices import GpuFailed, from_another_process, gpu_trouble
 from tbptt.dry_run import describe
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.main import SweepFailed, failure_line, ui_line
+from tbptt.names import numbered
 from tbptt.parts import load_parts
 from tbptt.plan import Order, Plan, differences, make_plan, other_parameters
 from tbptt.pool import STRIKES, Ends, WorkerProcess
@@ -70,7 +71,7 @@ def run_sweep(
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
     progress.now("opening the study")
-    name = _free_name(plan) if plan.settings.fresh else plan.name
+    name = numbered(plan.name, Study.taken(plan.settings.storage)) if plan.settings.fresh else plan.name
     spec = _spec(plan)
     with StopSignals() as signals:
         is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
@@ -113,13 +114,6 @@ def _source_of(config: DictConfig) -> Source:
     """Where Hydra composed its config from."""
     found = {s.provider: Path(s.path) for s in config.hydra.runtime.config_sources if s.schema == "file"}
     return Source(found["main"], config.hydra.job.config_name, found.get("command-line"))
-
-
-def _free_name(plan: Plan) -> str:
-    """The plan's name with the next free number behind it."""
-    taken = {path.name for path in SWEEPS.glob("*")} if SWEEPS.exists() else set()
-    taken |= Study.names(plan.settings.storage)  # other machines have folders of their own
-    return next(n for n in (plan.name, *(f"{plan.name}-{i}" for i in range(2, 10**6))) if n not in taken)
 
 
 def _spec(plan: Plan) -> dict[str, Any]:
@@ -175,6 +169,7 @@ def _prepare(
             study.optuna.set_user_attr("chosen", chosen.trials)
             points = chosen.points
         if points:
+            progress.now(f"queueing {len(points)} points")
             study.optuna.set_user_attr("n_trials", len(points))
             study.enqueue(points)
     return parent

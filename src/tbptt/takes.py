@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tbptt.stores import without_password
+
 
 class Takes(NamedTuple):
     """What a key takes, in words and as a test; ``options`` are its values where they are few."""
@@ -19,6 +21,8 @@ def _is_int(value: Any) -> bool:
 
 MOST = 2**63 - 1  # what PyTorch, NumPy and SQLite have room for
 LARGEST = 1e30  # products of a few larger numbers overflow
+MOST_ITEMS = 1000  # of a list: more layers, stages or seeds than anybody trains, and few enough to be read and shown
+MOST_SHOWN = 200  # characters of a wrong value
 
 
 def whole(low: int, *also: object, high: int = MOST) -> Takes:
@@ -51,12 +55,13 @@ def one_of(*values: object) -> Takes:
 
 
 def list_of(
-    items: str, item: Takes, low: int = 1, high: float = math.inf, null: bool = False, different: bool = False
+    items: str, item: Takes, low: int = 1, high: float = MOST_ITEMS, null: bool = False, different: bool = False
 ) -> Takes:
     """``items`` says in the plural what ``item`` says of one."""
-    at_least = ", at least one" if low and high == math.inf else ""
+    at_least = ", at least one" if low == 1 else ""
+    at_most = f", at most {high}" if low < high < math.inf else ""
     return Takes(
-        f"a list of {items}{at_least}" + (", or null" if null else ""),
+        f"a list of {items}{at_least}{at_most}" + (", or null" if null else ""),
         lambda v: (
             (null and v is None)
             or (
@@ -70,3 +75,26 @@ def list_of(
 
 
 TEXT = Takes("a text", lambda v: isinstance(v, str) and bool(v.strip()))
+
+
+def text(most: int) -> Takes:
+    return Takes(f"a text of at most {most} characters", lambda v: TEXT.test(v) and len(v) <= most)
+
+
+def wrong_value(name: str, value: object, takes: str) -> str:
+    """The one form of a line about a value."""
+    numbers = [n for n in (value if isinstance(value, list | tuple) else [value]) if isinstance(n, int | float)]
+    if most := next(
+        (m for m, kind in ((MOST, int), (LARGEST, float)) for n in numbers if type(n) is kind and n > m), 0
+    ):
+        takes += f", at most {most if isinstance(most, int) else f'{most:g}'}"
+    return f"{name}: got {'null' if value is None else _shown(value)}; takes {takes}"
+
+
+def _shown(value: object) -> str:
+    """A value as a line has it, without a password, and cut where nobody would read on."""
+    shown = without_password(repr(value))
+    if len(shown) <= MOST_SHOWN:
+        return shown
+    whole = f"{len(value)} of them" if isinstance(value, list | tuple) else f"{len(shown)} characters"
+    return f"{shown[:MOST_SHOWN]}… ({whole})"

@@ -30,6 +30,10 @@ OTHER_NAMES = {
 REFUSED = ("--config-path", "--experimental-rerun")
 COMMANDS = ("-m", "--run", "--cfg", "--info", "--shell-completion")
 
+MOST_TYPED = (
+    10_000  # characters of a word: Hydra takes a second to read a list of a thousand, and reads it several times
+)
+
 _COMPLETION = re.compile("(install|uninstall|query)=(bash|zsh|fish)")
 
 
@@ -121,6 +125,8 @@ def overrides_of(typed: Typed) -> tuple[list[Override], list[str]]:
         bare = key.lstrip("+")
         if is_there and not bare.strip():
             lines.append(f"{word}: has no key; takes KEY=VALUE")
+        elif len(word) > MOST_TYPED:
+            lines.append(f"{key[:100]}: got {len(value)} characters; takes at most {MOST_TYPED}")
         elif key == bare or bare.startswith("hydra"):
             words.append(word)
         elif bare in names:

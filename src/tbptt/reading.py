@@ -1,0 +1,84 @@
+"""All trials of a study at once, as Optuna gives them, in a fifth of the time.
+
+Optuna makes an object of each row, and reads the description of a parameter's range anew for every trial: a minute and
+more for 10^5 trials. A test holds what comes of it against Optuna's own.
+"""
+
+import datetime
+import gc
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import sqlalchemy
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial
+from sqlalchemy import Connection
+
+Rows = dict[int, list[tuple[Any, ...]]]
+
+
+def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
+    """In the order of their numbers. They share their parameters' distributions: do not change these."""
+    collects = gc.isenabled()
+    gc.disable()  # it would look through all of them again and again, a third of the time
+    try:
+        with storage.engine.connect() as connection:
+            return _read(connection, study_id)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
+    table = models.TrialModel.__table__.c
+    columns = (table.trial_id, table.number, table.state, table.datetime_start, table.datetime_complete)
+    trials = sqlalchemy.select(*columns).where(table.study_id == study_id).order_by(table.trial_id)
+    found = connection.execute(trials).all()
+    params = _rows(connection, models.TrialParamModel, study_id, "param_name", "param_value", "distribution_json")
+    values = _rows(connection, models.TrialValueModel, study_id, "objective", "value", "value_type")
+    user = _rows(connection, models.TrialUserAttributeModel, study_id, "key", "value_json")
+    system = _rows(connection, models.TrialSystemAttributeModel, study_id, "key", "value_json")
+    of_a_step = ("step", "intermediate_value", "intermediate_value_type")
+    steps = _rows(connection, models.TrialIntermediateValueModel, study_id, *of_a_step)
+    distribution: Callable[[str], BaseDistribution] = cache(json_to_distribution)
+    to_value = models.TrialValueModel.stored_repr_to_value
+    to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+    return [
+        FrozenTrial(
+            number=number,
+            state=state,
+            value=None,
+            values=[to_value(value, kind) for _, value, kind in sorted(values[i], key=lambda row: row[0])] or None,
+            datetime_start=_local(start),
+            datetime_complete=_local(end),
+            params={name: distribution(text).to_external_repr(value) for name, value, text in params[i]},
+            distributions={name: distribution(text) for name, _, text in params[i]},
+            user_attrs={key: json.loads(text) for key, text in user[i]},
+            system_attrs={key: json.loads(text) for key, text in system[i]},
+            intermediate_values={step: to_step(value, kind) for step, value, kind in steps[i]},
+            trial_id=i,
+        )
+        for i, number, state, start, end in found
+    ]
+
+
+def _rows(connection: Connection, model: Any, study_id: int, *columns: str) -> Rows:
+    """Some columns of a table, by trial, in the order in which they were written."""
+    table, trials = model.__table__, models.TrialModel.__table__
+    (own,) = table.primary_key.columns
+    wanted = sqlalchemy.select(table.c.trial_id, *(table.c[name] for name in columns))
+    of_study = wanted.join(trials, table.c.trial_id == trials.c.trial_id).where(trials.c.study_id == study_id)
+    rows: Rows = defaultdict(list)
+    for trial_id, *row in connection.execute(of_study.order_by(own)).all():
+        rows[trial_id].append(tuple(row))
+    return rows
+
+
+def _local(utc: datetime.datetime | None) -> datetime.datetime | None:
+    """Optuna stores UTC, and gives the local time, both without saying so."""
+    return None if utc is None else utc.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
