@@ -91,11 +91,13 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     from mlflow.exceptions import MlflowException
 
     from tbptt import checkpoint, local_files
-    from tbptt.stores import absolute_uri, sqlite_path
+    from tbptt.stores import OF_MLFLOW, absolute_uri, foreign, sqlite_path
 
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         raise ValueError(f"run {run_id}: there is no store {path}")
+    if path is not None and (problem := foreign(path, OF_MLFLOW)):
+        raise ValueError(f"run {run_id}: {problem}")
     client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
     name = f"checkpoints/{which}.ckpt"
     try:
