@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -25,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.checks import keys, nearest_key, problems, unknown_key
 from tbptt.config import CHOSEN, all_keys, wrong_value
+from tbptt.files import write_text
 from tbptt.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
 from tbptt.secrets import hide
 from tbptt.space import quoted
@@ -90,9 +92,9 @@ class Source:
         """Leave Hydra's own record of a job: config.yaml, hydra.yaml, overrides.yaml."""
         cfg, hydra = self.compose_both(overrides)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
-        OmegaConf.save(cfg, folder / "config.yaml")
-        OmegaConf.save(OmegaConf.create(list(overrides)), folder / "overrides.yaml")
+        content: dict[str, Any] = {"hydra": {"hydra": hydra}, "config": cfg, "overrides": list(overrides)}
+        for name, part in content.items():
+            write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(part)))
 
     def options(self, group: str) -> list[str]:
         """What can be chosen for a group, in alphabetical order; empty if there is no such group."""

@@ -22,6 +22,7 @@ from tbptt.config import DataConfig, TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage
 from tbptt.devices import GpuFailed, from_another_process, gpu_trouble
 from tbptt.dry_run import describe
+from tbptt.files import links_in
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.main import SweepFailed, failure_line, ui_line
 from tbptt.parts import load_parts
@@ -72,6 +73,8 @@ def run_sweep(
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
     progress.now("opening the study")
     name = _free_name(plan) if plan.settings.fresh else plan.name
+    if lines := links_in(SWEEPS / name):
+        raise CommandError(lines)
     spec = _spec(plan)
     with StopSignals() as signals:
         is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)

@@ -22,6 +22,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from tbptt import local_files
 from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
+from tbptt.files import make_folder, refuse_link, replaced, write_text
 from tbptt.liveness import identity
 from tbptt.pending import OWNER, pending_folder
 from tbptt.stores import absolute_uri, locked, sqlite_path, without_password
@@ -138,7 +139,7 @@ class Store:
             all_tags["mlflow.parentRunId"] = parent
         info = self.client.create_run(self.experiment, tags=all_tags, run_name=name).info
         run = Run(self, info)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        run.make_folder()
         return run
 
     def run(self, run_id: str) -> "Run | None":
@@ -157,7 +158,7 @@ class Store:
         if run is not None:
             with self._opening():
                 self._bring_home(run.experiment)
-            run.folder.mkdir(parents=True, exist_ok=True)
+            run.make_folder()
             self.client.update_run(run_id, status="RUNNING")
             with contextlib.suppress(MlflowException):  # it has none
                 self.client.delete_tag(run_id, "stop.reason")
@@ -206,6 +207,12 @@ class Run:
             self.folder = Path(local_file_uri_to_path(info.artifact_uri))
         self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
         self._best_sent: float | None = None
+
+    def make_folder(self) -> None:
+        """Make :attr:`folder`. Raises ValueError where a link is in its place, or in that of its checkpoints."""
+        of_all_runs = self.folder.parents[1 if self.is_local else 0]
+        make_folder(self.folder, of_all_runs)
+        refuse_link(self.folder / "checkpoints")
 
     def last_state(self, take_over: bool = False) -> dict[str, Any] | None:
         """The run's last checkpoint, from this machine or its store, whichever went further; None where it has none.
@@ -263,7 +270,7 @@ class Run:
     def take_over(self) -> None:
         """Say in the store who is at this run from now on: what others had of it is not sent any more."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / OWNER).write_text(json.dumps(identity()))
+        write_text(self.folder / OWNER, json.dumps(identity()))
         self.store.patiently(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
     def _fetch(self, path: str, folder: str) -> Path | None:
@@ -284,8 +291,9 @@ class Run:
                     continue
                 with contextlib.suppress(ValueError):
                     if checkpoint.load(copy, checkpoint.OF_A_RUN)["epoch"] == epoch:
-                        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-                        shutil.copyfile(copy, self.folder / path)
+                        make_folder(self.folder / "checkpoints", self.folder)
+                        with replaced(self.folder / path) as beside:
+                            shutil.copyfile(copy, beside)
                         self._newest["best"] = place
 
     def send_checkpoints(self) -> None:
@@ -295,7 +303,7 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             copies = {}
             for what, path in (("last", last), ("best", best)):  # training goes on: the last's best is there already
-                if path.exists():
+                if _is_own_file(path):
                     copies[what] = Path(folder) / Path(SLOTS[what][1 - self._newest[what]]).name
                     shutil.copy2(path, copies[what])
             if "best" in copies and (changed := copies["best"].stat().st_mtime) != self._best_sent:
@@ -331,14 +339,13 @@ class Run:
             self.store.client.log_artifact(self.id, str(path))
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / f".{path.name}.{os.getpid()}"
-        shutil.copyfile(path, beside)
-        beside.replace(self.folder / path.name)
+        with replaced(self.folder / path.name) as beside:
+            shutil.copyfile(path, beside)
 
     def finish(self, status: str, reason: str | None = None, leave_out: Sequence[str] = ()) -> None:
         """Send what is not in the store yet, then set ``stop.reason`` and the status: FINISHED, KILLED or FAILED."""
         if not self.is_local:
-            for path in (p for p in self.folder.rglob("*") if p.is_file() and p.name not in leave_out):
+            for path in (p for p in self.folder.rglob("*") if _is_own_file(p) and p.name not in leave_out):
                 inner = path.parent.relative_to(self.folder)
                 self.store.client.log_artifact(self.id, str(path), str(inner) if inner.parts else None)
             with contextlib.suppress(OSError):  # one that kept nothing here, as a parent
@@ -377,6 +384,11 @@ def _said_shortly(uri: str) -> Iterator[None]:
         is_away = sqlite_path(uri) is None and is_outage(error)
         said = "does not answer" if is_away else f"cannot be used: {reason}"
         raise ConnectionError(f"tracking.uri: {without_password(uri)} {said}") from error
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether a path is a file, and no link, which would send what is elsewhere on this machine."""
+    return path.is_file() and not path.is_symlink()
 
 
 def as_tag(owner: Path) -> str:

@@ -20,6 +20,7 @@ from tbptt.bptt import parts_of
 from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.devices import gpu_trouble, pick_device
+from tbptt.files import write_text
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
 from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
@@ -201,7 +202,7 @@ def fit(
         with _closing(run, outbox, signals, lambda: module.stop_reason):
             network = build_network(config.model, config.data.window)
             module = SequenceModule(network, config, _schedule(config), between=between)
-            (run.folder / "config.yaml").write_text(rerunnable(cfg))
+            write_text(run.folder / "config.yaml", rerunnable(cfg))
             before = [unpacked(one) for one in state.get("records", [])] if state else []
             outbox.agree_with(Epoch(**state["record"]) if state else None, before)
             if state is None:
@@ -245,7 +246,7 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
         trouble = None if stopped else disk_trouble(error)
         if not stopped:
             with suppress(OSError):
-                (run.folder / "traceback.txt").write_text(hide("".join(traceback.format_exception(error))))
+                write_text(run.folder / "traceback.txt", hide("".join(traceback.format_exception(error))))
         outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error", quiet=bool(trouble))
         how = f"go on with it: python train.py resume={run.id}"
         if stopped:  # whatever Lightning made of the signal: a SystemExit of a SIGTERM

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,7 @@ from tbptt.config import TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage, SignsOfLife, is_outage
 from tbptt.datamodule import PreparedLast
 from tbptt.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
+from tbptt.files import make_folder, open_own
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
@@ -174,7 +176,8 @@ class Worker:
             raise NoGpu(lacks)
         if cfg is None or wrong:
             raise ValueError("; ".join(wrong))
-        self.plan.source.save(SWEEPS / self.study.name / str(trial.number) / ".hydra", overrides)
+        own = SWEEPS / self.study.name
+        self.plan.source.save(make_folder(own / str(trial.number) / ".hydra", own), overrides)
         OmegaConf.update(cfg, "study.name", self.study.name)
         results: list[Result] = []
         run_ids: list[str] = []
@@ -273,7 +276,7 @@ def main() -> int:
     if not line:
         return 0
     content: dict[str, Any] = json.loads(line)
-    log_file = os.open(content.pop("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    log_file = open_own(Path(content.pop("log")), os.O_WRONLY | os.O_APPEND)
     os.dup2(log_file, 1)
     os.dup2(log_file, 2)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
