@@ -221,7 +221,7 @@ class Run:
         Args:
             take_over: say in the store first that this process goes on with the run.
         """
-        from tbptt import checkpoint
+        from tbptt import checkpoint, contents
 
         here = self.folder / "checkpoints"
         if self.is_local:
@@ -238,7 +238,7 @@ class Run:
             for path, place in [*copies, *((path, None) for path in own)]:
                 if path is not None and path.exists():
                     try:
-                        found.append((checkpoint.load(path, checkpoint.OF_A_RUN), place))
+                        found.append((checkpoint.load(path, contents.OF_A_RUN), place))
                     except ValueError as error:
                         damage.append(error)
         if not found:
@@ -282,7 +282,7 @@ class Run:
 
     def _fetch_best(self, epoch: int | None) -> None:
         """Bring the checkpoint of the best epoch to this machine, where another machine's worker left it."""
-        from tbptt import checkpoint
+        from tbptt import checkpoint, contents
 
         with tempfile.TemporaryDirectory() as folder:
             for place, path in enumerate(SLOTS["best"]):
@@ -290,7 +290,7 @@ class Run:
                 if copy is None:
                     continue
                 with contextlib.suppress(ValueError):
-                    if checkpoint.load(copy, checkpoint.OF_A_RUN)["epoch"] == epoch:
+                    if checkpoint.load(copy, contents.OF_A_RUN)["epoch"] == epoch:
                         make_folder(self.folder / "checkpoints", self.folder)
                         with replaced(self.folder / path) as beside:
                             shutil.copyfile(copy, beside)
