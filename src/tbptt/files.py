@@ -57,3 +57,8 @@ def links_in(study: Path) -> list[str]:
 
 def _line(path: Path) -> str:
     return f"{path} is a link, and nothing is written through one; remove it, or put what it names there"
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a path is a file, and no link: what is elsewhere on this machine is not sent."""
+    return path.is_file() and not path.is_symlink()

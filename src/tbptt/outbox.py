@@ -23,8 +23,9 @@ from tbptt.liveness import identity
 from tbptt.module import Epoch
 from tbptt.pending import CLAIM, JOURNAL, OF_ITS_OWN, OUTCOME, OWNER, claim_run, claimed, pending_folder
 from tbptt.secrets import hide
+from tbptt.store_errors import is_outage
 from tbptt.stores import without_password
-from tbptt.tracking import Run, Store, is_outage
+from tbptt.tracking import Run, Store
 from tbptt.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
@@ -104,7 +105,7 @@ class Outbox:
         try:
             write_updates(self._epochs, self.run.folder / "updates.parquet")
             _write_whole(self.folder / OUTCOME, {"status": status, "reason": reason})
-            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+            self._deliver()
             if self._warned:
                 log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
         except Exception as error:
@@ -118,6 +119,13 @@ class Outbox:
             )
         finally:
             release(self.folder / CLAIM)
+
+    def _deliver(self) -> None:
+        def once() -> None:
+            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+
+        store = self.run.store
+        store.patiently(once) if store.is_local else once()  # a server's thread has waited
 
     def _stop(self) -> None:
         self._closing = True
@@ -276,7 +284,7 @@ def deliver_pending(store: Store, update_points: int) -> int:
 
 def _deliver_one(store: Store, folder: Path, update_points: int) -> None:
     run = store.run(folder.name)
-    if run is None:
+    if run is None or run.is_deleted:
         return
     if not run.is_own():  # another machine has gone on with it
         shutil.rmtree(folder, ignore_errors=True)

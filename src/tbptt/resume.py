@@ -58,12 +58,15 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
 
 def _problems_of_run(cfg: DictConfig, given: Sequence[str]) -> list[str]:
     """What keeps a run that is this process's alone from being resumed."""
-    from tbptt.tracking import Store
+    from tbptt.tracking import Store, how_to_restore
 
     store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
     run = store.run(cfg.resume)
     if run is None:
         return [f"resume: got {cfg.resume!r}; takes the id of a run in {cfg.tracking.uri}"]
+    if run.is_deleted:
+        back = how_to_restore(cfg.tracking.uri, run.id)
+        return [f"resume: got {cfg.resume!r}; that run was deleted in MLflow; restore it first: {back}"]
     try:
         state = run.last_state()
     except ValueError as error:

@@ -35,7 +35,7 @@ from tbptt.stores import sqlite_path
 from tbptt.study import SWEEPS, Budget, Study
 from tbptt.sweep_progress import SweepProgress, failure_lines
 from tbptt.tracking import Run, Store
-from tbptt.trouble import DiskTrouble, disk_trouble
+from tbptt.trouble import DiskTrouble, disk_trouble, fullest
 from tbptt.versions import code_tags
 
 log = logging.getLogger("tbptt")
@@ -107,7 +107,7 @@ def run_sweep(
                 _settle(study, plan, store, parent, signals, is_done)
         except Exception as error:
             if trouble := disk_trouble(error):
-                where = f"{trouble.where or SWEEPS.absolute()}"
+                where = trouble.where or fullest([SWEEPS, store.folder])
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
     progress.end()
@@ -171,6 +171,8 @@ def _prepare(
         study.optuna.set_user_attr("tracking_uri", hide(plan.cfg.tracking.uri))
         parent = store.reopen_run(attrs["parent_run"]) if "parent_run" in attrs else None
         if parent is None:
+            if was := attrs.get("parent_run"):
+                log.warning("study %s: its parent run %s was deleted in MLflow; a new one is made", study.name, was)
             parent = store.start_run(study.name, {**code, "study.name": study.name})
             parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
             study.optuna.set_user_attr("parent_run", parent.id)

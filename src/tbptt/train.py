@@ -152,6 +152,9 @@ def fit(
         with signals.at_once():
             data = SequenceDataModule(config.data, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
+        if begun and begun.is_deleted:
+            log.warning("run %s was deleted in MLflow; a new one begins in its place", begun.id)
+            begun = None
         check()  # what came before may have waited for long
         state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
@@ -252,7 +255,9 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
         if stopped:  # whatever Lightning made of the signal: a SystemExit of a SIGTERM
             raise Interrupted(signals.signum or signal.SIGINT, f"; {how}") from None
         if trouble:
-            raise DiskTrouble(trouble.number, str(run.folder), f"; when that is mended, {how}") from error
+            raise DiskTrouble(
+                trouble.number, trouble.where or str(run.folder), f"; when that is mended, {how}"
+            ) from error
         if failed := gpu_trouble(error):
             raise type(failed)(failed.what, f"; {how}") from error
         raise

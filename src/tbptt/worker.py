@@ -31,6 +31,7 @@ from tbptt.plan import Order, Plan
 from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent
 from tbptt.secrets import hide
 from tbptt.space import Value
+from tbptt.store_errors import is_outage as is_run_outage
 from tbptt.stores import sqlite_path
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
 from tbptt.train import Result, fit
@@ -127,7 +128,7 @@ class Worker:
                 with contextlib.suppress(Exception):
                     self.study.fail(trial.number, WHAT[trouble.number], again=True)
                 raise
-            if tracking.is_outage(error):  # nor is this: no other trial would fare better
+            if is_run_outage(error):  # nor is this: no other trial would fare better
                 self.study.fail(trial.number, failure_line(error), again=True)
                 raise
             if gpu_trouble(error):
