@@ -345,7 +345,10 @@ def _note_best(study: Study, store: Store, parent: Run) -> None:
     best = best_trial(trials, *study.objectives)
     if best is None:
         return
-    runs = [store.client.get_run(run_id).data.metrics for run_id in best.user_attrs.get("run_ids", [])]
+    ids = best.user_attrs.get("run_ids", [])
+    if any(store.run(run_id) is None for run_id in ids):  # `mlflow gc` removed one
+        return
+    runs = [store.client.get_run(run_id).data.metrics for run_id in ids]
     names = [name for name in (runs[0] if runs else {}) if name.startswith("best/") and all(name in r for r in runs)]
     complete = sum(t.state == TrialState.COMPLETE for t in trials)  # a step that grows as the study goes on
     parent.log_points(
