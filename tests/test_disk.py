@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from io import RawIOBase
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL
@@ -24,7 +25,7 @@ from omegaconf import DictConfig
 from tbptt import checkpoint
 from tbptt.module import Epoch
 from tbptt.train import fit
-from tbptt.trouble import DiskTrouble, disk_trouble
+from tbptt.trouble import DiskTrouble, disk_trouble, fullest
 
 DISK = os.environ.get("SMALL_DISK")
 MEGABYTES = 32  # the report alone has 5, and is kept twice
@@ -259,6 +260,17 @@ def test_the_disk_is_seen_below_other_errors(here: Path) -> None:
         trouble = disk_trouble(error)
     assert trouble is not None
     assert trouble.number == errno.ENOENT
+
+
+def test_what_is_full_is_named_by_its_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = disk_trouble(OSError(errno.ENOSPC, "full", str(here / "runs" / ".last.ckpt.123")))
+    assert trouble is not None
+    assert trouble.where == str(here / "runs")
+    for name in ("sweeps", "mlruns"):
+        Path(name).mkdir()
+    free = {"sweeps": 10**9, "mlruns": 4096}
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free[folder.name]))
+    assert fullest([Path("sweeps"), Path("mlruns"), Path("away")]) == str(here / "mlruns")
 
 
 @pytest.mark.parametrize("says_so", [False, True])

@@ -211,6 +211,23 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown optimizer": (lambda path: in_config(path, "optimizer.name", "adm"), "none of tbptt's"),
     "text for a number": (lambda path: in_config(path, "epochs", "many"), "none of tbptt's"),
     "impossible clip": (lambda path: in_config(path, "clip", -1.0), "clip: got -1.0; takes a number above 0"),
+    "no config": (lambda path: changed(path, config=[]), "something else is in place of its config"),
+    "a config of other things": (lambda path: changed(path, config={"model": 3}), "none of tbptt's"),
+    "another layer": (lambda path: in_config(path, "model.hidden", [8, 8]), "its weights are not those of its model"),
+    "a huge layer": (lambda path: in_config(path, "model.hidden", [10**7, 10**7]), "model: got"),
+    "an optimizer of other weights": (
+        lambda path: changed(path, optimizer={"state": {0: {"exp_avg": torch.zeros(3)}}}),
+        "not of its model's 634 trained weights",
+    ),
+    "more chunks than steps": (
+        lambda path: changed(path, schedule={"stages": [10**6]}),
+        "its schedule has 1000000 chunks",
+    ),
+    "another last epoch": (lambda path: changed(path, epoch=7), "its last epoch is not the one"),
+    "another objective": (
+        lambda path: changed(path, best={"objectives": ["train/loss"], "epoch": None, "values": []}),
+        "its best epoch was told by train/loss",
+    ),
     "other data": (lambda path: in_config(path, "data.seed", 9), "the data are not those that the run was begun with"),
 }
 

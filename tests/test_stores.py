@@ -6,6 +6,7 @@ import shlex
 import sqlite3
 from contextlib import chdir, closing, redirect_stdout
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import pytest
@@ -16,11 +17,12 @@ from forked import CONTEXT
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from test_command_line import refused
 
 from tbptt import load_run
 from tbptt.config import TrackingConfig, register
 from tbptt.main import job
-from tbptt.stores import absolute_uri, locked, sqlite_path, uri_problem
+from tbptt.stores import OF_MLFLOW, OF_OPTUNA, absolute_uri, locked, sqlite_path, uri_problem
 from tbptt.study import Study
 from tbptt.tracking import Store
 
@@ -153,13 +155,89 @@ def test_check_of_a_place_leaves_nothing_there(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
-def test_existing_databases_and_empty_files_may_be_used(here: Path) -> None:
-    with closing(sqlite3.connect("real.db")) as database:
-        database.execute("create table t (x)")
-        database.commit()
+def database(path: str | Path, *tables: str, wal: bool = False) -> None:
+    with closing(sqlite3.connect(path)) as made:
+        if wal:
+            made.execute("pragma journal_mode = wal")
+        for table in tables:
+            made.execute(f"create table {table} (x)")
+        made.commit()
+
+
+def test_a_new_an_empty_and_a_known_database_may_be_used(here: Path) -> None:
     Path("empty.db").touch()
-    assert uri_problem("sqlite:///real.db") is None
-    assert uri_problem("sqlite:///empty.db") is None
+    database("no_tables.db")
+    database("mlflow.db", *OF_MLFLOW, "metrics")
+    database("optuna.db", *OF_OPTUNA, "trial_params")
+    for name in ("new.db", "empty.db", "no_tables.db", "mlflow.db"):
+        assert uri_problem(f"sqlite:///{name}") is None
+    for name in ("new.db", "empty.db", "no_tables.db", "optuna.db"):
+        assert uri_problem(f"sqlite:///{name}", OF_OPTUNA) is None
+
+
+@pytest.mark.parametrize("name", ["mails.db", *ODD_NAMES])
+@pytest.mark.parametrize("wal", [False, True])
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(here: Path, name: str, wal: bool) -> None:
+    database(name, "people", "letters", wal=wal)
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    for tables, whose in ((OF_MLFLOW, "MLflow's"), (OF_OPTUNA, "Optuna's")):
+        problem = uri_problem(f"sqlite:///{name}", tables)
+        assert problem is not None
+        assert problem.startswith(f"got {here}/{name}, a database of something else (tables letters, people)")
+        assert f"takes one of {whose}" in problem
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_each_of_the_two_stores_is_refused_as_the_other(here: Path) -> None:
+    database("mlflow.db", *OF_MLFLOW)
+    database("optuna.db", *OF_OPTUNA)
+    assert uri_problem("sqlite:///mlflow.db", OF_OPTUNA) is not None
+    assert uri_problem("sqlite:///optuna.db", OF_MLFLOW) is not None
+
+
+def test_a_database_that_is_locked_or_cannot_be_read_is_not_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database("busy.db", "people")
+    with closing(sqlite3.connect("busy.db")) as other:
+        other.execute("begin exclusive")
+        assert uri_problem("sqlite:///busy.db") is None
+    assert uri_problem("sqlite:///busy.db") is not None
+
+    def unreadable(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("sqlite3.connect", unreadable)
+    assert uri_problem("sqlite:///busy.db") is None
+
+
+def test_a_store_whose_tables_are_just_being_made_is_waited_for(here: Path) -> None:
+    database("new.db", "metrics")  # the first of MLflow's, by a process that holds the lock
+    asked = Thread(target=lambda: found.append(uri_problem("sqlite:///new.db")))
+    found: list[str | None] = []
+    with locked(here / ".lock"):
+        asked.start()
+        asked.join(0.1)
+        assert found == []
+        database("new.db", *OF_MLFLOW)
+    asked.join()
+    assert found == [None]
+
+
+def test_a_foreign_database_is_refused_wherever_it_is_named(here: Path) -> None:
+    database("mails.db", "people")
+    before = Path("mails.db").read_bytes()
+    words = ["tracking.uri=sqlite:///mails.db", "study.storage=sqlite:///mails.db"]
+    for word in words:
+        (line,) = refused([word])
+        assert line.startswith(f"{word.split('=')[0]}: got {here}/mails.db, a database of something else")
+    Path("sent.yaml").write_text(f"defaults: [config, _self_]\ntracking: {{uri: '{words[0].split('=')[1]}'}}\n")
+    (line,) = refused(["--config-dir", ".", "--config-name", "sent"])
+    assert line.startswith("tracking.uri: got ")
+    with pytest.raises(ValueError, match="a database of something else"):
+        load_run("0" * 32, "sqlite:///mails.db")
+    assert Path("mails.db").read_bytes() == before
+    assert sorted(path.name for path in here.iterdir()) == ["mails.db", "sent.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from mlflow.exceptions import MlflowException
 
 from tbptt import versions
 from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
-from tbptt.tracking import Run, Store, as_text
+from tbptt.store_errors import is_locked, is_outage, said_shortly
+from tbptt.tracking import Run, Store, as_text, how_to_restore, shortened
 from tbptt.versions import code_tags
 
 
@@ -144,3 +146,70 @@ def test_a_store_that_is_broken_is_told_with_the_reason(here: Path) -> None:
         database.execute("DROP TABLE experiments")
     with pytest.raises(ConnectionError, match=r"tracking.uri: sqlite:///broken.db cannot be used: .*experiments"):
         Store(TrackingConfig(uri="sqlite:///broken.db"))
+
+
+# --- names that are too long, a file that is locked, runs that were deleted -------------------------------------------
+
+
+def test_names_params_and_tags_beyond_mlflows_limits_are_shortened(store: Store) -> None:
+    run = store.start_run("clip=1, " * 100, {"note": "x" * 9000})
+    run.log_params({"space": "a" * 7000})
+    run.set_tags({"more": "y" * 9000})
+    found = store.client.get_run(run.id)
+    assert found.info.run_name == ("clip=1, " * 100)[:249] + "…"
+    assert found.data.params["space"] == "a" * 5999 + "…"
+    assert {name: len(found.data.tags[name]) for name in ("note", "more")} == {"note": 8000, "more": 8000}
+    assert shortened("x" * 250, 250) == "x" * 250
+
+
+def locked_error(path: Path) -> MlflowException:
+    """MLflow's, of a file that another process has locked."""
+    with closing(sqlite3.connect(path)) as other, closing(sqlite3.connect(path, timeout=0)) as one:
+        other.execute("begin exclusive")
+        try:
+            one.execute("begin immediate")
+        except sqlite3.OperationalError as error:
+            locked = MlflowException("invalid data in the commit")
+            locked.__cause__ = error
+            return locked
+    raise AssertionError
+
+
+def test_a_file_that_is_locked_for_a_while_is_waited_for(store: Store, tmp_path: Path) -> None:
+    errors = [locked_error(tmp_path / "x.db")]
+    assert is_locked(errors[0])
+    assert not is_outage(errors[0])
+
+    def call() -> str:
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    assert store.patiently(call) == "done"
+
+
+def test_one_that_stays_locked_is_told_in_a_line(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = locked_error(tmp_path / "x.db")
+
+    def call(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tbptt.tracking.LOCKED", 0.0)
+    monkeypatch.setattr(store.client, "create_run", call)
+    with pytest.raises(ConnectionError) as caught:
+        store.start_run("locked", {})
+    assert str(caught.value) == f"tracking.uri: {store.path} is locked by another process, for more than a minute"
+    with pytest.raises(ConnectionError, match="is locked by another process"), said_shortly(store.tracking.uri):
+        raise error
+
+
+def test_a_deleted_run_is_known_and_not_reopened(store: Store) -> None:
+    run = store.start_run("deleted", {})
+    store.client.delete_run(run.id)
+    found = store.run(run.id)
+    assert found is not None
+    assert found.is_deleted
+    assert store.reopen_run(run.id) is None
+    assert (
+        how_to_restore("sqlite:////a.db", "0") == "MLFLOW_TRACKING_URI=sqlite:////a.db mlflow runs restore --run-id 0"
+    )

@@ -7,21 +7,20 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tbptt.contents import IF_THERE, OF_A_RUN, plain_copy, unreadable
+from tbptt.files import replaced
+
 log = logging.getLogger("tbptt")
 
 FORMAT = 1
-# What a run's checkpoint must have to go on from it, or to use its network.
-OF_A_RUN = (
-    *("config", "scaler", "best", "stop_reason", "record", "epoch", "updates", "train_seconds"),
-    *("model", "optimizer", "schedule", "random"),
-)
 
 
 def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
@@ -34,17 +33,13 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     for cut in path.parent.glob(f".{path.name}.*"):  # by a process that was killed at this
         cut.unlink(missing_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replaced(path) as beside:
         with beside.open("wb") as file:
             torch.save({"format": FORMAT, "sha256": digest(content), **content}, file)
             file.flush()
             os.fsync(file.fileno())
         if keep_previous and path.exists():
             _second_name(path, previous(path))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -68,29 +63,39 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def load(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
+def load(path: Path, needs: Mapping[str, Callable[[Any], bool]] = MappingProxyType({})) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Args:
-        needs: what it must hold.
+        needs: what it must hold, and of what kind each is, as :data:`tbptt.contents.OF_A_RUN`.
 
     Raises:
-        ValueError: it is missing, damaged, altered, of another format, lacks something, or holds anything but plain
-            types.
+        ValueError: it is missing, damaged, altered, of another format, lacks something, holds anything but plain types,
+            something of another kind than it needs, or more than its size.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
+    if problem := unreadable(path):
+        raise ValueError(f"{path} {problem}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, as torch then looks at no byte beyond the file's end, whatever size it says that a tensor has.
+        read = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises whatever the damage makes it stumble over
         raise ValueError(f"{path} is not a checkpoint of tbptt, or is damaged ({type(error).__name__})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(read, dict) or type(read.get("format")) is not int or read["format"] != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of tbptt (format {FORMAT})")
+    try:
+        content: dict[str, Any] = plain_copy(read, path.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a checkpoint of tbptt: {error}") from None
     content = {name: value for name, value in content.items() if name != "format"}
     if content.pop("sha256", None) != digest(content):
         raise ValueError(f"{path} was altered: its checksum is not that of its content")
     if lacks := [name for name in needs if name not in content]:
         raise ValueError(f"{path} is not a checkpoint of a run: it lacks {', '.join(lacks)}")
+    tests = {**needs, **(IF_THERE if needs else {})}
+    if wrong := [name for name, test in tests.items() if name in content and not test(content[name])]:
+        raise ValueError(f"{path} is not a checkpoint of a run: something else is in place of its {', '.join(wrong)}")
     return content
 
 

@@ -1,7 +1,7 @@
 """Everything about a composed config that can be checked before anything is written: all problems, a line each."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from typing import Any, cast
@@ -25,7 +25,7 @@ from tbptt.memory import too_large
 from tbptt.names import name_problem
 from tbptt.parts import horizon_problem, load_parts, may_be_degenerate, memory_of, resolved_horizon
 from tbptt.secrets import IN_A_URL, MAY_BE_IN_THE_ENVIRONMENT, hide, in_a_url, remember
-from tbptt.stores import SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
+from tbptt.stores import OF_MLFLOW, OF_OPTUNA, SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
 from tbptt.takes import LARGEST
 
 
@@ -171,10 +171,10 @@ def _wrong_chunks(schedule: ScheduleConfig, length: int) -> dict[str, str]:
     return {name: wrong_value(name, got, f"at most as many chunks as the longest series has steps to train, {length}")}
 
 
-def _uri_problem(uri: str) -> str | None:
+def _uri_problem(uri: str, tables: Sequence[str] = OF_MLFLOW) -> str | None:
     if uri.startswith(SQLITE) and "://" in uri.removeprefix(SQLITE):
         return f"got {without_password(uri)!r}; takes one URI"
-    return uri_problem(uri)
+    return uri_problem(uri, tables)
 
 
 def _storage_problem(cfg: DictConfig) -> str | None:
@@ -184,7 +184,7 @@ def _storage_problem(cfg: DictConfig) -> str | None:
     path = sqlite_path(storage)
     if path is not None and path == sqlite_path(cfg.tracking.uri):
         return f"got {path}, MLflow's store too; takes a file of its own, as the tables of the two collide"
-    if problem := _uri_problem(storage):
+    if problem := _uri_problem(storage, OF_OPTUNA):
         return problem
     if path is None and not absolute_uri(storage).startswith("postgresql+psycopg://"):
         return f"got {without_password(storage)!r}; takes sqlite:///PATH or postgresql+psycopg://HOST/DATABASE"

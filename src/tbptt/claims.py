@@ -11,6 +11,8 @@ import time
 import uuid
 from pathlib import Path
 
+from tbptt.files import refuse_link
+
 TRIES, WAIT = 4, 0.05  # of a claim: whoever looks at a file holds it for a moment, too
 _held: dict[Path, int] = {}  # what this process holds, with its descriptor
 
@@ -70,8 +72,9 @@ def is_held_here(path: Path) -> bool:
 
 def of_this_process(folder: Path) -> str:
     """The name of a file in a folder that this process holds for its life; those of processes that are gone are
-    removed. Raises as :func:`claim` does."""
+    removed. Raises as :func:`claim` does, and ValueError where the folder is a link."""
     folder = folder.absolute()
+    refuse_link(folder)
     for path in _held:
         if path.parent == folder:
             return path.name

@@ -11,7 +11,7 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.compose import CommandError, Source, composed, parsed
+from tbptt.compose import CommandError, Source, composed, parsed, refuse_growth
 from tbptt.config import OF_A_RUN, register
 from tbptt.devices import from_another_process
 from tbptt.environment import words_of_environment
@@ -143,7 +143,10 @@ def _find_source(flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Over
     if not file.is_file():
         return Source(conf, name, folder, shipped=conf), dict(flags)
     try:
+        refuse_growth(file)
         own = OmegaConf.load(file)
+    except CommandError as error:
+        raise CommandError([f"--config-name: {line}" for line in error.lines]) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CommandError([f"--config-name: {file} cannot be read: {' '.join(str(error).split())}"]) from None
     if not isinstance(own, DictConfig):

@@ -10,14 +10,17 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -25,7 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.checks import keys, nearest_key, problems, unknown_key
 from tbptt.config import CHOSEN, all_keys, wrong_value
+from tbptt.files import write_text
 from tbptt.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
+from tbptt.nesting import DEEPEST, is_too_deep, yaml_problem
 from tbptt.secrets import hide
 from tbptt.space import quoted
 from tbptt.stores import sqlite_path, without_password
@@ -64,6 +69,7 @@ class Source:
         _composed.cache_clear()  # the files may have changed since
         _chosen.cache_clear()
         self.register()
+        _look_at_files()
         try:
             with initialize_config_dir(str(self.folder), version_base="1.3"):
                 yield
@@ -74,6 +80,7 @@ class Source:
         """Make a primary config without some of its groups known to Hydra."""
         file, *without = self.name.split("~")
         if without:
+            refuse_growth(self.folder / f"{file}.yaml")
             content = yaml.safe_load((self.folder / f"{file}.yaml").read_text())
             ConfigStore.instance().store(name=self.name, node={k: v for k, v in content.items() if k not in without})
 
@@ -90,9 +97,9 @@ class Source:
         """Leave Hydra's own record of a job: config.yaml, hydra.yaml, overrides.yaml."""
         cfg, hydra = self.compose_both(overrides)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
-        OmegaConf.save(cfg, folder / "config.yaml")
-        OmegaConf.save(OmegaConf.create(list(overrides)), folder / "overrides.yaml")
+        content: dict[str, Any] = {"hydra": {"hydra": hydra}, "config": cfg, "overrides": list(overrides)}
+        for name, part in content.items():
+            write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(part)))
 
     def options(self, group: str) -> list[str]:
         """What can be chosen for a group, in alphabetical order; empty if there is no such group."""
@@ -110,6 +117,10 @@ def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override]
     texts = text_keys()
     overrides, lines = [], []
     for word in words:
+        if is_too_deep(word):
+            key = word.partition("=")[0][:100]
+            lines.append(f"{key}: is nested too deeply; takes at most {DEEPEST} brackets in each other")
+            continue
         try:
             override = parser.parse_override(spelled(word, texts, may_sweep))
             if override.is_delete():
@@ -158,6 +169,28 @@ def _servers_of_files(cfg: DictConfig, shipped: DictConfig, overrides: Sequence[
         and sqlite_path(uri := str(OmegaConf.select(cfg, key))) is None
         and uri != str(OmegaConf.select(shipped, key))
     ]
+
+
+def refuse_growth(path: Path) -> None:
+    """Raise CommandError where a YAML file would become too large, or is nested too deeply."""
+    if problem := yaml_problem(path):
+        raise CommandError([f"{path} {problem}"])
+
+
+@cache
+def _look_at_files() -> None:
+    """Have Hydra's reader of files, which is a class of its own making, look at each before it reads it."""
+    Plugins.instance()
+    reader: Any = SourcesRegistry.instance().resolve("file")
+    read = reader.load_config
+
+    def load_config(source: Any, config_path: str) -> Any:
+        path = Path(source.path) / source._normalize_file_name(config_path)
+        if path.is_file():
+            refuse_growth(path)
+        return read(source, config_path)
+
+    reader.load_config = load_config
 
 
 @lru_cache(maxsize=32)  # a trial's is asked for when it is checked and when it is recorded

@@ -8,6 +8,7 @@ sending again is safe.
 import contextlib
 import json
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ from typing import Any
 
 from tbptt import checkpoint
 from tbptt.claims import release
+from tbptt.files import open_own, replaced, write_text
 from tbptt.liveness import identity
 from tbptt.module import Epoch
 from tbptt.pending import CLAIM, JOURNAL, OF_ITS_OWN, OUTCOME, OWNER, claim_run, claimed, pending_folder
 from tbptt.secrets import hide
+from tbptt.store_errors import is_outage
 from tbptt.stores import without_password
-from tbptt.tracking import Run, Store, is_outage
+from tbptt.tracking import Run, Store
 from tbptt.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
@@ -73,13 +76,11 @@ class Outbox:
         self._epochs = [e for e in before or self._epochs if last is not None and e.number <= last.number]
         if last is not None and not any(e.number == last.number for e in self._epochs):
             self._epochs.append(last)
-        beside = self.journal.with_suffix(".new")
-        beside.write_text("".join(map(_line, self._epochs)))
-        beside.replace(self.journal)
+        write_text(self.journal, "".join(map(_line, self._epochs)))
 
     def add(self, epoch: Epoch) -> None:
         """Write an epoch down; :meth:`send` passes it on."""
-        with self.journal.open("a") as file:
+        with os.fdopen(open_own(self.journal, os.O_WRONLY | os.O_APPEND), "a") as file:
             file.write(_line(epoch))
         self._epochs.append(epoch)
 
@@ -104,7 +105,7 @@ class Outbox:
         try:
             write_updates(self._epochs, self.run.folder / "updates.parquet")
             _write_whole(self.folder / OUTCOME, {"status": status, "reason": reason})
-            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+            self._deliver()
             if self._warned:
                 log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
         except Exception as error:
@@ -118,6 +119,13 @@ class Outbox:
             )
         finally:
             release(self.folder / CLAIM)
+
+    def _deliver(self) -> None:
+        def once() -> None:
+            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+
+        store = self.run.store
+        store.patiently(once) if store.is_local else once()  # a server's thread has waited
 
     def _stop(self) -> None:
         self._closing = True
@@ -175,9 +183,7 @@ def read_journal(path: Path) -> list[Epoch]:
 
 def _write_whole(path: Path, content: dict[str, Any]) -> None:
     """So that whoever reads it finds the old or the new, also when the disk fills up."""
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(content))
-    beside.replace(path)
+    write_text(path, json.dumps(content))
 
 
 def _line(epoch: Epoch) -> str:
@@ -231,12 +237,11 @@ def write_updates(epochs: list[Epoch], path: Path) -> None:
             columns[name].extend(column)
     types = (pa.int64(), pa.int32(), pa.int32(), pa.float32(), pa.float32(), pa.bool_())
     table = pa.table([pa.array(v).cast(t) for v, t in zip(columns.values(), types, strict=True)], names=list(COLUMNS))
-    if path.exists() and epochs:
+    if path.exists() and not path.is_symlink() and epochs:
         before = parquet.read_table(path)
         table = pa.concat_tables([before.filter(pa.compute.less(before["epoch"], epochs[0].number)), table])
-    beside = path.with_suffix(".new")
-    parquet.write_table(table, beside)
-    beside.replace(path)
+    with replaced(path) as beside:
+        parquet.write_table(table, beside)
 
 
 def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> None:
@@ -280,7 +285,7 @@ def deliver_pending(store: Store, update_points: int) -> int:
 
 def _deliver_one(store: Store, folder: Path, update_points: int) -> None:
     run = store.run(folder.name)
-    if run is None:
+    if run is None or run.is_deleted:
         return
     if not run.is_own():  # another machine has gone on with it
         shutil.rmtree(folder, ignore_errors=True)

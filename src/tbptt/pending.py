@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tbptt.claims import NoLocks, claim, is_held_here, release
+from tbptt.files import make_folder
 from tbptt.liveness import identity, is_alive
 
 JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
@@ -24,7 +25,7 @@ def claim_run(folder: Path) -> None:
 
     Raises ValueError where another process, of those that share the disk, is at it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, folder.parent)
     has_claim = (folder / CLAIM).exists()
     try:
         is_ours = claim(folder / CLAIM)

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from tbptt import figures, optuna_figures, thinning
 from tbptt.config import sign
+from tbptt.files import replaced, write_text
 from tbptt.main import ui_line
 from tbptt.optuna_figures import Section
 from tbptt.pairs import paired, pairs
@@ -22,7 +23,7 @@ from tbptt.pareto import pareto, pareto_front
 from tbptt.progress import beside_mean
 from tbptt.space import short_value, shown
 from tbptt.study import SWEEPS, Study, state_of
-from tbptt.tables import params_of, replaced, seed_values, write_explained, write_table
+from tbptt.tables import params_of, seed_values, write_explained, write_table
 
 DEFAULT_UI = "http://127.0.0.1:5000"
 PLOTLY = {
@@ -54,8 +55,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     if store is not None:
         _write_best(folder, study, best, store)
     path = folder / "report.html"
-    with replaced(path) as beside:
-        beside.write_text(render(study, trials, store), encoding="utf-8")
+    write_text(path, render(study, trials, store))
     return path
 
 

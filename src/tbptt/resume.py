@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.checks import asks_for_gpu, problems
-from tbptt.config import DataConfig, TrackingConfig, typed
+from tbptt.config import DataConfig, TrackingConfig, as_objectives, typed
 from tbptt.devices import why_no_gpu
 from tbptt.parts import load_parts
 from tbptt.pending import claim_run, let_go, pending_folder
+from tbptt.runs import network_of
 from tbptt.stores import sqlite_path
 
 if TYPE_CHECKING:
@@ -57,12 +58,15 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
 
 def _problems_of_run(cfg: DictConfig, given: Sequence[str]) -> list[str]:
     """What keeps a run that is this process's alone from being resumed."""
-    from tbptt.tracking import Store
+    from tbptt.tracking import Store, how_to_restore
 
     store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
     run = store.run(cfg.resume)
     if run is None:
         return [f"resume: got {cfg.resume!r}; takes the id of a run in {cfg.tracking.uri}"]
+    if run.is_deleted:
+        back = how_to_restore(cfg.tracking.uri, run.id)
+        return [f"resume: got {cfg.resume!r}; that run was deleted in MLflow; restore it first: {back}"]
     try:
         state = run.last_state()
     except ValueError as error:
@@ -84,10 +88,32 @@ def _begun_problems(cfg: DictConfig, given: Sequence[str], run: "Run", state: di
         return [str(error)]
     if lines := problems(begun):
         return lines
-    fingerprint = load_parts(cast(DataConfig, OmegaConf.to_object(begun.data))).fingerprint()
+    parts = load_parts(cast(DataConfig, OmegaConf.to_object(begun.data)))
+    try:
+        if problem := _misfit(state, begun, parts.length):
+            return [f"its last checkpoint cannot be gone on from: {problem}"]
+    except ValueError as error:
+        return [str(error)]
+    fingerprint = parts.fingerprint()
     if fingerprint != run.tags().get("data.fingerprint"):
         return [f"the data are not those that the run was begun with (now {fingerprint[:12]}…)"]
     return []
+
+
+def _misfit(state: dict[str, Any], begun: DictConfig, length: int) -> str | None:
+    """What does not fit together in a checkpoint, or with ``length`` steps; such a one was made by something else.
+    Raises ValueError where its weights are not those of its model."""
+    count = sum(p.numel() for p in network_of(state, begun).parameters() if p.requires_grad)
+    kept = [v for of_one in state["optimizer"]["state"].values() for v in of_one.values() if hasattr(v, "shape")]
+    if any(v.dim() > 1 or (v.dim() == 1 and len(v) != count) for v in kept):
+        return f"what its optimizer keeps is not of its model's {count} trained weights"
+    if (most := max(state["schedule"]["stages"])) > length:
+        return f"its schedule has {most} chunks, and the longest series has {length} steps to train"
+    if state["best"]["objectives"] != as_objectives(begun.objective):
+        return f"its best epoch was told by {', '.join(state['best']['objectives'])}"
+    if state["record"]["number"] != state["epoch"]:
+        return "its last epoch is not the one that it was written after"
+    return None
 
 
 def resumed_config(cfg: DictConfig, given: Sequence[str]) -> DictConfig:

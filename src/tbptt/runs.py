@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from tbptt.config import OF_A_RUN, ModelConfig, typed
+from tbptt.checks import keys
+from tbptt.config import OF_A_RUN, ModelConfig, typed, wrong_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,22 +69,50 @@ def load_run(
     Raises:
         ValueError: there is no such run, or it has no such checkpoint.
     """
-    from tbptt import checkpoint
+    from tbptt import checkpoint, contents
     from tbptt.features import Scaler
 
     if Path(run_id).suffix == ".ckpt":
-        content, what = checkpoint.load(Path(run_id), checkpoint.OF_A_RUN), str(run_id)
+        content, what = checkpoint.load(Path(run_id), contents.OF_A_RUN), str(run_id)
     else:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
         content, what = _downloaded(str(run_id), uri, which), f"run {run_id}"
     cfg = typed(content["config"])
-    network = build_network(cast(ModelConfig, OmegaConf.to_object(cfg.model)), cfg.data.window)
     try:
-        network.load_state_dict(content["model"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{what}: its weights are not those of its model: {reason}") from None
+        network = network_of(content, cfg)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
     return network.eval(), Scaler(**content["scaler"]), cfg
+
+
+def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
+    """The network that a checkpoint's config describes, with its weights. Raises ValueError where these do not fit each
+    other, before any memory is taken for it."""
+    import torch
+
+    for name, node, leaf, takes in keys(cfg):
+        if name.startswith("model.") or name in ("data.window", "data.features"):
+            try:
+                value = node[leaf]
+            except OmegaConfBaseException as error:
+                raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
+            value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+            if not takes.test(value):
+                raise ValueError(wrong_value(name, value, takes.text))
+    model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
+    try:
+        with torch.device("meta"):  # shapes, without numbers
+            needs = {name: v.shape for name, v in build_network(model, cfg.data.window).state_dict().items()}
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise ValueError(f"its model cannot be built: {(str(error).splitlines() or [''])[0]}") from None
+    weights = state["model"]
+    if wrong := [name for name, shape in needs.items() if name not in weights or weights[name].shape != shape]:
+        raise ValueError(f"its weights are not those of its model: {wrong[0]} is another, or missing")
+    if more := [name for name in weights if name not in needs]:
+        raise ValueError(f"its weights are not those of its model, which has no {more[0][:100]}")
+    network = build_network(model, cfg.data.window)
+    network.load_state_dict(weights)
+    return network
 
 
 def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
@@ -90,12 +120,14 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from tbptt import checkpoint, local_files
-    from tbptt.stores import absolute_uri, sqlite_path, without_password
+    from tbptt import checkpoint, contents, local_files
+    from tbptt.stores import OF_MLFLOW, absolute_uri, foreign, sqlite_path, without_password
 
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         raise ValueError(f"run {run_id}: there is no store {path}")
+    if path is not None and (problem := foreign(path, OF_MLFLOW)):
+        raise ValueError(f"run {run_id}: {problem}")
     client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
     name = f"checkpoints/{which}.ckpt"
     try:
@@ -104,9 +136,9 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
             file = local_files.folder_of(path, run_id) / name
             if not file.exists():
                 raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: expected at {file}")
-            return checkpoint.load(file, checkpoint.OF_A_RUN)
+            return checkpoint.load(file, contents.OF_A_RUN)
         with tempfile.TemporaryDirectory() as folder:
-            return checkpoint.load(Path(client.download_artifacts(run_id, name, folder)), checkpoint.OF_A_RUN)
+            return checkpoint.load(Path(client.download_artifacts(run_id, name, folder)), contents.OF_A_RUN)
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         where = without_password(tracking_uri)

@@ -20,6 +20,7 @@ from tbptt.config import DataConfig, TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage
 from tbptt.devices import GpuFailed, from_another_process, gpu_trouble
 from tbptt.dry_run import describe
+from tbptt.files import links_in
 from tbptt.hydra_node import LAUNCHERS
 from tbptt.main import SweepFailed, failure_line, ui_line
 from tbptt.names import numbered
@@ -34,7 +35,7 @@ from tbptt.study import SWEEPS, Budget, Study
 from tbptt.sweep_end import settle
 from tbptt.sweep_progress import SweepProgress, failure_lines
 from tbptt.tracking import Run, Store
-from tbptt.trouble import DiskTrouble, disk_trouble
+from tbptt.trouble import DiskTrouble, disk_trouble, fullest
 from tbptt.versions import code_tags
 
 log = logging.getLogger("tbptt")
@@ -72,6 +73,8 @@ def run_sweep(
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
     progress.now("opening the study")
     name = numbered(plan.name, Study.taken(plan.settings.storage)) if plan.settings.fresh else plan.name
+    if lines := links_in(SWEEPS / name):
+        raise CommandError(lines)
     spec = _spec(plan)
     with StopSignals() as signals:
         is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
@@ -99,7 +102,7 @@ def run_sweep(
                 raise Interrupted(signum, f"; {HOW_TO_GO_ON}")
         except Exception as error:
             if trouble := disk_trouble(error):
-                where = f"{trouble.where or SWEEPS.absolute()}"
+                where = trouble.where or fullest([SWEEPS, store.folder])
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
     progress.end()
@@ -158,6 +161,8 @@ def _prepare(
         study.optuna.set_user_attr("tracking_uri", hide(plan.cfg.tracking.uri))
         parent = store.reopen_run(attrs["parent_run"]) if "parent_run" in attrs else None
         if parent is None:
+            if was := attrs.get("parent_run"):
+                log.warning("study %s: its parent run %s was deleted in MLflow; a new one is made", study.name, was)
             parent = store.start_run(study.name, {**code, "study.name": study.name})
             parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
             study.optuna.set_user_attr("parent_run", parent.id)

@@ -57,7 +57,10 @@ def _note_best(study: Study, store: Store, parent: Run) -> None:
     best = best_trial(study.trials(), *study.objectives)
     if best is None:
         return
-    runs = [store.client.get_run(run_id).data.metrics for run_id in best.user_attrs.get("run_ids", [])]
+    ids = best.user_attrs.get("run_ids", [])
+    if any(store.run(run_id) is None for run_id in ids):  # `mlflow gc` removed one
+        return
+    runs = [store.client.get_run(run_id).data.metrics for run_id in ids]
     names = [name for name in (runs[0] if runs else {}) if name.startswith("best/") and all(name in r for r in runs)]
     means = [(name, math.fsum(r[name] for r in runs) / len(runs), 0) for name in names]
     parent.log_points(means, int(time.time() * 1000))

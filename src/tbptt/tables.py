@@ -1,9 +1,7 @@
-"""A study's tables, ``trials.csv`` and ``explained.csv``, and how its files are written."""
+"""A study's tables, ``trials.csv`` and ``explained.csv``."""
 
-import contextlib
 import csv
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +9,8 @@ from optuna.trial import FrozenTrial
 
 from tbptt.explained import explained
 from tbptt.figures import epochs_run
+from tbptt.files import replaced
 from tbptt.space import text_of
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A file beside another that takes its place once it is whole: a reader, or a reload, sees the old or the new."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def params_of(trials: Sequence[FrozenTrial]) -> list[str]:

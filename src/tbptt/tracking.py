@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
@@ -22,16 +21,19 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from tbptt import local_files
 from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
+from tbptt.files import is_own_file, make_folder, refuse_link, replaced, write_text
 from tbptt.liveness import identity
 from tbptt.pending import OWNER, pending_folder
-from tbptt.stores import absolute_uri, locked, sqlite_path, without_password
-from tbptt.trouble import causes
+from tbptt.store_errors import is_locked, is_outage, said_shortly, still_locked
+from tbptt.stores import absolute_uri, locked, sqlite_path
 
 log = logging.getLogger("tbptt")
 
 MOST_POINTS = 1000  # that MLflow takes in one call
 MOST_PARAMS = 100
 LONGEST_WAIT = 10.0  # seconds between two tries to reach a server
+LOCKED = 60.0  # seconds to wait for a file that another process has locked, as for a study's
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # letters that MLflow takes
 # A checkpoint's two places in a store that is elsewhere.
 SLOTS = {
     "last": ("checkpoints/last.ckpt", "checkpoints/last.previous.ckpt"),
@@ -72,14 +74,14 @@ class Store:
         self.is_local = self.path is not None
         self.tracking = tracking
         with self._opening():
-            self.client = MlflowClient(tracking_uri=self.uri)
+            self.client = self.patiently(lambda: MlflowClient(tracking_uri=self.uri))
             self._found = self.patiently(self._look)
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
         """Within, no other process makes a store's tables or experiments; its errors are a line."""
         lock = locked(self.folder / ".lock") if self.is_local else contextlib.nullcontext()
-        with lock, _said_shortly(self.tracking.uri):
+        with lock, said_shortly(self.tracking.uri):
             yield
 
     @cached_property
@@ -117,13 +119,19 @@ class Store:
             local_files.bring_home(self.path, experiment)
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns, once the server is there. Raises what it raises otherwise, or after too long."""
+        """What ``call`` returns, once the server is there, or another process lets the file go. Raises what it raises
+        otherwise, or after too long."""
         began, wait = time.monotonic(), 0.5
+        may_pass, patience = (is_locked, LOCKED) if self.is_local else (is_outage, self.patience)
         while True:
             try:
                 return call()
             except Exception as error:
-                if self.is_local or not is_outage(error) or time.monotonic() - began >= self.patience:
+                if not may_pass(error):
+                    raise
+                if time.monotonic() - began >= patience:
+                    if self.is_local:
+                        raise still_locked(self.tracking.uri) from error
                     raise
             until = time.monotonic() + wait
             while time.monotonic() < until:
@@ -133,18 +141,21 @@ class Store:
 
     def start_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> "Run":
         """A new run, RUNNING."""
+        name = shortened(name, LONGEST_NAME)
         all_tags = {"mlflow.runName": name, "mlflow.source.name": "train.py", **tags}
+        all_tags = {key: shortened(value, LONGEST_TAG) for key, value in all_tags.items()}
         if parent:
             all_tags["mlflow.parentRunId"] = parent
-        info = self.client.create_run(self.experiment, tags=all_tags, run_name=name).info
+        experiment = self.experiment
+        info = self.patiently(lambda: self.client.create_run(experiment, tags=all_tags, run_name=name)).info
         run = Run(self, info)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        run.make_folder()
         return run
 
     def run(self, run_id: str) -> "Run | None":
         """A run of this store; None where it has no such run."""
         try:
-            info = self.client.get_run(run_id).info
+            info = self.patiently(lambda: self.client.get_run(run_id)).info
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -152,13 +163,15 @@ class Store:
         return Run(self, info)
 
     def reopen_run(self, run_id: str) -> "Run | None":
-        """A run of this store, RUNNING again; None where it has no such run."""
+        """A run of this store, RUNNING again; None where it has no such run, or it was deleted."""
         run = self.run(run_id)
+        if run is not None and run.is_deleted:
+            return None
         if run is not None:
             with self._opening():
                 self._bring_home(run.experiment)
-            run.folder.mkdir(parents=True, exist_ok=True)
-            self.client.update_run(run_id, status="RUNNING")
+            run.make_folder()
+            self.patiently(lambda: self.client.update_run(run_id, status="RUNNING"))
             with contextlib.suppress(MlflowException):  # it has none
                 self.client.delete_tag(run_id, "stop.reason")
         return run
@@ -194,6 +207,7 @@ class Run:
 
     def __init__(self, store: Store, info: RunInfo):
         self.store, self.id, self.experiment = store, str(info.run_id), str(info.experiment_id)
+        self.is_deleted = info.lifecycle_stage == "deleted"  # in MLflow; `mlflow gc` would remove it for good
         if store.path:
             self.is_local = local_files.is_on_a_disk(info.artifact_uri)
         else:  # of a server whose disk this machine shares
@@ -207,6 +221,12 @@ class Run:
         self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
         self._best_sent: float | None = None
 
+    def make_folder(self) -> None:
+        """Make :attr:`folder`. Raises ValueError where a link is in its place, or in that of its checkpoints."""
+        of_all_runs = self.folder.parents[1 if self.is_local else 0]
+        make_folder(self.folder, of_all_runs)
+        refuse_link(self.folder / "checkpoints")
+
     def last_state(self, take_over: bool = False) -> dict[str, Any] | None:
         """The run's last checkpoint, from this machine or its store, whichever went further; None where it has none.
         Raises ValueError where there are some and none can be read.
@@ -214,7 +234,7 @@ class Run:
         Args:
             take_over: say in the store first that this process goes on with the run.
         """
-        from tbptt import checkpoint
+        from tbptt import checkpoint, contents
 
         here = self.folder / "checkpoints"
         if self.is_local:
@@ -231,7 +251,7 @@ class Run:
             for path, place in [*copies, *((path, None) for path in own)]:
                 if path is not None and path.exists():
                     try:
-                        found.append((checkpoint.load(path, checkpoint.OF_A_RUN), place))
+                        found.append((checkpoint.load(path, contents.OF_A_RUN), place))
                     except ValueError as error:
                         damage.append(error)
         if not found:
@@ -263,7 +283,7 @@ class Run:
     def take_over(self) -> None:
         """Say in the store who is at this run from now on: what others had of it is not sent any more."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / OWNER).write_text(json.dumps(identity()))
+        write_text(self.folder / OWNER, json.dumps(identity()))
         self.store.patiently(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
     def _fetch(self, path: str, folder: str) -> Path | None:
@@ -275,7 +295,7 @@ class Run:
 
     def _fetch_best(self, epoch: int | None) -> None:
         """Bring the checkpoint of the best epoch to this machine, where another machine's worker left it."""
-        from tbptt import checkpoint
+        from tbptt import checkpoint, contents
 
         with tempfile.TemporaryDirectory() as folder:
             for place, path in enumerate(SLOTS["best"]):
@@ -283,9 +303,10 @@ class Run:
                 if copy is None:
                     continue
                 with contextlib.suppress(ValueError):
-                    if checkpoint.load(copy, checkpoint.OF_A_RUN)["epoch"] == epoch:
-                        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-                        shutil.copyfile(copy, self.folder / path)
+                    if checkpoint.load(copy, contents.OF_A_RUN)["epoch"] == epoch:
+                        make_folder(self.folder / "checkpoints", self.folder)
+                        with replaced(self.folder / path) as beside:
+                            shutil.copyfile(copy, beside)
                         self._newest["best"] = place
 
     def send_checkpoints(self) -> None:
@@ -295,7 +316,7 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             copies = {}
             for what, path in (("last", last), ("best", best)):  # training goes on: the last's best is there already
-                if path.exists():
+                if is_own_file(path):
                     copies[what] = Path(folder) / Path(SLOTS[what][1 - self._newest[what]]).name
                     shutil.copy2(path, copies[what])
             if "best" in copies and (changed := copies["best"].stat().st_mtime) != self._best_sent:
@@ -310,7 +331,7 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Params, flattened already; lists and null as they are typed on the command line."""
-        entities = [Param(name, as_text(value)) for name, value in params.items()]
+        entities = [Param(name, shortened(as_text(value), LONGEST_PARAM)) for name, value in params.items()]
         for part in _batches(entities, MOST_PARAMS):
             self.store.client.log_batch(self.id, params=part)
 
@@ -323,7 +344,9 @@ class Run:
         return dict(self.store.client.get_run(self.id).data.tags)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        self.store.client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+        self.store.client.log_batch(
+            self.id, tags=[RunTag(name, shortened(str(value), LONGEST_TAG)) for name, value in tags.items()]
+        )
 
     def keep(self, path: Path) -> None:
         """Put a copy of a file among the run's artifacts."""
@@ -331,14 +354,13 @@ class Run:
             self.store.client.log_artifact(self.id, str(path))
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / f".{path.name}.{os.getpid()}"
-        shutil.copyfile(path, beside)
-        beside.replace(self.folder / path.name)
+        with replaced(self.folder / path.name) as beside:
+            shutil.copyfile(path, beside)
 
     def finish(self, status: str, reason: str | None = None, leave_out: Sequence[str] = ()) -> None:
         """Send what is not in the store yet, then set ``stop.reason`` and the status: FINISHED, KILLED or FAILED."""
         if not self.is_local:
-            for path in (p for p in self.folder.rglob("*") if p.is_file() and p.name not in leave_out):
+            for path in (p for p in self.folder.rglob("*") if is_own_file(p) and p.name not in leave_out):
                 inner = path.parent.relative_to(self.folder)
                 self.store.client.log_artifact(self.id, str(path), str(inner) if inner.parts else None)
             with contextlib.suppress(OSError):  # one that kept nothing here, as a parent
@@ -348,35 +370,14 @@ class Run:
         self.store.client.set_terminated(self.id, status)
 
 
-def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the server was away, or in trouble itself, so that the same call may do later."""
-    for each in causes(error):
-        if isinstance(each, requests.RequestException):
-            return True
-        if isinstance(each, MlflowException):
-            # The last two: more ask MLflow than it has connections to its database; two set one tag at the same moment.
-            signs = ("failed with exception", "failed with error code 5", "QueuePool limit", "duplicate key value")
-            return any(sign in str(each) for sign in signs) or each.error_code in (
-                "INTERNAL_ERROR",
-                "TEMPORARILY_UNAVAILABLE",
-            )
-    return False
+def how_to_restore(uri: str, run_id: str) -> str:
+    """What brings a deleted run back, to be typed in a shell."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"
 
 
-@contextlib.contextmanager
-def _said_shortly(uri: str) -> Iterator[None]:
-    """An error of the store as one line, with MLflow's own reason where it gave one."""
-    try:
-        yield
-    except MlflowException as error:
-        reason = without_password(" ".join(str(error.message).split())).split(" [SQL:")[0]
-        if "database schema" in reason:  # of an older or a newer MLflow; it says itself what to do about an older one
-            reason = reason.split(" NOTE:")[0].replace("<database_uri>", shlex.quote(absolute_uri(uri)))
-            newer = "one of a newer MLflow takes that MLflow, or another tracking.uri"
-            raise CommandError([f"tracking.uri: got {uri}; {reason.removesuffix('.')}; {newer}"]) from error
-        is_away = sqlite_path(uri) is None and is_outage(error)
-        said = "does not answer" if is_away else f"cannot be used: {reason}"
-        raise ConnectionError(f"tracking.uri: {without_password(uri)} {said}") from error
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many letters, the rest of a longer one as ``…``."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def as_tag(owner: Path) -> str:

@@ -20,6 +20,7 @@ from tbptt.bptt import parts_of
 from tbptt.config import Config, DataConfig, as_objectives, flatten, sign
 from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.devices import gpu_trouble, pick_device
+from tbptt.files import write_text
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
 from tbptt.outbox import Outbox, deliver_pending
 from tbptt.progress import Progress
@@ -151,6 +152,9 @@ def fit(
         with signals.at_once():
             data = SequenceDataModule(config.data, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
+        if begun and begun.is_deleted:
+            log.warning("run %s was deleted in MLflow; a new one begins in its place", begun.id)
+            begun = None
         check()  # what came before may have waited for long
         state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
@@ -201,7 +205,7 @@ def fit(
         with _closing(run, outbox, signals, lambda: module.stop_reason):
             network = build_network(config.model, config.data.window)
             module = SequenceModule(network, config, _schedule(config), between=between)
-            (run.folder / "config.yaml").write_text(rerunnable(cfg))
+            write_text(run.folder / "config.yaml", rerunnable(cfg))
             before = [unpacked(one) for one in state.get("records", [])] if state else []
             outbox.agree_with(Epoch(**state["record"]) if state else None, before)
             if state is None:
@@ -245,13 +249,15 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
         trouble = None if stopped else disk_trouble(error)
         if not stopped:
             with suppress(OSError):
-                (run.folder / "traceback.txt").write_text(hide("".join(traceback.format_exception(error))))
+                write_text(run.folder / "traceback.txt", hide("".join(traceback.format_exception(error))))
         outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error", quiet=bool(trouble))
         how = f"go on with it: python train.py resume={run.id}"
         if stopped:  # whatever Lightning made of the signal: a SystemExit of a SIGTERM
             raise Interrupted(signals.signum or signal.SIGINT, f"; {how}") from None
         if trouble:
-            raise DiskTrouble(trouble.number, str(run.folder), f"; when that is mended, {how}") from error
+            raise DiskTrouble(
+                trouble.number, trouble.where or str(run.folder), f"; when that is mended, {how}"
+            ) from error
         if failed := gpu_trouble(error):
             raise type(failed)(failed.what, f"; {how}") from error
         raise

@@ -1,8 +1,11 @@
 """When the disk is the trouble and not the training: full, read-only, taken away. Told from an error, in one line."""
 
 import errno
+import os
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 WHAT = {
     errno.ENOSPC: "no room is left on the disk",
@@ -45,13 +48,22 @@ def disk_trouble(error: BaseException) -> DiskTrouble | None:
         if isinstance(each, OSError) and each.errno in WHAT:
             if each.errno in (errno.ENOENT, errno.EACCES) and not each.filename:
                 continue
-            return DiskTrouble(each.errno, str(each.filename or ""))
+            # A file that is replaced has a name of its own until it is whole, which nobody looks for.
+            is_place = each.errno not in (errno.ENOENT, errno.EACCES) and each.filename
+            named = os.fsdecode(each.filename or "")
+            return DiskTrouble(each.errno, str(Path(named).absolute().parent) if is_place else named)
         if isinstance(each, sqlite3.Error):  # below what SQLAlchemy, Optuna and MLflow made of it
             name = getattr(each, "sqlite_errorname", "")
             found = next((number for begins, number in SQLITE.items() if name.startswith(begins)), None)
             if found is not None:
                 return DiskTrouble(found)
     return None
+
+
+def fullest(folders: Iterable[Path]) -> str:
+    """The one of some folders that has the least room, where an error does not say which it was."""
+    there = [folder.absolute() for folder in folders if folder.exists()]
+    return str(min(there, key=lambda folder: shutil.disk_usage(folder).free)) if there else ""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
+from tbptt.files import replaced
 from tbptt.study import Study
-from tbptt.tables import replaced
 from tbptt.tracking import Store
 
 Curve = list[float]  # by epoch; NaN where it was not measured

@@ -10,8 +10,8 @@ from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
 
 from tbptt.figures import BEST, GREY, INK
+from tbptt.files import write_text
 from tbptt.report import embedded, rendered
-from tbptt.tables import replaced
 from tbptt.verdict import ARMS, DEFINITIONS, VIEWS, RunCurves, Runs, verdict, write_curves
 
 RED, GREEN = BEST, "#009e73"  # the article's colours, of the report's palette
@@ -153,8 +153,7 @@ def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_curves(runs, folder / "curves.csv")
     for path, text in ((folder / "verdict.md", _markdown(claims, table)), (folder / "verdict.html", page)):
-        with replaced(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return folder / "verdict.html"
 
 

@@ -22,6 +22,7 @@ from tbptt.config import TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage, SignsOfLife, is_outage
 from tbptt.datamodule import PreparedLast
 from tbptt.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
+from tbptt.files import make_folder
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
@@ -30,6 +31,7 @@ from tbptt.pool import wait_while_paused
 from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
 from tbptt.secrets import hide
 from tbptt.space import Value
+from tbptt.store_errors import is_outage as is_run_outage
 from tbptt.stores import sqlite_path
 from tbptt.study import INTERRUPTED, SWEEPS, Budget, Study
 from tbptt.train import Result, fit
@@ -132,7 +134,7 @@ class Worker:
                 with contextlib.suppress(Exception):
                     self.study.fail(trial.number, WHAT[trouble.number], again=True)
                 raise
-            if tracking.is_outage(error):  # nor is this: no other trial would fare better
+            if is_run_outage(error):  # nor is this: no other trial would fare better
                 self.study.fail(trial.number, failure_line(error), again=True)
                 raise
             if gpu_trouble(error):
@@ -181,7 +183,8 @@ class Worker:
             raise NoGpu(lacks)
         if cfg is None or wrong:
             raise ValueError("; ".join(wrong))
-        self.plan.source.save(SWEEPS / self.study.name / str(trial.number) / ".hydra", overrides)
+        own = SWEEPS / self.study.name
+        self.plan.source.save(make_folder(own / str(trial.number) / ".hydra", own), overrides)
         OmegaConf.update(cfg, "study.name", self.study.name)
         results: list[Result] = []
         run_ids: list[str] = []
@@ -278,10 +281,11 @@ def _first_line() -> bytes:
 
 
 def _write_to(path: str) -> None:
-    """Have this process print into a file; where that cannot be made, as on a full disk, nowhere."""
+    """Have this process print into a file; where that cannot be made, as on a full disk, or is a link,
+    nowhere."""
     try:
-        log_file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    except OSError:
+        log_file = open_own(Path(path), os.O_WRONLY | os.O_APPEND)
+    except (OSError, ValueError):
         log_file = os.open(os.devnull, os.O_WRONLY)
     os.dup2(log_file, 1)
     os.dup2(log_file, 2)
