@@ -36,7 +36,7 @@ class SweepFailed(Exception):
 
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """One training run, as Hydra starts it."""
-    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) if HydraConfig.initialized() else []
     progress.starting(said(cast(list[str], typed)), cfg.progress)
     from tbptt.train import train
 

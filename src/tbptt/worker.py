@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,7 +23,7 @@ from tbptt.config import TrackingConfig
 from tbptt.database import PATIENCE, ServerStorage, SignsOfLife, is_outage
 from tbptt.datamodule import PreparedLast
 from tbptt.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
-from tbptt.files import make_folder
+from tbptt.files import make_folder, open_own
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
