@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from conftest import CONF
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from mlflow.exceptions import MlflowException
 
 from tbptt import versions
 from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
+from tbptt.main import run
 from tbptt.store_errors import is_locked, is_outage, said_shortly
 from tbptt.tracking import Run, Store, as_text, how_to_restore, shortened
 from tbptt.versions import code_tags
@@ -146,6 +148,18 @@ def test_a_store_that_is_broken_is_told_with_the_reason(here: Path) -> None:
         database.execute("DROP TABLE experiments")
     with pytest.raises(ConnectionError, match=r"tracking.uri: sqlite:///broken.db cannot be used: .*experiments"):
         Store(TrackingConfig(uri="sqlite:///broken.db"))
+
+
+def test_a_resume_from_a_store_that_is_no_store_is_a_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("damaged.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 20)
+    for uri, says in (("sqlite:///damaged.db", "cannot be used"), ("http://127.0.0.1:1", "does not answer")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["train.py", f"resume={'0' * 32}", f"tracking.uri={uri}"])
+            assert run(lambda: pytest.fail("it went on"), CONF) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"ConnectionError: tracking.uri: {uri} {says}")
+        assert "SELECT" not in line
+    assert {path.name for path in here.iterdir()} <= {"damaged.db", ".lock"}
 
 
 # --- names that are too long, a file that is locked, runs that were deleted -------------------------------------------

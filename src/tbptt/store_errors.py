@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import requests
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from tbptt.compose import CommandError
 from tbptt.stores import absolute_uri, sqlite_path, without_password
@@ -46,15 +47,11 @@ def said_shortly(uri: str) -> Iterator[None]:
     """An error of the store as one line, with MLflow's own reason where it gave one."""
     try:
         yield
-    except (MlflowException, sqlite3.Error) as error:
+    except (MlflowException, sqlite3.Error, SQLAlchemyError) as error:
         if is_locked(error):
-            path = sqlite_path(uri)
-            raise ConnectionError(
-                f"tracking.uri: {path} is locked by another process, for longer than a minute"
-            ) from error
-        if not isinstance(error, MlflowException):
-            raise
-        reason = without_password(" ".join(str(error.message).split())).split(" [SQL:")[0]
+            raise still_locked(uri) from error
+        message = error.message if isinstance(error, MlflowException) else error
+        reason = without_password(" ".join(str(message).split())).split(" [SQL:")[0]
         if "database schema" in reason:  # of an older or a newer MLflow; it says itself what to do about an older one
             reason = reason.split(" NOTE:")[0].replace("<database_uri>", shlex.quote(absolute_uri(uri)))
             newer = "one of a newer MLflow takes that MLflow, or another tracking.uri"
