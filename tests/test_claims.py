@@ -15,7 +15,7 @@ import pytest
 
 from tbptt.claims import NoLocks, claim, is_claimed, of_this_process, release
 from tbptt.liveness import ALIVE, holding, identity, is_alive, started_at
-from tbptt.pending import CLAIM, OUTCOME, OWNER, claim_run, claimed, let_go
+from tbptt.pending import CLAIM, OUTCOME, OWNER, RunTaken, claim_left_run, claim_run, claimed, let_go, this_owner
 
 HOLD = """
 import json, sys
@@ -125,11 +125,59 @@ def test_a_run_that_an_older_version_trains_is_left_alone(
     folder = Path("pending/run")
     folder.mkdir(parents=True)
     (folder / OWNER).write_text(living(started=started_at(os.getppid())))
-    with pytest.raises(ValueError, match="run run is being trained by another process"):
-        claim_run(folder)
+    with pytest.raises(RunTaken, match="run run is being trained by another process"):
+        claim_left_run(folder)
     (folder / OUTCOME).write_text("{}")  # it has ended
-    claim_run(folder)
+    claim_left_run(folder)
     let_go(folder)
+
+
+def test_a_run_whose_container_is_gone_can_be_had_again_and_again(here: Path) -> None:
+    """Its owner, of another host name, is told by the claim alone: a refused resume does not make it living."""
+    folder = Path("pending/run")
+    folder.mkdir(parents=True)
+    (folder / OWNER).write_text(json.dumps({**this_owner(), "host": "a container that was killed", "pid": 1}))
+    (folder / CLAIM).touch()  # as the kill left it
+    for _ in range(2):
+        claim_left_run(folder)
+        let_go(folder)
+        with claimed(folder):
+            pass
+    (folder / OWNER).write_text('{"host": "cu')
+    claim_left_run(folder)
+    let_go(folder)
+
+
+def test_who_delivers_what_a_run_left_is_waited_for(holder: "subprocess.Popen[str]", here: Path) -> None:
+    who(holder)
+    folder = here / "pending" / "run"
+    folder.mkdir(parents=True)
+    os.link("held", folder / CLAIM)  # the other process holds it
+    looks: list[float] = []
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            holder.kill()
+            holder.wait()
+
+    with pytest.raises(RunTaken):
+        claim_run(folder)
+    claim_run(folder, 30, check)
+    assert len(looks) >= 3
+    let_go(folder)
+
+
+def test_a_file_that_cannot_be_looked_at_is_taken_for_held(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("another's").touch()
+
+    def forbidden(*given: object) -> int:
+        raise PermissionError(errno.EACCES, "another user's")
+
+    assert not is_claimed(Path("another's"))
+    assert not is_claimed(Path("nobody's"))
+    monkeypatch.setattr(os, "open", forbidden)
+    assert is_claimed(Path("another's"))
 
 
 def test_a_run_of_this_process_stays_its_own_when_its_rest_is_delivered(here: Path) -> None:

@@ -147,6 +147,31 @@ def test_an_experiment_with_its_files_elsewhere_on_a_disk_gets_them_beside_the_d
     assert not (here / "elsewhere").exists()
 
 
+def test_a_run_begun_where_somebody_chose_its_files_to_be_goes_on_there(begun: Begun, small: Config) -> None:
+    with chdir(begun.folder):
+        chosen = begun.folder.with_name("big-disk")
+        beside = begun.folder / "mlruns" / "artifacts"
+        beside.rename(chosen)
+        with closing(sqlite3.connect("mlruns/mlflow.db")) as database, database:
+            uri = f"{chosen.as_uri()}/{begun.run_id}/artifacts"
+            database.execute("UPDATE runs SET artifact_uri = ?", (uri,))
+            database.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'tbptt'", (chosen.as_uri(),))
+        assert load_run(begun.run_id)
+        resumed(small, begun.run_id)
+        assert torch.load(chosen / begun.run_id / "artifacts" / "checkpoints" / "last.ckpt")["epoch"] == 2
+        assert not beside.exists()
+
+
+def test_a_copied_database_alone_does_not_write_into_the_first_project(begun: Begun, small: Config) -> None:
+    before = begun.files()
+    (begun.folder.with_name("b") / "mlruns").mkdir(parents=True)
+    shutil.copy(begun.folder / "mlruns" / "mlflow.db", begun.folder.with_name("b") / "mlruns")
+    with chdir(begun.folder.with_name("b")):
+        (line,) = resume_problems(small(f"resume={begun.run_id}"), ["resume"], False)
+        assert f"its files are not in {begun.folder.with_name('b')}/mlruns/artifacts/{begun.run_id}" in line
+    assert begun.files() == before
+
+
 def test_an_experiment_whose_files_are_in_a_store_of_objects_keeps_them_there(here: Path, small: Config) -> None:
     MlflowClient(absolute_uri(URI)).create_experiment("tbptt", artifact_location="s3://bucket/files")
     store = Store(TrackingConfig(uri=URI))

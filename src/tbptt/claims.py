@@ -57,8 +57,8 @@ def is_claimed(path: Path) -> bool:
         return True
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
+    except OSError as error:  # what cannot be looked at, as another user's, may be held
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
     try:
         return not _lock(file, fcntl.LOCK_SH)
     finally:

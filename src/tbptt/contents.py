@@ -195,7 +195,14 @@ def is_optimizer(value: Any) -> bool:
     state = value.get("state") if isinstance(value, dict) else None
     if not isinstance(state, dict) or not set(state) <= {0}:
         return False
-    return all(each_is(lambda v: v is None or is_number(v) or is_tensor(v))(of_one) for of_one in state.values())
+    return all(each_is(is_kept)(of_one) for of_one in state.values())
+
+
+def is_kept(value: Any) -> bool:
+    """What an optimizer, be it one of your own, may keep of its parameters."""
+    if isinstance(value, list | tuple):
+        return all(map(is_kept, value))
+    return value is None or isinstance(value, bool | str) or is_number(value) or is_tensor(value)
 
 
 def is_best(value: Any) -> bool:

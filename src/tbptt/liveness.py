@@ -3,6 +3,7 @@ else by process and boot; not by clock."""
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def is_alive(who: dict[str, Any] | None, folder: Path | None = None) -> bool:
     if who is None:
         return False
     if folder is not None and LOCK in who:
-        return is_claimed(folder / ALIVE / Path(who[LOCK]).name)
+        with suppress(NoLocks):  # where another machine sees the same disk with locks
+            return is_claimed(folder / ALIVE / Path(who[LOCK]).name)
     if who["host"] != socket.gethostname():
         return True
     return bool(who["boot"] == boot_id() and who["started"] is not None and who["started"] == started_at(who["pid"]))

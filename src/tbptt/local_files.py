@@ -24,6 +24,17 @@ def folder_of(database: Path, run_id: str) -> Path:
     return home(database) / run_id / "artifacts"
 
 
+def folder_of_run(database: Path, run_id: str, uri: str | None) -> Path:
+    """The same, of a run whose files the database says to be at ``uri``: there, where it has none beside the database,
+    and that is a place which somebody chose for an experiment, and not another project's."""
+    here = folder_of(database, run_id)
+    if here.exists() or not uri or not is_on_a_disk(uri):
+        return here
+    there = _path(uri)
+    is_chosen = len(there.parents) > 2 and there.exists() and not (there.parents[2] / ".lock").exists()
+    return there if is_chosen else here
+
+
 def is_on_a_disk(uri: str | None) -> bool:
     """Whether files at ``uri`` are on a disk, rather than in a store of objects (S3, …) of their own."""
     return urlsplit(uri or "").scheme in ON_A_DISK

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,19 @@ from typing import Any
 from tbptt import checkpoint
 from tbptt.claims import release
 from tbptt.files import open_own, replaced, write_text
-from tbptt.liveness import identity
 from tbptt.module import Epoch
-from tbptt.pending import CLAIM, JOURNAL, OF_ITS_OWN, OUTCOME, OWNER, claim_run, claimed, pending_folder
+from tbptt.pending import (
+    CLAIM,
+    JOURNAL,
+    OF_ITS_OWN,
+    OUTCOME,
+    OWNER,
+    RunTaken,
+    claim_run,
+    claimed,
+    pending_folder,
+    this_owner,
+)
 from tbptt.secrets import hide
 from tbptt.store_errors import is_outage
 from tbptt.stores import without_password
@@ -33,11 +43,26 @@ log = logging.getLogger("tbptt")
 COLUMNS = ("update", "epoch", "chunks", "loss", "grad_norm", "clipped")
 LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
 LAST_TRY = 10.0  # seconds that the end of a run waits for a server
+HELD_BY_OTHERS = 120.0  # seconds to wait for whoever delivers what a run left behind
 CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
 
 
+def hold(store: Store, run_id: str, ends: contextlib.ExitStack, check: Callable[[], None]) -> None:
+    """Have a run for this process alone until ``ends`` ends; who brings what it left into its store is waited for.
+
+    Raises RunTaken where another process stays at it. Of a run on a server the store says who may go on with it.
+    """
+    folder = pending_folder(store.folder, run_id)
+    ends.callback(release, folder / CLAIM)
+    if store.is_local:
+        claim_run(folder, HELD_BY_OTHERS, check)
+    else:
+        with contextlib.suppress(RunTaken):
+            claim_run(folder)
+
+
 class Outbox:
-    """The journal of one run, and what sends it.
+    """The journal of one run, which this process holds (:func:`hold`), and what sends it.
 
     Args:
         update_points: at most so many updates an epoch go to MLflow; ``updates.parquet`` has all.
@@ -46,9 +71,9 @@ class Outbox:
     def __init__(self, run: Run, update_points: int):
         self.run, self.update_points = run, update_points
         self.folder = pending_folder(run.store.folder, run.id)
-        claim_run(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / OUTCOME).unlink(missing_ok=True)
-        _write_whole(self.folder / OWNER, identity())
+        _write_whole(self.folder / OWNER, this_owner())
         if not run.is_local:
             run.take_over()
         self.journal = self.folder / JOURNAL

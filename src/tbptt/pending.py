@@ -2,12 +2,15 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tbptt.claims import NoLocks, claim, is_held_here, release
 from tbptt.files import make_folder
-from tbptt.liveness import identity, is_alive
+from tbptt.liveness import LOCK, identity, is_alive
 
 JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
 OWNER = "owner.json"  # the process that trains it, or did last
@@ -20,22 +23,40 @@ def pending_folder(store: Path, run_id: str) -> Path:
     return store / "pending" / run_id
 
 
-def claim_run(folder: Path) -> None:
-    """Have a run for this process alone until :func:`let_go`, or its end; ``folder`` is the run's.
+class RunTaken(Exception):
+    """Another process, of those that share the disk, is at a run: it trains it, or delivers what was left of it."""
 
-    Raises ValueError where another process, of those that share the disk, is at it.
+
+def claim_run(folder: Path, wait: float = 0.0, check: Callable[[], None] = lambda: None) -> None:
+    """Have a run for this process alone until :func:`let_go`, or its end.
+
+    Args:
+        folder: the run's.
+        wait: seconds to wait for another process; ``check`` is called meanwhile, and may raise to stop.
+
+    Raises RunTaken where another process is at it.
     """
     make_folder(folder, folder.parent)
-    has_claim = (folder / CLAIM).exists()
+    until = time.monotonic() + wait
+    while not _claimed(folder):
+        if time.monotonic() >= until:
+            raise RunTaken(f"run {folder.name} is being trained by another process")
+        check()
+        time.sleep(0.2)
+
+
+def claim_left_run(folder: Path) -> None:
+    """:func:`claim_run` of a run that a process has left. Raises RunTaken where it has not."""
+    if has_living_owner(folder):
+        raise RunTaken(f"run {folder.name} is being trained by another process")
+    claim_run(folder)
+
+
+def _claimed(folder: Path) -> bool:
     try:
-        is_ours = claim(folder / CLAIM)
+        return claim(folder / CLAIM)
     except NoLocks:
-        is_ours, has_claim = True, False
-    if is_ours and not has_claim and _has_living_owner(folder):
-        release(folder / CLAIM)
-        is_ours = False
-    if not is_ours:
-        raise ValueError(f"run {folder.name} is being trained by another process")
+        return not has_living_owner(folder, claims=False)
 
 
 def let_go(folder: Path) -> None:
@@ -48,9 +69,9 @@ def let_go(folder: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Within, a run is this process's alone, as :func:`claim_run` has it."""
+    """Within, a run is this process's alone, as :func:`claim_left_run` has it."""
     before = is_held_here(folder / CLAIM)
-    claim_run(folder)
+    claim_left_run(folder)
     try:
         yield
     finally:
@@ -58,10 +79,19 @@ def claimed(folder: Path) -> Iterator[None]:
             release(folder / CLAIM)
 
 
-def _has_living_owner(folder: Path) -> bool:
-    """By its process's number: of a run that a version without claims began, or on a disk without locks."""
+def this_owner() -> dict[str, Any]:
+    """This process, as the owner of a run that it holds."""
+    return {**identity(), LOCK: CLAIM}
+
+
+def has_living_owner(folder: Path, claims: bool = True) -> bool:
+    """Whether the process that a run's folder names still runs, by its number: of a run that a version without claims
+    trains, or on a disk without locks (``claims`` is False). Of others the claim alone tells."""
     owner = folder / OWNER
     if (folder / OUTCOME).exists() or not owner.exists():
         return False
-    who = json.loads(owner.read_text())
-    return who != identity() and is_alive(who)
+    try:
+        who = json.loads(owner.read_text())
+    except ValueError:  # cut, as its process was killed at it
+        return False
+    return not (claims and LOCK in who) and who.get("pid") != os.getpid() and is_alive(who)

@@ -12,7 +12,7 @@ from tbptt.checks import asks_for_gpu, problems
 from tbptt.config import DataConfig, TrackingConfig, as_objectives, typed
 from tbptt.devices import why_no_gpu
 from tbptt.parts import load_parts
-from tbptt.pending import claim_run, let_go, pending_folder
+from tbptt.pending import RunTaken, claim_left_run, let_go, pending_folder
 from tbptt.runs import network_of
 from tbptt.stores import sqlite_path
 
@@ -43,8 +43,8 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
         ]
     folder = pending_folder(path.parent if path else Path("mlruns").absolute(), cfg.resume)
     try:
-        claim_run(folder)  # before the imports are paid for, during which another command might begin with it
-    except ValueError:
+        claim_left_run(folder)  # before the imports are paid for, during which another command might begin with it
+    except RunTaken:
         return [f"resume: got {cfg.resume!r}; that run is being trained by another process"]
     try:
         lines = _problems_of_run(cfg, given)

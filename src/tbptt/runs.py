@@ -131,9 +131,9 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
     name = f"checkpoints/{which}.ckpt"
     try:
-        on_a_disk = local_files.is_on_a_disk(client.get_run(run_id).info.artifact_uri)
-        if path is not None and on_a_disk:
-            file = local_files.folder_of(path, run_id) / name
+        uri = client.get_run(run_id).info.artifact_uri
+        if path is not None and local_files.is_on_a_disk(uri):
+            file = local_files.folder_of_run(path, run_id, uri) / name
             if not file.exists():
                 raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: expected at {file}")
             return checkpoint.load(file, contents.OF_A_RUN)

@@ -22,8 +22,7 @@ from tbptt import local_files
 from tbptt.compose import CommandError
 from tbptt.config import TrackingConfig
 from tbptt.files import is_own_file, make_folder, refuse_link, replaced, write_text
-from tbptt.liveness import identity
-from tbptt.pending import OWNER, pending_folder
+from tbptt.pending import OWNER, pending_folder, this_owner
 from tbptt.store_errors import is_locked, is_outage, said_shortly, still_locked
 from tbptt.stores import absolute_uri, locked, sqlite_path
 
@@ -215,7 +214,7 @@ class Run:
         if not self.is_local:
             self.folder = pending_folder(store.folder, self.id)
         elif store.path:
-            self.folder = local_files.folder_of(store.path, self.id)
+            self.folder = local_files.folder_of_run(store.path, self.id, info.artifact_uri)
         else:
             self.folder = Path(local_file_uri_to_path(info.artifact_uri))
         self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
@@ -283,7 +282,7 @@ class Run:
     def take_over(self) -> None:
         """Say in the store who is at this run from now on: what others had of it is not sent any more."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / OWNER, json.dumps(identity()))
+        write_text(self.folder / OWNER, json.dumps(this_owner()))
         self.store.patiently(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
     def _fetch(self, path: str, folder: str) -> Path | None:

@@ -6,7 +6,7 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -22,7 +22,7 @@ from tbptt.datamodule import Prepared, SequenceDataModule, prepare
 from tbptt.devices import gpu_trouble, pick_device
 from tbptt.files import write_text
 from tbptt.module import Epoch, SequenceModule, packed, unpacked
-from tbptt.outbox import Outbox, deliver_pending
+from tbptt.outbox import Outbox, deliver_pending, hold
 from tbptt.progress import Progress
 from tbptt.runs import build_network, plain, rerunnable
 from tbptt.runtime import Interrupted, Lost, StopSignals, keep_freed_memory, set_precision
@@ -138,6 +138,7 @@ def fit(
         signals or StopSignals() as signals,
         Progress(mode, config.epochs, best.objectives[0], name) as progress,
         kernels.torch_only() if config.kernels == "torch" else nullcontext(),
+        ExitStack() as ends,
     ):
 
         def check() -> None:
@@ -156,6 +157,8 @@ def fit(
             log.warning("run %s was deleted in MLflow; a new one begins in its place", begun.id)
             begun = None
         check()  # what came before may have waited for long
+        if begun:
+            hold(store, begun.id, ends, check)
         state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
         layers = kernels.describe(device, config.precision, config.model.cell, bool(config.model.dense))
@@ -172,6 +175,7 @@ def fit(
         check()
         run = store.patiently(opened)
         on_start(run.id)
+        hold(store, run.id, ends, check)
         outbox = Outbox(run, config.tracking.update_points)
 
         def on_epoch(epoch: Epoch) -> str | None:

@@ -27,6 +27,7 @@ from tbptt.files import make_folder, open_own
 from tbptt.main import failure_line, leave
 from tbptt.module import Epoch
 from tbptt.outbox import deliver_pending
+from tbptt.pending import RunTaken
 from tbptt.plan import Order, Plan
 from tbptt.pool import wait_while_paused
 from tbptt.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
@@ -124,6 +125,9 @@ class Worker:
         try:
             with SignsOfLife(self.server, trial._trial_id) if self.server else nullcontext() as life:
                 self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
+        except RunTaken as error:  # it is given out again when that has ended
+            log.warning("trial %d: %s", trial.number, error)
+            self.study.fail(trial.number, INTERRUPTED, again=True)
         except (Lost, UpdateFinishedTrialError):
             log.warning("trial %d: this worker was cut off for too long", trial.number)
             self.study.fail(trial.number, INTERRUPTED, again=True)
