@@ -1,5 +1,6 @@
 """Curves reach the store whole, whatever happens to it meanwhile."""
 
+import fcntl
 import json
 import os
 import signal
@@ -20,10 +21,13 @@ from conftest import ROOT, SMALL
 from mlflow import MlflowClient
 from omegaconf import DictConfig
 
+from tbptt.config import TrackingConfig
 from tbptt.module import Epoch
-from tbptt.outbox import points, read_journal, thinned
+from tbptt.outbox import deliver_pending, points, read_journal, thinned
+from tbptt.pending import CLAIM, OWNER, pending_folder, this_owner
 from tbptt.servers import MLflow
 from tbptt.stores import absolute_uri
+from tbptt.tracking import Store
 from tbptt.train import fit
 
 
@@ -220,3 +224,19 @@ def test_thinned_updates_are_even_and_end_with_the_last(count: int, most: int) -
         assert kept[-1] == count - 1
         gaps = [b - a for a, b in zip([-1, *kept], kept, strict=False)]
         assert max(gaps) - min(gaps) <= 1
+
+
+def test_what_another_process_trains_is_left_to_it(here: Path) -> None:
+    """A trial begins with this, while the other workers' runs are under way: none of them may stop it."""
+    store = Store(TrackingConfig(uri="sqlite:///mlruns/mlflow.db"))
+    run = store.start_run("one of another worker's", {})
+    folder = pending_folder(store.folder, run.id)
+    folder.mkdir(parents=True)
+    (folder / OWNER).write_text(json.dumps(this_owner()))
+    held = os.open(folder / CLAIM, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert deliver_pending(store, 50) == 0
+    assert store.client.get_run(run.id).info.status == "RUNNING"
+    os.close(held)  # its process is gone
+    assert deliver_pending(store, 50) == 0
+    assert store.client.get_run(run.id).info.status == "KILLED"

@@ -319,8 +319,9 @@ def test_the_parent_has_the_report(grid: Grid) -> None:
 def test_the_best_can_be_run_again_with_more_overrides(grid: Grid) -> None:
     config = ["--config-dir", f"sweeps/{grid.study.study_name}", "--config-name", "best"]
     runs = len(grid.runs)
-    assert ended(starting(grid.folder, *config, "epochs=1")) == (0, "", "")
+    status, out, err = ended(starting(grid.folder, *config, "epochs=1"))
     again = grid.runs[-1]
+    assert (status, out, err) == (0, f"run {again.info.run_id}\n", "")
     assert len(grid.runs) == runs + 1
     best = grid.runs_of(grid.study.best_trial)[0]
     different = {k for k, v in best.data.params.items() if again.data.params.get(k) != v and not k.startswith("study.")}

@@ -295,7 +295,7 @@ def deliver_pending(store: Store, update_points: int) -> int:
     could not be brought there now either."""
     left = 0
     for folder in sorted((store.folder / "pending").glob("*")) if (store.folder / "pending").exists() else []:
-        with contextlib.suppress(OSError, ValueError):  # another process is at it, for one
+        with contextlib.suppress(OSError, ValueError, RunTaken):  # by a process that trains it, for one
             outcome = json.loads((folder / OUTCOME).read_text()) if (folder / OUTCOME).exists() else None
             if (outcome and outcome.get("delivered")) or not (folder / OWNER).exists():
                 continue
