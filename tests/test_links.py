@@ -14,7 +14,7 @@ from tbptt.compose import Source
 from tbptt.config import TrackingConfig, register
 from tbptt.files import links_in, make_folder, open_own, replaced, write_text
 from tbptt.outbox import JOURNAL, OUTCOME, OWNER, deliver_pending
-from tbptt.pending import claim_run
+from tbptt.pending import claim_left_run, claim_run, has_living_owner, let_go
 from tbptt.stores import locked
 from tbptt.tracking import Store
 from tbptt.train import fit
@@ -149,6 +149,16 @@ def test_what_a_run_still_has_to_send_is_not_looked_for_behind_a_link(here: Path
         claim_run(link)
     assert deliver_pending(store, 50) == 0
     assert [path.name for path in (here / "elsewhere").iterdir()] == [OWNER]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '"words"', '{"host": "here"', '{"pid": 1}'])
+def test_a_file_that_names_no_process_is_nobody_who_trains_a_run(here: Path, text: str) -> None:
+    folder = here / "pending" / "run"
+    folder.mkdir(parents=True)
+    (folder / OWNER).write_text(text)
+    assert not has_living_owner(folder)
+    claim_left_run(folder)
+    let_go(folder)
 
 
 def test_a_link_is_not_sent_to_a_server(here: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tbptt.claims import NoLocks, is_claimed, of_this_process
 
@@ -27,6 +27,11 @@ def holding(folder: Path) -> dict[str, Any]:
         return identity()
 
 
+def is_process(who: object) -> TypeGuard[dict[str, Any]]:
+    """Whether what was read describes a process as :func:`identity` does: anything may stand in a file."""
+    return isinstance(who, dict) and {"host", "boot", "pid", "started"} <= who.keys()
+
+
 def is_alive(who: dict[str, Any] | None, folder: Path | None = None) -> bool:
     """Whether the process that ``identity`` or ``holding`` described still runs.
 
@@ -34,7 +39,7 @@ def is_alive(who: dict[str, Any] | None, folder: Path | None = None) -> bool:
         folder: the one that it may hold a file in. Where it holds none it is told by its number, and one on another
             machine is taken to run.
     """
-    if who is None:
+    if not is_process(who):
         return False
     if folder is not None and LOCK in who:
         with suppress(NoLocks):  # where another machine sees the same disk with locks
@@ -49,11 +54,13 @@ def is_seen_to_be_gone(who: dict[str, Any] | None) -> bool:
 
     Where machines share a study, two may have the same name, so a name says nothing here.
     """
-    if who is None:
+    if not is_process(who):
         return True
     if not boot_id():  # a system that does not tell one start of it from another, as macOS
         return bool(who["host"] == socket.gethostname() and not is_alive(who))
-    return bool(who["boot"] == boot_id() and who["numbers"] == _numbers() and who["started"] != started_at(who["pid"]))
+    return bool(
+        who["boot"] == boot_id() and who.get("numbers") == _numbers() and who["started"] != started_at(who["pid"])
+    )
 
 
 def _numbers() -> str:

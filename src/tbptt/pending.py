@@ -10,7 +10,7 @@ from typing import Any
 
 from tbptt.claims import NoLocks, claim, is_held_here, release
 from tbptt.files import make_folder
-from tbptt.liveness import LOCK, identity, is_alive
+from tbptt.liveness import LOCK, identity, is_alive, is_process
 
 JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
 OWNER = "owner.json"  # the process that trains it, or did last
@@ -87,11 +87,12 @@ def this_owner() -> dict[str, Any]:
 def has_living_owner(folder: Path, claims: bool = True) -> bool:
     """Whether the process that a run's folder names still runs, by its number: of a run that a version without claims
     trains, or on a disk without locks (``claims`` is False). Of others the claim alone tells."""
-    owner = folder / OWNER
-    if (folder / OUTCOME).exists() or not owner.exists():
+    if (folder / OUTCOME).exists():
         return False
     try:
-        who = json.loads(owner.read_text())
-    except ValueError:  # cut, as its process was killed at it
+        who = json.loads((folder / OWNER).read_text())
+    except (FileNotFoundError, ValueError):  # none, or one that was cut, as its process was killed at it
+        return False
+    if not is_process(who):
         return False
     return not (claims and LOCK in who) and who.get("pid") != os.getpid() and is_alive(who)
