@@ -17,7 +17,7 @@ ifneq ($(made_in),$(CURDIR))
 anew := $(if $(made_in),--clear)
 endif
 
-.venv/installed: pyproject.toml $(wildcard src/tbptt/native/*)
+.venv/installed: pyproject.toml $(wildcard src/tbptt/models/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tbptt needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(anew) .venv
 	$(BIN)/python -m pip install --quiet --editable .
@@ -59,10 +59,10 @@ audit: .tools/installed .venv/installed
 
 # PostgreSQL and an MLflow server on this machine's loopback, to try out cluster=server; see docs/scaling.md.
 server: .venv/installed-cluster
-	$(BIN)/python -m tbptt.servers start
+	$(BIN)/python -m tbptt.cli.servers start
 
 server-stop:
-	$(BIN)/python -m tbptt.servers stop
+	$(BIN)/python -m tbptt.cli.servers stop
 
 .venv/installed-cluster: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cluster]'

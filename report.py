@@ -2,7 +2,7 @@
 
 With --verdict: hold the article's claims against a study of sweep=article, or against a file of its curves."""
 
-from tbptt import early  # first: what follows takes a third of a second
+from tbptt.system import early  # first: what follows takes a third of a second
 
 if __name__ == "__main__":
     early.end_quietly()
@@ -10,7 +10,7 @@ if __name__ == "__main__":
 import sys
 from pathlib import Path
 
-from tbptt.main import report
+from tbptt.cli.main import report
 
 if __name__ == "__main__":
     sys.exit(report(sys.argv[1:], Path(__file__).resolve().parent / "conf"))

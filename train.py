@@ -1,6 +1,6 @@
 """Train one run, or with -m a sweep of them: python train.py --help"""
 
-from tbptt import early  # first: what follows takes a third of a second
+from tbptt.system import early  # first: what follows takes a third of a second
 
 if __name__ == "__main__":
     early.end_quietly()
@@ -10,7 +10,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from tbptt.main import job, leave, run
+from tbptt.cli.main import job, run
+from tbptt.system.endings import leave
 
 CONF = Path(__file__).resolve().parent / "conf"  # wherever this is called from, through links, too
 

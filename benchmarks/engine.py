@@ -14,9 +14,9 @@ import time
 
 from machine import machine, spread
 
-from tbptt.config import MedianPruner, SamplerConfig
-from tbptt.space import Choice, Interval, Space
-from tbptt.study import Budget, Study
+from tbptt.config.schema import MedianPruner, SamplerConfig
+from tbptt.studies.space import Choice, Interval, Space
+from tbptt.studies.study import Budget, Study
 
 REPORTS = 10
 

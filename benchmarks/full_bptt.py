@@ -31,13 +31,14 @@ def measure(way: str, steps: int) -> None:
 
     import torch
 
-    from tbptt import kernels
-    from tbptt.bptt import Sequences, train_pass
-    from tbptt.features import LagFeatures, Scaler
-    from tbptt.flat import FlatParameters
-    from tbptt.network import QNetwork
-    from tbptt.optimizers import build_optimizer
-    from tbptt.runtime import keep_freed_memory
+    from tbptt.data.features import LagFeatures, Scaler
+    from tbptt.data.sequences import Sequences
+    from tbptt.models import kernels
+    from tbptt.models.article import QNetwork
+    from tbptt.system.runtime import keep_freed_memory
+    from tbptt.training.chunks import train_pass
+    from tbptt.training.flat import FlatParameters
+    from tbptt.training.optimizers import build_optimizer
 
     if way != "plain PyTorch":
         keep_freed_memory()

@@ -55,14 +55,16 @@ from article import article
 from plain_torch import Network, adam, detached
 from turns import STEPS
 
-from tbptt.bptt import Sequences, evaluate, train_pass
-from tbptt.datamodule import prepare
-from tbptt.devices import why_no_gpu
-from tbptt.flat import FlatParameters
-from tbptt.graphs import FixedSteps
-from tbptt.optimizers import build_optimizer
-from tbptt.runs import build_network
-from tbptt.runtime import set_precision
+from tbptt.data.sequences import Sequences
+from tbptt.evaluation.losses import evaluate
+from tbptt.models.build import build_network
+from tbptt.system.devices import why_no_gpu
+from tbptt.system.runtime import set_precision
+from tbptt.tasks.prepare import prepare
+from tbptt.training.chunks import train_pass
+from tbptt.training.cuda_graphs import FixedSteps
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer
 
 AN_ARTICLES_TRIAL = 50 * 100  # updates
 warnings.filterwarnings("ignore", message=".*capturable=True.*")  # the warm-up's steps are not captured

@@ -23,13 +23,14 @@ from machine import machine
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from tbptt.bptt import Sequences
-from tbptt.compose import Source
-from tbptt.config import ArticleData, register
-from tbptt.datamodule import Prepared, prepare
-from tbptt.parts import load_parts
-from tbptt.series import HELD_OUT, waves
-from tbptt.targets import q_values
+from tbptt.config.compose import Source
+from tbptt.config.schema import register
+from tbptt.data.options import ArticleData
+from tbptt.data.prices import HELD_OUT, waves
+from tbptt.data.sequences import Sequences
+from tbptt.data.split import load_parts
+from tbptt.tasks.prepare import Prepared, prepare
+from tbptt.tasks.q_values import q_values
 
 CONF = Path(__file__).parents[1] / "conf"
 PENALTIES = [10.0**k for k in range(-2, 9)]

@@ -7,7 +7,7 @@ For each number of workers (1, 8, 32), for ``--seconds`` (30): every worker clai
 over the clip value, reports ``--epochs`` (20) epochs of each, asks whether to prune, and tells the end; and it opens an
 MLflow run for each, sends 110 points an epoch in one call, a checkpoint of the article's size every tenth, and closes
 it. Without pause, unless ``--pace`` says how long an epoch would train (2.3 s is the article's). Both servers are this
-machine's own (tbptt.servers), on loopback, started for this in a temporary folder; the workers share its cores with
+machine's own (tbptt.cli.servers), on loopback, started for this in a temporary folder; the workers share its cores with
 them, so what is printed is the least that the servers can do.
 """
 
@@ -24,11 +24,11 @@ from typing import Any
 
 from machine import machine
 
-from tbptt.config import PrunerConfig, SamplerConfig, StartsRandom, TrackingConfig
-from tbptt.servers import DATABASES, MLflow, PostgreSQL
-from tbptt.space import Interval, Space
-from tbptt.study import Budget, Study
-from tbptt.tracking import Store, is_outage
+from tbptt.cli.servers import DATABASES, MLflow, PostgreSQL
+from tbptt.config.schema import PrunerConfig, SamplerConfig, StartsRandom, TrackingConfig
+from tbptt.runs.tracking import Store, is_outage
+from tbptt.studies.space import Interval, Space
+from tbptt.studies.study import Budget, Study
 
 SPACE = Space((Interval("clip", "clip", (), 0.1, 10.0, True),))
 POINTS = 110  # an epoch, as a run of 100 chunks sends

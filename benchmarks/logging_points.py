@@ -18,10 +18,10 @@ from itertools import groupby
 from machine import machine, spread
 from pytorch_lightning.loggers import MLFlowLogger
 
-from tbptt.config import TrackingConfig
-from tbptt.module import Epoch
-from tbptt.outbox import points
-from tbptt.tracking import Store
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.journal import points
+from tbptt.runs.tracking import Store
 
 Points = list[tuple[str, float, int]]
 

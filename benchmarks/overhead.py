@@ -20,16 +20,16 @@ import torch
 from machine import machine, spread
 from omegaconf import OmegaConf
 
-from tbptt import checkpoint, module, outbox
-from tbptt.bptt import train_pass
-from tbptt.compose import Source
-from tbptt.config import Config, register
-from tbptt.datamodule import SequenceDataModule
-from tbptt.flat import FlatParameters
-from tbptt.optimizers import build_optimizer
-from tbptt.runs import build_network
-from tbptt.runtime import keep_freed_memory
-from tbptt.train import fit
+from tbptt.config.compose import Source
+from tbptt.config.schema import Config, register
+from tbptt.models.build import build_network
+from tbptt.runs import checkpoint, journal, module
+from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.runs.fit import fit
+from tbptt.system.runtime import keep_freed_memory
+from tbptt.training.chunks import train_pass
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -96,7 +96,7 @@ def main() -> None:
         times: dict[str, list[float]] = defaultdict(lambda: [0.0])
         module.evaluate = timed(times["evaluation"], module.evaluate)
         for name in ("add", "send"):
-            setattr(outbox.Outbox, name, timed(times["logging"], getattr(outbox.Outbox, name)))
+            setattr(journal.Outbox, name, timed(times["logging"], getattr(journal.Outbox, name)))
         checkpoint.save = timed(times["checkpoints"], checkpoint.save)
         walls: list[float] = []
         began = [0.0]

@@ -17,8 +17,9 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from tbptt.config import GROUPS, PrunerConfig
-from tbptt.samplers import build_pruner
+from tbptt.config.schema import PrunerConfig
+from tbptt.options.option import GROUPS
+from tbptt.studies.samplers import build_pruner
 
 CURVES = Path(__file__).parent / "data" / "curves.json"
 

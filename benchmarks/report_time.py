@@ -29,8 +29,8 @@ from optuna.distributions import (
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tbptt.report import write_report
-from tbptt.study import Study
+from tbptt.reports.page import write_report
+from tbptt.studies.study import Study
 
 STORAGE, OBJECTIVES = "sqlite:///sweeps/optuna.db", ["val/loss"]
 SPACES: dict[str, BaseDistribution] = {

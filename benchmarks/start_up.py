@@ -64,7 +64,7 @@ def watch_claims(module):
 WATCHED = {
     "torch.optim.optimizer": watch_steps,
     "pytorch_lightning.trainer.trainer": watch_fits,
-    "tbptt.study": watch_claims,
+    "tbptt.studies.study": watch_claims,
 }
 
 class Finder(importlib.abc.MetaPathFinder):

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from tbptt.config import register
+from tbptt.config.schema import register
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
     os.environ.pop(name, None)
@@ -69,7 +69,7 @@ def gpus_seen() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[None]:
     """They are seen; skips where PyTorch can compute on none."""
-    from tbptt import devices
+    from tbptt.system import devices
 
     with gpus_seen():
         devices._looked.cache_clear()

@@ -14,7 +14,7 @@ from typing import Any
 from conftest import CONF
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["conftest", "hydra", "tbptt.sweep", "tbptt.worker", "tbptt.main"])
+CONTEXT.set_forkserver_preload(["conftest", "hydra", "tbptt.studies.sweep", "tbptt.studies.worker", "tbptt.cli.main"])
 
 
 class ForkedWorker:
@@ -31,7 +31,7 @@ class ForkedWorker:
         if not self.pid:
             try:
                 os.setsid()
-                from tbptt import worker
+                from tbptt.studies import worker
 
                 logging.getLogger().handlers.clear()
                 for each in (signal.SIGINT, signal.SIGTERM):
@@ -68,14 +68,14 @@ def _command(
     os.environ.update(environment)
     import hydra
 
-    import tbptt.pool
-    from tbptt.main import job, run
+    import tbptt.studies.pool
+    from tbptt.cli.main import job, run
 
     os.chdir(folder)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(outputs, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    tbptt.pool.WorkerProcess = ForkedWorker  # type: ignore[assignment, misc]
+    tbptt.studies.pool.WorkerProcess = ForkedWorker  # type: ignore[assignment, misc]
     sys.argv = ["train.py", *words]
     if before:
         before()

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tbptt.study import Study
+from tbptt.studies.study import Study
 
 STORAGE = "sqlite:///sweeps/optuna.db"
 BEGAN = datetime.datetime(2024, 1, 1, 10)

@@ -14,13 +14,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from studies import made_study, made_trial
 
-from tbptt.best_of import best_of
-from tbptt.compose import CommandError, Source, parsed
-from tbptt.config import register
-from tbptt.dry_run import describe
-from tbptt.plan import Plan, make_plan
-from tbptt.report import write_report
-from tbptt.study import Study
+from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.schema import register
+from tbptt.reports.page import write_report
+from tbptt.studies.best_of import best_of
+from tbptt.studies.dry_run import describe
+from tbptt.studies.plan import Plan, make_plan
+from tbptt.studies.study import Study
 
 SEARCH = ["clip=tag(log,interval(0.1,10))", "study.n_trials=8", "epochs=3"]
 AGAIN = ["study.best_of=search", "study.seeds=[10,11]"]
@@ -78,7 +78,7 @@ def test_the_best_complete_points_are_chosen_each_once(plan: Planned) -> None:
 
 @pytest.mark.usefixtures("search")
 def test_a_dry_run_shows_them(plan: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tbptt.dry_run._seconds_an_epoch", lambda _: 3600.0)
+    monkeypatch.setattr("tbptt.studies.dry_run._seconds_an_epoch", lambda _: 3600.0)
     asked = plan(*SEARCH, *AGAIN, "study.n_trials=2")
     lines = describe(asked, best_of(asked).points).splitlines()
     assert lines[2:5] == ["  the best of study search:", "    clip=6.0", "    clip=3.0"]
@@ -144,8 +144,8 @@ def test_seeds_that_chose_at_any_stage_are_refused(plan: Planned, search: Study)
 def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(
     plan: Planned, search: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tbptt.sweep import _prepare, _spec
-    from tbptt.tracking import Store
+    from tbptt.runs.tracking import Store
+    from tbptt.studies.sweep import _prepare, _spec
 
     def queued(n: int) -> list[float]:
         small = ["data.length=120", "data.window=8", "study.allow_changed=true"]

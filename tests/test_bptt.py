@@ -15,12 +15,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tbptt.bptt import PassRecord, Sequences, epoch_loss, evaluate, mean_loss, train_pass
-from tbptt.config import GROUPS
-from tbptt.features import LagFeatures, Scaler
-from tbptt.flat import FlatParameters
-from tbptt.network import QNetwork
-from tbptt.optimizers import build_optimizer
+from tbptt.data.features import LagFeatures, Scaler
+from tbptt.data.sequences import Sequences
+from tbptt.evaluation.losses import evaluate
+from tbptt.models.article import QNetwork
+from tbptt.options.option import GROUPS
+from tbptt.tasks.prepare import mean_loss
+from tbptt.training.chunks import PassRecord, epoch_loss, train_pass
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer
 
 WINDOW, LENGTH, STEPS = 4, 23, [23, 9, 17]
 CELLS = ["lstm", "gru"]

@@ -23,9 +23,9 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 from studies import HOSTILE, made_study, made_trial
 
-from tbptt.report import write_report
-from tbptt.verdict import read_curves
-from tbptt.verdict_page import write_verdict
+from tbptt.article.claims import read_curves
+from tbptt.article.page import write_verdict
+from tbptt.reports.page import write_report
 
 # A machine without a browser can still run the other tests; CI installs one, and fails without.
 pytestmark = pytest.mark.skipif(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tbptt.checkpoint import load, save
+from tbptt.runs.checkpoint import load, save
 
 CONTENT: dict[str, Any] = {
     "model": {"weight": torch.arange(2000.0).reshape(40, 50)},

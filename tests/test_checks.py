@@ -7,7 +7,7 @@ import pytest
 from conftest import CONF
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.checks import keys, problems, unknown_key
+from tbptt.config.checks import keys, problems, unknown_key
 
 Compose = Callable[..., DictConfig]
 
@@ -102,5 +102,5 @@ def test_what_only_gpus_have_is_refused_without_one(
     config: Compose, here: Path, monkeypatch: pytest.MonkeyPatch, device: str, word: str, line: str
 ) -> None:
     for reason, lines in (("PyTorch sees none", [line]), (None, [line] if device == "cpu" else [])):
-        monkeypatch.setattr("tbptt.checks.why_no_gpu", lambda reason=reason: reason)
+        monkeypatch.setattr("tbptt.config.checks.why_no_gpu", lambda reason=reason: reason)
         assert problems(config(word, f"device={device}")) == lines

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tbptt.claims import NoLocks, claim, is_claimed, of_this_process, release
-from tbptt.liveness import ALIVE, holding, identity, is_alive, started_at
-from tbptt.pending import CLAIM, OUTCOME, OWNER, RunTaken, claim_left_run, claim_run, claimed, let_go, this_owner
+from tbptt.runs.pending import CLAIM, OUTCOME, OWNER, RunTaken, claim_left_run, claim_run, claimed, let_go, this_owner
+from tbptt.system.claims import NoLocks, claim, is_claimed, of_this_process, release
+from tbptt.system.liveness import ALIVE, holding, identity, is_alive, started_at
 
 HOLD = """
 import json, sys
 from pathlib import Path
-from tbptt.claims import claim
-from tbptt.liveness import holding
+from tbptt.system.claims import claim
+from tbptt.system.liveness import holding
 claim(Path("held"))
 print(json.dumps(holding(Path("."))), flush=True)
 sys.stdin.read()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tbptt.clipping import MODES, clip_gradients
+from tbptt.training.clipping import MODES, clip_gradients
 
 SIZES = ((4, 3), (4,), (2, 5), (1,), (6,))
 

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from test_database import reachable
 from test_outbox import free_port
 
-from tbptt.servers import MLflow, PostgreSQL, ServerTrouble
+from tbptt.cli.servers import MLflow, PostgreSQL, ServerTrouble
 
 pytest.importorskip("psycopg")
 NAME = "shared"

@@ -15,12 +15,12 @@ import pytest
 from conftest import CONF, ROOT, SMALL
 from mlflow import MlflowClient
 
-from tbptt.command_line import CommandError, checked
-from tbptt.config import GROUPS
-from tbptt.help_page import help_text
-from tbptt.main import run
-from tbptt.runtime import Interrupted, PastHydra
-from tbptt.typed import FLAGS
+from tbptt.cli.command_line import CommandError, checked
+from tbptt.cli.help_page import help_text
+from tbptt.cli.main import run
+from tbptt.config.typed import FLAGS
+from tbptt.options.option import GROUPS
+from tbptt.system.runtime import Interrupted, PastHydra
 
 ABOVE_0 = "a number above 0"
 FROM_0 = "a whole number from 0"

@@ -5,8 +5,8 @@ from conftest import CONF
 from hydra import compose
 from omegaconf import OmegaConf
 
-from tbptt.compose import Source
-from tbptt.config import register
+from tbptt.config.compose import Source
+from tbptt.config.schema import register
 
 
 @pytest.mark.parametrize(

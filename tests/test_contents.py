@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from tbptt import checkpoint, load_run
-from tbptt.contents import DEEPEST, OF_A_RUN
+from tbptt import load_run
+from tbptt.runs import checkpoint
+from tbptt.runs.contents import DEEPEST, OF_A_RUN
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_one_larger_than_the_memory_is_not_read(
     path: Path, good: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint.save(path, good)
-    monkeypatch.setattr("tbptt.memory.free_memory", lambda: 1000)
+    monkeypatch.setattr("tbptt.system.memory.free_memory", lambda: 1000)
     assert "is too large: it needs about" in refused(path)
 
 

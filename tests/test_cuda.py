@@ -26,15 +26,16 @@ from test_bptt import (
     zeros,
 )
 
-from tbptt import devices
-from tbptt.bptt import evaluate, train_pass
-from tbptt.config import GROUPS
-from tbptt.flat import FlatParameters
-from tbptt.graphs import FixedSteps
-from tbptt.optimizers import build_optimizer
-from tbptt.runtime import set_precision
-from tbptt.stores import absolute_uri
-from tbptt.train import fit
+from tbptt.evaluation.losses import evaluate
+from tbptt.options.option import GROUPS
+from tbptt.runs.fit import fit
+from tbptt.system import devices
+from tbptt.system.runtime import set_precision
+from tbptt.system.stores import absolute_uri
+from tbptt.training.chunks import train_pass
+from tbptt.training.cuda_graphs import FixedSteps
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer
 
 DEVICE = "cuda"
 pytestmark = [
@@ -189,7 +190,7 @@ def test_too_much_is_told_from_a_failure_and_leaves_the_gpu_usable() -> None:
 
 LOSES_ITS_CONTEXT = """
 import torch
-from tbptt.devices import gpu_trouble
+from tbptt.system.devices import gpu_trouble
 for _ in range(2):
     try:
         torch.ones(2, device="cuda")[torch.tensor([5], device="cuda")].sum().item()

@@ -21,13 +21,13 @@ from optuna.trial import TrialState
 from test_outbox import free_port
 from test_study import GRID, SEARCH, loss, run, taken
 
-from tbptt import database
-from tbptt.checks import problems
-from tbptt.database import ServerStorage, SignsOfLife, is_outage
-from tbptt.liveness import identity, is_alive, is_seen_to_be_gone
-from tbptt.runtime import Lost
-from tbptt.servers import PostgreSQL, ServerTrouble
-from tbptt.study import Budget, Study
+from tbptt.cli.servers import PostgreSQL, ServerTrouble
+from tbptt.config.checks import problems
+from tbptt.studies import postgres
+from tbptt.studies.postgres import ServerStorage, SignsOfLife, is_outage
+from tbptt.studies.study import Budget, Study
+from tbptt.system.liveness import identity, is_alive, is_seen_to_be_gone
+from tbptt.system.runtime import Lost
 
 pytest.importorskip("psycopg")
 ELSEWHERE = {"host": "elsewhere", "boot": "another", "numbers": "", "pid": 1, "started": "1"}
@@ -92,7 +92,10 @@ def same(study: Study) -> Study:
 
 
 def test_many_processes_make_a_study_at_once(server: PostgreSQL, here: Path) -> None:
-    code = "import sys; from tbptt.study import Study; print(Study('new', sys.argv[1], ['val/loss']).optuna._study_id)"
+    code = (
+        "import sys; from tbptt.studies.study import Study\n"
+        "print(Study('new', sys.argv[1], ['val/loss']).optuna._study_id)"
+    )
     uri = server.uri("optuna")
     started = [subprocess.Popen([sys.executable, "-c", code, uri], stdout=-1, stderr=-1, text=True) for _ in range(3)]
     ended = [process.communicate() for process in started]
@@ -121,7 +124,7 @@ def test_a_budget_is_shared(toy: Study) -> None:
 
 def test_a_lock_ends_with_its_holder(toy: Study, server: PostgreSQL) -> None:
     code = (
-        "import sys; from tbptt.study import Study\n"
+        "import sys; from tbptt.studies.study import Study\n"
         "with Study(sys.argv[1], sys.argv[2], ['val/loss']).locked(): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, toy.name, toy.storage_uri]
@@ -190,7 +193,7 @@ def test_waiting_ends_when_asked(toy: Study, server: PostgreSQL) -> None:
 
 
 def test_waiting_ends_after_too_long(toy: Study, server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "PATIENCE", 1.0)
+    monkeypatch.setattr(postgres, "PATIENCE", 1.0)
     server.stop("immediate")
     with pytest.raises(Exception) as error:  # noqa: PT011, Optuna's or SQLAlchemy's
         toy.counts()
@@ -318,7 +321,7 @@ def test_the_driver_may_be_left_out_but_not_missing(
 ) -> None:
     cfg: DictConfig = config(f"study.storage={uri}")
     assert problems(cfg) == []
-    monkeypatch.setattr("tbptt.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("tbptt.config.checks.find_spec", lambda name: None)
     [line] = problems(cfg)
     assert "pip install -e '.[cluster]'" in line
 
@@ -407,7 +410,7 @@ def test_a_trial_that_has_ended_is_not_handed_back(toy: Study) -> None:
 def test_what_did_not_start_whole_is_not_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tbptt import servers
+    from tbptt.cli import servers
 
     done: list[str] = []
     monkeypatch.setattr(PostgreSQL, "runs", lambda self: False)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config import DataConfig
-from tbptt.datamodule import PreparedLast, prepare
+from tbptt.data.options import DataConfig
+from tbptt.tasks.prepare import PreparedLast, prepare
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ from conftest import SEES, gpus_seen
 from mlflow import MlflowClient
 from omegaconf import DictConfig
 
-from tbptt import devices, kernels
-from tbptt.checks import problems
-from tbptt.devices import GpuFailed, NoGpu, pick_device
-from tbptt.module import Epoch
-from tbptt.resume import resume_problems, resumed_config
-from tbptt.stores import absolute_uri
-from tbptt.train import _and_then, fit
+from tbptt.config.checks import problems
+from tbptt.models import kernels
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import _and_then, fit
+from tbptt.runs.resume import resume_problems, resumed_config
+from tbptt.system import devices
+from tbptt.system.devices import GpuFailed, NoGpu, pick_device
+from tbptt.system.stores import absolute_uri
 
 TOO_OLD = "CUDA error: no kernel image is available for execution on the device\nSearch for `cudaErrorNoKernelImage'"
 WORKS = torch.ones
@@ -150,7 +151,7 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
     def stop(epoch: Epoch) -> bool:
         raise GpuFailed("it fell off the bus")
 
-    monkeypatch.setattr("tbptt.train.pick_device", lambda device: "cpu")  # a GPU that the CPU stands in for
+    monkeypatch.setattr("tbptt.runs.fit.pick_device", lambda device: "cpu")  # a GPU that the CPU stands in for
     monkeypatch.setattr(devices, "describe", lambda device: "cuda (A GPU)")
     monkeypatch.setattr(kernels, "describe", lambda *_: "cuDNN 91002")
     ids: list[str] = []
@@ -162,14 +163,14 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
         )
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    monkeypatch.setattr("tbptt.resume.why_no_gpu", lambda: None)
+    monkeypatch.setattr("tbptt.runs.resume.why_no_gpu", lambda: None)
     cfg = small(f"resume={ids[0]}")
     begun = resumed_config(cfg, ["resume"])
     assert (begun.precision, begun.cuda_graphs) == ("tf32", True)
     assert not caplog.records
 
-    monkeypatch.setattr("tbptt.resume.why_no_gpu", lambda: "it is gone")
-    monkeypatch.setattr("tbptt.checks.why_no_gpu", lambda: "it is gone")
+    monkeypatch.setattr("tbptt.runs.resume.why_no_gpu", lambda: "it is gone")
+    monkeypatch.setattr("tbptt.config.checks.why_no_gpu", lambda: "it is gone")
     assert resume_problems(cfg, ["resume"], False) == []
     assert resume_problems(small(f"resume={ids[0]}", "device=cpu"), ["resume", "device"], False) == []
     assert not caplog.records

@@ -22,10 +22,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig
 
-from tbptt import checkpoint
-from tbptt.module import Epoch
-from tbptt.train import fit
-from tbptt.trouble import DiskTrouble, disk_trouble, fullest
+from tbptt.runs import checkpoint
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import fit
+from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
 
 DISK = os.environ.get("SMALL_DISK")
 MEGABYTES = 32  # the report alone has 5, and is kept twice

@@ -18,10 +18,12 @@ from hydra.core.global_hydra import GlobalHydra
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from tbptt import main, report, runtime
-from tbptt.main import job, run
-from tbptt.runs import load_run
-from tbptt.runtime import StopSignals
+from tbptt.cli import main
+from tbptt.cli.main import job, run
+from tbptt.reports import page
+from tbptt.runs.load import load_run
+from tbptt.system import runtime
+from tbptt.system.runtime import StopSignals
 
 PAGES = ("README.md", "docs/using.md")
 LITTLE = ["data.window=8", "data.gamma=0.9", "model.dense=[4]", "model.hidden=[4]", "epochs=1", "progress=none"]
@@ -103,20 +105,20 @@ def give(
 ) -> Callable[..., tuple[int, str]]:
     """A command in this process, which is also a sweep's only worker: its status, and what it printed. Reports, three
     seconds each, are written of the studies that the pages go on with."""
-    from tbptt.worker import work
+    from tbptt.studies.worker import work
 
-    write_report = report.write_report
+    write_report = page.write_report
 
     def report_of(study: Any, store: Any) -> Path:
         if study.name in ("mine", "first"):
             return write_report(study, store)
-        for name in report.SHARED:
+        for name in page.SHARED:
             (here / name).touch()
         return here / "report.html"
 
-    monkeypatch.setattr(report, "write_report", report_of)
-    monkeypatch.setattr("tbptt.sweep._run_pool", lambda study, plan, order, *_: work(order))
-    monkeypatch.setattr("tbptt.pool.early", lambda config: [])
+    monkeypatch.setattr(page, "write_report", report_of)
+    monkeypatch.setattr("tbptt.studies.sweep._run_pool", lambda study, plan, order, *_: work(order))
+    monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
     monkeypatch.setenv("TBPTT_STORAGE", "sqlite:///sweeps/optuna.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
     train = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
@@ -150,7 +152,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
     Path("prices.csv").write_text("\n".join(["date,close_a,close_b,volume_a", *rows]))
     with monkeypatch.context() as stopped:
         stopped.setattr(runtime, "StopSignals", StoppedAtOnce)
-        stopped.setattr("tbptt.train.StopSignals", StoppedAtOnce)
+        stopped.setattr("tbptt.runs.fit.StopSignals", StoppedAtOnce)
         status, said = give("train.py", *LITTLE, *SERIES, "epochs=3")
     assert status == 130
     run_id = re.search(r"resume=(\w{32})", said)
@@ -260,13 +262,13 @@ def test_the_sweeps_of_other_pages_can_be_given(page: str, give: Any) -> None:
 def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:
     assert give("train.py", *LITTLE, *SERIES)[0] == 0
     import tbptt
-    from tbptt.datamodule import prepare
+    from tbptt.tasks.prepare import prepare
 
     (checkpoint,) = here.glob("mlruns/artifacts/**/best.ckpt")
     _, scaler, config = load_run(str(checkpoint))
     from omegaconf import OmegaConf
 
-    from tbptt.parts import load_parts
+    from tbptt.data.split import load_parts
 
     data: Any = OmegaConf.to_object(config.data)
     prepared = prepare(data)
@@ -289,11 +291,18 @@ def test_what_a_page_links_to_is_there(page: str) -> None:
 
 
 def test_the_map_of_the_code_names_every_module() -> None:
-    shown = (ROOT / "README.md").read_text().partition("## How it is built")[2]
-    named = {name for group in re.findall(r"`src/tbptt/\{?([\w,]+)\}?\.py`", shown) for name in group.split(",")}
-    there = {path.stem for path in (ROOT / "src" / "tbptt").glob("*.py")} - {"__init__"}
-    assert there - named == set()
-    assert named - there == set()
+    shown = (ROOT / "README.md").read_text().partition("## How it is built")[2].split("```")[1]
+    of_package: dict[str, str] = {}
+    package = ""
+    for line in shown.splitlines():
+        head = re.match(r"  (\w+)/ ", line)
+        package = head[1] if head else package if line.startswith("      ") else ""
+        of_package[package] = of_package.get(package, "") + line
+    packages = [path.parent for path in (ROOT / "src" / "tbptt").glob("*/__init__.py")]
+    for package in packages:
+        words = set(re.findall(r"\w+", of_package[package.name]))
+        assert {path.stem for path in package.glob("*.py")} - {"__init__"} <= words, package.name
+    assert len(packages) > 10
 
 
 def rows_of(results: str) -> list[dict[str, str]]:

@@ -9,8 +9,8 @@ import hydra
 import pytest
 from conftest import CONF, SMALL
 
-from tbptt import dry_run
-from tbptt.main import job, run
+from tbptt.cli.main import job, run
+from tbptt.studies import dry_run
 
 Dry = Callable[..., list[str]]
 

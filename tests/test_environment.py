@@ -9,10 +9,10 @@ from conftest import CONF, SMALL
 from mlflow import MlflowClient
 
 from tbptt import load_run
-from tbptt.command_line import checked
-from tbptt.compose import CommandError
-from tbptt.main import job, run
-from tbptt.stores import absolute_uri
+from tbptt.cli.command_line import checked
+from tbptt.cli.main import job, run
+from tbptt.config.compose import CommandError
+from tbptt.system.stores import absolute_uri
 
 URI = 'tracking.uri=${oc.env:MLFLOW_TRACKING_URI,"sqlite:///mlruns/mlflow.db"}'
 EXPERIMENT = "tracking.experiment=${oc.env:MLFLOW_EXPERIMENT_NAME,tbptt}"

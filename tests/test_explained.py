@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import FrozenTrial
 from studies import made_study, made_trial, numbered
 
-from tbptt.explained import FEWEST, Explained, _places, explained
-from tbptt.report import write_report
+from tbptt.reports.explained import FEWEST, Explained, _places, explained
+from tbptt.reports.page import write_report
 
 SPEED = "time/timesteps_per_second"  # maximized
 Loss = Callable[[dict[str, float | str]], float]

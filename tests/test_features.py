@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tbptt.features import KINDS, LagFeatures, Scaler
+from tbptt.data.features import KINDS, LagFeatures, Scaler
 
 WINDOW = 6
 

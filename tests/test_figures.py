@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 import pytest
 from studies import BEGAN, HOSTILE, made_trial, numbered
 
-from tbptt import figures
-from tbptt.figures import best_first, curves, points, thinned, timeline, with_curves
+from tbptt.reports import figures
+from tbptt.reports.figures import curves, points, thinned, timeline, with_curves
+from tbptt.studies.ranking import best_first
 
 SPEED = "time/timesteps_per_second"  # maximized
 

@@ -18,13 +18,14 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig
 from studies import made_study, made_trial
 
-from tbptt import devices, pool, worker
-from tbptt.compose import CommandError
-from tbptt.devices import GPU_FAILED, NO_GPU, GpuFailed, GpuMemory, GpuTrouble, NoGpu, gpu_trouble
-from tbptt.main import failure_line
-from tbptt.stores import absolute_uri
-from tbptt.study import Counts
-from tbptt.train import fit
+from tbptt.config.compose import CommandError
+from tbptt.runs.fit import fit
+from tbptt.studies import pool, worker
+from tbptt.studies.study import Counts
+from tbptt.system import devices
+from tbptt.system.devices import GPU_FAILED, NO_GPU, GpuFailed, GpuMemory, GpuTrouble, NoGpu, gpu_trouble
+from tbptt.system.endings import failure_line
+from tbptt.system.stores import absolute_uri
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nSearch for `cudaErrorIllegalAddress' in ..."
 FULL_LINE = "out of memory on the GPU: CUDA out of memory; fewer study.workers on this GPU"
@@ -116,9 +117,9 @@ def test_a_run_says_how_to_go_on_and_does(here: Path, small: Callable[..., DictC
 def break_the_gpu() -> None:
     """In a command and its workers: trials fail by their clip, in their second epoch. Those below 1 do so once; 0.3 and
     1.3 lose the context, 0.5 and 1.5 find no memory."""
-    import tbptt.module
+    import tbptt.runs.module
 
-    train_pass, seen = tbptt.module.train_pass, {"lost": False, "passes": 0, "clip": None}
+    train_pass, seen = tbptt.runs.module.train_pass, {"lost": False, "passes": 0, "clip": None}
 
     def failing(*args: Any, clip: float, **more: Any) -> Any:
         if seen["lost"]:
@@ -133,7 +134,7 @@ def break_the_gpu() -> None:
             raise torch.AcceleratorError(ILLEGAL) if seen["lost"] else torch.OutOfMemoryError(FULL)
         return train_pass(*args, clip=clip, **more)
 
-    tbptt.module.train_pass = failing
+    tbptt.runs.module.train_pass = failing
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:

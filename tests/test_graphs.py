@@ -14,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from test_bptt import CELLS, LENGTH, Problem, make
 from torch import Tensor, nn
 
-from tbptt.bptt import evaluate, train_pass
-from tbptt.config import GROUPS
-from tbptt.flat import FlatParameters
-from tbptt.graphs import FixedSteps
-from tbptt.network import QNetwork
-from tbptt.optimizers import build_optimizer, load_optimizer, optimizer_state
-from tbptt.runtime import set_precision
+from tbptt.evaluation.losses import evaluate
+from tbptt.models.article import QNetwork
+from tbptt.options.option import GROUPS
+from tbptt.system.runtime import set_precision
+from tbptt.training.chunks import train_pass
+from tbptt.training.cuda_graphs import FixedSteps
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer, load_optimizer, optimizer_state
 
 
 def trained(network: QNetwork, chunks: list[int], fixed: FixedSteps | None, name: str = "adam") -> list[list[float]]:

@@ -9,14 +9,14 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from tbptt import kernels
-from tbptt.bptt import train_pass
-from tbptt.datamodule import SequenceDataModule
-from tbptt.flat import FlatParameters
-from tbptt.network import LSTM, QNetwork
-from tbptt.optimizers import build_optimizer
-from tbptt.stores import absolute_uri
-from tbptt.train import fit
+from tbptt.models import kernels
+from tbptt.models.article import LSTM, QNetwork
+from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.runs.fit import fit
+from tbptt.system.stores import absolute_uri
+from tbptt.training.chunks import train_pass
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no compiler when the package was installed")
 

@@ -17,8 +17,8 @@ from conftest import SMALL
 from forked import command
 from omegaconf import DictConfig
 
-from tbptt.liveness import is_alive
-from tbptt.train import fit
+from tbptt.runs.fit import fit
+from tbptt.system.liveness import is_alive
 
 DEADLINE = 600
 

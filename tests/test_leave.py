@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from conftest import CONF
 
-from tbptt.main import SweepFailed, leave, run
-from tbptt.pool import end_joblib
-from tbptt.runtime import PastHydra
+from tbptt.cli.main import run
+from tbptt.studies.pool import end_joblib
+from tbptt.studies.sweep import SweepFailed
+from tbptt.system.endings import leave
+from tbptt.system.runtime import PastHydra
 
 Set = Callable[[pytest.MonkeyPatch], None]
 
@@ -56,7 +58,7 @@ def nothing_traces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("status", [0, 2, 143])
 @pytest.mark.parametrize(
-    "how", [started("train.py", "clip=1"), started("-m", "tbptt.worker", argv="/x/tbptt/worker.py")]
+    "how", [started("train.py", "clip=1"), started("-m", "tbptt.studies.worker", argv="/x/tbptt/worker.py")]
 )
 def test_a_command_or_worker_of_its_own_ends_at_once(how: Set, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_traces(monkeypatch)

@@ -8,16 +8,16 @@ import pytest
 from conftest import CONF
 from omegaconf import DictConfig
 
-from tbptt import checkpoint
-from tbptt.claims import of_this_process
-from tbptt.compose import Source
-from tbptt.config import TrackingConfig, register
-from tbptt.files import links_in, make_folder, open_own, replaced, write_text
-from tbptt.outbox import JOURNAL, OUTCOME, OWNER, deliver_pending
-from tbptt.pending import claim_left_run, claim_run, has_living_owner, let_go
-from tbptt.stores import locked
-from tbptt.tracking import Store
-from tbptt.train import fit
+from tbptt.config.compose import Source
+from tbptt.config.schema import TrackingConfig, register
+from tbptt.runs import checkpoint
+from tbptt.runs.fit import fit
+from tbptt.runs.journal import JOURNAL, OUTCOME, OWNER, deliver_pending
+from tbptt.runs.pending import claim_left_run, claim_run, has_living_owner, let_go
+from tbptt.runs.tracking import Store
+from tbptt.system.claims import of_this_process
+from tbptt.system.files import links_in, make_folder, open_own, replaced, write_text
+from tbptt.system.stores import locked
 
 
 @pytest.fixture

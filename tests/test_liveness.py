@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
-from tbptt.liveness import identity, is_alive
-from tbptt.runtime import Interrupted, PastHydra, StopSignals
+from tbptt.system.liveness import identity, is_alive
+from tbptt.system.runtime import Interrupted, PastHydra, StopSignals
 
 
 @pytest.fixture
 def other() -> Iterator["subprocess.Popen[str]"]:
     """Another process that has said who it is."""
-    code = "import json, sys; from tbptt.liveness import identity; print(json.dumps(identity())); sys.stdin.read()"
+    code = (
+        "import json, sys; from tbptt.system.liveness import identity; print(json.dumps(identity())); sys.stdin.read()"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as process:
         yield process
         process.kill()
@@ -77,7 +79,7 @@ def test_a_name_with_spaces_and_brackets_does_not_confuse() -> None:
 
 STUBBORN = """
 import time
-from tbptt.runtime import StopSignals
+from tbptt.system.runtime import StopSignals
 with StopSignals():
     print("ready", flush=True)
     while True:

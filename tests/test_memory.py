@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from tbptt import memory
-from tbptt.memory import free_memory, too_large
-from tbptt.series import read_prices
+from tbptt.data.prices import read_prices
+from tbptt.system import memory
+from tbptt.system.memory import free_memory, too_large
 
 GIGABYTE = 1 << 30
 
@@ -25,7 +25,7 @@ def limited(gigabytes: int, *command: str, cwd: Path) -> subprocess.CompletedPro
 
 
 def test_free_memory_is_what_the_narrowest_limit_leaves(tmp_path: Path) -> None:
-    code = "from tbptt.memory import free_memory; print(free_memory())"
+    code = "from tbptt.system.memory import free_memory; print(free_memory())"
     free = int(limited(1, "-c", code, cwd=tmp_path).stdout)
     assert 0 < free < GIGABYTE
     assert (free_memory() or 0) > free

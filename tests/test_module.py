@@ -14,16 +14,18 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.bptt import evaluate, train_pass
-from tbptt.config import Config
-from tbptt.datamodule import SequenceDataModule
-from tbptt.flat import FlatParameters
-from tbptt.graphs import FixedStep, FixedSteps
-from tbptt.module import Epoch, SequenceModule
-from tbptt.optimizers import build_optimizer
-from tbptt.runs import build_network
-from tbptt.schedule import ChunkSchedule
-from tbptt.train import fit
+from tbptt.config.schema import Config
+from tbptt.evaluation.losses import evaluate
+from tbptt.models.build import build_network
+from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import fit
+from tbptt.runs.module import SequenceModule
+from tbptt.training.chunks import train_pass
+from tbptt.training.cuda_graphs import FixedStep, FixedSteps
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer
+from tbptt.training.schedule import ChunkSchedule
 
 Compose = Callable[..., DictConfig]
 Curve = list[list[float]]

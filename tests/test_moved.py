@@ -15,12 +15,12 @@ from omegaconf import DictConfig
 from test_resume import interrupted
 
 from tbptt import load_run
-from tbptt.config import TrackingConfig
-from tbptt.main import run
-from tbptt.resume import resume_problems, resumed_config
-from tbptt.stores import absolute_uri
-from tbptt.tracking import Store
-from tbptt.train import fit
+from tbptt.cli.main import run
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs.fit import fit
+from tbptt.runs.resume import resume_problems, resumed_config
+from tbptt.runs.tracking import Store
+from tbptt.system.stores import absolute_uri
 
 Config = Callable[..., DictConfig]
 URI = "sqlite:///mlruns/mlflow.db"

@@ -8,8 +8,8 @@ import pytest
 from conftest import CONF
 from test_command_line import refused
 
-from tbptt.command_line import checked
-from tbptt.names import STUDY_NAME, derived, numbered
+from tbptt.cli.command_line import checked
+from tbptt.config.names import STUDY_NAME, derived, numbered
 
 LONGEST = 255  # bytes of a file's name
 

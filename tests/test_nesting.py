@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_command_line import refused
 
-from tbptt.nesting import DEEPEST, LARGEST, is_too_deep, yaml_problem
+from tbptt.system.nesting import DEEPEST, LARGEST, is_too_deep, yaml_problem
 
 HEAD = "defaults: [config, _self_]\n"
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tbptt.network import GaussianNoise, QNetwork, State, detach, leave_autocast
+from tbptt.models.article import GaussianNoise, QNetwork, State, detach, leave_autocast
 
 Arrays = dict[str, np.ndarray]
 
@@ -332,7 +332,7 @@ def test_recurrent_layers_stay_out_of_autocast_where_it_would_be_float16(
     cell: str, dense: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, for which the CPU stands in: bf16 around layers that take, give and compute float32."""
-    monkeypatch.setattr("tbptt.network.leave_autocast", lambda x: True)
+    monkeypatch.setattr("tbptt.models.article.leave_autocast", lambda x: True)
     network = QNetwork(4, dense, [3, 6], cell)
     seen: dict[str, tuple[torch.dtype, bool]] = {}
     for name, part in network.named_modules():

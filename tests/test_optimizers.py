@@ -11,8 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from tbptt.config import GROUPS
-from tbptt.optimizers import build_optimizer
+from tbptt.options.option import GROUPS
+from tbptt.training.optimizers import build_optimizer
 
 Array = np.ndarray
 # Elements of all sizes: against those near 1e-7, a misplaced eps shows.

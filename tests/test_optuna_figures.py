@@ -11,12 +11,12 @@ import plotly.graph_objects as go
 import pytest
 from studies import HOSTILE, made_study, made_trial, numbered
 
-from tbptt import figures, optuna_figures
-from tbptt.drawable import drawable
-from tbptt.explained import explained
-from tbptt.figures import best_first
-from tbptt.optuna_figures import EXPLAINED, View, sections
-from tbptt.pareto import pareto
+from tbptt.reports import figures, optuna_figures
+from tbptt.reports.drawable import drawable
+from tbptt.reports.explained import explained
+from tbptt.reports.optuna_figures import EXPLAINED, View, sections
+from tbptt.reports.pareto import pareto
+from tbptt.studies.ranking import best_first
 
 SPEED = "time/timesteps_per_second"  # maximized
 

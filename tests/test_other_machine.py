@@ -20,13 +20,13 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig
 from test_outbox import free_port
 
-from tbptt import checkpoint, outbox
-from tbptt.config import register
-from tbptt.module import Epoch, packed, unpacked
-from tbptt.runtime import Lost
-from tbptt.servers import MLflow
-from tbptt.tracking import Store
-from tbptt.train import fit
+from tbptt.cli.servers import MLflow
+from tbptt.config.schema import register
+from tbptt.runs import checkpoint, journal
+from tbptt.runs.epoch import Epoch, packed, unpacked
+from tbptt.runs.fit import fit
+from tbptt.runs.tracking import Store
+from tbptt.system.runtime import Lost
 
 EPOCHS, DEATH = 8, 4
 CURVES = ("train/loss", "val/loss", "train/chunk_loss", "grad/norm", "schedule/chunks")
@@ -71,7 +71,7 @@ def die_in(folder: str, uri: str, epoch: int, ids: str, sends: float, cut: int |
     the middle of the upload that ``cut`` counts to."""
     os.chdir(folder)
     register()
-    outbox.CHECKPOINTS_EVERY = sends
+    journal.CHECKPOINTS_EVERY = sends
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*SMALL, *RUN, f"tracking.uri={uri}"])
 
@@ -159,7 +159,7 @@ def test_a_third_machine_and_the_first_again(
     run_id = died(first, server.uri, epoch=2)
     assert (first / "mlruns" / "pending" / run_id / "checkpoints" / "last.ckpt").exists()
     second = machine("second")
-    monkeypatch.setattr(outbox, "CHECKPOINTS_EVERY", 0.0)
+    monkeypatch.setattr(journal, "CHECKPOINTS_EVERY", 0.0)
     with pytest.raises(Lost):  # it goes on to epoch 5, and is cut off
         fit(cfg, resume=run_id, still_ours=_lost_after(client, run_id, 5))
     assert (second / "mlruns" / "pending" / run_id).exists(), "until it is known who has the run"
@@ -200,11 +200,11 @@ def test_what_another_machine_took_over_is_not_ended_by_the_first(
     run_id = died(first, server.uri)
     client.set_tag(run_id, "worker", "another 1 2")
     store = Store(cfg.tracking)
-    outbox.deliver_pending(store, 50)
+    journal.deliver_pending(store, 50)
     assert client.get_run(run_id).info.status == "RUNNING"
     assert not (first / "mlruns" / "pending" / run_id).exists()
     second = died(machine("first"), server.uri)
-    outbox.deliver_pending(store, 50)
+    journal.deliver_pending(store, 50)
     assert client.get_run(second).info.status == "KILLED", "this one is the first's own"
 
 

@@ -21,14 +21,14 @@ from conftest import ROOT, SMALL
 from mlflow import MlflowClient
 from omegaconf import DictConfig
 
-from tbptt.config import TrackingConfig
-from tbptt.module import Epoch
-from tbptt.outbox import deliver_pending, points, read_journal, thinned
-from tbptt.pending import CLAIM, OWNER, pending_folder, this_owner
-from tbptt.servers import MLflow
-from tbptt.stores import absolute_uri
-from tbptt.tracking import Store
-from tbptt.train import fit
+from tbptt.cli.servers import MLflow
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import fit
+from tbptt.runs.journal import deliver_pending, points, read_journal, thinned
+from tbptt.runs.pending import CLAIM, OWNER, pending_folder, this_owner
+from tbptt.runs.tracking import Store
+from tbptt.system.stores import absolute_uri
 
 
 def free_port() -> int:
@@ -147,7 +147,7 @@ def test_training_does_not_wait_for_a_slow_server(here: Path, small: Callable[..
 def test_a_run_that_ended_without_its_server_is_delivered_by_the_next(
     here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tbptt.outbox.LAST_TRY", 0.2)
+    monkeypatch.setattr("tbptt.runs.journal.LAST_TRY", 0.2)
     server = Server(here)
     server.start()
     try:

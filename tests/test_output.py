@@ -15,8 +15,8 @@ from conftest import CONF, ROOT
 from rich.console import Console
 from rich.live import Live
 
-from tbptt.runtime import _is_plain, _losing, prepare_output, say
-from tbptt.worker import _write_to
+from tbptt.studies.worker import _write_to
+from tbptt.system.runtime import _is_plain, _losing, prepare_output, say
 
 
 def closed_terminal() -> int:
@@ -123,7 +123,7 @@ def test_streams_of_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> 
 CHILD = """
 import os, sys
 sys.path.insert(0, {src!r})
-from tbptt.runtime import prepare_output, say
+from tbptt.system.runtime import prepare_output, say
 prepare_output()
 with open({kept!r}, "w") as file:
     assert file.fileno() > 2
@@ -149,7 +149,8 @@ def test_a_process_ends_with_its_own_status_and_prints_into_no_file(
 def test_a_worker_whose_log_cannot_be_made_prints_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     where: dict[int, str] = {}
     monkeypatch.setattr(
-        "tbptt.worker.os.dup2", lambda old, new: where.update({new: str(Path(f"/proc/self/fd/{old}").readlink())})
+        "tbptt.studies.worker.os.dup2",
+        lambda old, new: where.update({new: str(Path(f"/proc/self/fd/{old}").readlink())}),
     )
     _write_to(str(tmp_path / "gone" / "workers.log"))
     assert where == {1: os.devnull, 2: os.devnull}
@@ -158,7 +159,7 @@ def test_a_worker_whose_log_cannot_be_made_prints_nowhere(monkeypatch: pytest.Mo
 
 
 def test_help_that_nobody_reads_to_its_end_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tbptt import main
+    from tbptt.cli import main
 
     monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
     monkeypatch.setattr(sys, "stdout", _losing(None, pipe_without_reader()))

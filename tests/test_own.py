@@ -82,7 +82,7 @@ print(json.dumps([config.optimizer.name, config.data.name, chunks, runs[0].data.
     [
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         (
-            "from tbptt.config import OptimizerConfig\nclass Mine(OptimizerConfig, options=['adam']): pass",
+            "from tbptt.config.schema import OptimizerConfig\nclass Mine(OptimizerConfig, options=['adam']): pass",
             "ValueError: optimizer=adam is there already",
         ),
     ],

@@ -6,7 +6,7 @@ from conftest import ROOT
 from optuna.trial import FrozenTrial
 from studies import made_trial, numbered
 
-from tbptt.pairs import pairs
+from tbptt.reports.pairs import pairs
 
 
 def a_grid(**of_clip: list[float]) -> list[FrozenTrial]:

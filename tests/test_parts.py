@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from tbptt.checks import problems
-from tbptt.config import ArticleData, MarketData, PricesData
-from tbptt.datamodule import SequenceDataModule
-from tbptt.parts import load_parts, may_be_degenerate
-from tbptt.series import HELD_OUT, TRAINING, article_series, market_prices
+from tbptt.config.checks import problems
+from tbptt.data.options import ArticleData, MarketData, PricesData
+from tbptt.data.prices import HELD_OUT, TRAINING, article_series, market_prices
+from tbptt.data.split import load_parts, may_be_degenerate
+from tbptt.runs.datamodule import SequenceDataModule
 
 WINDOW, HORIZON, GAMMA = 5, 3, 0.8
 LENGTHS = {"long": 90, "middle": 61, "short": 47}

@@ -13,11 +13,14 @@ import yaml
 from conftest import CONF
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.compose import CommandError, Source, parsed
-from tbptt.config import GROUPS, GeometricSchedule, register
-from tbptt.plan import Order, Plan, make_plan
-from tbptt.schedule import ChunkSchedule, geometric_chunks
-from tbptt.space import IntRange, Value
+from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.schema import register
+from tbptt.options.option import GROUPS
+from tbptt.options.values import Value
+from tbptt.studies.plan import Order, Plan, make_plan
+from tbptt.studies.space import IntRange
+from tbptt.training.options import GeometricSchedule
+from tbptt.training.schedule import ChunkSchedule, geometric_chunks
 
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 Planned = Callable[..., Plan]
@@ -269,13 +272,13 @@ def test_a_deadline_is_that_of_all_processes_of_a_machine_and_begins_anew_on_ano
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("tbptt.plan.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("tbptt.plan.boot_id", lambda: "here")
+    monkeypatch.setattr("tbptt.studies.plan.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tbptt.studies.plan.boot_id", lambda: "here")
     order = Order("conf", "config", None, [], "parent").within(60)
     now[0] += 10
     assert order.own_deadline() == order.given().own_deadline() == 1060
     assert order.given().seconds == 50
-    monkeypatch.setattr("tbptt.plan.boot_id", lambda: "there")  # whose clock counts from elsewhere
+    monkeypatch.setattr("tbptt.studies.plan.boot_id", lambda: "there")  # whose clock counts from elsewhere
     now[0] = 5.0
     assert replace(order, seconds=50).own_deadline() == 55
     assert Order("conf", "config", None, [], "parent").within(None).given().own_deadline() is None

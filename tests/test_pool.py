@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tbptt import pool, worker
-from tbptt.hydra_node import LAUNCHERS
-from tbptt.plan import Order
+from tbptt.config.hydra_node import LAUNCHERS
+from tbptt.studies import pool, worker
+from tbptt.studies.plan import Order
 
 ORDER = Order("conf", "config", None, ["clip=1,2"], "parent")
 
@@ -147,8 +147,8 @@ def test_all_pause_before_their_head_does_and_go_on_after_it(monkeypatch: pytest
 
 PAUSABLE = """
 import sys, threading, time
-from tbptt import pool
-from tbptt.runtime import StopSignals
+from tbptt.studies import pool
+from tbptt.system.runtime import StopSignals
 log = open(sys.argv[1], "a", buffering=1)
 sys.stdin.buffer.raw.readline()
 def pause():

@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 
-from tbptt.config import register
-from tbptt.module import Epoch
-from tbptt.progress import Progress, Status, beside_mean, now, starting
-from tbptt.schedule import ChunkSchedule
-from tbptt.train import fit
+from tbptt.config.schema import register
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import fit
+from tbptt.runs.progress import Progress, Status, beside_mean, now, starting
+from tbptt.training.schedule import ChunkSchedule
 
 Compose = Callable[..., DictConfig]
 Captured = pytest.CaptureFixture[str]
@@ -206,7 +206,7 @@ def test_a_phase_gets_a_plain_line_only_where_it_lasts(monkeypatch: pytest.Monke
         def start(self) -> None:
             waiting.append(self)
 
-    monkeypatch.setattr("tbptt.progress.Timer", AtWill)
+    monkeypatch.setattr("tbptt.runs.progress.Timer", AtWill)
     with Status("plain") as status:
         status.now("starting", after=0)
         now("short")

@@ -8,11 +8,12 @@ import pytest
 from conftest import CONF
 from hypothesis import HealthCheck, given, settings
 
-from tbptt.command_line import checked
-from tbptt.compose import CommandError, parsed
-from tbptt.config import CHOSEN, all_keys, register
-from tbptt.typed import FLAGS, OTHER_NAMES
-from tbptt.words import spelled, text_keys
+from tbptt.cli.command_line import checked
+from tbptt.config.compose import CommandError, parsed
+from tbptt.config.schema import all_keys, register
+from tbptt.config.typed import FLAGS, OTHER_NAMES
+from tbptt.config.words import spelled, text_keys
+from tbptt.options.option import CHOSEN
 
 pytestmark = pytest.mark.slow
 register()

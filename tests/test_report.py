@@ -12,8 +12,10 @@ from conftest import CONF
 from pages import Artifacts, Page, page_of
 from studies import HOSTILE, made_study, made_trial, numbered
 
-from tbptt import main, optuna_figures, report
-from tbptt.report import best_trial, pareto_front, write_report
+from tbptt.cli import main
+from tbptt.reports import optuna_figures, page
+from tbptt.reports.page import pareto_front, write_report
+from tbptt.studies.ranking import best_trial
 
 SPEED = "time/timesteps_per_second"  # maximized
 
@@ -133,8 +135,8 @@ def test_nothing_is_loaded_and_only_mlflow_is_linked(here: Path) -> None:
 
 
 def test_plotly_has_no_button_that_uploads_the_data() -> None:
-    assert report.PLOTLY["showSendToCloud"] is False
-    assert report.PLOTLY["plotlyServerURL"] == ""
+    assert page.PLOTLY["showSendToCloud"] is False
+    assert page.PLOTLY["plotlyServerURL"] == ""
 
 
 def test_table_holds_every_trial_best_first(here: Path) -> None:

@@ -13,9 +13,9 @@ from pages import Artifacts, page_of
 from sqlalchemy import event
 from studies import HOSTILE, made_study, made_trial
 
-from tbptt import report
-from tbptt.report import write_report
-from tbptt.sweep import _say_result
+from tbptt.reports import page
+from tbptt.reports.page import write_report
+from tbptt.studies.sweep import _say_result
 
 SPEED = "time/timesteps_per_second"  # maximized
 
@@ -120,7 +120,7 @@ def test_a_report_that_fails_leaves_the_old_one_whole(here: Path, monkeypatch: A
     def fails(*args: Any, **settings: Any) -> Any:
         raise OSError("no space left")
 
-    monkeypatch.setattr(report, broken, fails)
+    monkeypatch.setattr(page, broken, fails)
     with pytest.raises(OSError, match="no space left"):
         write_report(study)
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before

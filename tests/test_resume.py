@@ -15,15 +15,15 @@ from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt import checkpoint
-from tbptt.command_line import checked
-from tbptt.compose import CommandError
-from tbptt.config import register
-from tbptt.outbox import Outbox
-from tbptt.resume import resume_problems, resumed_config
-from tbptt.runtime import Interrupted, StopSignals
-from tbptt.stores import absolute_uri
-from tbptt.train import fit
+from tbptt.cli.command_line import checked
+from tbptt.config.compose import CommandError
+from tbptt.config.schema import register
+from tbptt.runs import checkpoint
+from tbptt.runs.fit import fit
+from tbptt.runs.journal import Outbox
+from tbptt.runs.resume import resume_problems, resumed_config
+from tbptt.system.runtime import Interrupted, StopSignals
+from tbptt.system.stores import absolute_uri
 
 URI = "sqlite:///mlruns/mlflow.db"
 CURVES = ("train/loss", "val/loss", "train/eval_loss", "train/chunk_loss", "grad/norm", "schedule/chunks")

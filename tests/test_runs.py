@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from tbptt import load_run
-from tbptt.command_line import CommandError, checked
-from tbptt.config import ArticleData, register
-from tbptt.datamodule import SequenceDataModule
-from tbptt.runs import rerunnable
-from tbptt.train import Result, fit
+from tbptt.cli.command_line import CommandError, checked
+from tbptt.config.plain import rerunnable
+from tbptt.config.schema import register
+from tbptt.data.options import ArticleData
+from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.runs.fit import Result, fit
 
 Compose = Callable[..., DictConfig]
 

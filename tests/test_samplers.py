@@ -8,11 +8,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tbptt.config import GROUPS, Asha, Hyperband, MedianPruner, PrunerConfig, SamplerConfig
-from tbptt.samplers import build_pruner, build_sampler
-from tbptt.space import Choice, Interval, IntRange, Space
-from tbptt.study import Budget, Study
-from tbptt.takes import MOST
+from tbptt.config.schema import Asha, Hyperband, MedianPruner, PrunerConfig, SamplerConfig
+from tbptt.options.option import GROUPS
+from tbptt.options.takes import MOST
+from tbptt.studies.samplers import build_pruner, build_sampler
+from tbptt.studies.space import Choice, Interval, IntRange, Space
+from tbptt.studies.study import Budget, Study
 
 STORAGE = "sqlite:///optuna.db"
 MIXED = Space(

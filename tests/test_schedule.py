@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 import numpy as np
 import pytest
 
-from tbptt.schedule import ChunkSchedule, chunk_bounds, geometric_chunks
+from tbptt.training.schedule import ChunkSchedule, chunk_bounds, geometric_chunks
 
 NAN = math.nan
 

@@ -16,14 +16,14 @@ from conftest import CONF, ROOT, SMALL
 from omegaconf import DictConfig
 from test_command_line import listing, refused
 
-from tbptt.command_line import checked
-from tbptt.compose import CommandError, Source, composed
-from tbptt.config import register
-from tbptt.main import failure_line
-from tbptt.module import Epoch
-from tbptt.runs import rerunnable
-from tbptt.secrets import hide
-from tbptt.train import fit
+from tbptt.cli.command_line import checked
+from tbptt.config.compose import CommandError, Source, composed
+from tbptt.config.plain import rerunnable
+from tbptt.config.schema import register
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import fit
+from tbptt.system.endings import failure_line
+from tbptt.system.secrets import hide
 
 SOURCES = [ROOT / "train.py", ROOT / "report.py", *sorted((ROOT / "src").rglob("*.py"))]
 
@@ -416,7 +416,7 @@ def test_servers_in_the_docs_and_scripts_listen_on_loopback_only() -> None:
 def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TBPTT_STORAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("tbptt.secrets._hidden", {})
+    monkeypatch.setattr("tbptt.system.secrets._hidden", {})
 
 
 def composed_with(*words: str) -> tuple[Any, list[str]]:

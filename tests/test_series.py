@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tbptt.series import HELD_OUT, TRAINING, article_series, fingerprint, market_prices, read_prices
+from tbptt.data.prices import HELD_OUT, TRAINING, article_series, fingerprint, market_prices, read_prices
 
 # --- the article's process ------------------------------------------------------------------------------------
 

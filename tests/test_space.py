@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tbptt.space import Choice, Dimension, Interval, IntRange, Space, Value, named, short_value, stored, text_of
+from tbptt.options.values import Value, short_value, stored, text_of
+from tbptt.studies.space import Choice, Dimension, Interval, IntRange, Space, named
 
 ARTICLE, GEOMETRIC = (("schedule", "article"),), (("schedule", "geometric"),)
 CONDITIONAL = Space(

@@ -20,11 +20,11 @@ from mlflow.entities import Run
 from test_command_line import refused
 
 from tbptt import load_run
-from tbptt.config import TrackingConfig, register
-from tbptt.main import job
-from tbptt.stores import OF_MLFLOW, OF_OPTUNA, absolute_uri, locked, sqlite_path, uri_problem
-from tbptt.study import Study
-from tbptt.tracking import Store
+from tbptt.cli.main import job
+from tbptt.config.schema import TrackingConfig, register
+from tbptt.runs.tracking import Store
+from tbptt.studies.study import Study
+from tbptt.system.stores import OF_MLFLOW, OF_OPTUNA, absolute_uri, locked, sqlite_path, uri_problem
 
 ODD_NAMES = ["with space's", "ünïcode-価格", "why?", "a#b 100%41;&="]
 

@@ -13,10 +13,11 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from tbptt.config import NSGAII, PrunerConfig, SamplerConfig, StartsRandom
-from tbptt.liveness import identity
-from tbptt.space import Choice, Interval, IntRange, Space, Value
-from tbptt.study import INTERRUPTED, Budget, Counts, Study, point_of
+from tbptt.config.schema import NSGAII, PrunerConfig, SamplerConfig, StartsRandom
+from tbptt.options.values import Value
+from tbptt.studies.space import Choice, Interval, IntRange, Space
+from tbptt.studies.study import INTERRUPTED, Budget, Counts, Study, point_of
+from tbptt.system.liveness import identity
 
 STORAGE = "sqlite:///sweeps/optuna.db"
 GRID = Space((Choice("optimizer", "optimizer", (), ("sgd", "adam")), IntRange("epochs", "epochs", (), 1, 3)))
@@ -58,7 +59,7 @@ def loss(point: Mapping[str, Any]) -> float:
 @pytest.fixture
 def dead(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From here on, claims are those of a process that is gone."""
-    return lambda: monkeypatch.setattr("tbptt.study.holding", lambda folder: identity() | {"lock": "let go of"})
+    return lambda: monkeypatch.setattr("tbptt.studies.study.holding", lambda folder: identity() | {"lock": "let go of"})
 
 
 def queue(study: Study, space: Space) -> None:
@@ -158,7 +159,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_study import GRID, SEARCH, STORAGE, claim, loss, queue
-from tbptt.study import Study
+from tbptt.studies.study import Study
 Path("ready-" + sys.argv[1]).touch()
 while len(list(Path().glob("ready-*"))) < 4:
     time.sleep(0.01)
@@ -189,10 +190,10 @@ def test_four_processes_that_race_share_one_budget_to_the_trial(here: Path) -> N
 DEATHS = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-import tbptt.study
+import tbptt.studies.study
 from test_study import GRID, STORAGE, claim
-from tbptt.space import Space
-from tbptt.study import Study
+from tbptt.studies.space import Space
+from tbptt.studies.study import Study
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -205,7 +206,7 @@ spaces = {{"training": GRID, "between its parameters": Space((first, Deadly(**va
 for name, space in spaces.items():
     if os.fork() == 0:
         if name == "after ask":
-            tbptt.study.identity = die
+            tbptt.studies.study.identity = die
         claim(Study(name, STORAGE, ["val/loss"]), space)
         die()
     os.wait()

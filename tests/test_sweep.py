@@ -23,11 +23,11 @@ from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from tbptt.compose import Source
-from tbptt.liveness import is_alive
-from tbptt.main import job, run
-from tbptt.report import SHARED
-from tbptt.stores import locked
+from tbptt.cli.main import job, run
+from tbptt.config.compose import Source
+from tbptt.reports.page import SHARED
+from tbptt.system.liveness import is_alive
+from tbptt.system.stores import locked
 
 COMPLETE, PRUNED, FAIL, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
 # Real commands, each with seconds of imports: five minutes on two cores. `pytest -m slow` runs them.
@@ -54,7 +54,7 @@ def broken(fit):
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "tbptt.train":
+        if name != "tbptt.runs.fit":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -192,7 +192,7 @@ def sweep(
 ) -> Sweep:
     """Gives a -m command in this process, which is also its only worker and writes no report: exit status, what it
     printed, errors and warnings."""
-    from tbptt.worker import work
+    from tbptt.studies.worker import work
 
     def no_report(study: Any, store: Any) -> Path:
         for name in SHARED:
@@ -212,9 +212,9 @@ def sweep(
         return REMEMBERED[key].copy()
 
     monkeypatch.setattr(Source, "compose", remembering)
-    monkeypatch.setattr("tbptt.sweep._run_pool", only_worker)
-    monkeypatch.setattr("tbptt.pool.early", lambda config: [])
-    monkeypatch.setattr("tbptt.report.write_report", no_report)
+    monkeypatch.setattr("tbptt.studies.sweep._run_pool", only_worker)
+    monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
+    monkeypatch.setattr("tbptt.reports.page.write_report", no_report)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
     def given(*words: str) -> tuple[int, str, str]:
@@ -571,7 +571,7 @@ def test_a_shuffled_grid_runs_in_one_order_also_when_it_is_resumed(sweep: Sweep,
 @pytest.fixture
 def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[], None]]], None]:
     """Does something at the beginning of the second epoch of trials, by number, or of every one, -1."""
-    from tbptt import worker
+    from tbptt.studies import worker
 
     fit = worker.fit
 
@@ -585,7 +585,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[]
 
             return fit(cfg, after_epoch=after, **more)
 
-        monkeypatch.setattr("tbptt.worker.fit", broken)
+        monkeypatch.setattr("tbptt.studies.worker.fit", broken)
 
     return does
 
@@ -616,7 +616,7 @@ def test_a_study_stops_at_so_many_failures_and_goes_on_when_they_are_mended(
 def test_a_trial_interrupted_before_its_first_epoch_ends_is_run_again(
     sweep: Sweep, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tbptt import worker
+    from tbptt.studies import worker
 
     fit, stops = worker.fit, [signal.SIGINT]
 
@@ -629,7 +629,7 @@ def test_a_trial_interrupted_before_its_first_epoch_ends_is_run_again(
 
         return fit(cfg, after_epoch=after, **more)
 
-    monkeypatch.setattr("tbptt.worker.fit", cut)
+    monkeypatch.setattr("tbptt.studies.worker.fit", cut)
     status, _, _ = sweep("clip=1,2")
     assert status == 130
     left = Left(place)
@@ -687,7 +687,7 @@ def test_an_outage_of_the_tracking_server_fails_no_trial(sweep: Sweep, place: Pa
 
     words = ["clip=1,2", "epochs=1", "study.name=away", "study.retries=0"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tbptt.worker.fit", away)
+        patch.setattr("tbptt.studies.worker.fit", away)
         status, _, err = sweep(*words)
     assert status == 1
     assert "API request to http://host/api failed" in err
@@ -736,7 +736,7 @@ def test_changed_code_is_warned_of_and_a_fresh_study_begins_beside_the_old(
     assert sweep(*words)[::2] == (0, "")
     tags = {"git.sha": "0" * 40}
     with monkeypatch.context() as patch:
-        patch.setattr("tbptt.sweep.code_tags", lambda: tags)
+        patch.setattr("tbptt.studies.sweep.code_tags", lambda: tags)
         status, _, err = sweep(*words)
     assert (status, err) == (0, "study it's: the code has changed since it was begun\n")
     for i in (2, 3):

@@ -9,7 +9,7 @@ from conftest import ROOT, SMALL
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from tbptt.stores import absolute_uri
+from tbptt.system.stores import absolute_uri
 
 COMMAND = ["-m", "optimizer=adam,rmsprop", "clip=0.5,1,2", *SMALL, "epochs=2", "study.name=six", "study.workers=2"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from studies import made_study, made_trial
 
-from tbptt.plan import Order
-from tbptt.runtime import Interrupted, StopSignals
-from tbptt.sweep import _time_is_over
-from tbptt.sweep_end import settle
+from tbptt.studies.plan import Order
+from tbptt.studies.sweep import _time_is_over
+from tbptt.studies.sweep_end import settle
+from tbptt.system.runtime import Interrupted, StopSignals
 
 STOPS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
 FINISHED, FAILED, KILLED = ("FINISHED", None), ("FAILED", "error"), ("KILLED", "interrupted")
@@ -43,15 +43,15 @@ def ended(
     trials = [made_trial(values=[0.5], params={"clip": 1.0}), *[made_trial("RUNNING", params={"clip": 2.0})] * running]
     study = made_study(trials)
     monkeypatch.setattr(study, "reap", lambda retries: [])
-    monkeypatch.setattr("tbptt.sweep_end._note_best", lambda *_: None)
-    monkeypatch.setattr("tbptt.report.SHARED", ())
+    monkeypatch.setattr("tbptt.studies.sweep_end._note_best", lambda *_: None)
+    monkeypatch.setattr("tbptt.reports.page.SHARED", ())
 
     def write_report(*_: Any) -> Path:
         if at_report:
             os.kill(os.getpid(), at_report)
         return Path("report.html")
 
-    monkeypatch.setattr("tbptt.report.write_report", write_report)
+    monkeypatch.setattr("tbptt.reports.page.write_report", write_report)
     store: Any = SimpleNamespace(is_local=True, patiently=lambda call: call(), children=lambda *_: [])
     plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
     parent: Any = Parent(at_finish)

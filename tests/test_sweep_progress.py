@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
-from tbptt.sweep_progress import SweepProgress, failure_lines
+from tbptt.studies.sweep_progress import SweepProgress, failure_lines
 
 BEGAN = datetime(2026, 1, 1)
 DISTRIBUTIONS = {"clip": FloatDistribution(0.1, 10), "optimizer": CategoricalDistribution(["adam", "sgd"])}
@@ -136,7 +136,7 @@ def test_without_a_terminal_running_trials_get_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("tbptt.sweep_progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("tbptt.studies.sweep_progress.time.monotonic", lambda: clock[0])
     progress = SweepProgress("plain", "s", 9, ["val/loss"], 2)
     for seconds in (1, 29, 30, 31, 59, 60):
         clock[0] = seconds

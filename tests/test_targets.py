@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tbptt import sides
-from tbptt.targets import default_horizon, q_values
+from tbptt.tasks.q_values import default_horizon, q_values
 
 
 def bellman(prices: np.ndarray, gamma: float, fee: float) -> np.ndarray:

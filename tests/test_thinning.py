@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pages import page_of
 from studies import made_study, made_trial, numbered
 
-from tbptt import figures, thinning
-from tbptt.explained import explained, judged
-from tbptt.figures import thinned
-from tbptt.optuna_figures import View, sections
-from tbptt.pairs import paired
-from tbptt.report import write_report
+from tbptt.reports import figures, thinning
+from tbptt.reports.explained import explained, judged
+from tbptt.reports.figures import thinned
+from tbptt.reports.optuna_figures import View, sections
+from tbptt.reports.page import write_report
+from tbptt.reports.pairs import paired
 
 
 def many(n: int) -> list[FrozenTrial]:
@@ -87,7 +87,7 @@ def test_shares_of_many_trials_are_reckoned_from_some_at_random(monkeypatch: pyt
         [made_trial(values=[c + rng.random()], params={"clip": c}) for c in (rng.uniform(0, 1) for _ in range(600))]
     )
     (whole,) = explained(trials, 0, "val/loss")
-    monkeypatch.setattr("tbptt.explained.MOST_JUDGED", 200)
+    monkeypatch.setattr("tbptt.reports.explained.MOST_JUDGED", 200)
     some, every = judged(trials)
     assert (len(some), len(every)) == (200, 600)
     assert {t.number % 3 for t in some} == {0, 1, 2}  # of a grid, every value of each key

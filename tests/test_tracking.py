@@ -13,13 +13,13 @@ from conftest import CONF
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from mlflow.exceptions import MlflowException
 
-from tbptt import versions
-from tbptt.compose import CommandError
-from tbptt.config import TrackingConfig
-from tbptt.main import run
-from tbptt.store_errors import is_locked, is_outage, said_shortly
-from tbptt.tracking import Run, Store, as_text, how_to_restore, shortened
-from tbptt.versions import code_tags
+from tbptt.cli.main import run
+from tbptt.config.compose import CommandError
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs import versions
+from tbptt.runs.store_errors import is_locked, is_outage, said_shortly
+from tbptt.runs.tracking import Run, Store, as_text, how_to_restore, shortened
+from tbptt.runs.versions import code_tags
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_one_that_stays_locked_is_told_in_a_line(store: Store, tmp_path: Path, m
     def call(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("tbptt.tracking.LOCKED", 0.0)
+    monkeypatch.setattr("tbptt.runs.tracking.LOCKED", 0.0)
     monkeypatch.setattr(store.client, "create_run", call)
     with pytest.raises(ConnectionError) as caught:
         store.start_run("locked", {})

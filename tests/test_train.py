@@ -21,11 +21,11 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt import load_run
-from tbptt.config import register
-from tbptt.module import Epoch
-from tbptt.runtime import Interrupted
-from tbptt.series import HELD_OUT, TRAINING, article_series
-from tbptt.train import Result, fit, train
+from tbptt.config.schema import register
+from tbptt.data.prices import HELD_OUT, TRAINING, article_series
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import Result, fit, train
+from tbptt.system.runtime import Interrupted
 
 # Seven epochs in three stages of 10, 4 and 1 chunks; 123 steps do not divide evenly; about half of the updates clip.
 SETTINGS = [

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tbptt.module import Epoch
-from tbptt.trial_progress import TrialProgress
+from tbptt.runs.epoch import Epoch
+from tbptt.studies.trial_progress import TrialProgress
 
 DEADLINE = 30  # seconds until something is taken to hang
 
@@ -41,7 +41,7 @@ def test_an_epoch_is_noted_with_the_time_left_over_all_seeds(monkeypatch: pytest
 
 
 def test_between_two_notes_only_the_newest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tbptt.trial_progress.EVERY", 0.1)
+    monkeypatch.setattr("tbptt.studies.trial_progress.EVERY", 0.1)
     storage = Storage()
     with TrialProgress(storage, 7, epochs=1000, seeds=1) as shown:
         for number in range(1000):

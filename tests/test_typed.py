@@ -6,10 +6,10 @@ import pytest
 from conftest import CONF
 from hydra.core.config_store import ConfigStore
 
-from tbptt import hydra_node
-from tbptt.command_line import checked
-from tbptt.compose import CommandError
-from tbptt.typed import FLAGS, read
+from tbptt.cli.command_line import checked
+from tbptt.config import hydra_node
+from tbptt.config.compose import CommandError
+from tbptt.config.typed import FLAGS, read
 
 
 def lines(*argv: str) -> list[str]:

@@ -10,10 +10,7 @@ from conftest import CONF, ROOT
 from mlflow.entities import Metric, Param
 from studies import made_study, made_trial
 
-from tbptt import main
-from tbptt.config import TrackingConfig
-from tbptt.tracking import Store
-from tbptt.verdict import (
+from tbptt.article.claims import (
     ARMS,
     MEAN,
     METRICS,
@@ -26,7 +23,10 @@ from tbptt.verdict import (
     verdict,
     write_curves,
 )
-from tbptt.verdict_page import figure
+from tbptt.article.page import figure
+from tbptt.cli import main
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs.tracking import Store
 
 EPOCHS = 60
 Loss = Callable[[int], float]

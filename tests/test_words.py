@@ -10,13 +10,14 @@ from conftest import CONF
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from tbptt.command_line import checked
-from tbptt.compose import CommandError, Source, composed, parsed
-from tbptt.config import GROUPS, PrunerConfig, key, register
-from tbptt.plan import Order, make_plan
-from tbptt.space import text_of
-from tbptt.takes import TEXT, list_of
-from tbptt.words import Text, as_typed, spelled, text_keys
+from tbptt.cli.command_line import checked
+from tbptt.config.compose import CommandError, Source, composed, parsed
+from tbptt.config.schema import PrunerConfig, register
+from tbptt.config.words import Text, as_typed, spelled, text_keys
+from tbptt.options.option import GROUPS, key
+from tbptt.options.takes import TEXT, list_of
+from tbptt.options.values import text_of
+from tbptt.studies.plan import Order, make_plan
 
 NAMES = [
     "S&P 500 Historical Data.csv", "^GSPC.csv", "CL=F.csv", "prices (1).csv", "it's.csv", "~/x.csv", "a#b;c!d.csv",

@@ -14,9 +14,9 @@ import numpy as np
 from omegaconf import OmegaConf
 from turns import STEPS
 
-from tbptt.compose import Source
-from tbptt.config import Config, register
-from tbptt.datamodule import SequenceDataModule
+from tbptt.config.compose import Source
+from tbptt.config.schema import Config, register
+from tbptt.runs.datamodule import SequenceDataModule
 
 CONF = Path(__file__).parents[2] / "conf"
 

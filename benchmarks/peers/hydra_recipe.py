@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
-from tbptt.bptt import Sequences
-from tbptt.config import ArticleData
-from tbptt.datamodule import SequenceDataModule
+from tbptt.data.options import ArticleData
+from tbptt.data.sequences import Sequences
+from tbptt.runs.datamodule import SequenceDataModule
 
 Hiddens = list[tuple[Tensor, Tensor]]
 

@@ -12,13 +12,13 @@ import torch
 from article import article
 from turns import STEPS, Turns, parser
 
-from tbptt import kernels
-from tbptt.bptt import train_pass
-from tbptt.datamodule import SequenceDataModule
-from tbptt.flat import FlatParameters
-from tbptt.optimizers import build_optimizer
-from tbptt.runs import build_network
-from tbptt.runtime import keep_freed_memory
+from tbptt.models import kernels
+from tbptt.models.build import build_network
+from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.system.runtime import keep_freed_memory
+from tbptt.training.chunks import train_pass
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ __all__ = ["inputs", "load_run", "sides"]
 def __getattr__(name: str) -> Any:
     # Late, so that the command line answers --help without importing torch or MLflow.
     if name in __all__:
-        from tbptt import runs
+        from tbptt.runs import load
 
-        return getattr(runs, name)
+        return getattr(load, name)
     raise AttributeError(f"module 'tbptt' has no attribute {name!r}")

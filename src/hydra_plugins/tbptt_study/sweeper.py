@@ -18,15 +18,16 @@ ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySwee
 
 
 class StudySweeper(Sweeper):
-    """Every ``-m`` command is a study; see :mod:`tbptt.study`."""
+    """Every ``-m`` command is a study; see :mod:`tbptt.studies.study`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from tbptt import pool, progress
-        from tbptt.environment import said
-        from tbptt.runtime import errors_past_hydra
+        from tbptt.runs import progress
+        from tbptt.studies import pool
+        from tbptt.system.environment import said
+        from tbptt.system.runtime import errors_past_hydra
 
         assert self.config is not None
         with errors_past_hydra():
@@ -34,8 +35,9 @@ class StudySweeper(Sweeper):
                 progress.starting(f" the study{said(arguments)}", self.config.progress)
             workers = pool.early(self.config)
             try:
-                from tbptt.sweep import run_sweep
+                from tbptt.cli.reports import write_report
+                from tbptt.studies.sweep import run_sweep
 
-                run_sweep(self.config, self.context, arguments, workers)
+                run_sweep(self.config, self.context, arguments, write_report, workers)
             finally:
                 pool.stop(workers)

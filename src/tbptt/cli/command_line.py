@@ -1,0 +1,165 @@
+"""What was typed, checked: everything is composed here first, so that a mistake costs nothing.
+
+Hydra alone would exit with 1 and leave files behind.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.config.compose import CommandError, Source, composed, parsed, refuse_growth
+from tbptt.config.schema import register
+from tbptt.config.typed import Typed, overrides_of, read
+from tbptt.config.words import as_typed, text_keys
+from tbptt.options.option import OF_A_RUN
+from tbptt.runs.resume import resume_problems
+from tbptt.studies.plan import make_plan
+from tbptt.system.devices import from_another_process
+from tbptt.system.environment import words_of_environment
+from tbptt.system.stores import without_password
+
+# A single run takes nothing of a study but where one is kept: a file that names a server there has to be answered.
+OF_A_STUDY, OF_A_RUN_TOO = ("study.", "study/"), ("study.storage",)
+
+
+def checked(argv: Sequence[str], conf: Path) -> list[str]:
+    """Check a command and everything it would run; returns the arguments for Hydra.
+
+    Args:
+        argv: without the program's name.
+        conf: the folder of the shipped configs.
+
+    Raises:
+        CommandError: with every problem found. Nothing has been written.
+    """
+    register()
+    typed = read(argv)
+    if "--version" in typed.flags or "--shell-completion" in typed.flags:
+        if typed.lines:
+            raise CommandError(typed.lines)
+        return typed.argv(typed.words)
+    overrides, lines = overrides_of(typed)
+    lines = [*typed.lines, *lines]
+    overrides += parsed(words_of_environment([o.get_key_element() for o in overrides]))[0]
+    chosen = {o.get_key_element(): o for o in overrides if o.get_key_element() in OF_A_RUN}
+    try:
+        source, flags = _find_source(typed.flags, conf, chosen)
+    except CommandError as error:
+        raise CommandError([*lines, *error.lines]) from None
+    if any(o.get_key_element().lstrip("+") == "hydra.searchpath" for o in overrides):
+        source = replace(source, shipped=conf)  # files from there are looked at like those of --config-dir
+    with source.opened():
+        if typed.is_search:
+            found = _search_problems(source, overrides, bool(lines))
+        else:
+            found = _run_problems(source, overrides, typed)
+        lines += [line + _as_text(line, typed) for line in found]
+    if lines:
+        raise CommandError(list(dict.fromkeys(lines)))
+    return Typed(flags).argv([str(o.input_line) for o in overrides])
+
+
+def _search_problems(source: Source, overrides: Sequence[Override], is_wrong: bool) -> list[str]:
+    """What is wrong with a sweep; ``is_wrong``: some of its words are already."""
+    try:
+        with from_another_process():  # the workers train, not this one
+            make_plan(source, overrides)
+    except CommandError as error:
+        return [line for line in error.lines if not (is_wrong and line.startswith("-m: "))]
+    return []
+
+
+def _as_text(line: str, typed: Typed) -> str:
+    """What a line about a text adds where the text means something to Hydra: how it is typed as it stands."""
+    for word in typed.words:
+        key, _, text = word.partition("=")
+        kind = text_keys().get(key)
+        if kind is None or kind.is_list or kind.is_option or not line.startswith(f"{key}: "):
+            continue
+        is_one = text.startswith(("'", '"')) or "\\${" in text or "${oc.env" in text
+        if not is_one and ("${" in text or text.startswith(("[", "{")) or ("," in text and typed.is_search)):
+            return f"; as it stands it is typed {as_typed(key, without_password(text))}"
+        if not is_one and "," in text:
+            return "; for several values add -m"
+    return ""
+
+
+def _run_problems(source: Source, overrides: Sequence[Override], typed: Typed) -> list[str]:
+    """What is wrong with a single run."""
+    lines = []
+    sweeps = [o for o in overrides if o.is_sweep_override()]
+    lists = {key for key, text in text_keys().items() if text.is_list}
+    for o in sweeps:
+        shown = without_password(o.get_value_string())
+        one = f"a list, [{shown}]" if o.key_or_group in lists and "[" not in shown else "one"
+        more = "" if typed.starts_nothing else ", or add -m"
+        lines.append(f"{o.key_or_group}: got {shown}, several values; takes {one}{more}")
+    cfg, wrong = composed(source, [str(o.input_line) for o in overrides if o not in sweeps])
+    lines += wrong
+    if typed.starts_nothing:
+        package = typed.flags.get("--package", "")
+        if cfg is not None and package and not package.startswith(("hydra", "_")) and package not in _nodes(cfg):
+            lines.append(f"--package: got {package!r}; takes a key of the config")
+        return lines
+    keys_typed = [o.key_or_group for o in overrides]
+    if cfg is not None and cfg.resume:
+        return lines + resume_problems(cfg, [o.get_key_element() for o in overrides], bool(lines))
+    lines += [
+        f"{key}: is of a study, and this is a single run; add -m"
+        for key in keys_typed
+        if (key == "study" or key.startswith(OF_A_STUDY))
+        and key not in OF_A_RUN_TOO
+        and not any(x.startswith(f"{key}: ") for x in lines)
+    ]
+    if cfg is not None and cfg.space:
+        lines.append("sweep: searches several values; add -m")
+    return lines
+
+
+def _nodes(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in map(str, cfg):
+        yield prefix + name
+        if isinstance(inner := cfg._get_node(name), DictConfig) and not inner._is_missing():
+            yield from _nodes(inner, f"{prefix}{name}.")
+
+
+def _find_source(flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Override]) -> tuple[Source, dict[str, str]]:
+    """A config in ``--config-dir`` comes before the shipped one of the same name; Hydra has it the other way round.
+
+    Where another option of a group is chosen on top of it, what it says of that group is left out.
+    """
+    name = (flags.get("--config-name") or "config").removesuffix(".yaml")
+    if "~" in name:  # which stands before a group that is left out
+        raise CommandError([f"--config-name: got {name!r}; takes the name of a config, which has no ~ in it"])
+    if "--config-dir" not in flags:
+        return Source(conf, name), dict(flags)
+    folder = Path(flags["--config-dir"]).absolute()
+    if not folder.is_dir():
+        raise CommandError([f"--config-dir: got {flags['--config-dir']!r}; takes a folder that exists"])
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        return Source(conf, name, folder, shipped=conf), dict(flags)
+    try:
+        refuse_growth(file)
+        own = OmegaConf.load(file)
+    except CommandError as error:
+        raise CommandError([f"--config-name: {line}" for line in error.lines]) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CommandError([f"--config-name: {file} cannot be read: {' '.join(str(error).split())}"]) from None
+    if not isinstance(own, DictConfig):
+        raise CommandError([f"--config-name: {file} holds a list; takes a file of KEY: VALUE"])
+    if OmegaConf.select(own, "hydra.searchpath") is not None:
+        raise CommandError(["hydra.searchpath: set by a file in --config-dir; takes one folder, --config-dir"])
+    others = [
+        group
+        for group, o in chosen.items()
+        if o.is_sweep_override() or OmegaConf.select(own, f"{group}.name") != o.value()
+    ]
+    source = Source(folder, "~".join([name, *(group for group in others if group in own)]), conf, shipped=conf)
+    source.register()
+    turned = {"--config-path": str(folder), "--config-dir": str(conf), "--config-name": source.name}
+    return source, {**flags, **turned}

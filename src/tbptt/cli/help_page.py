@@ -1,0 +1,96 @@
+"""What ``--help`` prints: commands, flags, groups, every key with what it takes and what it means."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from tbptt.config.checks import keys
+from tbptt.config.compose import Source
+from tbptt.config.schema import register
+from tbptt.config.typed import FLAGS
+from tbptt.options.option import CHOSEN, GROUPS
+from tbptt.options.takes import Takes
+from tbptt.options.values import stored, text_of
+
+_LINE = re.compile(r"( *)(\w+):([^#]*)(?:#\s*(.*))?")
+HEAD = """\
+Train recurrent networks on sequences too long to backpropagate through at once; search what trains them.
+
+  python train.py                                            one run
+  python train.py optimizer=rmsprop clip=0.5 epochs=20       one run, keys changed
+  python train.py -m optimizer=adam,rmsprop clip=0.5,1,2     a run for each combination: a study
+  python train.py -m sweep=clip study.dry_run=true           what a ready-made study would run
+
+What has several values, sweep= and study.* need -m. A key that takes text takes the rest of the word as it stands:
+"data.path=S&P 500 (1).csv".
+"""
+
+
+def help_text(conf: Path) -> str:
+    """What can be typed: commands, groups, and every key of the default config with what it takes."""
+    register()
+    source = Source(conf)
+    with source.opened():
+        cfg = source.compose([])
+        groups = [f"  {group:<24} {', '.join(source.options(group))}" for group in CHOSEN]
+    meant = dict(_comments(conf / "base.yaml"))
+    for group in GROUPS:
+        chosen = OmegaConf.select(cfg, group.replace("/", ".")).name
+        options = sorted((conf / group).glob("*.yaml"), key=lambda file: file.stem == chosen)
+        for file in options:  # the chosen one has the last word
+            meant |= _comments(file, group)
+    lines = [_line(name, node, leaf, takes, meant.get(name, "")) for name, node, leaf, takes in keys(cfg)]
+    here = {name for name, *_ in keys(cfg)}
+    for group, schemas in GROUPS.items():
+        for option, schema in schemas.items():  # read, not composed: that takes a second for all of them
+            file = conf / group / f"{option}.yaml"
+            if not file.exists():
+                continue  # of one's own, and not finished yet
+            values = cast(DictConfig, OmegaConf.load(file))
+            meant |= _comments(file, group)
+            structure = cast(DictConfig, OmegaConf.structured(schema))
+            for name, _, leaf, takes in keys(structure, group.replace("/", ".") + "."):
+                if name not in here:
+                    here.add(name)
+                    lines.append(_line(name, values, leaf, takes, meant.get(name, ""), f" [{group}={option}]"))
+    return "\n".join(
+        [
+            HEAD,
+            "Flags:",
+            *(f"  {flag + (f' {takes}' if takes else ''):<36} {words}" for flag, (takes, words) in FLAGS.items()),
+            "",
+            "Groups (GROUP=OPTION):",
+            *groups,
+            "",
+            "Keys (KEY=VALUE), with their defaults:",
+            *lines,
+        ]
+    )
+
+
+def _line(name: str, node: DictConfig, leaf: str, takes: Takes, means: str, of: str = "") -> str:
+    value = "" if OmegaConf.is_missing(node, leaf) else _typed(node[leaf])
+    return f"  {name + '=' + value:<44} {takes.text}{of}" + (f"  # {means}" if means else "")
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed."""
+    if isinstance(value, ListConfig):
+        return f"[{','.join(map(_typed, value))}]"
+    return text_of(stored(value))
+
+
+def _comments(file: Path, group: str = "") -> Iterator[tuple[str, str]]:
+    """The comment beside each key of a config file, by the key's dotted name."""
+    above: list[tuple[int, str]] = []
+    for line in file.read_text().splitlines():
+        if match := _LINE.fullmatch(line):
+            indent, key = len(match[1]), match[2]
+            above = [(depth, name) for depth, name in above if depth < indent]
+            names = [*group.split("/"), *(name for _, name in above), key]
+            above.append((indent, key))
+            if match[4]:
+                yield ".".join(filter(None, names)), match[4]

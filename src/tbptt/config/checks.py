@@ -1,0 +1,192 @@
+"""Everything about a composed config that can be checked before anything is written: all problems, a line each."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
+from typing import Any, cast
+
+import numpy as np
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tbptt.config.names import name_problem
+from tbptt.config.schema import all_keys
+from tbptt.data.options import ArticleData, DataConfig, PricesData
+from tbptt.data.split import horizon_problem, load_parts, may_be_degenerate, memory_of, resolved_horizon
+from tbptt.options.option import CHOSEN
+from tbptt.options.takes import LARGEST, Takes, wrong_value
+from tbptt.system.devices import why_no_gpu
+from tbptt.system.memory import too_large
+from tbptt.system.secrets import IN_A_URL, MAY_BE_IN_THE_ENVIRONMENT, hide, in_a_url, remember
+from tbptt.system.stores import OF_MLFLOW, OF_OPTUNA, SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
+from tbptt.training.options import ScheduleConfig
+
+
+def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
+    """Every key that says what it takes: its dotted name, the node it is in, its name there, what it takes."""
+    schema = OmegaConf.get_type(cfg)
+    if not is_dataclass(schema):
+        return
+    for f in fields(schema):
+        if "takes" in f.metadata:
+            yield prefix + f.name, cfg, f.name, f.metadata["takes"]
+        elif not OmegaConf.is_missing(cfg, f.name) and isinstance(cfg[f.name], DictConfig):
+            yield from keys(cfg[f.name], f"{prefix}{f.name}.")
+
+
+def problems(cfg: DictConfig, here: bool = True) -> list[str]:
+    """All that is wrong with a config, or nothing. Reads the data's file, and writes nothing.
+
+    Args:
+        here: whether this machine will train: else it is not asked for its GPU.
+    """
+    found: dict[str, str] = {}
+    for name, node, leaf, takes in keys(cfg):
+        if OmegaConf.is_missing(node, leaf):
+            found[name] = f"{name}: missing; takes {takes.text}"
+            continue
+        try:
+            value = node[leaf]
+        except OmegaConfBaseException as error:
+            found[name] = f"{name}: {str(error).splitlines()[0]}"
+            continue
+        value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+        if not takes.test(value):
+            found[name] = wrong_value(name, value, takes.text)
+        elif in_a_url(value) and not (name in MAY_BE_IN_THE_ENVIRONMENT and _has_own_line(name, node)):
+            found[name] = f"{name}: {IN_A_URL}"
+    found |= {line.split(":")[0]: line for line in remember(cfg)}
+    known = {name for name, *_ in keys(cfg)}
+    found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
+    if "tracking.uri" not in found and (problem := _uri_problem(cfg.tracking.uri)):
+        found["tracking.uri"] = f"tracking.uri: {problem}"
+    if "study.storage" not in found and (problem := _storage_problem(cfg)):
+        found["study.storage"] = f"study.storage: {problem}"
+    if not {"study.name", "study.storage", "tracking.uri"} & set(found) and (problem := name_problem(cfg)):
+        found["study.name"] = f"study.name: {problem}"
+    if here and cfg.device == "cuda" and (reason := why_no_gpu()):
+        lacks = f"this machine has no GPU that PyTorch can use ({reason})"
+        found["device"] = f"device: got 'cuda'; {lacks}; takes auto or cpu here"
+    if cfg.device == "cpu" or (here and cfg.device == "auto" and asks_for_gpu(cfg) and why_no_gpu()):
+        if cfg.precision == "tf32":
+            found["precision"] = "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"
+        if cfg.cuda_graphs is True:
+            found["cuda_graphs"] = "cuda_graphs: got True, which only GPUs have; takes false here"
+    length = None
+    if not any(name.startswith("data.") for name in found):
+        data = cast(DataConfig, OmegaConf.to_object(cfg.data))
+        try:
+            if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
+                size = {"length": data.length, "window": data.window, "horizon": resolved_horizon(data)}
+                key = "n_series" if data.n_series > sum(size.values()) else max(size, key=lambda name: size[name])
+                got = size.get(key, data.n_series)
+                found[f"data.{key}"] = wrong_value(f"data.{key}", got, f"what fits: it {problem}")
+            elif isinstance(data, ArticleData) and (wrong := horizon_problem(data)):
+                found[f"data.{wrong[0]}"] = wrong_value(f"data.{wrong[0]}", getattr(data, wrong[0]), wrong[1])
+            elif not isinstance(data, ArticleData) or may_be_degenerate(data):
+                length = _length_of(data)
+            else:
+                length = data.length
+        except ValueError as error:
+            key = "data.columns" if "no column" in str(error) else "data.path" if "path" in cfg.data else "data"
+            found[key] = f"{key}: {error}"
+    if not any(name.startswith(("data.", "model.")) for name in found) and (problem := too_large(_weights(cfg))):
+        sizes = f"{cfg.model.dense}, {cfg.model.hidden}"
+        found["model.hidden"] = wrong_value("model", sizes, f"what fits: it {problem}")
+    if length is not None and not any(name.startswith("schedule.") for name in found):
+        found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
+    return [hide(line) for line in found.values()]
+
+
+def _has_own_line(name: str, node: DictConfig) -> bool:
+    """Whether a URL is refused there in any case, with a line that says more."""
+    return name != "data.path" or OmegaConf.get_type(node) is PricesData
+
+
+def _length_of(data: DataConfig) -> int:
+    """The longest training series, in steps. Raises ValueError where its data cannot be used."""
+    with np.errstate(all="ignore"):
+        parts = load_parts(data)
+    for name, prices in parts.training.items():
+        most = max(float(np.abs(p).max()) for p in (prices, parts.held_out[name]))
+        if most > LARGEST:
+            raise ValueError(f"{name} has a price of {most:g}; takes prices up to {LARGEST:g}")
+    return parts.length
+
+
+def _weights(cfg: DictConfig) -> int:
+    """About how many bytes a network's weights take, with their gradient and an optimizer's two averages."""
+    count, before = 0, cfg.data.window
+    for size in cfg.model.dense:
+        count, before = count + before * size, size
+    for size in cfg.model.hidden:
+        count, before = count + 4 * size * (before + size), size
+    return 16 * count
+
+
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """The line about a key that there is not, with the nearest that there is."""
+    near = nearest_key(name, known)
+    return f"{name}: unknown key" + (f"; did you mean {near}?" if near else "")
+
+
+def nearest_key(name: str, known: Iterable[str]) -> str | None:
+    """What was probably meant: the same with ``.`` for ``/`` or the other way round, a key that ends so, a near one."""
+    names = list(known)
+    every = dict.fromkeys([*names, *CHOSEN, *(key for key, *_ in all_keys())])
+    for other in (name.replace("/", "."), name.replace(".", "/")):
+        if other != name and other in every:
+            return other
+    if ends := [key for key in every if key.rpartition(".")[2] == name][:3]:
+        return " or ".join(ends)
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+
+
+def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in map(str, cfg):
+        if name == "space":  # of a sweep; plan.py checks it
+            continue
+        inner = cfg._get_node(name)
+        if isinstance(inner, DictConfig) and not inner._is_missing() and not inner._is_none():
+            yield from _all_names(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _wrong_chunks(schedule: ScheduleConfig, length: int) -> dict[str, str]:
+    chunks = schedule.as_list()
+    name = next((f"schedule.{key}" for key in ("chunks", "start") if hasattr(schedule, key)), "schedule")
+    if not chunks or not all(isinstance(n, int) and n >= 1 for n in chunks):
+        return {name: wrong_value(name, chunks, "what makes a list of whole numbers from 1")}
+    if max(chunks) <= length:
+        return {}
+    got: Any = max(chunks) if name == "schedule.start" else chunks
+    return {name: wrong_value(name, got, f"at most as many chunks as the longest series has steps to train, {length}")}
+
+
+def _uri_problem(uri: str, tables: Sequence[str] = OF_MLFLOW) -> str | None:
+    if uri.startswith(SQLITE) and "://" in uri.removeprefix(SQLITE):
+        return f"got {without_password(uri)!r}; takes one URI"
+    return uri_problem(uri, tables)
+
+
+def _storage_problem(cfg: DictConfig) -> str | None:
+    storage = cfg.study.storage
+    if storage.startswith("http"):
+        return f"got {storage!r}; takes sqlite:///PATH or a database URI: Optuna keeps studies in no MLflow server"
+    path = sqlite_path(storage)
+    if path is not None and path == sqlite_path(cfg.tracking.uri):
+        return f"got {path}, MLflow's store too; takes a file of its own, as the tables of the two collide"
+    if problem := _uri_problem(storage, OF_OPTUNA):
+        return problem
+    if path is None and not absolute_uri(storage).startswith("postgresql+psycopg://"):
+        return f"got {without_password(storage)!r}; takes sqlite:///PATH or postgresql+psycopg://HOST/DATABASE"
+    if path is None and find_spec("psycopg") is None:
+        return f"got {storage!r}, which needs the package psycopg: .venv/bin/python -m pip install -e '.[cluster]'"
+    return None
+
+
+def asks_for_gpu(cfg: DictConfig) -> bool:
+    """Whether something is asked for that only a GPU has; to look for one costs the import of torch."""
+    return bool(cfg.precision == "tf32" or cfg.cuda_graphs is True)

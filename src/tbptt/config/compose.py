@@ -1,0 +1,311 @@
+"""Composing configs, and saying what is wrong where that fails: every problem, a line each.
+
+Hydra alone would stop at the first error.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from tbptt.config.checks import keys, nearest_key, problems, unknown_key
+from tbptt.config.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
+from tbptt.config.schema import all_keys
+from tbptt.config.words import spelled, text_keys
+from tbptt.options.option import CHOSEN
+from tbptt.options.takes import wrong_value
+from tbptt.options.values import quoted
+from tbptt.system.files import write_text
+from tbptt.system.nesting import DEEPEST, is_too_deep, yaml_problem
+from tbptt.system.secrets import hide
+from tbptt.system.stores import sqlite_path, without_password
+
+# Hydra meets a value that is no text with whatever Python raises of itself.
+WRONG = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, LookupError, AssertionError)
+
+
+class CommandError(ValueError):
+    """The command or its config is wrong; ``lines`` says how, one problem a line."""
+
+    def __init__(self, lines: Sequence[str]):
+        self.lines = list(map(hide, lines))
+        super().__init__("\n".join(self.lines))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a config comes from: the folder looked in first, the name of the primary config, one more folder.
+
+    ``shipped`` is the one of them that may set Hydra up, where it still has to be seen that the other does not.
+    A name ``best~schedule`` is ``best`` without what it says of the group ``schedule``: another option was chosen.
+    """
+
+    folder: Path
+    name: str = "config"
+    also: Path | None = None
+    shipped: Path | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Ready to compose, also within a Hydra job. The same overrides are composed once."""
+        before = get_gh_backup()
+        GlobalHydra.instance().clear()
+        _composed.cache_clear()  # the files may have changed since
+        _chosen.cache_clear()
+        self.register()
+        _look_at_files()
+        try:
+            with initialize_config_dir(str(self.folder), version_base="1.3"):
+                yield
+        finally:
+            restore_gh_from_backup(before)
+
+    def register(self) -> None:
+        """Make a primary config without some of its groups known to Hydra."""
+        file, *without = self.name.split("~")
+        if without:
+            refuse_growth(self.folder / f"{file}.yaml")
+            content = yaml.safe_load((self.folder / f"{file}.yaml").read_text())
+            ConfigStore.instance().store(name=self.name, node={k: v for k, v in content.items() if k not in without})
+
+    def compose(self, overrides: Iterable[str]) -> DictConfig:
+        """The config of one run. Raises Hydra's and OmegaConf's errors."""
+        return self.compose_both(overrides)[0]
+
+    def compose_both(self, overrides: Iterable[str]) -> tuple[DictConfig, DictConfig]:
+        """The config of one run, and Hydra's own."""
+        cfg, hydra = _composed(self, tuple(overrides))
+        return cfg.copy(), hydra
+
+    def save(self, folder: Path, overrides: Sequence[str]) -> None:
+        """Leave Hydra's own record of a job: config.yaml, hydra.yaml, overrides.yaml."""
+        cfg, hydra = self.compose_both(overrides)
+        folder.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {"hydra": {"hydra": hydra}, "config": cfg, "overrides": list(overrides)}
+        for name, part in content.items():
+            write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(part)))
+
+    def options(self, group: str) -> list[str]:
+        """What can be chosen for a group, in alphabetical order; empty if there is no such group."""
+        folders = [self.folder, *([self.also] if self.also else [])]
+        return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override], list[str]]:
+    """Overrides, spelled as Hydra reads them, and a line for each word that is none.
+
+    Args:
+        may_sweep: whether a comma in a key's text means several values.
+    """
+    parser = OverridesParser.create()
+    texts = text_keys()
+    overrides, lines = [], []
+    for word in words:
+        if is_too_deep(word):
+            key = word.partition("=")[0][:100]
+            lines.append(f"{key}: is nested too deeply; takes at most {DEEPEST} brackets in each other")
+            continue
+        try:
+            override = parser.parse_override(spelled(word, texts, may_sweep))
+            if override.is_delete():
+                lines.append(f"{word}: a key cannot be taken away; takes KEY=VALUE")
+            else:
+                overrides.append(override)
+        except HydraException as error:
+            lines.append(_no_override(word, error))
+    return overrides, lines
+
+
+def _no_override(word: str, error: Exception) -> str:
+    key, is_there, _ = word.partition("=")
+    names = [name for name, *_ in all_keys()]
+    if is_there and key not in names and (near := nearest_key(key, names)):
+        return f"{key}: unknown key; did you mean {near}?"
+    return f"{without_password(word)}: not an override ({str(error).splitlines()[0]}); takes key=value"
+
+
+def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
+    """The config of one run, None where it cannot be composed, and all that is wrong with it."""
+    try:
+        cfg, hydra = source.compose_both(overrides)
+    except WRONG as error:
+        return None, _located(source, list(overrides), error)
+    here = OmegaConf.select(hydra, "launcher._target_") == LAUNCHERS["basic"]
+    typed = tuple(typed_for_hydra(list(overrides)))
+    if source.shipped is None:
+        lines = hydra_problems(hydra, None)
+        return (None, lines) if lines else (cfg, problems(cfg, here))
+    expected, expected_hydra = _shipped(source.shipped, typed)
+    if lines := hydra_problems(hydra, expected_hydra):
+        return None, lines
+    return cfg, [*problems(cfg, here), *_servers_of_files(cfg, expected, overrides)]
+
+
+def _servers_of_files(cfg: DictConfig, shipped: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """A line for each server that a file from elsewhere names, or takes from the environment: credentials would go
+    there. The one of the shipped config is yours."""
+    typed = {word.lstrip("+").split("=", 1)[0] for word in overrides}
+    return [
+        f"{key}: a file in --config-dir names the server {hide(without_password(uri))}, where your credentials would "
+        f"go; type {key}=… on the command line"
+        for key in ("tracking.uri", "study.storage")
+        if key not in typed
+        and sqlite_path(uri := str(OmegaConf.select(cfg, key))) is None
+        and uri != str(OmegaConf.select(shipped, key))
+    ]
+
+
+def refuse_growth(path: Path) -> None:
+    """Raise CommandError where a YAML file would become too large, or is nested too deeply."""
+    if problem := yaml_problem(path):
+        raise CommandError([f"{path} {problem}"])
+
+
+@cache
+def _look_at_files() -> None:
+    """Have Hydra's reader of files, which is a class of its own making, look at each before it reads it."""
+    Plugins.instance()
+    reader: Any = SourcesRegistry.instance().resolve("file")
+    read = reader.load_config
+
+    def load_config(source: Any, config_path: str) -> Any:
+        path = Path(source.path) / source._normalize_file_name(config_path)
+        if path.is_file():
+            refuse_growth(path)
+        return read(source, config_path)
+
+    reader.load_config = load_config
+
+
+@lru_cache(maxsize=32)  # a trial's is asked for when it is checked and when it is recorded
+def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+    """Hydra takes 0.1 s to read and merge the files of the chosen options, and the points of a study mostly choose the
+    same: values are put on top of a copy, by Hydra's own function."""
+    words = OverridesParser.create().parse_overrides(list(overrides))
+    simple = all(o.type == OverrideType.CHANGE and not o.is_hydra_override() and o.package is None for o in words)
+    values = [o for o in words if simple and not source.options(o.key_or_group)]
+    cfg = deepcopy(_chosen(source, tuple(str(o.input_line) for o in words if o not in values)))
+    if values:
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        form = cfg.hydra.job.config.override_dirname
+        cfg.hydra.overrides.task = list(overrides)
+        cfg.hydra.job.override_dirname = get_overrides_dirname(words, form.exclude_keys, form.item_sep, form.kv_sep)
+    hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, hydra
+
+
+@lru_cache(maxsize=32)
+def _chosen(source: Source, overrides: tuple[str, ...]) -> DictConfig:
+    """As Hydra composes it, its own part included."""
+    searched = [f"hydra.searchpath=[{quoted(f'file://{source.also}')}]"] if source.also else []
+    return compose(source.name, [*searched, *overrides], return_hydra_config=True)
+
+
+@cache
+def _shipped(shipped: Path, words: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+    """The shipped config with some overrides, and Hydra's own part of it."""
+    source = Source(shipped)
+    with source.opened():
+        return source.compose_both(words)
+
+
+def _located(source: Source, overrides: list[str], error: Exception) -> list[str]:
+    """Hydra stops at the first error; find what is wrong with each override by itself, then with what is left."""
+    words, _ = parsed(overrides)
+    lines, groups, good = [], [], []
+    for override in (o for o in words if source.options(o.key_or_group)):
+        options = source.options(override.key_or_group)
+        if override.value() in options:
+            groups.append(str(override.input_line))
+        else:
+            takes = "one of " + ", ".join(options)
+            lines.append(
+                wrong_value(override.key_or_group, override.value(), takes) + _nearest(override.value(), options)
+            )
+    try:
+        base, hydra = source.compose_both(groups)
+    except WRONG as alone:
+        return [*lines, _launcher_problem(alone) or _first_line(alone)]
+    takes_of = {name: takes for name, _, _, takes in keys(base)}
+    for override in (o for o in words if not source.options(o.key_or_group)):
+        line, key = str(override.input_line), override.key_or_group
+        try:
+            source.compose([*groups, line])
+            good.append(line)
+        except WRONG as alone:
+            if key in takes_of:
+                lines.append(wrong_value(key, override.value(), takes_of[key].text))
+            elif (of_hydra := _of_hydra(hydra, override)) is not None:
+                lines.append(of_hydra)
+            elif OmegaConf.select(base, key) is None:
+                lines.append(_unknown(source, key, takes_of, groups))
+            elif key.replace(".", "/") in CHOSEN:
+                lines.append(unknown_key(key, []))
+            elif OmegaConf.is_dict(OmegaConf.select(base, key)):
+                lines.append(f"{key}: has keys of its own; takes {key}.KEY=VALUE")
+            else:
+                lines.append(f"{key}: {_first_line(alone)}")
+    with suppress(*WRONG):
+        told = {line.split(":")[0] for line in lines}
+        lines += [line for line in problems(source.compose([*groups, *good])) if line.split(":")[0] not in told]
+    return lines or [_first_line(error)]
+
+
+def _unknown(source: Source, key: str, known: Iterable[str], groups: list[str]) -> str:
+    """A key that there is not: under which choice there would be one, or the nearest that there is."""
+    if key.startswith("hydra/"):
+        return f"{key}: there is no such option"
+    group, _, leaf = key.lstrip("+~").partition(".")
+    for option in source.options(group):
+        if leaf and any(f"{group}.{leaf}" == name for name, *_ in keys(source.compose([*groups, f"{group}={option}"]))):
+            return f"{key}: a key of {group}={option}, and another {group} is chosen"
+    return unknown_key(key, [*known, *CHOSEN])
+
+
+def _of_hydra(hydra: DictConfig, override: Override) -> str | None:
+    """What to say of a value that Hydra's own part of the config does not take; None where it has no such key."""
+    key, unknown = override.key_or_group, object()
+    if not key.startswith("hydra."):
+        return None
+    current = OmegaConf.select(hydra, key.removeprefix("hydra."), default=unknown)
+    if current is unknown:
+        return None
+    if OmegaConf.is_dict(current):
+        return f"{key}: has keys of its own; takes {key}.KEY=VALUE"
+    return wrong_value(key, override.value(), "a text" if isinstance(current, str) else "another kind of value")
+
+
+def _launcher_problem(error: Exception) -> str | None:
+    """Where a config asks for a launcher whose package is not there."""
+    found = (name for name in LAUNCHERS if f"'hydra/launcher/{name}'" in str(error))
+    return next(map(not_installed, found), None)
+
+
+def _nearest(got: object, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(got), list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -1,0 +1,31 @@
+"""A config in plain types, and as a file that reruns it."""
+
+from typing import Any, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.options.option import OF_A_RUN
+
+HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name NAME (of this file, without .yaml)\n"
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A config in plain types; ``${...}`` is kept as it was typed, so that no secret is written out."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+
+
+def rerunnable(cfg: DictConfig) -> str:
+    """A config as YAML that Hydra composes again: it begins with the defaults list, so overrides still work."""
+    content = {name: value for name, value in plain(cfg).items() if name not in ("study", "space", "resume")}
+    groups: list[Any] = [{f"override {group}": content[group]["name"]} for group in OF_A_RUN]
+    defaults = [
+        "base",
+        {"figure": None},
+        {"cluster": "local"},
+        {"sweep": None},
+        {"override hydra/sweeper": "study"},
+        *groups,
+        "_self_",
+    ]
+    return HEADER + yaml.safe_dump({"defaults": defaults, **content}, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,185 @@
+"""The typed schema of a config: what can be said, and what each key takes.
+
+Each key says what it takes, here or beside what it is about (data/options.py, models/options.py, training/options.py);
+conf/*.yaml gives the values; checks.py holds a config against it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, cast, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tbptt.config.names import STUDY_NAME
+from tbptt.data.options import DataConfig
+from tbptt.models.options import ModelConfig
+from tbptt.options.metrics import OBJECTIVE
+from tbptt.options.option import GROUPS, Option, key, load_own
+from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whole
+from tbptt.training.options import OptimizerConfig, ScheduleConfig
+
+NOT_16 = Takes(
+    "32, bf16, or on a GPU tf32 (fp16 is refused: it needs loss scaling, and Lightning clips the gradient before "
+    "unscaling it)",
+    lambda v: v in (32, "32", "bf16", "tf32"),
+)
+
+
+# --- studies --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SamplerConfig(Option, options=["random", "qmc"]):
+    """Fields but ``name`` are the arguments of the Optuna class."""
+
+    group = "study/sampler"
+    seed: int | None = key(whole(0, None, high=2**31 - 1), 0)  # NumPy's take 32 bits; the trial's number is added
+
+
+@dataclass
+class StartsRandom(SamplerConfig, options=["tpe", "gp", "cmaes"]):
+    n_startup_trials: int = key(whole(1), 10)
+
+
+@dataclass
+class NSGAII(SamplerConfig, options=["nsgaii"]):
+    population_size: int = key(whole(2), 50)
+
+
+@dataclass
+class PrunerConfig(Option, options=["auto", "none"]):
+    """Fields but ``name`` are the arguments of the Optuna class."""
+
+    group = "study/pruner"
+
+
+@dataclass
+class MedianPruner(PrunerConfig, options=["median"]):
+    patience: int = key(whole(0), 1)
+    n_startup_trials: int = key(whole(0), 5)
+    n_warmup_steps: int = key(whole(0), 0)
+    interval_steps: int = key(whole(1), 1)
+    n_min_trials: int = key(whole(1), 1)
+
+
+@dataclass
+class Asha(PrunerConfig, options=["asha"]):
+    min_resource: int = key(whole(1), 1)
+    reduction_factor: int = key(whole(2), 4)
+    min_early_stopping_rate: int = key(whole(0, high=100), 0)  # a power of the factor, which has to fit into memory
+
+
+@dataclass
+class Hyperband(PrunerConfig, options=["hyperband"]):
+    min_resource: int = key(whole(1), 1)
+    reduction_factor: int = key(whole(2), 3)
+
+
+@dataclass
+class StudyConfig:
+    name: str | None = key(STUDY_NAME, None)
+    storage: str = key(Takes("a SQLite or database URI", TEXT.test))
+    n_trials: int | None = key(whole(1, None), None)
+    best_of: str | None = key(Takes("the name of a study, or null", STUDY_NAME.test), None)
+    seeds: list[int] | None = key(list_of("different whole numbers from 0", whole(0), null=True, different=True), None)
+    timeout: float | None = key(number(0, open_low=True, null=True), None)
+    workers: int = key(whole(1, high=10000), 1)
+    max_failures: int | None = key(whole(1, None), None)
+    retries: int = key(whole(0), 1)
+    heartbeat: int = key(whole(1, high=86400), 15)
+    allow_changed: bool = key(one_of(True, False), False)
+    fresh: bool = key(one_of(True, False), False)
+    dry_run: bool = key(one_of(True, False), False)
+    trial: int | None = key(whole(0, None), None)  # set by the study for each trial
+    sampler: SamplerConfig = MISSING
+    pruner: PrunerConfig = MISSING
+
+
+# --- the whole ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrackingConfig:
+    uri: str = key(Takes("a SQLite or database URI, or an MLflow server's http(s) address", TEXT.test))
+    experiment: str = key(text(256), "tbptt")  # MLflow takes 500, and has room for 256 in its tables
+    update_points: int = key(whole(0), 50)
+
+
+@dataclass
+class Config:
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    clip: float | None = key(number(0, open_low=True, null=True), 1.0)
+    clip_mode: str = key(one_of("norm", "tensor_norm", "value", "std"), "norm")
+    epochs: int = key(whole(1), 50)
+    eval_every: int = key(whole(1), 5)
+    seed: int = key(whole(0), 0)
+    objective: Any = key(OBJECTIVE, "val/loss")
+    device: str = key(one_of("auto", "cpu", "cuda"), "auto")
+    precision: Any = key(NOT_16, 32)
+    segment_length: Any = key(whole(1, "auto", None), "auto")
+    kernels: str = key(one_of("auto", "torch"), "auto")
+    cuda_graphs: bool = key(one_of(True, False), False)
+    threads: int = key(whole(1, high=1024), 1)
+    progress: str = key(one_of("auto", "plain", "none"), "auto")
+    resume: str | None = key(Takes("the id of an MLflow run, or null", lambda v: v is None or TEXT.test(v)), None)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
+    space: dict[str, Any] = field(default_factory=dict)  # what sweep=NAME searches
+
+
+def register() -> None:
+    """Make the schema known to Hydra: ``schema``, and ``schema/GROUP/OPTION`` for the yaml files."""
+    load_own()
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, options in GROUPS.items():
+        for option, node in options.items():
+            store.store(group=f"schema/{group}", name=option, node=node)
+
+
+def all_keys() -> Iterator[tuple[str, Any, Takes]]:
+    """Every key of every option: its dotted name, its type, what it takes. A name may come several times."""
+    yield from _keys_of(Config, "")
+    for group, options in GROUPS.items():
+        for schema in dict.fromkeys(options.values()):
+            yield from _keys_of(schema, group.replace("/", ".") + ".")
+
+
+def _keys_of(schema: type, prefix: str) -> Iterator[tuple[str, Any, Takes]]:
+    types = get_type_hints(schema)
+    for f in fields(schema):
+        if "takes" in f.metadata:
+            yield prefix + f.name, types[f.name], f.metadata["takes"]
+        elif is_dataclass(inner := types[f.name]):
+            yield from _keys_of(cast(type, inner), f"{prefix}{f.name}.")
+
+
+def typed(content: dict[str, Any]) -> DictConfig:
+    """A config in plain types, as a run keeps it, under the schema again. Raises ValueError where it does not fit."""
+    load_own()
+    try:
+        cfg = OmegaConf.create(content)
+        for group, options in GROUPS.items():
+            place = group.replace("/", ".")
+            if (node := OmegaConf.select(cfg, place)) is not None:
+                schema = OmegaConf.structured(options[node.name])
+                OmegaConf.update(cfg, place, OmegaConf.merge(schema, node), merge=False)
+        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"a config that is none of tbptt's: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined with dots; lists are values."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,166 @@
+"""The article's network: dense layers, noise, recurrent layers, two Q-values a step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tbptt.models import kernels
+
+# One entry a recurrent layer: (h, c) for an LSTM, (h,) for a GRU, each (1, B, H).
+State = list[tuple[Tensor, ...]]
+
+
+class Dense(nn.Linear):
+    """PyTorch's, with tanh; through the compiled kernel where that can be used."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.dense_tanh(x, self.weight, self.bias) if kernels.usable(x) else super().forward(x).tanh()
+
+
+class LSTM(nn.LSTM):
+    """PyTorch's, one layer, time-major; through the compiled kernel where that can be used."""
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:  # type: ignore[override]
+        if not kernels.usable(x):
+            return super().forward(x, state)
+        h, c = state
+        # Added here, so that each bias gets its gradient where both are trained.
+        bias = self.bias_ih_l0 + self.bias_hh_l0
+        y, h, c = kernels.lstm(x, h, c, self.weight_ih_l0, self.weight_hh_l0, bias)
+        return y, (h, c)
+
+
+CELLS: dict[str, Any] = {"lstm": LSTM, "gru": nn.GRU}
+
+
+class GaussianNoise(nn.Module):
+    """Adds N(0, std²) to every element, in training only.
+
+    On the CPU, drawing takes 8 % of a training step, so the noise is a stretch, at a random offset, of a pool that is
+    drawn once from the seed in force when the layer is made; offsets come from PyTorch's global generator.
+    """
+
+    POOL = 1 << 22  # elements, 16 MiB
+
+    def __init__(self, std: float):
+        super().__init__()
+        self.std = std
+        self._seed = torch.initial_seed()
+        self._pool = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.std == 0:
+            return x
+        return torch.add(x, self._noise(x), alpha=self.std)
+
+    def _noise(self, x: Tensor) -> Tensor:
+        """Standard normal, of x's shape; fresh on a GPU, where it costs little, and for an x too large for it."""
+        count = x.numel()
+        if x.device.type != "cpu" or 2 * count > self.POOL:
+            return torch.randn_like(x)
+        if self._pool.dtype != x.dtype or not len(self._pool):
+            generator = torch.Generator().manual_seed(self._seed)
+            self._pool = torch.randn(self.POOL, generator=generator, dtype=x.dtype)
+        offset = int(torch.randint(self.POOL - count, ()))
+        return self._pool[offset : offset + count].view(x.shape)
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}"
+
+
+def leave_autocast(x: Tensor) -> bool:
+    """Whether a recurrent layer that gets ``x`` is to be kept out of autocast, in float32.
+
+    On a GPU autocast has cuDNN's recurrent layers compute in float16, whatever its own type is (torch's
+    _cudnn_rnn_cast_reflatten); the gradients of long series vanish there, as the loss is not scaled up.
+    """
+    return x.is_cuda and torch.is_autocast_enabled("cuda")
+
+
+class QNetwork(nn.Module):
+    """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(2).
+
+    Args:
+        inputs: features a step, D.
+        dense: sizes of the dense layers; may be empty.
+        hidden: sizes of the recurrent layers, at least one.
+        cell: ``lstm`` or ``gru``.
+        noise_std: of the noise layers, in units of what they add to.
+        init: ``keras`` (Glorot uniform kernels, orthogonal recurrent kernels, both drawn over all gates together,
+            zero biases but 1 at the LSTM's forget gates, one trained bias a gate) or ``torch`` (PyTorch's own).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        dense: Sequence[int] = (64, 64),
+        hidden: Sequence[int] = (64, 64),
+        cell: str = "lstm",
+        noise_std: float = 0.01,
+        init: str = "keras",
+    ):
+        super().__init__()
+        sizes = [inputs, *dense]
+        self.dense = nn.ModuleList(Dense(a, b) for a, b in zip(sizes, dense, strict=False))
+        sizes = [sizes[-1], *hidden]
+        self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
+        self.noise = GaussianNoise(noise_std)
+        self.head = nn.Linear(sizes[-1], 2)
+        self.cell, self.hidden = cell, list(hidden)
+        if init == "keras":
+            self._init_keras()
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, K, D) and the state before the chunk → (B, K, 2) and the state after it.
+
+        The recurrent layers run time-major; an ``x`` laid out so in memory, as LagFeatures gives it, is not copied.
+        """
+        x = x.transpose(0, 1)  # (K, B, D)
+        for layer in self.dense:
+            x = self.noise(layer(x))
+        after: State = []
+        for i, layer in enumerate(self.recurrent):
+            if i:
+                x = self.noise(x)
+            before = state[i]
+            if leave_autocast(x):
+                with torch.autocast(x.device.type, enabled=False):
+                    x, new = layer(x.to(before[0].dtype), before if self.cell == "lstm" else before[0])
+            else:
+                x, new = layer(x, before if self.cell == "lstm" else before[0])
+            after.append(new if self.cell == "lstm" else (new,))
+        return self.head(x).transpose(0, 1), after
+
+    def zero_state(self, batch: int) -> State:
+        """The state at the start of every sequence."""
+        weight = self.head.weight
+        parts = 2 if self.cell == "lstm" else 1
+        return [tuple(weight.new_zeros(1, batch, size) for _ in range(parts)) for size in self.hidden]
+
+    @torch.no_grad()
+    def _init_keras(self) -> None:
+        layer: Any
+        for layer in (*self.dense, self.head):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        for layer in self.recurrent:
+            nn.init.xavier_uniform_(layer.weight_ih_l0)
+            nn.init.orthogonal_(layer.weight_hh_l0)
+            nn.init.zeros_(layer.bias_ih_l0)
+            if self.cell == "lstm":  # PyTorch's gates: input, forget, cell, output
+                layer.bias_ih_l0[layer.hidden_size : 2 * layer.hidden_size] = 1.0
+            # PyTorch adds two biases a gate; training both would double the bias's step.
+            nn.init.zeros_(layer.bias_hh_l0)
+            layer.bias_hh_l0.requires_grad_(False)
+
+
+def detach(state: State) -> State:
+    """The same state, cut off from what computed it: no gradient passes."""
+    return [tuple(part.detach() for part in layer) for layer in state]

@@ -1,0 +1,174 @@
+"""Compiled layers for the CPU (native/kernels.c): an LSTM and a dense layer with tanh, forward and backward.
+
+They are built when the package is installed, where there is a C compiler, for that machine's processor. Where they are
+not, or on a GPU, in bf16, or where ``torch_only`` says so, PyTorch's own are used, and give the same up to rounding.
+"""
+
+import ctypes
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+VERSION = 3  # of native/kernels.c
+_PREFIX = {torch.float32: "float", torch.float64: "double"}
+_POINTERS = {"lstm_forward": 11, "lstm_backward": 17, "dense_forward": 5, "dense_backward": 9}
+_SIZES = {
+    "lstm_forward": 5,
+    "lstm_backward": 4,
+    "dense_forward": 3,
+    "dense_backward": 3,
+    "lstm_room": 4,
+    "dense_room": 2,
+}
+_torch_only = False
+
+
+@cache
+def library() -> Any | None:
+    """The compiled library, or None where it was not built, or of another version, or for another processor."""
+    spec = importlib.util.find_spec("tbptt.models._kernels")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        found = ctypes.CDLL(spec.origin)
+        if found.kernels_version() != VERSION or not found.kernels_fit():
+            return None
+    except (OSError, AttributeError):  # of another system
+        return None
+    for prefix in _PREFIX.values():
+        for name, sizes in _SIZES.items():
+            function = getattr(found, f"{prefix}_{name}")
+            function.argtypes = [ctypes.c_long] * sizes + [ctypes.c_void_p] * _POINTERS.get(name, 0)
+            function.restype = ctypes.c_long if name.endswith("_room") else None
+    return found
+
+
+def describe(device: str = "cpu", precision: object = 32, cell: str = "lstm", dense: bool = True) -> str:
+    """Which layers a network has: these, PyTorch's or cuDNN's.
+
+    Args:
+        device, precision, cell: as in a config; the device is ``cpu`` or ``cuda``.
+        dense: whether it has dense layers before its recurrent ones.
+    """
+    if device == "cuda":
+        cudnn: Any = torch.backends.cudnn
+        return f"cuDNN {cudnn.version()}" if cudnn.enabled and cudnn.is_available() else "torch"
+    if library() is None or _torch_only or precision == "bf16" or (cell != "lstm" and not dense):
+        return "torch"
+    return f"compiled {VERSION}" + ("" if cell == "lstm" else f", {cell} of torch")
+
+
+@contextmanager
+def torch_only() -> Iterator[None]:
+    """Within, PyTorch's layers are used."""
+    global _torch_only
+    before, _torch_only = _torch_only, True
+    try:
+        yield
+    finally:
+        _torch_only = before
+
+
+def usable(x: Tensor) -> bool:
+    """Whether a layer that gets ``x`` can be one of these."""
+    if _torch_only or x.device.type != "cpu" or x.dtype not in _PREFIX or torch.is_autocast_enabled("cpu"):
+        return False
+    return library() is not None
+
+
+def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``nn.LSTM`` of one layer gives.
+
+    Args:
+        x: (T, B, I).
+        h, c: (1, B, H), the state before.
+        w_ih, w_hh: (4H, I) and (4H, H), gates in PyTorch's order.
+        bias: (4H,), both of PyTorch's together.
+
+    Returns:
+        (T, B, H), and the state after, each (1, B, H).
+    """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h, c, w_ih, w_hh, bias)):
+        return _LSTM.apply(x, h, c, w_ih, w_hh, bias)
+    return _lstm_forward(x, h, c, w_ih, w_hh, bias, keep=False)[0]
+
+
+def dense_tanh(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """tanh(x weightᵀ + bias): x (..., K), weight (N, K) → (..., N)."""
+    return _DenseTanh.apply(x, weight, bias)
+
+
+def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tensor | None) -> Any:
+    """A function of the library; every tensor must be contiguous."""
+    return getattr(library(), f"{_PREFIX[dtype]}_{name}")(*sizes, *(t if t is None else t.data_ptr() for t in tensors))
+
+
+def _lstm_forward(
+    x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, keep: bool
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
+    """What :func:`lstm` gives, and what the way back needs; without ``keep`` little of that is written."""
+    x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
+    sizes = (*x.shape, w_hh.shape[1])
+    steps, batch, _, hidden = sizes
+    kept = steps if keep else 1
+    h = x.new_empty(steps, batch, hidden)
+    c, tanh_c = x.new_empty(kept, batch, hidden), x.new_empty(kept, batch, hidden)
+    gates = x.new_empty(kept, batch, 4 * hidden)
+    room = x.new_empty(_call("lstm_room", x.dtype, sizes))
+    _call("lstm_forward", x.dtype, (*sizes, int(keep)), x, w_ih, w_hh, bias, h0, c0, h, c, gates, tanh_c, room)
+    return (h, h[-1:].clone(), c[-1:].clone()), (x, h0, c0, w_ih, w_hh, h, c, gates, tanh_c)
+
+
+class _LSTM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> Any:
+        given, kept = _lstm_forward(x, h0, c0, w_ih, w_hh, bias, keep=True)
+        ctx.save_for_backward(*kept)
+        return given
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dh: Tensor, dh_end: Tensor, dc_end: Tensor) -> Any:
+        if getattr(ctx, "used", False):
+            raise RuntimeError("the compiled LSTM keeps its graph for one backward; use kernels.torch_only() for more")
+        ctx.used = True
+        x, h0, c0, w_ih, w_hh, h, c, gates, tanh_c = ctx.saved_tensors
+        sizes = (*x.shape, w_hh.shape[1])
+        dh, dh_end, dc_end = dh.contiguous(), dh_end.clone().contiguous(), dc_end.clone().contiguous()
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        dw_ih, dw_hh, dbias = torch.empty_like(w_ih), torch.empty_like(w_hh), w_hh.new_empty(len(w_hh))
+        room = x.new_empty(_call("lstm_room", x.dtype, sizes))
+        # The gates become their own gradients, so a graph is good for one way back.
+        read = (x, w_ih, w_hh, h0, c0, h, c, gates, tanh_c, dh)
+        _call("lstm_backward", x.dtype, sizes, *read, dh_end, dc_end, dx, dw_ih, dw_hh, dbias, room)
+        return dx, dh_end, dc_end, dw_ih, dw_hh, dbias
+
+
+class _DenseTanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x = x.contiguous()
+        outputs, inputs = weight.shape
+        y = x.new_empty(*x.shape[:-1], outputs)
+        room = x.new_empty(_call("dense_room", x.dtype, (inputs, outputs)))
+        _call("dense_forward", x.dtype, (x.numel() // inputs, inputs, outputs), x, weight, bias, y, room)
+        ctx.save_for_backward(x, weight, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight, y = ctx.saved_tensors
+        outputs, inputs = weight.shape
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        dw, dbias, dz = torch.empty_like(weight), weight.new_empty(outputs), torch.empty_like(y)
+        room = x.new_empty(_call("dense_room", x.dtype, (inputs, outputs)))
+        sizes = (x.numel() // inputs, inputs, outputs)
+        _call("dense_backward", x.dtype, sizes, x, weight, y, dy.contiguous(), dx, dw, dbias, dz, room)
+        return dx, dw, dbias

@@ -1,0 +1,344 @@
+"""The report's own figures, the loss curves and the timeline, as Plotly draws them.
+
+What a study's names and values say is data: Plotly reads a little HTML in every text, so they are escaped here.
+What can be clicked says which trial it is: a point's ``customdata``, or ``trial`` in its trace's ``meta``. From that
+the page fills in a trace's ``text``: the trial's ``label``, which is in the page only once.
+"""
+
+import datetime
+import html
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+from plotly.colors import sample_colorscale
+
+from tbptt.options.values import Value, short_value
+from tbptt.reports.thinning import MOST_DRAWN
+from tbptt.studies.study import state_of
+
+MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
+MOST_POINTS = 100_000  # of the shared trace: what a browser still moves smoothly
+MOST_NAMED = 12  # keys of a point that fit in a box beside the pointer
+LOG_FROM = 5  # how many times the largest loss is the smallest one, from which on a linear axis hides the small ones
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+BEST = "#d55e00"
+STATES = {"COMPLETE": "#0072b2", "PRUNED": "#e69f00", "FAIL": "#cc79a7", "RUNNING": "#56b4e9"}
+NAMES = {"COMPLETE": "complete", "PRUNED": "pruned or diverged", "FAIL": "failed or interrupted", "RUNNING": "running"}
+GREY = "#94a3b8"
+INK = "#334155"
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+
+# The losses kept with a trial: its metric, its name in the menu, what a trace's name ends with, its line.
+LOSSES = (
+    ("val/loss", "held-out, weights frozen", "", "solid"),
+    ("train/loss", "training, online", ", online", "dot"),
+    ("train/eval_loss", "training, weights frozen", ", training frozen", "dash"),
+)
+
+Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curves, by epoch from 1
+
+
+def label(trial: FrozenTrial) -> str:
+    """A trial and its point, as the lines of a box beside the pointer."""
+    lines = [f"{safe(name)} = {safe(short_value(value))}" for name, value in trial.params.items()]
+    more = [f"and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
+    return "<br>".join([f"<b>trial {trial.number}</b>", *lines[:MOST_NAMED], *more])
+
+
+def safe(text: Value, most: int = 60) -> str:
+    """A text that Plotly shows as it stands, cut where it would not fit."""
+    text = str(text)
+    return html.escape(text if len(text) <= most else text[: most - 1] + "…", quote=False)
+
+
+def wrapped(text: str, width: int) -> str:
+    """A tick's text, escaped already or not, on at most three short lines."""
+    lines = textwrap.wrap(html.unescape(text), width, max_lines=3, placeholder=" …") or [""]
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
+
+
+def cut(text: str, width: int) -> str:
+    text = html.unescape(text)
+    return html.escape(text if len(text) <= width else text[: width - 1] + "…", quote=False)
+
+
+def name_of(text: str, width: int) -> str:
+    """A key or a metric, which may also go on behind a mark."""
+    return re.sub(r"([./_]) ", r"\1", wrapped(re.sub(r"([./_])", r"\1 ", html.unescape(text)), width))
+
+
+def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:
+    """A curve by epoch, the first being 1. A running trial has none yet, but has reported its ``objective``."""
+    return {step + 1: float(f"{y:.5g}") for step, y in _finite(trial, metric, objective)}
+
+
+def _finite(trial: FrozenTrial, metric: str, objective: str | None) -> Iterator[tuple[int, float]]:
+    curve: Iterable[tuple[int, float | None]] = enumerate(trial.user_attrs.get("curves", {}).get(metric, []))
+    if metric == objective and "curves" not in trial.user_attrs:
+        curve = sorted(trial.intermediate_values.items())
+    return ((step, y) for step, y in curve if y is not None and math.isfinite(y))
+
+
+# --- loss curves ----------------------------------------------------------------------------------------------------
+
+
+def with_curves(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:
+    """Those that have a curve to draw."""
+    return [t for t in trials if any(any(True for _ in _finite(t, metric, objective)) for metric, *_ in LOSSES)]
+
+
+def thinned(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """An even choice, behind the first ones, of as many curves as a browser still draws smoothly."""
+    rest = trials[MOST_OWN:]
+    total = sum(len(t.user_attrs.get("curves", {}).get(LOSSES[0][0], [])) for t in rest)
+    step = max(1, -(-total // MOST_POINTS), -(-len(rest) // MOST_DRAWN))
+    return [*trials[:MOST_OWN], *rest[::step]]
+
+
+def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
+    """Loss by epoch of every trial, given best first. The best is on top, those not complete are dimmed, and a diamond
+    is where a stage of the schedule begins."""
+    traces: list[dict[str, Any]] = []
+    for metric, _, ending, dash in LOSSES:
+        lines = [(t, xy) for t in trials if (xy := points(t, metric, objective))]
+        shown = not traces
+        for trace in _traces(lines, ending, dash) if lines else ():
+            traces.append({**trace, "visible": shown, "meta": {**trace.get("meta", {}), "loss": metric}})
+    metric_of = [trace["meta"]["loss"] for trace in traces]
+    last = max((max(trace["x"]) for trace in traces if len(trace["x"])), default=1)
+    if (mean := _common_baseline(trials)) is not None:
+        line, box = {"color": INK, "dash": "dash", "width": 1}, "predicting the mean: <b>%{y:.4g}</b><extra></extra>"
+        traces.append({**_line({1: mean, last: mean}, "lines"), "line": line, "hovertemplate": box})
+        traces[-1]["name"] = "predicting the mean"
+        metric_of.append(None)
+    axis = axis_type(y for trace in traces for y in trace["y"])
+    layout = {
+        "xaxis": {
+            "title": {"text": "epoch"},
+            "range": [0.8 - 0.02 * last, 1.02 * last + 0.2],
+            "dtick": 1 if last < 10 else None,
+        },
+        "yaxis": {"title": {"text": "loss"}, "type": axis},
+        "hovermode": "closest",
+        "height": 560,
+        "updatemenus": [_metric_menu(metric_of), _axis_menu(axis)],
+        "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+        "margin": {"t": 70},
+    }
+    return go.Figure(traces, layout)
+
+
+def _traces(lines: Lines, ending: str, dash: str) -> Iterator[dict[str, Any]]:
+    """One loss: the shared traces below, each own curve above them, the highlighted one on top."""
+    own = lines[:MOST_OWN]
+    yield from _shared(lines[MOST_OWN:], ending)
+    complete = sum(t.state == TrialState.COMPLETE for t, _ in own)  # these come first, so that i is their rank
+    groups = [("complete, dark is good" if i < complete else _unfinished(t)) + ending for i, (t, _) in enumerate(own)]
+    shades = sample_colorscale("Viridis", [0.9 * i / max(complete - 1, 1) for i in range(complete)])
+    for i, (t, xy) in reversed(list(enumerate(own))):
+        yield {
+            **_line(xy, "lines" if len(xy) > 1 else "markers"),
+            "line": {"color": shades[i] if i < complete else _dimmed(t), "width": 1.5, "dash": dash},
+            "opacity": 0.9 if i < complete else 0.55,
+            "name": groups[i],
+            "legendgroup": groups[i],
+            "showlegend": groups.index(groups[i]) == i,
+            "meta": {"trial": t.number},
+            "hovertemplate": "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
+        }
+    yield _stages(own, ending)
+    best = lines[0] if complete else None
+    yield {  # the page moves it to the trial that is clicked
+        **_line(best[1] if best else {}, "lines"),
+        "line": {"color": BEST, "width": 3.5, "dash": dash},
+        "name": (f"trial {best[0].number}" if best else "no trial highlighted") + ending,
+        "meta": {"highlight": True},
+        "hoverinfo": "skip",
+    }
+
+
+def _line(xy: dict[int, float], mode: str) -> dict[str, Any]:
+    return {"x": list(xy), "y": list(xy.values()), "mode": mode}
+
+
+def _unfinished(trial: FrozenTrial) -> str:
+    return "running" if trial.state == TrialState.RUNNING else "pruned, diverged or failed"
+
+
+def _dimmed(trial: FrozenTrial) -> str:
+    return STATES["RUNNING"] if trial.state == TrialState.RUNNING else GREY
+
+
+def _shared(lines: Lines, ending: str) -> Iterator[dict[str, Any]]:
+    """Many curves as one trace, with gaps between them; those of a single epoch, which have no line, as another."""
+    for mode, some in (
+        ("lines", [line for line in lines if len(line[1]) > 1]),
+        ("markers", [line for line in lines if len(line[1]) == 1]),
+    ):
+        if some:
+            yield {
+                "x": _whole(x for _, xy in some for x in (*xy, 0)),
+                "y": np.array([y for _, xy in some for y in (*xy.values(), math.nan)], np.float32),
+                "customdata": _whole(t.number for t, xy in some for _ in range(len(xy) + 1)),
+                "mode": mode,
+                "line": {"color": GREY, "width": 1},
+                "marker": {"size": 3},
+                "opacity": 0.35,
+                "name": "the other trials" + ending,
+                "legendgroup": "others" + ending,
+                "showlegend": mode == "lines",
+                "hovertemplate": "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
+            }
+
+
+def _whole(numbers: Iterable[int]) -> "np.ndarray[Any, Any]":
+    """In as few bytes as they need: they are part of the page."""
+    values = list(numbers)
+    return np.array(values, np.min_scalar_type(max(values)))
+
+
+def _stages(lines: Lines, ending: str) -> dict[str, Any]:
+    """Where the schedule moves on to its next stage."""
+    marks = []
+    for t, xy in lines:
+        chunks = t.user_attrs.get("curves", {}).get("schedule/chunks", [])
+        marks += [
+            (x, y, f"{chunks[x - 2]:g} → {chunks[x - 1]:g} chunks", t.number)
+            for x, y in xy.items()
+            if 1 < x <= len(chunks) and chunks[x - 1] != chunks[x - 2]
+        ]
+    x, y, moves, numbers = map(list, zip(*marks, strict=True)) if marks else ([], [], [], [])
+    return {
+        "x": x,
+        "y": y,
+        "hovertext": moves,
+        "customdata": numbers,
+        "mode": "markers",
+        "marker": {
+            "symbol": "diamond",
+            "size": 7 if len(lines) <= MOST_NAMED else 5,
+            "color": "white",
+            "line": {"color": INK, "width": 1},
+        },
+        "meta": {"marks": True},
+        "name": "a stage begins" + ending,
+        "hovertemplate": "%{text}<br>epoch %{x}: <b>%{hovertext}</b><extra></extra>",
+    }
+
+
+def _common_baseline(trials: Iterable[FrozenTrial]) -> float | None:
+    """The loss of predicting the mean, where it is the same for all trials: not where the data are searched too."""
+    found = {t.user_attrs["baseline"] for t in trials if "baseline" in t.user_attrs}
+    return found.pop() if len(found) == 1 else None
+
+
+def axis_type(values: Iterable[float]) -> str:
+    """``log`` where values are so far apart that a linear axis would hide how the small ones differ."""
+    finite = [v for v in values if math.isfinite(v)]
+    return "log" if finite and min(finite) > 0 and max(finite) > LOG_FROM * min(finite) else "linear"
+
+
+def _metric_menu(metric_of: Sequence[str | None]) -> dict[str, Any]:
+    """Which losses are shown; what belongs to none of them always is."""
+    choices = {name: {metric} for metric, name, *_ in LOSSES if metric in metric_of}
+    if {"val/loss", "train/loss"} <= set(metric_of):
+        choices["held-out and online"] = {"val/loss", "train/loss"}
+    buttons = [
+        {"label": name, "method": "restyle", "args": ["visible", [m is None or m in shown for m in metric_of]]}
+        for name, shown in choices.items()
+    ]
+    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+
+
+def _axis_menu(now: str) -> dict[str, Any]:
+    other = "linear" if now == "log" else "log"
+    buttons = [
+        {"label": f"{kind} axis", "method": "relayout", "args": [{"yaxis.type": kind, "yaxis.autorange": True}]}
+        for kind in (now, other)
+    ]
+    return {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+
+
+# --- timeline -------------------------------------------------------------------------------------------------------
+
+
+def timeline(trials: Sequence[FrozenTrial]) -> go.Figure | None:
+    """Which worker ran which trial when, and how it ended; None where no trial was begun."""
+    begun = sorted((t for t in trials if t.datetime_start), key=lambda t: (t.datetime_start, t.number))
+    if not begun:
+        return None
+    workers = list(dict.fromkeys(map(_worker, begun)))
+    first = min(map(_start, begun))
+    unit, seconds = _unit(max((_end(t) - first).total_seconds() for t in begun))
+    figure = go.Figure()
+    for state, colour in STATES.items():
+        shown = [t for t in begun if t.state.name == state]
+        if shown:
+            figure.add_bar(
+                orientation="h",
+                width=0.8,
+                y=[workers.index(_worker(t)) + 1 for t in shown],
+                base=[(_start(t) - first).total_seconds() / seconds for t in shown],
+                x=[(_end(t) - _start(t)).total_seconds() / seconds for t in shown],
+                marker={
+                    "color": colour,
+                    "line": {"color": "white", "width": 0.5 if len(begun) <= 200 else 0},
+                    "pattern": {"shape": "x" if state == "FAIL" else "", "fgcolor": INK, "solidity": 0.2},
+                },
+                name=NAMES[state],
+                text=[t.number for t in shown],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                customdata=[t.number for t in shown],
+                hovertext=[_bar_text(t) for t in shown],
+                hovertemplate="%{hovertext}<extra></extra>",
+            )
+    figure.update_layout(
+        barmode="overlay",
+        xaxis_title=f"{unit} since the study began",
+        yaxis={
+            "autorange": "reversed",
+            "tickvals": list(range(1, len(workers) + 1)),
+            "ticktext": [f"worker {i + 1}" for i in range(len(workers))],
+        },
+        uniformtext={"minsize": 9, "mode": "hide"},  # a number that does not fit in its bar
+        showlegend=True,
+        legend=LEGEND_ABOVE,
+        height=min(150 + 34 * len(workers), 900),
+    )
+    return figure
+
+
+def _worker(trial: FrozenTrial) -> tuple[Any, ...]:
+    who = trial.user_attrs.get("worker", {})
+    return who.get("host"), who.get("pid"), who.get("started")
+
+
+def _start(trial: FrozenTrial) -> datetime.datetime:
+    assert trial.datetime_start is not None
+    return trial.datetime_start
+
+
+def _end(trial: FrozenTrial) -> datetime.datetime:
+    """When it ended; a running trial has come as far as now."""
+    return trial.datetime_complete or max(datetime.datetime.now(), _start(trial))
+
+
+def _unit(seconds: float) -> tuple[str, int]:
+    if seconds < 300:
+        return "seconds", 1
+    return ("minutes", 60) if seconds < 3 * 3600 else ("hours", 3600)
+
+
+def _bar_text(trial: FrozenTrial) -> str:
+    host, pid, _ = _worker(trial)
+    seconds = (_end(trial) - _start(trial)).total_seconds()
+    return f"{label(trial)}<br>{state_of(trial)}, {seconds:,.0f} s<br>{safe(host)}, process {safe(pid)}"

@@ -1,0 +1,314 @@
+"""A study as one HTML file that opens without a network, a table, and its best trial as a config and a checkpoint."""
+
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+from plotly.offline import get_plotlyjs
+
+from tbptt.config.names import SWEEPS
+from tbptt.options.metrics import sign
+from tbptt.options.values import short_value, shown
+from tbptt.reports import figures, optuna_figures, thinning
+from tbptt.reports.optuna_figures import Section
+from tbptt.reports.pairs import paired, pairs
+from tbptt.reports.pareto import pareto, pareto_front
+from tbptt.reports.tables import params_of, write_explained, write_table
+from tbptt.runs.progress import beside_mean
+from tbptt.studies.ranking import best_first, best_run, best_trial, epochs_run, rerun_command, seed_values
+from tbptt.studies.study import Study, state_of
+from tbptt.system.endings import ui_line
+from tbptt.system.files import replaced, write_text
+
+DEFAULT_UI = "http://127.0.0.1:5000"
+PLOTLY = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+    "showSendToCloud": False,  # Plotly's button that uploads a figure and its data; it is there by default
+    "plotlyServerURL": "",
+}
+SHARED = ("report.html", "trials.csv", "explained.csv")  # of a study's folder, with its parent run too
+BEST_FILES = {"config.yaml": "best.yaml", "checkpoints/best.ckpt": "best.ckpt"}
+
+
+def write_report(study: Study, store: Any | None = None) -> Path:
+    """Write ``report.html``, ``trials.csv``, ``explained.csv``, ``best.yaml``, ``best.ckpt`` into the study's folder.
+
+    Args:
+        store: the :class:`tbptt.runs.tracking.Store` of its runs, from which the best checkpoint comes; None leaves it
+            out.
+
+    Returns:
+        The path of ``report.html``.
+    """
+    folder = SWEEPS / study.name
+    folder.mkdir(parents=True, exist_ok=True)
+    trials = study.read()
+    best = best_trial(trials, *study.objectives)
+    write_table(folder / "trials.csv", trials, study.objectives, study.attrs.get("chosen", []))
+    write_explained(folder / "explained.csv", trials, study.objectives)
+    if store is not None:
+        _write_best(folder, study, best, store)
+    path = folder / "report.html"
+    write_text(path, render(study, trials, store))
+    return path
+
+
+# --- which trial is best --------------------------------------------------------------------------------------------
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> str:
+    """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
+    params = params_of(trials)
+    ranked = best_first(trials, *study.objectives)
+    sections, missing = _sections(trials, ranked, study.objectives)
+    drawn = thinning.numbers_in(figure for section in sections for figure in section.figures)
+    failures = [t for t in trials if t.state == TrialState.FAIL]
+    return rendered(
+        "report.html",
+        name=study.name,
+        objectives=study.objectives,
+        counts=_counts(study, trials),
+        answer=_answer(study, trials),
+        attrs=study.attrs,
+        sections=[
+            {"title": title, "note": note, "figures": [embedded(figure) for figure in drawn]}
+            for title, note, drawn in sections
+        ],
+        missing=missing,
+        pairs=[] if study.attrs.get("changes") else [p.said for p in pairs(trials, 0, study.objectives[0])],
+        paired=[len(some) for some in paired(trials)],
+        failures=failures[: thinning.MOST_ROWS],
+        failed=len(failures),
+        labels={t.number: figures.label(t) for t in trials if t.number in drawn},
+        point=_point,
+        params=params,
+        first_sort="ascending" if sign(study.objectives[0]) == 1 else "descending",
+        rows=[_row(t, params, study.objectives, store) for t in ranked[: thinning.MOST_ROWS]],
+        total=len(ranked),
+        parent=_run_link(study.attrs.get("parent_run"), store),
+        ui=_ui_command(study),
+        written=time.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def rendered(template: str, **content: Any) -> str:
+    """A page, by the name of its template. What is given is data: Jinja escapes it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tbptt.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template(template).render(plotlyjs=get_plotlyjs(), plotly_config=PLOTLY, **content)
+
+
+def _point(trial: FrozenTrial) -> str:
+    return ", ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())
+
+
+def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    states = [state_of(t) for t in trials]
+    parts = [f"{states.count(s)} {s}" for s in dict.fromkeys(["complete", *states]) if s != "waiting"]
+    asked = study.attrs.get("n_trials")
+    return ", ".join(parts) + (f", of {asked}" if asked else "")
+
+
+def _sections(
+    trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objectives: list[str]
+) -> tuple[list[Section], list[str]]:
+    """What is drawn, in the order in which it is looked at, and a line for each figure that cannot be."""
+    sections, missing = optuna_figures.sections(trials, objectives)
+    with_curves = figures.with_curves(ranked, objectives[0])
+    if with_curves:
+        drawn = figures.thinned(with_curves)
+        note = "Click a curve, or a trial's number in the table, to highlight it."
+        if any(len(seed_values(t)) > 1 for t in trials):
+            note += " Curves are those of the first seed."
+        note += thinning.said(drawn, with_curves, "trials")
+        sections.insert(0, Section("Loss curves", note, [figures.curves(drawn, objectives[0])]))
+    else:
+        missing.insert(0, "Loss curves: no trial has finished an epoch.")
+    front = pareto(trials, objectives)
+    if front:
+        sections.append(front)
+    elif len(objectives) > 1:
+        missing.append("Pareto front: needs a complete trial, and two or three objectives.")
+    begun = [t for t in trials if t.datetime_start]
+    timeline = figures.timeline(some := thinning.at_random(begun))
+    if timeline:
+        note = "Which worker ran which trial." + thinning.said(some, begun, "trials", is_random=True)
+        sections.append(Section("Timeline", note, [timeline]))
+    else:
+        missing.append("Timeline: no trial has begun.")
+    return sections, missing
+
+
+def embedded(figure: go.Figure) -> dict[str, Any]:
+    """What the pages' templates need of a figure, which is given their style: ``json``, ``height``, ``min_width``."""
+    figure.update_layout(
+        template="plotly_white",
+        title=None,
+        font={"family": "system-ui, sans-serif", "size": 12, "color": figures.INK},
+        margin={"l": 10, "r": 14, "t": figure.layout.margin.t or 60, "b": 10},
+        width=None,
+        autosize=True,
+        hoverlabel={"align": "left", "namelength": -1},
+    )
+    axes = {"automargin": True, "exponentformat": "power"}  # "B", the default, writes 0.0001 as 100µ
+    figure.update_xaxes(axes).update_yaxes(axes)
+    for choose in (figure.update_xaxes, figure.update_yaxes):  # else digits between powers of ten are small ones
+        choose(selector={"type": "log"}, tickformat="~g")
+    return {
+        "json": figure.to_json(),  # with < and > as \\u003c and \\u003e, so that no text in it ends its script element
+        "height": figure.layout.height,
+        "min_width": (figure.layout.meta or {}).get("min_width", 0),
+    }
+
+
+# --- the answer -----------------------------------------------------------------------------------------------------
+
+
+def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    """What the first lines say: the best trial, how to rerun it, how sure it is."""
+    best, objective = best_trial(trials, *study.objectives), study.objectives[0]
+    front = pareto_front(trials, study.objectives) if len(study.objectives) > 1 else []
+    ahead = _ahead(trials, best, objective)
+    if best is None:
+        return {"best": None, "says": [f"No trial is complete yet. {ahead}".strip()], "front": []}
+    has_config = (SWEEPS / study.name / "best.yaml").exists()
+    return {
+        "best": best.number,
+        "values": [(o, shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
+        "point": {name: short_value(value) for name, value in best.params.items()},
+        "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
+        "command": rerun_command(study) if has_config else None,
+        "luck": best_run(study, best)[1] if has_config else "",
+        "front": [(t.number, [shown(v) for v in t.values], _point(t)) for t in front],
+        "complete": sum(t.state == TrialState.COMPLETE for t in trials),
+    }
+
+
+def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) -> Iterator[str]:
+    objective, value, seeds = study.objectives[0], best.values[0], seed_values(best)
+    mean = best.user_attrs.get("baseline")
+    if objective == "val/loss" and mean:
+        yield f"{beside_mean(value, mean).replace('%', ' %')} predicting the mean, {shown(mean)}."
+    if len(seeds) > 1:
+        yield (
+            f"Mean of {len(seeds)} seeds, which range from {shown(min(seeds))} to {shown(max(seeds))} "
+            f"(standard deviation {statistics.stdev(seeds):.2g})."
+        )
+    else:
+        yield "One seed: how much of what sets trials apart is chance is not known."
+    chosen_from = study.attrs.get("chosen", [])
+    if not chosen_from and len(trials) > 1:
+        others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
+        used = study.seeds_used()
+        new = [seed for seed in range(10, 13 + len(used)) if seed not in used][:3]
+        yield (
+            "It is the best of several, so part of it is luck. What the best five are worth with other seeds: the same "
+            f"command with {others} study.seeds={str(new).replace(' ', '')} behind it."
+        )
+    for chosen in chosen_from:
+        if chosen["point"] == best.params:
+            before = f"{shown(chosen['value'])} with the seeds that it was chosen by"
+            yield f"It was trial {chosen['trial']} of {study.attrs['spec']['best_of']}, and had {before}."
+    if len(study.objectives) == 1:
+        yield _next_best(trials, best, objective)
+    epochs = best.user_attrs.get("best_epochs", [])
+    if epochs and epochs[0] is not None and epochs[0] + 1 == epochs_run(best):
+        yield f"Its last epoch, {epochs[0] + 1}, was its best: it may not have been at its end."
+
+
+def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str) -> str:
+    """How far the next best trial is behind, and whether their seeds keep them apart."""
+    others = [t for t in trials if t.number != best.number]
+    after = best_trial(others, objective)
+    if after is None:
+        return ""
+    text = f"The next best, trial {after.number}, has {shown(after.values[0])}"
+    seeds, its = ([sign(objective) * v for v in seed_values(t)] for t in (best, after))
+    if len(seeds) < 2 or len(its) < 2:
+        return text + "."
+    return text + (
+        "; over their seeds the two overlap."
+        if min(its) <= max(seeds)
+        else "; over their seeds the two do not overlap."
+    )
+
+
+def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: str) -> str:
+    """A trial that is not complete, and had a better value than the best of the complete ones."""
+    factor = sign(objective)
+    reached = [
+        (factor * y, epoch, t)
+        for t in trials
+        if t.state != TrialState.COMPLETE
+        for epoch, y in figures.points(t, objective, objective).items()
+    ]
+    value, epoch, trial = min(reached, key=lambda r: r[:2], default=(0.0, 0, None))
+    first_seed = [*seed_values(best), best.values[0]][0] if best else None  # it is the first seed that others reported
+    if trial is None or (first_seed is not None and value >= factor * first_seed):
+        return ""
+    state = state_of(trial)
+    if best is None:
+        return f"The best value so far is {shown(factor * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
+    return f"Trial {trial.number} ({state}) had a better {objective}, {shown(factor * value)}, at epoch {epoch}."
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | None) -> dict[str, Any]:
+    seeds = seed_values(t)
+    return {
+        "number": t.number,
+        "state": state_of(t),
+        "values": [shown(v, 5) for v in t.values] if t.values else [""] * len(objectives),
+        "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
+        "params": [short_value(t.params[name]) if name in t.params else "" for name in params],
+        "epochs": epochs_run(t),
+        "seconds": f"{t.duration.total_seconds():.1f}" if t.duration else "",
+        "links": [_run_link(run, store) for run in t.user_attrs.get("run_ids", [])],
+    }
+
+
+def _run_link(run_id: str | None, store: Any | None) -> str:
+    if store is None or run_id is None:
+        return ""
+    server = store.uri.rstrip("/") if store.uri.startswith("http") else DEFAULT_UI
+    return f"{server}/#/experiments/{store.experiment}/runs/{run_id}"
+
+
+def _ui_command(study: Study) -> str:
+    """What makes the links to runs open; nothing where a server does."""
+    uri = study.attrs.get("tracking_uri", "")
+    return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
+
+
+def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any) -> None:
+    """``best.yaml`` and ``best.ckpt`` of the best trial; of its best seed, where it has several.
+
+    What cannot be had is removed: it would be another trial's.
+    """
+    run, luck = best_run(study, best) if best is not None else (None, "")
+    for artifact, name in BEST_FILES.items():
+        found = store.artifact(run, artifact) if run else None
+        if found is None:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        with replaced(folder / name) as beside:
+            shutil.copyfile(found, beside)
+            if luck and name.endswith(".yaml"):
+                beside.write_text(f"# Of {luck}.\n{beside.read_text(encoding='utf-8')}", encoding="utf-8")

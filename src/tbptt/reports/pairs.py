@@ -1,0 +1,98 @@
+"""Trials that differ in one key only, side by side: what a value is worth where all else and the seed are the same."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tbptt.options.metrics import sign
+from tbptt.options.values import Value, short_value, shown
+from tbptt.reports.explained import by_seed
+from tbptt.reports.thinning import MOST_PAIRED
+
+MOST = 12  # values of a key: more are a range's, for which the report has slices
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two values of a key, by all pairs of runs with the same seed whose trials differ in nothing else.
+
+    Attributes:
+        better, worse: the values, by the mean difference.
+        gains: of ``better`` over ``worse``, pair by pair, in units of the objective; positive where it is better.
+    """
+
+    key: str
+    better: Value
+    worse: Value
+    gains: tuple[float, ...]
+
+    @property
+    def wins(self) -> int:
+        return sum(gain > 0 for gain in self.gains)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.gains)
+
+    @property
+    def said(self) -> list[str]:
+        """Key, values, in how many runs, by how much on average, from and to: in words."""
+        values, often = map(short_value, (self.better, self.worse)), f"{self.wins} of {len(self.gains)}"
+        return [
+            self.key,
+            *values,
+            often,
+            shown(self.mean, 3),
+            f"{shown(min(self.gains), 3)} to {shown(max(self.gains), 3)}",
+        ]
+
+
+def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
+    """Every two values of every key that can be held side by side at two runs or more, the largest gain of a key first.
+
+    Complete trials count, and keys that have at most ``MOST`` values. A search over ranges has hardly any trials that
+    differ in one key only; a grid has all of them. Of very many the first count: of a grid, they differ in one key.
+
+    Args:
+        trials: of a study.
+        i, objective: which of the objectives, and its name.
+    """
+    complete = paired(trials)[0]
+    found: list[Pair] = []
+    for key in dict.fromkeys(name for t in complete for name in t.params):
+        values: dict[str, Value] = {}
+        runs: dict[str, dict[str, list[float]]] = {}  # by all else, by the key's value
+        for t in complete:
+            if key in t.params:
+                value = repr(t.params[key])
+                values.setdefault(value, t.params[key])
+                runs.setdefault(_all_but(key, t.params), {}).setdefault(value, by_seed(t, i))
+        if len(values) > MOST:
+            continue
+        gains: dict[tuple[str, str], list[float]] = {}
+        for by_value in runs.values():
+            for a, b in combinations([value for value in values if value in by_value], 2):
+                if len(by_value[a]) == len(by_value[b]):
+                    both = zip(by_value[a], by_value[b], strict=True)
+                    gains.setdefault((a, b), []).extend(sign(objective) * (y - x) for x, y in both)
+        of_key = [_pair(key, values[a], values[b], of_both) for (a, b), of_both in gains.items() if len(of_both) > 1]
+        found += sorted(of_key, key=lambda pair: -pair.mean)
+    return found
+
+
+def paired(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """The trials that are held side by side, and those that they are chosen from."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    return complete[:MOST_PAIRED], complete
+
+
+def _pair(key: str, a: Value, b: Value, gains: Sequence[float]) -> Pair:
+    return Pair(key, a, b, tuple(gains)) if sum(gains) >= 0 else Pair(key, b, a, tuple(-gain for gain in gains))
+
+
+def _all_but(key: str, point: dict[str, Any]) -> str:
+    return repr(sorted((name, repr(value)) for name, value in point.items() if name != key))

@@ -1,0 +1,64 @@
+"""A study's tables, ``trials.csv`` and ``explained.csv``."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from tbptt.options.values import text_of
+from tbptt.reports.explained import explained
+from tbptt.studies.ranking import epochs_run, seed_values
+from tbptt.system.files import replaced
+
+
+def params_of(trials: Sequence[FrozenTrial]) -> list[str]:
+    """The keys that were searched, in the order in which trials have them."""
+    return list(dict.fromkeys(name for t in trials for name in t.params))
+
+
+def write_table(
+    path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[dict[str, Any]]
+) -> None:
+    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none; epochs
+    count from 1.
+
+    Of a study of the best of another, also the trial that a point was there, and its value.
+    """
+    params = params_of(trials)
+    before = ("chosen_trial", "chosen_value") if chosen else ()
+    also = (*before, "stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
+    with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["trial", "state", *objectives, *params, *also])
+        for t in trials:
+            a = t.user_attrs
+            there = next((c for c in chosen if c["point"] == t.params), {})
+            out.writerow(
+                [
+                    t.number,
+                    t.state.name,
+                    *(t.values or [""] * len(objectives)),
+                    *(text_of(t.params[name]) if name in t.params else "" for name in params),
+                    *(there.get(column.removeprefix("chosen_"), "") for column in before),
+                    a.get("stop_reason", ""),
+                    " ".join(str(e if e is None else e + 1) for e in a.get("best_epochs", [])),
+                    epochs_run(t),
+                    " ".join(map(str, seed_values(t))),
+                    f"{t.duration.total_seconds():.3f}" if t.duration else "",
+                    " ".join(a.get("run_ids", [])),
+                    a.get("reason", ""),
+                ]
+            )
+
+
+def write_explained(path: Path, trials: Sequence[FrozenTrial], objectives: list[str]) -> None:
+    """``explained.csv``: how much of the differences in each objective each key explains, as the report draws it."""
+    with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["objective", "key", "trials", "share", "low", "high", "chance"])
+        for i, objective in enumerate(objectives):
+            for e in explained(trials, i, objective):
+                numbers = ["" if v is None else f"{v:.4f}" for v in (e.share, e.low, e.high, e.chance)]
+                out.writerow([objective, e.key, e.trials, *numbers])

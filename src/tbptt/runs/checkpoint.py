@@ -1,0 +1,137 @@
+"""Checkpoints: plain types only, written durably, checked when read, never run.
+
+``last.ckpt`` has a twin, ``last.previous.ckpt``, the one before it: where the newest is damaged, that one is used.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tbptt.runs.contents import IF_THERE, OF_A_RUN, plain_copy, unreadable
+from tbptt.system.files import replaced
+
+log = logging.getLogger("tbptt")
+
+FORMAT = 1
+
+
+def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
+    """Write a checkpoint so that ``path`` holds either the old one or the new one, whole, whatever happens.
+
+    Args:
+        content: tensors, numbers, texts, lists, tuples and dicts of them.
+        keep_previous: keep the one that was there, too, as :func:`previous`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for cut in path.parent.glob(f".{path.name}.*"):  # by a process that was killed at this
+        cut.unlink(missing_ok=True)
+    with replaced(path) as beside:
+        with beside.open("wb") as file:
+            torch.save({"format": FORMAT, "sha256": digest(content), **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            _second_name(path, previous(path))
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """Let ``other`` be the file that ``path`` is now, without a moment in which either is missing."""
+    beside = other.with_name(f".{other.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(path, beside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, beside)
+    beside.replace(other)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest is kept."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
+def load(path: Path, needs: Mapping[str, Callable[[Any], bool]] = MappingProxyType({})) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Args:
+        needs: what it must hold, and of what kind each is, as :data:`tbptt.runs.contents.OF_A_RUN`.
+
+    Raises:
+        ValueError: it is missing, damaged, altered, of another format, lacks something, holds anything but plain types,
+            something of another kind than it needs, or more than its size.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    if problem := unreadable(path):
+        raise ValueError(f"{path} {problem}")
+    try:
+        # Mapped, as torch then looks at no byte beyond the file's end, whatever size it says that a tensor has.
+        read = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises whatever the damage makes it stumble over
+        raise ValueError(f"{path} is not a checkpoint of tbptt, or is damaged ({type(error).__name__})") from error
+    if not isinstance(read, dict) or type(read.get("format")) is not int or read["format"] != FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of tbptt (format {FORMAT})")
+    try:
+        content: dict[str, Any] = plain_copy(read, path.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a checkpoint of tbptt: {error}") from None
+    content = {name: value for name, value in content.items() if name != "format"}
+    if content.pop("sha256", None) != digest(content):
+        raise ValueError(f"{path} was altered: its checksum is not that of its content")
+    if lacks := [name for name in needs if name not in content]:
+        raise ValueError(f"{path} is not a checkpoint of a run: it lacks {', '.join(lacks)}")
+    tests = {**needs, **(IF_THERE if needs else {})}
+    if wrong := [name for name, test in tests.items() if name in content and not test(content[name])]:
+        raise ValueError(f"{path} is not a checkpoint of a run: something else is in place of its {', '.join(wrong)}")
+    return content
+
+
+def load_newest(path: Path) -> dict[str, Any] | None:
+    """A run's checkpoint at ``path``; the one before it where that one is damaged, which is said; None where there is
+    none. Raises ValueError where neither can be read."""
+    before = previous(path)
+    if not path.exists():
+        return load(before, OF_A_RUN) if before.exists() else None
+    try:
+        return load(path, OF_A_RUN)
+    except ValueError as error:
+        if not before.exists():
+            raise
+        log.warning("%s; going on from the one before it, %s", error, before.name)
+        return load(before, OF_A_RUN)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain types and tensors, the same after a round trip through a file."""
+    found = hashlib.sha256()
+    _add(found, content)
+    return found.hexdigest()
+
+
+def _add(found: Any, content: Any) -> None:
+    if isinstance(content, dict):
+        for name, value in content.items():
+            found.update(f"{name!r}:".encode())
+            _add(found, value)
+    elif isinstance(content, list | tuple):
+        found.update(f"{len(content)}[".encode())
+        for value in content:
+            _add(found, value)
+    elif isinstance(content, Tensor):
+        found.update(f"{content.dtype}{tuple(content.shape)}".encode())
+        found.update(content.detach().cpu().contiguous().numpy().tobytes())
+    else:
+        found.update(repr(content).encode())

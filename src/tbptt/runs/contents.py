@@ -1,0 +1,242 @@
+"""What a checkpoint may hold, seen before it is used: a file that somebody sent costs no more than its size, and each
+thing in it has its type."""
+
+import math
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tbptt.data.features import Scaler
+from tbptt.options.metrics import OBJECTIVES
+from tbptt.system.memory import too_large
+from tbptt.training.schedule import ChunkSchedule
+
+# What stands in the pickle of a checkpoint beside plain types.
+CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | {
+    f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Bool", "Int", "Long")
+}
+DEEPEST = 50  # levels of lists and dicts
+LEAVES = (str, int, float, type(None))  # and bool
+
+
+def unreadable(path: Path) -> str | None:
+    """What is wrong with a file before it is read: it is no archive, unpacks to more than it is, or is too large."""
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > size:  # tbptt compresses nothing
+                return f"is not a checkpoint of tbptt: it has {size:,} bytes, and would unpack to {unpacked:,}"
+            if problem := too_large(2 * size):
+                return f"is too large: it {problem}"
+            pickled = [entry for entry in archive.infolist() if entry.filename.lower().endswith("data.pkl")]
+            strange = {name for entry in pickled for name in _strange(archive.read(entry))}
+    except Exception as error:  # what is damaged makes it stumble over anything
+        return f"is not a checkpoint of tbptt, or is damaged ({type(error).__name__})"
+    return f"is not a checkpoint of tbptt: it would have {min(strange)!r} called" if strange else None
+
+
+def _strange(pickled: bytes) -> Iterator[str]:
+    """What a pickle would have called that no checkpoint of tbptt has; torch allows more, which may ask for any memory.
+    The pickle is only taken apart."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"):
+            yield operation.name
+        elif operation.name == "GLOBAL" and argument not in CALLED:
+            yield str(argument)
+
+
+def plain_copy(content: Any, size: int) -> Any:
+    """A copy of what was read from a file of ``size`` bytes, in memory of its own. Raises ValueError where it holds
+    anything but plain types and tensors, or repeats itself to more than the file has."""
+    left = size
+
+    def take(cost: int) -> None:
+        nonlocal left
+        left -= cost
+        if left < 0:
+            raise ValueError("it repeats itself to more than its size")
+
+    def copied(value: Any, depth: int) -> Any:
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+        if isinstance(value, Tensor):
+            if type(value) is not Tensor or value.layout != torch.strided or value.device.type != "cpu":
+                raise ValueError(f"it holds a tensor of another kind, {value.layout} on {value.device}")
+            if value.is_quantized:
+                raise ValueError(f"it holds a tensor of another kind, {value.dtype}")
+            take(value.numel() * value.element_size())
+            return value.detach().clone()
+        take(1)
+        if isinstance(value, dict):
+            return {copied(k, depth + 1): copied(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            items = [copied(v, depth + 1) for v in value]
+            return items if isinstance(value, list) else tuple(items)
+        if not isinstance(value, LEAVES):
+            raise ValueError(f"it holds a {type(value).__name__}")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("it holds a number of more than 64 bits")
+        return value
+
+    return copied(content, 0)
+
+
+# --- types of what a run keeps ------------------------------------------------------------------------------------
+
+Test = Callable[[Any], bool]
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def is_time(value: Any) -> bool:
+    """Seconds."""
+    return is_number(value) and math.isfinite(value) and value >= 0
+
+
+def or_none(test: Test) -> Test:
+    return lambda value: value is None or test(value)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def all_are(test: Test) -> Test:
+    """A list or tuple of such."""
+    return lambda value: isinstance(value, list | tuple) and all(map(test, value))
+
+
+def each_is(test: Test) -> Test:
+    """A dict from texts to such."""
+    return lambda value: isinstance(value, dict) and all(map(is_text, value)) and all(map(test, value.values()))
+
+
+def has(tests: Mapping[str, Test], optional: tuple[str, ...] = ()) -> Test:
+    """A dict of just these."""
+
+    def test(value: Any) -> bool:
+        if not isinstance(value, dict) or not set(value) <= set(tests):
+            return False
+        return all(check(value[name]) if name in value else name in optional for name, check in tests.items())
+
+    return test
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def is_vector(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 1 and value.dtype in (torch.float32, torch.float64)
+
+
+EPOCH: dict[str, Test] = {
+    "number": is_count,
+    "time": is_count,
+    "stage": is_count,
+    "chunks": is_count,
+    "metrics": each_is(is_number),
+    "first_update": is_count,
+    "losses": all_are(is_number),
+    "norms": all_are(is_number),
+    "clipped": all_are(lambda value: is_number(value) or is_bool(value)),
+    "diverged_at": or_none(is_count),
+    "stage_ended": is_bool,
+    "last": is_bool,
+}
+PACKED: dict[str, Test] = {**EPOCH, **dict.fromkeys(("losses", "norms", "clipped"), is_vector)}  # see module.packed
+SCHEDULE: dict[str, Test] = {
+    "stages": lambda v: all_are(lambda n: is_count(n) and n > 0)(v) and len(v) > 0,
+    "patience": or_none(is_count),
+    "stage_epochs": or_none(is_count),
+    "stage": is_count,
+    "epochs_in_stage": is_count,
+    "epochs_without_best": is_count,
+    "best": is_number,
+    "done": is_bool,
+}
+
+
+def is_schedule(value: Any) -> bool:
+    """The state of a :class:`tbptt.training.schedule.ChunkSchedule`."""
+    optional = tuple(f.name for f in fields(ChunkSchedule) if f.default is not MISSING)
+    return has(SCHEDULE, optional)(value) and value.get("stage", 0) < len(value["stages"])
+
+
+def is_scaler(value: Any) -> bool:
+    """The fields of a :class:`tbptt.data.features.Scaler`, of shapes that fit each other."""
+    tests: dict[str, Test] = {f.name: is_vector for f in fields(Scaler)}
+    tests["fee"] = or_none(is_vector)
+    tests["target_mean"] = lambda v: is_tensor(v) and v.dim() == 2 and v.shape[1] == 2
+    if not has(tests, ("fee",))(value):
+        return False
+    return len({len(each) for each in value.values() if each is not None}) == 1
+
+
+def is_optimizer(value: Any) -> bool:
+    """As ``optimizer_state`` gives it: one vector of parameters, and what is kept of it."""
+    state = value.get("state") if isinstance(value, dict) else None
+    if not isinstance(state, dict) or not set(state) <= {0}:
+        return False
+    return all(each_is(is_kept)(of_one) for of_one in state.values())
+
+
+def is_kept(value: Any) -> bool:
+    """What an optimizer, be it one of your own, may keep of its parameters."""
+    if isinstance(value, list | tuple):
+        return all(map(is_kept, value))
+    return value is None or isinstance(value, bool | str) or is_number(value) or is_tensor(value)
+
+
+def is_best(value: Any) -> bool:
+    """The fields of a ``train.Best``: a value for each objective, or none yet."""
+    tests = {
+        "objectives": all_are(lambda o: is_text(o) and o in OBJECTIVES),
+        "epoch": or_none(is_count),
+        "values": all_are(is_number),
+    }
+    if not has(tests)(value) or not value["objectives"]:
+        return False
+    return len(value["values"]) == (0 if value["epoch"] is None else len(value["objectives"]))
+
+
+def is_random(value: Any) -> bool:
+    """States of random number generators, by device."""
+    if not each_is(lambda v: is_tensor(v) and v.dtype == torch.uint8 and v.dim() == 1)(value):
+        return False
+    return "cpu" in value and value["cpu"].shape == torch.get_rng_state().shape
+
+
+# What a run's checkpoint must have to go on from it, or to use its network.
+OF_A_RUN: dict[str, Test] = {
+    "config": lambda value: isinstance(value, dict) and all(map(is_text, value)),
+    "scaler": is_scaler,
+    "best": is_best,
+    "stop_reason": or_none(is_text),
+    "record": has(EPOCH),
+    "epoch": is_count,
+    "updates": is_count,
+    "train_seconds": is_time,
+    "model": each_is(is_tensor),
+    "optimizer": is_optimizer,
+    "schedule": is_schedule,
+    "random": is_random,
+}
+IF_THERE: dict[str, Test] = {"records": all_are(has(PACKED))}

@@ -1,0 +1,56 @@
+"""From a data config to sequences on the device: features, targets, scaling, padding."""
+
+from collections.abc import Callable, Iterator
+
+import pytorch_lightning as pl
+import torch
+
+from tbptt.data.options import DataConfig
+from tbptt.data.sequences import Sequences
+from tbptt.tasks.prepare import Prepared, prepare
+
+
+class SequenceDataModule(pl.LightningDataModule):
+    """Both parts as one batch each: the whole set of sequences, which stays on the device.
+
+    Attributes:
+        training, held_out, scaler, fingerprint, baseline: see :class:`Prepared`.
+
+    Raises:
+        ValueError: the data cannot be used.
+    """
+
+    def __init__(self, data: DataConfig, prepare: Callable[[DataConfig], Prepared] = prepare):
+        super().__init__()
+        found = prepare(data)
+        self.training, self.held_out, self.scaler = found.training, found.held_out, found.scaler
+        self.fingerprint, self.baseline = found.fingerprint, found.baseline
+
+    def setup(self, stage: str) -> None:
+        """Move the data to the device, once."""
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        self.training, self.held_out = self.training.to(device), self.held_out.to(device)
+
+    def train_dataloader(self) -> "OneBatch":
+        return OneBatch(self.training)
+
+    def val_dataloader(self) -> "OneBatch":
+        return OneBatch(self.held_out)
+
+    def transfer_batch_to_device(self, batch: Sequences, device: torch.device, dataloader_idx: int) -> Sequences:
+        """It is there already."""
+        return batch
+
+
+class OneBatch:
+    """A loader of a single batch. PyTorch's DataLoader would draw from the global generator at every epoch."""
+
+    def __init__(self, batch: Sequences):
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[Sequences]:
+        yield self.batch
+
+    def __len__(self) -> int:
+        return 1

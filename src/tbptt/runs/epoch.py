@@ -1,0 +1,48 @@
+"""What an epoch of a run leaves."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch left, on the host.
+
+    Attributes:
+        number: from 0.
+        time: of its end, in milliseconds since 1970.
+        stage, chunks: the schedule's, during this epoch.
+        metrics: finite values only.
+        first_update: number of its first update, counted over the run.
+        losses, norms, clipped: one value an update, up to the update that diverged.
+        diverged_at: the update, within the epoch, from which on nothing was finite; None if all was.
+        stage_ended, last: whether the stage, or the training, ended with it.
+    """
+
+    number: int
+    time: int
+    stage: int
+    chunks: int
+    metrics: dict[str, float]
+    first_update: int
+    losses: list[float]
+    norms: list[float]
+    clipped: list[float]
+    diverged_at: int | None
+    stage_ended: bool
+    last: bool
+
+
+CURVES = ("losses", "norms", "clipped")
+
+
+def packed(epoch: Epoch) -> dict[str, Any]:
+    """An epoch for a checkpoint, its curves as tensors: a tenth of the size and time."""
+    return {**asdict(epoch), **{name: torch.tensor(getattr(epoch, name), dtype=torch.float64) for name in CURVES}}
+
+
+def unpacked(content: dict[str, Any]) -> Epoch:
+    """The way back from :func:`packed`."""
+    return Epoch(**{**content, **{name: content[name].tolist() for name in CURVES}})

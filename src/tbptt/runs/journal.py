@@ -1,0 +1,325 @@
+"""A run's curves on their way to MLflow: written to a journal on this machine first, sent when the store takes them.
+
+Training never waits for a server. What could not be sent stays in the journal, ``pending/RUN/curves.jsonl`` beside the
+store, and is sent when the server is back, or when the next run starts. A store drops a point that it has already, so
+sending again is safe.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tbptt.runs import checkpoint
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.pending import (
+    CLAIM,
+    JOURNAL,
+    OF_ITS_OWN,
+    OUTCOME,
+    OWNER,
+    RunTaken,
+    claim_run,
+    claimed,
+    pending_folder,
+    this_owner,
+)
+from tbptt.runs.store_errors import is_outage
+from tbptt.runs.tracking import Run, Store
+from tbptt.system.claims import release
+from tbptt.system.files import open_own, replaced, write_text
+from tbptt.system.secrets import hide
+from tbptt.system.stores import without_password
+from tbptt.system.trouble import disk_trouble
+
+log = logging.getLogger("tbptt")
+
+COLUMNS = ("update", "epoch", "chunks", "loss", "grad_norm", "clipped")
+LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
+LAST_TRY = 10.0  # seconds that the end of a run waits for a server
+HELD_BY_OTHERS = 120.0  # seconds to wait for whoever delivers what a run left behind
+CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
+
+
+def hold(store: Store, run_id: str, ends: contextlib.ExitStack, check: Callable[[], None]) -> None:
+    """Have a run for this process alone until ``ends`` ends; who brings what it left into its store is waited for.
+
+    Raises RunTaken where another process stays at it. Of a run on a server the store says who may go on with it.
+    """
+    folder = pending_folder(store.folder, run_id)
+    ends.callback(release, folder / CLAIM)
+    if store.is_local:
+        claim_run(folder, HELD_BY_OTHERS, check)
+    else:
+        with contextlib.suppress(RunTaken):
+            claim_run(folder)
+
+
+class Outbox:
+    """The journal of one run, which this process holds (:func:`hold`), and what sends it.
+
+    Args:
+        update_points: at most so many updates an epoch go to MLflow; ``updates.parquet`` has all.
+    """
+
+    def __init__(self, run: Run, update_points: int):
+        self.run, self.update_points = run, update_points
+        self.folder = pending_folder(run.store.folder, run.id)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / OUTCOME).unlink(missing_ok=True)
+        _write_whole(self.folder / OWNER, this_owner())
+        if not run.is_local:
+            run.take_over()
+        self.journal = self.folder / JOURNAL
+        self._epochs = read_journal(self.journal)
+        self._sent = 0
+        self._wake, self._end = threading.Event(), threading.Event()
+        self._closing = False
+        self._warned = False
+        self._thread = None if run.store.is_local else threading.Thread(target=self._send_always, daemon=True)
+        if self._thread:
+            self._thread.start()
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """What the journal holds."""
+        return list(self._epochs)
+
+    def agree_with(self, last: Epoch | None, before: Sequence[Epoch] = ()) -> None:
+        """Hold the journal against the last checkpoint's epoch: what came after it will be trained again and is
+        dropped; where a crash came between the two, the epoch is added.
+
+        Args:
+            before: the epochs up to it, where another machine may have trained some of them.
+        """
+        self._epochs = [e for e in before or self._epochs if last is not None and e.number <= last.number]
+        if last is not None and not any(e.number == last.number for e in self._epochs):
+            self._epochs.append(last)
+        write_text(self.journal, "".join(map(_line, self._epochs)))
+
+    def add(self, epoch: Epoch) -> None:
+        """Write an epoch down; :meth:`send` passes it on."""
+        with os.fdopen(open_own(self.journal, os.O_WRONLY | os.O_APPEND), "a") as file:
+            file.write(_line(epoch))
+        self._epochs.append(epoch)
+
+    def send(self) -> None:
+        """Pass on what is new: at once to a store on this machine, by the thread to a server."""
+        if self._thread:
+            self._wake.set()
+        else:
+            self._try_to_send()
+
+    def abandon(self) -> None:
+        """Send nothing more: another worker may have the run. What is here is sent, or dropped, by a later start."""
+        self._stop()
+        release(self.folder / CLAIM)
+
+    def close(self, status: str, reason: str | None, quiet: bool = False) -> None:
+        """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start. Raises
+        nothing; ``quiet`` says nothing either."""
+        self._stop()
+        if self._thread:
+            self._thread.join(LAST_TRY)
+        try:
+            write_updates(self._epochs, self.run.folder / "updates.parquet")
+            _write_whole(self.folder / OUTCOME, {"status": status, "reason": reason})
+            self._deliver()
+            if self._warned:
+                log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
+        except Exception as error:
+            if quiet:
+                return
+            log.warning(
+                "run %s: its end is not in the store yet (%s); it is kept in %s and sent when the next run starts",
+                self.run.id,
+                _first_line(error),
+                self.folder,
+            )
+        finally:
+            release(self.folder / CLAIM)
+
+    def _deliver(self) -> None:
+        def once() -> None:
+            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+
+        store = self.run.store
+        store.patiently(once) if store.is_local else once()  # a server's thread has waited
+
+    def _stop(self) -> None:
+        self._closing = True
+        self._end.set()
+        self._wake.set()
+
+    def _try_to_send(self) -> bool:
+        try:
+            ready = self._epochs[self._sent :]
+            if ready and not self.run.is_local:
+                # First: points that no checkpoint goes with would be trained, and sent, again by another machine.
+                self.run.send_checkpoints()
+            for epoch in ready:
+                if self._closing:
+                    return False
+                self.run.log_points(points(epoch, self.update_points), epoch.time)
+                self._sent += 1
+        except Exception as error:  # whatever keeps the store from taking it; training goes on
+            if self.run.store.is_local and (trouble := disk_trouble(error)):
+                raise trouble from error  # the next checkpoint would find the same
+            if not self._warned:
+                log.warning(
+                    "run %s: the store does not take its curves (%s); they are kept", self.run.id, _first_line(error)
+                )
+            self._warned = True
+            return False
+        if self._warned:
+            log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
+        self._warned = False
+        return True
+
+    def _send_always(self) -> None:
+        wait = 1.0
+        while not self._closing:
+            self._wake.wait()
+            self._wake.clear()
+            if self._try_to_send():
+                wait = 1.0
+                if not self.run.is_local:
+                    self._end.wait(CHECKPOINTS_EVERY)
+            elif not self._closing:
+                self._end.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+                self._wake.set()
+
+
+def read_journal(path: Path) -> list[Epoch]:
+    """The epochs that a journal holds; a last line that was cut by a crash is left out."""
+    epochs: list[Epoch] = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        for line in path.read_text().splitlines():
+            epochs.append(Epoch(**json.loads(line)))
+    return epochs
+
+
+def _write_whole(path: Path, content: dict[str, Any]) -> None:
+    """So that whoever reads it finds the old or the new, also when the disk fills up."""
+    write_text(path, json.dumps(content))
+
+
+def _line(epoch: Epoch) -> str:
+    return json.dumps(asdict(epoch)) + "\n"
+
+
+def points(epoch: Epoch, update_points: int) -> list[tuple[str, float, int]]:
+    """The metric points of an epoch: (name, value, step)."""
+    found = [(name, value, epoch.number) for name, value in epoch.metrics.items()]
+    for i in thinned(len(epoch.losses), update_points):
+        found.append(("train/chunk_loss", epoch.losses[i], epoch.first_update + i))
+        found.append(("grad/norm", epoch.norms[i], epoch.first_update + i))
+    return found
+
+
+def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, float, int]], int]:
+    """``best/NAME`` of all that was measured at a run's best epoch, and ``best/epoch``, counted from 1; and when that
+    was. Nothing where there is no best epoch.
+
+    A table of runs is sorted by these: what MLflow shows of a curve is its last value. Their step is 0, by which MLflow
+    draws them as bars, one a run.
+    """
+    try:
+        state = checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt")
+    except ValueError:  # damaged: the run ends all the same
+        state = None
+    epoch = next((e for e in epochs if state and e.number == state["best"]["epoch"]), None)
+    if epoch is None:
+        return [], 0
+    found = {"epoch": epoch.number + 1.0, **epoch.metrics}
+    return [(f"best/{name}", value, 0) for name, value in found.items()], epoch.time
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """At most ``most`` of range(count), evenly spread, the last one always among them."""
+    kept = min(count, most)
+    return [(i + 1) * count // kept - 1 for i in range(kept)]
+
+
+def write_updates(epochs: list[Epoch], path: Path) -> None:
+    """All updates as a Parquet table; what it holds of earlier epochs, of a run that was resumed, stays."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for e in epochs:
+        count = len(e.losses)
+        first = e.first_update
+        of_all: list[list[Any]] = [list(range(first, first + count)), [e.number] * count, [e.chunks] * count]
+        for name, column in zip(COLUMNS, [*of_all, e.losses, e.norms, e.clipped], strict=True):
+            columns[name].extend(column)
+    types = (pa.int64(), pa.int32(), pa.int32(), pa.float32(), pa.float32(), pa.bool_())
+    table = pa.table([pa.array(v).cast(t) for v, t in zip(columns.values(), types, strict=True)], names=list(COLUMNS))
+    if path.exists() and not path.is_symlink() and epochs:
+        before = parquet.read_table(path)
+        table = pa.concat_tables([before.filter(pa.compute.less(before["epoch"], epochs[0].number)), table])
+    with replaced(path) as beside:
+        parquet.write_table(table, beside)
+
+
+def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> None:
+    """Bring a run that ended into the store, whole: points, artifacts, status. Raises what keeps it from that."""
+    outcome = json.loads((folder / OUTCOME).read_text())
+    if epochs and not run.is_local:
+        run.send_checkpoints()  # see Outbox
+    for epoch in epochs:
+        if not run.is_own():
+            break
+        run.log_points(points(epoch, update_points), epoch.time)
+    if not run.is_own():
+        log.warning("run %s: another machine has gone on with it; what this one had of it is left out", run.id)
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
+    run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
+    if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
+        shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
+    else:  # it may be resumed
+        _write_whole(folder / OUTCOME, {**outcome, "delivered": True})
+
+
+def deliver_pending(store: Store, update_points: int) -> int:
+    """Bring what earlier runs could not deliver into the store; a run whose process is gone is KILLED there. How many
+    could not be brought there now either."""
+    left = 0
+    for folder in sorted((store.folder / "pending").glob("*")) if (store.folder / "pending").exists() else []:
+        with contextlib.suppress(OSError, ValueError, RunTaken):  # by a process that trains it, for one
+            outcome = json.loads((folder / OUTCOME).read_text()) if (folder / OUTCOME).exists() else None
+            if (outcome and outcome.get("delivered")) or not (folder / OWNER).exists():
+                continue
+            with claimed(folder):
+                try:
+                    _deliver_one(store, folder, update_points)
+                except Exception as error:
+                    left += is_outage(error)
+                    log.warning("run %s: still not in the store (%s)", folder.name, _first_line(error))
+    return left
+
+
+def _deliver_one(store: Store, folder: Path, update_points: int) -> None:
+    run = store.run(folder.name)
+    if run is None or run.is_deleted:
+        return
+    if not run.is_own():  # another machine has gone on with it
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    if not (folder / OUTCOME).exists():
+        _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
+    deliver(run, folder, read_journal(folder / JOURNAL), update_points)
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).splitlines()[0] if str(error) else ""
+    return hide(without_password(line.split(" failed with exception")[0][:200])) or type(error).__name__

@@ -1,0 +1,177 @@
+"""A finished run as a thing to use again: its config as a file that reruns it, its network in Python."""
+
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tbptt.config.checks import keys
+from tbptt.config.schema import typed
+from tbptt.models.build import build_network
+from tbptt.models.options import ModelConfig
+from tbptt.options.takes import wrong_value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tbptt.data.features import Scaler
+    from tbptt.models.article import QNetwork
+
+
+def load_run(
+    run_id: str | Path, tracking_uri: str | None = None, which: str = "best"
+) -> "tuple[QNetwork, Scaler, DictConfig]":
+    """The trained network of a run, for use in Python.
+
+    Args:
+        run_id: MLflow's; or the path of a checkpoint, as ``sweeps/STUDY/best.ckpt``, and the rest does not matter.
+        tracking_uri: where the run is; by default as the command has it: the variable MLFLOW_TRACKING_URI, or the
+            store below the working directory.
+        which: ``best`` (the epoch with the best objective) or ``last``.
+
+    Returns:
+        model: a :class:`tbptt.models.article.QNetwork` in evaluation mode on the CPU; ``model(x, state)`` as it says.
+        scaler: a :class:`tbptt.data.features.Scaler`; ``scaler.to_price_units(y)`` brings predictions back to prices.
+        config: the run's, as it was composed.
+
+    Raises:
+        ValueError: there is no such run, or it has no such checkpoint.
+    """
+    from tbptt.data.features import Scaler
+    from tbptt.runs import checkpoint, contents
+
+    if Path(run_id).suffix == ".ckpt":
+        content, what = checkpoint.load(Path(run_id), contents.OF_A_RUN), str(run_id)
+    else:
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+        content, what = _downloaded(str(run_id), uri, which), f"run {run_id}"
+    cfg = typed(content["config"])
+    try:
+        network = network_of(content, cfg)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+    return network.eval(), Scaler(**content["scaler"]), cfg
+
+
+def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
+    """The network that a checkpoint's config describes, with its weights. Raises ValueError where these do not fit each
+    other, before any memory is taken for it."""
+    import torch
+
+    for name, node, leaf, takes in keys(cfg):
+        if name.startswith("model.") or name in ("data.window", "data.features"):
+            try:
+                value = node[leaf]
+            except OmegaConfBaseException as error:
+                raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
+            value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+            if not takes.test(value):
+                raise ValueError(wrong_value(name, value, takes.text))
+    model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
+    try:
+        with torch.device("meta"):  # shapes, without numbers
+            needs = {name: v.shape for name, v in build_network(model, cfg.data.window).state_dict().items()}
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise ValueError(f"its model cannot be built: {(str(error).splitlines() or [''])[0]}") from None
+    weights = state["model"]
+    if wrong := [name for name, shape in needs.items() if name not in weights or weights[name].shape != shape]:
+        raise ValueError(f"its weights are not those of its model: {wrong[0]} is another, or missing")
+    if more := [name for name in weights if name not in needs]:
+        raise ValueError(f"its weights are not those of its model, which has no {more[0][:100]}")
+    network = build_network(model, cfg.data.window)
+    network.load_state_dict(weights)
+    return network
+
+
+def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
+    """A run's checkpoint."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from tbptt.runs import checkpoint, contents, local_files
+    from tbptt.system.stores import OF_MLFLOW, absolute_uri, foreign, sqlite_path, without_password
+
+    path = sqlite_path(tracking_uri)
+    if path is not None and not path.exists():
+        raise ValueError(f"run {run_id}: there is no store {path}")
+    if path is not None and (problem := foreign(path, OF_MLFLOW)):
+        raise ValueError(f"run {run_id}: {problem}")
+    client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
+    name = f"checkpoints/{which}.ckpt"
+    try:
+        uri = client.get_run(run_id).info.artifact_uri
+        if path is not None and local_files.is_on_a_disk(uri):
+            file = local_files.folder_of_run(path, run_id, uri) / name
+            if not file.exists():
+                raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: expected at {file}")
+            return checkpoint.load(file, contents.OF_A_RUN)
+        with tempfile.TemporaryDirectory() as folder:
+            return checkpoint.load(Path(client.download_artifacts(run_id, name, folder)), contents.OF_A_RUN)
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        where = without_password(tracking_uri)
+        raise ValueError(
+            f"run {run_id} in {where} has no checkpoint {which}.ckpt: {without_password(reason)}"
+        ) from None
+
+
+def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":
+    """What a loaded network takes of prices.
+
+    Args:
+        prices: (B, W + T) float64, oldest first; W is ``config.data.window``. Where a run scales each series by
+            itself, B are its series, in their order.
+        scaler, config: as :func:`load_run` gives them.
+
+    Returns:
+        (B, T, W) float32; step t belongs to prices[:, W + t] and sees no later one.
+
+    Raises:
+        ValueError: there are too few prices, or not as many series as the run had.
+    """
+    from tbptt.data.features import LagFeatures
+
+    window, known = config.data.window, len(scaler.input_std)
+    if prices.ndim != 2 or prices.shape[1] <= window or known not in (1, len(prices)):
+        series = "any number of series" if known == 1 else f"{known} series"
+        raise ValueError(f"prices: got {tuple(prices.shape)}; takes {series} of more than {window} prices each")
+    features = LagFeatures(prices.double(), scaler, window, config.data.features)
+    return features(0, features.length)
+
+
+def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = None) -> "Tensor":
+    """Which side to be on at every step, as Q-values and the cost of changing have it.
+
+    A change of side costs 2 · fee, one to close and one to open, which Q-values do not contain for the step at which
+    they are asked: one changes only where the other side is worth more than that above the one that is held.
+
+    Args:
+        q: (B, T, 2) in price units, of buying and of selling.
+        fee: in price units, as ``scaler.fee``: one number, or (B,) or (1,).
+        held: (B,) the sides held before the first step, ``side[:, -1]`` of the steps before; None begins on the side
+            that is worth more.
+
+    Returns:
+        (B, T) bool: True is bought (long), False is sold (short).
+
+    Raises:
+        ValueError: a shape is not one of these, or the fee is missing or below 0.
+    """
+    import torch
+
+    if q.ndim != 3 or q.shape[-1] != 2 or not q.shape[1]:
+        raise ValueError(f"q: got {tuple(q.shape)}; takes (series, steps, 2)")
+    cost = 2 * torch.as_tensor(math.nan if fee is None else fee).to(q).flatten()  # (1,) or (B,)
+    if len(cost) not in (1, len(q)) or not (cost >= 0).all():
+        got = fee if fee is None or len(cost) == 1 else f"{len(cost)} numbers"
+        raise ValueError(f"fee: got {got}; takes price units from 0, one number or one for each of {len(q)} series")
+    gain = q[..., 0] - q[..., 1]  # (B, T) of being bought
+    start = gain[:, 0] > 0 if held is None else held.bool()
+    moves = (gain > cost[:, None]).int() - (gain < -cost[:, None]).int()  # 0 where no change is worth its cost
+    moves = torch.cat([2 * start[:, None].int() - 1, moves], dim=1)  # (B, 1 + T)
+    latest = torch.where(moves != 0, torch.arange(moves.shape[1], device=q.device), 0).cummax(dim=1).values
+    return moves.gather(1, latest)[:, 1:] > 0

@@ -1,0 +1,195 @@
+"""The LightningModule: one batch is the whole set of sequences, one training step the whole chunk loop."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from tbptt.config.schema import Config
+from tbptt.data.sequences import Sequences
+from tbptt.evaluation.losses import evaluate
+from tbptt.models.article import QNetwork
+from tbptt.runs.epoch import Epoch
+from tbptt.training.chunks import epoch_loss, train_pass
+from tbptt.training.cuda_graphs import FixedSteps
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer, load_optimizer, optimizer_state
+from tbptt.training.schedule import ChunkSchedule
+
+
+class SequenceModule(pl.LightningModule):
+    """Truncated backpropagation through time as manual optimization.
+
+    The recurrent state is a local variable of the chunk loop, so nothing that Lightning does between or within epochs
+    (a validation pass, a sanity check) can touch it.
+
+    Args:
+        on_epoch: takes each finished epoch, before the next begins; may return a reason to stop.
+        between: called between chunks; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        config: Config,
+        schedule: ChunkSchedule,
+        on_epoch: Callable[[Epoch], str | None] = lambda epoch: None,
+        between: Callable[[], None] = lambda: None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.config = config
+        self.schedule = schedule
+        self.on_epoch = on_epoch
+        self.between = between
+        self.updates = 0
+        self.train_seconds = 0.0
+        self.first_epoch = 0
+        self.stop_reason: str | None = None
+        self._restored: dict[str, Any] | None = None
+        self._fixed: FixedSteps | None = None
+        self._val_loss = torch.tensor(math.nan)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from the run's beginning, from 0; Lightning counts from where it was resumed."""
+        return self.first_epoch + self.current_epoch
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        # Lightning calls this with the module on its device, as FlatParameters wants it.
+        self.parameters_ = FlatParameters(self.network)
+        self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
+        settings = vars(self.config.optimizer)
+        optimizer = build_optimizer([self.parameters_.vector], **settings, capturable=self._fixed is not None)
+        if self._restored:
+            load_optimizer(optimizer, self.parameters_, self._restored["optimizer"])
+        return optimizer
+
+    def on_train_start(self) -> None:
+        if self._restored:
+            torch.set_rng_state(self._restored["random"]["cpu"])
+            if self.device.type == "cuda" and "cuda" in self._restored["random"]:
+                torch.cuda.set_rng_state(self._restored["random"]["cuda"], self.device)
+
+    def on_train_epoch_start(self) -> None:
+        self._epoch_began = time.perf_counter()
+
+    def training_step(self, batch: Sequences, batch_idx: int) -> None:
+        # A graph holds the optimizer's own step only, not Lightning's bookkeeping around it.
+        optimizer: Any = self.optimizers(use_pl_optimizer=self._fixed is None)
+        record = train_pass(
+            self.network,
+            self.parameters_,
+            optimizer,
+            batch,
+            self.schedule.chunks,
+            clip=self.config.clip,
+            clip_mode=self.config.clip_mode,
+            segment_length=self.config.segment_length,
+            between=self.between,
+            fixed=self._fixed,
+        )
+        self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer
+        self._pass_seconds = time.perf_counter() - self._epoch_began
+        self._batch = batch
+
+    def validation_step(self, batch: Sequences, batch_idx: int) -> None:
+        self._val_loss = evaluate(self.network, batch)
+
+    def on_train_epoch_end(self) -> None:
+        """Close the epoch: metrics, the schedule's move, the reason to stop if there is one."""
+        stage, chunks = self.schedule.stage, self.schedule.chunks
+        updates = len(self._losses)
+        good = int(sum(self._finite))
+        val_loss = self._val_loss.item()
+        diverged = good < updates or not math.isfinite(val_loss)
+        train_loss = math.nan if good < updates else epoch_loss(self._losses, self._batch)
+        stage_ended = False if diverged else self.schedule.end_epoch(train_loss)
+
+        if diverged:
+            self.stop_reason = "diverged"
+        elif self.schedule.done:
+            self.stop_reason = "schedule"
+        elif self.epoch + 1 >= self.config.epochs:
+            self.stop_reason = "epochs"
+        last = self.stop_reason is not None
+        if stage_ended and self._fixed:
+            self._fixed.clear()
+
+        self.train_seconds += self._pass_seconds
+        losses, norms, clipped = self._losses[:good], self._norms[:good], self._clipped[:good]
+        metrics = {
+            "train/loss": train_loss,
+            "val/loss": val_loss,
+            "train/chunk_loss_max": max(losses, default=math.nan),
+            "grad/norm_max": max(norms, default=math.nan),
+            "grad/norm_mean": sum(norms) / good if good else math.nan,
+            "grad/clipped_fraction": sum(clipped) / good if good else math.nan,
+            "schedule/chunks": chunks,
+            "lr": self.config.optimizer.lr,
+            "time/timesteps_per_second": self._batch.valid_steps / self._pass_seconds,
+            "time/train_seconds": self.train_seconds,
+        }
+        if not diverged and (stage_ended or last or (self.epoch + 1) % self.config.eval_every == 0):
+            metrics["train/eval_loss"] = evaluate(self.network, self._batch).item()
+        metrics["time/epoch_seconds"] = time.perf_counter() - self._epoch_began
+
+        self.updates += updates
+        asked = self.on_epoch(
+            Epoch(
+                number=self.epoch,
+                time=int(time.time() * 1000),
+                stage=stage,
+                chunks=chunks,
+                metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
+                first_update=self.updates - updates,
+                losses=losses,
+                norms=norms,
+                clipped=clipped,
+                diverged_at=good if diverged else None,
+                stage_ended=stage_ended,
+                last=last,
+            )
+        )
+        self.stop_reason = self.stop_reason or asked
+        self.trainer.should_stop = self.stop_reason is not None
+
+    def release(self) -> None:
+        """Drop the callbacks, and what only training needs; the weights stay."""
+        self.on_epoch, self.between = lambda epoch: None, lambda: None
+        if self._fixed:
+            self._fixed.clear()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`snapshot`, before the Trainer starts. A run that had ended stays so, unless it has epochs
+        left now."""
+        self.network.load_state_dict(state["model"])
+        self.schedule = ChunkSchedule.from_state(state["schedule"])
+        self.updates, self.train_seconds = state["updates"], state["train_seconds"]
+        self.first_epoch = state["epoch"] + 1
+        self._restored = state
+        ended = state.get("stop_reason")
+        self.stop_reason = None if ended == "epochs" and self.first_epoch < self.config.epochs else ended
+        if self.stop_reason is None and self.first_epoch >= self.config.epochs:
+            self.stop_reason = "epochs"
+
+    def snapshot(self, epoch: Epoch) -> dict[str, Any]:
+        """All that training needs to go on after this epoch as if it had never stopped, in plain types."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "epoch": epoch.number,
+            "metrics": epoch.metrics,
+            "updates": self.updates,
+            "train_seconds": self.train_seconds,
+            "model": {name: weight.detach().clone() for name, weight in self.network.state_dict().items()},
+            "optimizer": optimizer_state(optimizer, self.parameters_),
+            "schedule": self.schedule.state_dict(),
+            "random": random,
+        }

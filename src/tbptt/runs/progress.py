@@ -1,0 +1,203 @@
+"""What a person sees while a run starts and trains: one live line on a terminal, plain lines elsewhere."""
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from threading import Timer
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from tbptt.system.runtime import say
+from tbptt.training.schedule import ChunkSchedule
+
+if TYPE_CHECKING:  # which would import torch and Lightning, seconds that the head of a sweep has no use for
+    from tbptt.runs.epoch import Epoch
+
+RECENT = 5  # epochs that the time left is reckoned from
+LASTS = 3.0  # seconds after which what is being done is worth a plain line
+
+
+class Status:
+    """What the process is doing. There is one display at a time: entering another ends it.
+
+    Args:
+        mode: ``auto`` (live on a terminal, plain elsewhere), ``plain``, ``none``; ``silent`` is none of a worker's.
+    """
+
+    shown: ClassVar["Status | None"] = None
+
+    def __init__(self, mode: str):
+        self.mode = ("live" if sys.stderr.isatty() else "plain") if mode == "auto" else mode
+        self._spinner = Spinner("dots")
+        self._live: Live | None = None
+        self._timer: Timer | None = None
+
+    def __enter__(self) -> Self:
+        if Status.shown is not None:
+            Status.shown.end()
+        Status.shown = self
+        if self.mode == "live":
+            self._live = Live(
+                get_renderable=self._render,
+                console=Console(stderr=True),
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Show nothing any more."""
+        self._forget()
+        if self._live is not None:
+            self._live.stop()
+        if Status.shown is self:
+            Status.shown = None
+
+    def now(self, what: str, after: float = LASTS) -> None:
+        """Show what is being done; where there is no terminal, once it has lasted for ``after`` seconds."""
+        self._forget()
+        if self.mode == "live":
+            self._spinner.update(text=Text(what))
+        elif self.mode == "plain" and not after:
+            say(what, sys.stderr)
+        elif self.mode == "plain":
+            self._timer = Timer(after, say, (what, sys.stderr))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _render(self) -> RenderableType:
+        return self._spinner
+
+
+def now(what: str) -> None:
+    """Show what is being done, where a command shows anything yet."""
+    if Status.shown is not None:
+        Status.shown.now(what)
+
+
+def starting(what: str, mode: str) -> None:
+    """Say that a command which was found right starts, in a config's ``progress`` mode."""
+    if mode == "none":
+        end()
+    elif Status.shown is not None:
+        Status.shown.now(f"starting{what}: loading libraries", after=0)
+
+
+def end() -> None:
+    """Make room for output."""
+    if Status.shown is not None:
+        Status.shown.end()
+
+
+class Progress(Status):
+    """The line of one run.
+
+    Args:
+        name: of the run; shown where there is more than one.
+
+    Attributes:
+        parts: how often :meth:`moved` is called in the current epoch.
+    """
+
+    def __init__(self, mode: str, epochs: int, objective: str, name: str = ""):
+        super().__init__(mode)
+        self.epochs, self.objective = epochs, objective
+        self.name = f"{name}  " if name else ""
+        self.parts: Callable[[], int] = lambda: 0
+        self._moved = 0
+        self._epoch = 0
+        self._line = ""
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+
+    def now(self, what: str, after: float = LASTS) -> None:
+        super().now(f"{self.name}{what}", after)
+
+    def opened(self, run_id: str, epoch: int) -> None:
+        """The run has its id, and its next epoch begins. Without progress the id is all that a script gets."""
+        self._epoch = epoch
+        if self.mode == "none":
+            say(f"run {run_id}")
+        self.now(f"run {run_id}: epoch {epoch + 1} of {self.epochs} is under way")
+        self._line = f"{self.name}run {run_id}"
+
+    def moved(self) -> None:
+        """A part of the current epoch is under way; called between chunks, so it only counts."""
+        self._moved += 1
+
+    def _render(self) -> RenderableType:
+        parts = self.parts()
+        if parts and self._moved:
+            share = min(self._moved / parts, 1.0)
+            self._spinner.update(text=Text(f"{self._line}  (epoch {self._epoch + 1}: {share:.0%})"))
+        return self._spinner
+
+    def epoch(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> None:
+        """Show a finished epoch; ``best`` is the objective's best so far."""
+        self._forget()
+        self._seconds.append(epoch.metrics["time/epoch_seconds"])
+        self._moved, self._epoch = 0, epoch.number + 1
+        self._line = self.name + self.line(epoch, schedule, best)
+        if self.mode == "live":
+            self._spinner.update(text=Text(self._line))
+        elif self.mode == "plain":
+            say(self._line, sys.stderr)
+
+    def line(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> str:
+        """One epoch in one line."""
+        m = epoch.metrics
+        left = (self.epochs - epoch.number - 1) * sum(self._seconds) / len(self._seconds)
+        parts = [
+            f"epoch {epoch.number + 1:>{len(str(self.epochs))}}/{self.epochs}",
+            f"stage {epoch.stage + 1}/{len(schedule.stages)}, {epoch.chunks} chunk{'s' if epoch.chunks > 1 else ''}",
+            f"train {short(m.get('train/loss'))}",
+            f"held-out {short(m.get('val/loss'))}",
+            f"best {short(best)}" if self.objective == "val/loss" else f"best {self.objective} {short(best)}",
+            f"grad {short(m.get('grad/norm_mean'))}",
+            f"{m['time/timesteps_per_second'] / 1000:.0f}k steps/s",
+            "done" if epoch.last else f"{clock(left)} left",
+        ]
+        return "  ".join(parts)
+
+    def result(self, reason: str, epoch: int | None, best: float | None, baseline: float, run_id: str) -> None:
+        """The last lines of a run."""
+        if self.mode not in ("none", "silent"):
+            say(f"{self.name}{self._verdict(epoch, best, baseline)}; stopped: {reason}; run {run_id}")
+
+    def _verdict(self, epoch: int | None, best: float | None, baseline: float) -> str:
+        if best is None or epoch is None:
+            return f"{self.objective} was never measured"
+        line = f"{self.objective} {short(best)} at epoch {epoch + 1}"
+        if self.objective != "val/loss":
+            return line
+        return f"{line}, {beside_mean(best, baseline)} predicting the mean ({short(baseline)})"
+
+
+def beside_mean(loss: float, baseline: float) -> str:
+    """How a loss compares with that of predicting the mean, as ``12% below`` or ``35 times``."""
+    if baseline <= 0 or loss > 10 * baseline:  # a held-out part that stands still at the mean leaves 0
+        return f"{loss / baseline:.2g} times" if baseline > 0 else "above"
+    return f"{abs(1 - loss / baseline):.0%} {'below' if loss < baseline else 'above'}"
+
+
+def short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

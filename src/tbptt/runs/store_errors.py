@@ -1,0 +1,61 @@
+"""What an error of MLflow's says of its store: away, locked, of another version."""
+
+import contextlib
+import shlex
+import sqlite3
+from collections.abc import Iterator
+
+import requests
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tbptt.config.compose import CommandError
+from tbptt.system.stores import absolute_uri, sqlite_path, without_password
+from tbptt.system.trouble import causes
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether an error says that another process has a SQLite file locked, here and not behind a server."""
+    names = (getattr(each, "sqlite_errorname", "") for each in causes(error) if isinstance(each, sqlite3.Error))
+    return any(name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) for name in names)
+
+
+def still_locked(uri: str) -> ConnectionError:
+    """What to raise where that has been so for too long."""
+    return ConnectionError(f"tracking.uri: {sqlite_path(uri)} is locked by another process, for more than a minute")
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the server was away, or in trouble itself, so that the same call may do later."""
+    if is_locked(error):  # a file here
+        return False
+    for each in causes(error):
+        if isinstance(each, requests.RequestException):
+            return True
+        if isinstance(each, MlflowException):
+            # The last two: more ask MLflow than it has connections to its database; two set one tag at the same moment.
+            signs = ("failed with exception", "failed with error code 5", "QueuePool limit", "duplicate key value")
+            return any(sign in str(each) for sign in signs) or each.error_code in (
+                "INTERNAL_ERROR",
+                "TEMPORARILY_UNAVAILABLE",
+            )
+    return False
+
+
+@contextlib.contextmanager
+def said_shortly(uri: str) -> Iterator[None]:
+    """An error of the store as one line, with MLflow's own reason where it gave one."""
+    try:
+        yield
+    except (MlflowException, sqlite3.Error, SQLAlchemyError) as error:
+        if is_locked(error):
+            raise still_locked(uri) from error
+        message = error.message if isinstance(error, MlflowException) else error
+        reason = without_password(" ".join(str(message).split())).split(" [SQL:")[0]
+        if "database schema" in reason:  # of an older or a newer MLflow; it says itself what to do about an older one
+            reason = reason.split(" NOTE:")[0].replace("<database_uri>", shlex.quote(absolute_uri(uri)))
+            newer = "one of a newer MLflow takes that MLflow, or another tracking.uri"
+            raise CommandError([f"tracking.uri: got {uri}; {reason.removesuffix('.')}; {newer}"]) from error
+        is_away = sqlite_path(uri) is None and is_outage(error)
+        said = "does not answer" if is_away else f"cannot be used: {reason}"
+        raise ConnectionError(f"tracking.uri: {without_password(uri)} {said}") from error

@@ -1,0 +1,397 @@
+"""MLflow: what a run leaves there. One batch of points an epoch, the true status whatever ends it."""
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunInfo, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+
+from tbptt.config.compose import CommandError
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs import local_files
+from tbptt.runs.pending import OWNER, pending_folder, this_owner
+from tbptt.runs.store_errors import is_locked, is_outage, said_shortly, still_locked
+from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_text
+from tbptt.system.stores import absolute_uri, locked, sqlite_path
+
+log = logging.getLogger("tbptt")
+
+MOST_POINTS = 1000  # that MLflow takes in one call
+MOST_PARAMS = 100
+LONGEST_WAIT = 10.0  # seconds between two tries to reach a server
+LOCKED = 60.0  # seconds to wait for a file that another process has locked, as for a study's
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # letters that MLflow takes
+# A checkpoint's two places in a store that is elsewhere.
+SLOTS = {
+    "last": ("checkpoints/last.ckpt", "checkpoints/last.previous.ckpt"),
+    "best": ("checkpoints/best.ckpt", "checkpoints/best.previous.ckpt"),
+}
+WORKER_TAG = "worker"
+T = TypeVar("T")
+MODEL_TRAINING = "custom_model_development"  # the kind of experiment that opens in the UI's training view, with curves
+
+for _name, _value in (
+    ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+    ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),  # 7 by default, four minutes of silence; outbox.py tries again itself
+    ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+    ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
+):
+    os.environ.setdefault(_name, _value)
+for _name in ("mlflow", "alembic", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints a traceback of what it raises anyway
+
+
+class Store:
+    """An MLflow store and the experiment in it; each is made on first use, by one process at a time.
+
+    Args:
+        patience: seconds to wait for a server that is away, at the start and in :meth:`patiently`.
+        check: called while waiting; may raise to stop.
+
+    Raises ConnectionError where a server does not answer, by default within seconds, or the store cannot be used.
+    """
+
+    def __init__(self, tracking: TrackingConfig, patience: float = 0.0, check: Callable[[], None] = lambda: None):
+        self.patience, self.check = patience, check
+        self.path = sqlite_path(tracking.uri)
+        self.uri = absolute_uri(tracking.uri)
+        # What is not an artifact yet, or belongs to a store elsewhere, is kept in a folder beside it.
+        self.folder = self.path.parent if self.path else Path("mlruns").absolute()
+        self.is_local = self.path is not None
+        self.tracking = tracking
+        with self._opening():
+            self.client = self.patiently(lambda: MlflowClient(tracking_uri=self.uri))
+            self._found = self.patiently(self._look)
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Within, no other process makes a store's tables or experiments; its errors are a line."""
+        lock = locked(self.folder / ".lock") if self.is_local else contextlib.nullcontext()
+        with lock, said_shortly(self.tracking.uri):
+            yield
+
+    @cached_property
+    def experiment(self) -> str:
+        """The id of the experiment, which is made if need be."""
+        with self._opening():
+            found = self._found or self.patiently(self._make)
+            self._bring_home(found)
+        return found
+
+    def _look(self) -> str | None:
+        """The id of the experiment, if it is there. Raises CommandError where it was deleted."""
+        name = self.tracking.experiment
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            where = "MLFLOW_TRACKING_URI=" + shlex.quote(self.uri)
+            advice = f"takes another name, or restore it first: {where} {restore}"
+            raise CommandError([f"tracking.experiment: got {name!r}, which was deleted; {advice}"])
+        return None if found is None else str(found.experiment_id)
+
+    def _make(self) -> str:
+        local = local_files.home(self.path).as_uri() if self.path else None
+        try:
+            return self.client.create_experiment(
+                self.tracking.experiment, artifact_location=local, tags={"mlflow.experimentKind": MODEL_TRAINING}
+            )
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, meanwhile
+                raise
+            return self._look() or self._make()
+
+    def _bring_home(self, experiment: str) -> None:
+        if self.path:
+            local_files.bring_home(self.path, experiment)
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns, once the server is there, or another process lets the file go. Raises what it raises
+        otherwise, or after too long."""
+        began, wait = time.monotonic(), 0.5
+        may_pass, patience = (is_locked, LOCKED) if self.is_local else (is_outage, self.patience)
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                if time.monotonic() - began >= patience:
+                    if self.is_local:
+                        raise still_locked(self.tracking.uri) from error
+                    raise
+            until = time.monotonic() + wait
+            while time.monotonic() < until:
+                self.check()
+                time.sleep(0.1)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def start_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> "Run":
+        """A new run, RUNNING."""
+        name = shortened(name, LONGEST_NAME)
+        all_tags = {"mlflow.runName": name, "mlflow.source.name": "train.py", **tags}
+        all_tags = {key: shortened(value, LONGEST_TAG) for key, value in all_tags.items()}
+        if parent:
+            all_tags["mlflow.parentRunId"] = parent
+        experiment = self.experiment
+        info = self.patiently(lambda: self.client.create_run(experiment, tags=all_tags, run_name=name)).info
+        run = Run(self, info)
+        run.make_folder()
+        return run
+
+    def run(self, run_id: str) -> "Run | None":
+        """A run of this store; None where it has no such run."""
+        try:
+            info = self.patiently(lambda: self.client.get_run(run_id)).info
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return Run(self, info)
+
+    def reopen_run(self, run_id: str) -> "Run | None":
+        """A run of this store, RUNNING again; None where it has no such run, or it was deleted."""
+        run = self.run(run_id)
+        if run is not None and run.is_deleted:
+            return None
+        if run is not None:
+            with self._opening():
+                self._bring_home(run.experiment)
+            run.make_folder()
+            self.patiently(lambda: self.client.update_run(run_id, status="RUNNING"))
+            with contextlib.suppress(MlflowException):  # it has none
+                self.client.delete_tag(run_id, "stop.reason")
+        return run
+
+    def artifacts(self, run_id: str, folder: str) -> list[str]:
+        """The paths of a run's artifacts in a folder of theirs."""
+        return [info.path for info in self.client.list_artifacts(run_id, folder) if not info.is_dir]
+
+    def artifact(self, run_id: str, path: str) -> Path | None:
+        """A run's artifact as a file here, or None where it has none."""
+        try:
+            run = self.run(run_id)
+            if run is not None and run.is_local:
+                return run.folder / path if (run.folder / path).exists() else None
+            return Path(self.client.download_artifacts(run_id, path))
+        except (MlflowException, OSError):
+            return None
+
+    def children(self, parent: str, status: str) -> list[Any]:
+        """The runs under a parent that have a status."""
+        query = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{status}'"
+        return list(self.client.search_runs([self.experiment], query, max_results=1000))
+
+
+class Run:
+    """An open MLflow run.
+
+    Attributes:
+        id: MLflow's.
+        folder: local files that are the run's artifacts: written here, they are in the store at once where it is on
+            this machine, and sent by :meth:`finish` where it is not.
+    """
+
+    def __init__(self, store: Store, info: RunInfo):
+        self.store, self.id, self.experiment = store, str(info.run_id), str(info.experiment_id)
+        self.is_deleted = info.lifecycle_stage == "deleted"  # in MLflow; `mlflow gc` would remove it for good
+        if store.path:
+            self.is_local = local_files.is_on_a_disk(info.artifact_uri)
+        else:  # of a server whose disk this machine shares
+            self.is_local = info.artifact_uri.startswith("file:")
+        if not self.is_local:
+            self.folder = pending_folder(store.folder, self.id)
+        elif store.path:
+            self.folder = local_files.folder_of_run(store.path, self.id, info.artifact_uri)
+        else:
+            self.folder = Path(local_file_uri_to_path(info.artifact_uri))
+        self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
+        self._best_sent: float | None = None
+
+    def make_folder(self) -> None:
+        """Make :attr:`folder`. Raises ValueError where a link is in its place, or in that of its checkpoints."""
+        of_all_runs = self.folder.parents[1 if self.is_local else 0]
+        make_folder(self.folder, of_all_runs)
+        refuse_link(self.folder / "checkpoints")
+
+    def last_state(self, take_over: bool = False) -> dict[str, Any] | None:
+        """The run's last checkpoint, from this machine or its store, whichever went further; None where it has none.
+        Raises ValueError where there are some and none can be read.
+
+        Args:
+            take_over: say in the store first that this process goes on with the run.
+        """
+        from tbptt.runs import checkpoint, contents
+
+        here = self.folder / "checkpoints"
+        if self.is_local:
+            return checkpoint.load_newest(here / "last.ckpt")
+        is_own = self.store.patiently(self.is_own)
+        if take_over:
+            self.take_over()
+        found: list[tuple[dict[str, Any], int | None]] = []
+        damage: list[ValueError] = []
+        with tempfile.TemporaryDirectory() as folder:
+            copies = [(self._fetch(path, folder), i) for i, path in enumerate(SLOTS["last"])]
+            # Those here count where no other machine has gone on since.
+            own = [here / "last.ckpt", checkpoint.previous(here / "last.ckpt")] if is_own else []
+            for path, place in [*copies, *((path, None) for path in own)]:
+                if path is not None and path.exists():
+                    try:
+                        found.append((checkpoint.load(path, contents.OF_A_RUN), place))
+                    except ValueError as error:
+                        damage.append(error)
+        if not found:
+            if len(damage) > 1:
+                raise damage[0]
+            if damage:  # the first that was sent, and cut: as if there were none
+                log.warning("run %s: %s", self.id, damage[0])
+            return None
+        state, place = max(found, key=lambda one: (one[0]["epoch"], one[1] is None))
+        self._newest["last"] = 1 if place is None else place
+        if place is not None:
+            self._fetch_best(state["best"]["epoch"])
+        return state
+
+    def why_no_checkpoint(self) -> str:
+        """What to say of a run that :meth:`last_state` found nothing of."""
+        if self.is_local and self.store.client.get_run(self.id).data.metrics:  # these are sent after each checkpoint
+            return f"its files are not in {self.folder}, where they were expected: bring them there, or begin anew"
+        return "that run has no checkpoint: it did not finish its first epoch"
+
+    def is_own(self) -> bool:
+        """Whether this folder's owner is the last that the store knows to have been at this run; of a store on this
+        machine nobody else can be."""
+        if self.is_local:
+            return True
+        owner = self.folder / OWNER
+        return owner.exists() and self.tags().get(WORKER_TAG) == as_tag(owner)
+
+    def take_over(self) -> None:
+        """Say in the store who is at this run from now on: what others had of it is not sent any more."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / OWNER, json.dumps(this_owner()))
+        self.store.patiently(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
+
+    def _fetch(self, path: str, folder: str) -> Path | None:
+        """A copy of an artifact; None where there is none. Raises where the store is away."""
+        listed = self.store.patiently(lambda: self.store.artifacts(self.id, str(Path(path).parent)))
+        if path not in listed:
+            return None
+        return Path(self.store.patiently(lambda: self.store.client.download_artifacts(self.id, path, folder)))
+
+    def _fetch_best(self, epoch: int | None) -> None:
+        """Bring the checkpoint of the best epoch to this machine, where another machine's worker left it."""
+        from tbptt.runs import checkpoint, contents
+
+        with tempfile.TemporaryDirectory() as folder:
+            for place, path in enumerate(SLOTS["best"]):
+                copy = self._fetch(path, folder)
+                if copy is None:
+                    continue
+                with contextlib.suppress(ValueError):
+                    if checkpoint.load(copy, contents.OF_A_RUN)["epoch"] == epoch:
+                        make_folder(self.folder / "checkpoints", self.folder)
+                        with replaced(self.folder / path) as beside:
+                            shutil.copyfile(copy, beside)
+                        self._newest["best"] = place
+
+    def send_checkpoints(self) -> None:
+        """Let another machine go on from here. Each goes to the one of its two places in the store that does not have
+        the newest, as an upload may be cut."""
+        best, last = self.folder / "checkpoints" / "best.ckpt", self.folder / "checkpoints" / "last.ckpt"
+        with tempfile.TemporaryDirectory() as folder:
+            copies = {}
+            for what, path in (("last", last), ("best", best)):  # training goes on: the last's best is there already
+                if is_own_file(path):
+                    copies[what] = Path(folder) / Path(SLOTS[what][1 - self._newest[what]]).name
+                    shutil.copy2(path, copies[what])
+            if "best" in copies and (changed := copies["best"].stat().st_mtime) != self._best_sent:
+                self._send("best", copies["best"])
+                self._best_sent = changed
+            if "last" in copies:
+                self._send("last", copies["last"])
+
+    def _send(self, what: str, copy: Path) -> None:
+        self.store.client.log_artifact(self.id, str(copy), "checkpoints")
+        self._newest[what] = 1 - self._newest[what]
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Params, flattened already; lists and null as they are typed on the command line."""
+        entities = [Param(name, shortened(as_text(value), LONGEST_PARAM)) for name, value in params.items()]
+        for part in _batches(entities, MOST_PARAMS):
+            self.store.client.log_batch(self.id, params=part)
+
+    def log_points(self, points: Iterable[tuple[str, float, int]], milliseconds: int) -> None:
+        """Metric points (name, value, step) of one moment, in as few calls as MLflow allows."""
+        for part in _batches([Metric(name, value, milliseconds, step) for name, value, step in points], MOST_POINTS):
+            self.store.client.log_batch(self.id, metrics=part)
+
+    def tags(self) -> dict[str, str]:
+        return dict(self.store.client.get_run(self.id).data.tags)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        self.store.client.log_batch(
+            self.id, tags=[RunTag(name, shortened(str(value), LONGEST_TAG)) for name, value in tags.items()]
+        )
+
+    def keep(self, path: Path) -> None:
+        """Put a copy of a file among the run's artifacts."""
+        if not self.is_local:
+            self.store.client.log_artifact(self.id, str(path))
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replaced(self.folder / path.name) as beside:
+            shutil.copyfile(path, beside)
+
+    def finish(self, status: str, reason: str | None = None, leave_out: Sequence[str] = ()) -> None:
+        """Send what is not in the store yet, then set ``stop.reason`` and the status: FINISHED, KILLED or FAILED."""
+        if not self.is_local:
+            for path in (p for p in self.folder.rglob("*") if is_own_file(p) and p.name not in leave_out):
+                inner = path.parent.relative_to(self.folder)
+                self.store.client.log_artifact(self.id, str(path), str(inner) if inner.parts else None)
+            with contextlib.suppress(OSError):  # one that kept nothing here, as a parent
+                self.folder.rmdir()
+        if reason:
+            self.set_tags({"stop.reason": reason})
+        self.store.client.set_terminated(self.id, status)
+
+
+def how_to_restore(uri: str, run_id: str) -> str:
+    """What brings a deleted run back, to be typed in a shell."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many letters, the rest of a longer one as ``…``."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def as_tag(owner: Path) -> str:
+    """A process, as a tag's value."""
+    who = json.loads(owner.read_text())
+    return f"{who['host']} {who['pid']} {who['started']}"
+
+
+def as_text(value: object) -> str:
+    """A param's value, as it would be typed on the command line."""
+    if isinstance(value, list | tuple | dict) or value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for i in range(0, len(items), size):
+        yield items[i : i + size]

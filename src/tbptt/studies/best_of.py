@@ -1,0 +1,82 @@
+"""The best points of a study, to be trained again with seeds that had no part in choosing them.
+
+Of many trials the best is also the luckiest: its loss is lower than what its point gives on average.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from tbptt.config.compose import CommandError
+from tbptt.data.options import DataConfig
+from tbptt.data.split import load_parts
+from tbptt.options.metrics import sign
+from tbptt.studies.plan import Plan, differences
+from tbptt.studies.study import Study
+
+ALLOW = "takes the command that began it, or study.allow_changed=true"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, the best first: of each trial its ``trial`` number, ``value`` and ``point``; by which seeds."""
+
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        return [c["point"] for c in self.trials]
+
+    def after(self, before: list[dict[str, Any]]) -> "Chosen":
+        """With what was chosen before, which stays so whatever became the best since; no more in all than here."""
+        known = [c["point"] for c in before]
+        more = [c for c in self.trials if c["point"] not in known]
+        return Chosen([*before, *more[: max(0, len(self.trials) - len(before))]], self.seeds)
+
+
+def best_of(plan: Plan) -> Chosen:
+    """What ``study.best_of`` asks for.
+
+    Raises CommandError where that study is not there, is another search, or had one of the seeds.
+    """
+    name, seeds = plan.settings.best_of, plan.settings.seeds or []
+    assert name is not None
+    study = existing_study("study.best_of", name, plan.settings.storage)
+    spec = study.attrs["spec"]
+    lines = [
+        f"study.best_of: {line}; takes the space of study {name}" for line in differences(spec, plan.spec, "space")
+    ]
+    if not plan.settings.allow_changed:
+        lines += [f"study.best_of: {line}; {ALLOW}" for line in differences(spec, plan.spec, "config")]
+    if study.objectives != plan.objectives:
+        lines.append(f"objective: got {plan.objectives}; takes that of study {name}, {study.objectives}")
+    if known_seeds := sorted(set(study.seeds_used()) & set(seeds)):
+        lines.append(f"study.seeds: got {known_seeds}, by which study {name} was searched; takes others")
+    if "data" in spec and not lines:
+        data = load_parts(cast(DataConfig, OmegaConf.to_object(plan.cfg.data))).fingerprint()
+        if data != spec["data"] and not plan.settings.allow_changed:
+            lines.append(f"study.best_of: the data are not those of study {name}; {ALLOW}")
+    complete = [t for t in study.trials() if t.state == TrialState.COMPLETE]
+    if not complete:
+        lines.append(f"study.best_of: got {name!r}, of which no trial is complete yet")
+    used = study.seeds_used()
+    study.close()
+    if lines:
+        raise CommandError(lines)
+    chosen: list[dict[str, Any]] = []
+    for t in sorted(complete, key=lambda t: sign(study.objectives[0]) * t.values[0]):
+        if t.params not in [c["point"] for c in chosen]:
+            chosen.append({"trial": t.number, "value": t.values[0], "point": t.params})
+    return Chosen(chosen[: plan.n_trials], used)
+
+
+def existing_study(key: str, name: str, storage: str) -> Study:
+    """A study that is there; else CommandError, with those that there are."""
+    try:
+        return Study.existing(name, storage)
+    except KeyError as error:
+        known = ", ".join(error.args[0]) or "none yet"
+        raise CommandError([f"{key}: got {name!r}; takes a study of {storage}: {known}"]) from None

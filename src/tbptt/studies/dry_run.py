@@ -1,0 +1,79 @@
+"""What a sweep would run, and about how long it would take; nothing is created."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from omegaconf import OmegaConf
+
+from tbptt.config.schema import Config
+from tbptt.options.values import Value
+from tbptt.studies.plan import Plan
+
+SHOWN = 20  # points
+STEPS, CHUNK = 1000, 200  # that are timed
+
+
+def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
+    """The text of ``study.dry_run=true``; ``points`` are those that are known beforehand."""
+    seeds = len(plan.settings.seeds or [0])
+    lines = [f"study {plan.name}", *(f"  {name}: {words}" for name, words in plan.space.describe().items())]
+    if plan.is_grid:
+        of = plan.settings.best_of
+        lines.append(f"  the best of study {of}:" if of else f"  every one of its {len(points)} points:")
+        lines += ["    " + " ".join(plan.space.overrides(point)) for point in points[:SHOWN]]
+        if len(points) > SHOWN:
+            lines.append(f"    … {len(points) - SHOWN} more")
+    else:
+        lines.append(f"  sampler {plan.settings.sampler.name}, pruner {plan.settings.pruner.name}")
+    if plan.n_trials is None:
+        return "\n".join([*lines, f"  trials until {plan.settings.timeout:g} s have passed; nothing was created"])
+    trials = len(points) if plan.is_grid else plan.n_trials
+    runs, epochs = trials * seeds, plan.cfg.epochs
+    hours = runs * epochs * _seconds_an_epoch(plan) / plan.settings.workers / 3600
+    lines.append(
+        f"  {trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × {epochs} epochs, "
+        f"{plan.settings.workers} at once: at least {hours:.2g} hours of training"
+        + ("" if plan.is_grid else " where none is pruned")
+        + "; nothing was created"
+    )
+    return "\n".join(lines)
+
+
+def _seconds_an_epoch(plan: Plan) -> float:
+    """Timed on a short stretch of the first point's training, then scaled to its length.
+
+    What a run takes to begin and an epoch to be recorded is not in it: short runs take many times as long.
+    """
+    import torch
+
+    from tbptt.data.features import LagFeatures, Scaler
+    from tbptt.data.sequences import Sequences
+    from tbptt.data.split import load_parts
+    from tbptt.models.build import build_network
+    from tbptt.system.runtime import keep_freed_memory
+    from tbptt.training.chunks import train_pass
+    from tbptt.training.flat import FlatParameters
+    from tbptt.training.optimizers import build_optimizer
+
+    keep_freed_memory()
+    config = cast(Config, OmegaConf.to_object(plan.cfg))
+    torch.set_num_threads(config.threads)
+    parts = load_parts(config.data)
+    series, steps = len(parts.training), min(STEPS, parts.length)
+    torch.manual_seed(0)
+    prices = torch.randn(series, parts.window + steps, dtype=torch.float64).cumsum(1)
+    q = torch.randn(series, steps, 2, dtype=torch.float64)
+    scaler = Scaler.fit(prices, torch.full((series,), steps), q, parts.window, config.data.features, True)
+    sequences = Sequences(
+        LagFeatures(prices, scaler, parts.window, config.data.features), q.float(), None, [steps] * series
+    )
+    network = build_network(config.model, config.data.window)
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], "sgd", lr=1e-6)
+    chunks = max(1, steps // CHUNK)
+    train_pass(network, parameters, optimizer, sequences, chunks)
+    began = time.perf_counter()
+    train_pass(network, parameters, optimizer, sequences, chunks)
+    evaluation = 1.2  # the held-out pass after every epoch, and the frozen pass over the training series now and then
+    return (time.perf_counter() - began) * parts.length / steps * evaluation

@@ -1,0 +1,203 @@
+"""Worker processes on this machine. They start before there is anything to do: their imports take seconds, which pass
+while the command prepares the study.
+
+Imported early, so without optuna, torch or MLflow.
+"""
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from tbptt.config.hydra_node import LAUNCHERS
+from tbptt.system.devices import GPU_FAILED, NO_GPU, NoGpu
+from tbptt.system.runtime import stop_as_the_terminal_asks
+from tbptt.system.trouble import WHAT, WORKER_STATUS, DiskTrouble
+
+if TYPE_CHECKING:
+    from tbptt.studies.plan import Order
+    from tbptt.studies.study import Study
+
+log = logging.getLogger("tbptt")
+
+PAUSED, GOES_ON = b"p", b"g"  # what a head says to its workers after their order
+STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
+
+
+class WorkerProcess:
+    """``python -m tbptt.studies.worker``, waiting for its order on stdin, where it is also told to pause.
+
+    Args:
+        slot: which of the workers it is; they take the machine's GPUs in turn.
+    """
+
+    def __init__(self, slot: int):
+        env, gpus = dict(os.environ), visible_gpus()
+        if len(gpus) > 1:
+            env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        # A session of its own: Ctrl-C reaches the command only, which then asks the workers to stop.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tbptt.studies.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env=env,
+        )
+
+    def give(self, order: "Order", log: Path) -> None:
+        """Let it begin; from now on it writes to ``log``. One that has died says so by its return code."""
+        self._say(json.dumps({**asdict(order), "log": str(log.absolute())}).encode() + b"\n")
+
+    def pause(self) -> None:
+        """Have it wait between two chunks, its signs of life going on, until :meth:`go_on`, or until this process is
+        gone. A stop by the system would keep it, and what it holds, for ever where this process is killed."""
+        self._say(PAUSED)  # first: it looks when the signal comes
+        self._process.send_signal(signal.SIGTSTP)
+
+    def go_on(self) -> None:
+        self._say(GOES_ON)
+
+    def poll(self) -> int | None:
+        """Its exit status, as subprocess has it; None while it runs."""
+        status = self._process.poll()
+        if status is not None:
+            self._close()
+        return status
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait(self) -> int:
+        self._close()
+        return self._process.wait()
+
+    def _say(self, what: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(what)
+            self._process.stdin.flush()
+
+    def _close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+
+def wait_while_paused() -> None:
+    """In a worker: return once the last that its head said on stdin is not that it is paused."""
+    said = b""
+    while said == PAUSED or select.select([0], [], [], 0)[0]:
+        said = os.read(0, 4096)[-1:]
+        if not said:  # the head is gone
+            return
+
+
+class Ends:
+    """What it means how a study's workers end: whether each has a successor, or the study is given up.
+
+    Args:
+        log: what says why a worker ended.
+        how_to_go_on: said where the study is given up for its GPU.
+    """
+
+    def __init__(self, study: "Study", retries: int, workers: int, log: str, how_to_go_on: str):
+        self.study, self.retries, self.log, self.how_to_go_on = study, retries, log, how_to_go_on
+        # More than trials whose own fault it is can bring about by themselves, one after the other.
+        self.most_gpu_failures = (retries + 1) * max(workers, STRIKES) + 1
+        self.strikes, self.gpu_failures, self.done = 0, 0, -1
+        self.any_ended_well = self.lacks_gpu = False
+
+    def take(self, status: int) -> bool:
+        """Whether another worker takes the place of one that ended so. Raises what ends the study."""
+        if status == 0:
+            self.any_ended_well = True
+            return False
+        if status - WORKER_STATUS in WHAT:
+            raise DiskTrouble(status - WORKER_STATUS)
+        if status == NO_GPU:
+            self.lacks_gpu = True
+            return False
+        if status == GPU_FAILED:
+            self.gpu_failed()
+            return True
+        self.strikes = 0 if self.study.reap(self.retries) else self.strikes + 1
+        if self.strikes == STRIKES:
+            raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {self.log} says why")
+        return True
+
+    def gpu_failed(self) -> None:
+        """A worker's GPU failed, and it gave its trial back, which it can as often as the trial has retries."""
+        counts = self.study.counts()
+        if counts.complete + counts.pruned > self.done:
+            self.done, self.gpu_failures = counts.complete + counts.pruned, 0
+        self.gpu_failures += 1
+        log.warning("the GPU failed in a worker, and another takes its place; %s says how", self.log)
+        if self.gpu_failures == self.most_gpu_failures:
+            raise self._no_gpu(f"the GPU failed {self.gpu_failures} times without a trial done")
+
+    def all_taken(self) -> None:
+        """All workers have ended. Raises NoGpu where that was for want of a GPU."""
+        if self.lacks_gpu and not self.any_ended_well:
+            raise self._no_gpu("the GPU cannot be used any more")
+
+    def _no_gpu(self, what: str) -> NoGpu:
+        return NoGpu(what, f"; {self.log} says why; when that is mended, {self.how_to_go_on}")
+
+
+def pause(processes: Iterable[WorkerProcess]) -> None:
+    """Pause all with this process, as Ctrl-Z asks, and go on with them when it does. They have sessions of their own,
+    which the terminal does not reach."""
+    paused = list(processes)
+    for process in paused:
+        process.pause()
+    stop_as_the_terminal_asks()
+    for process in paused:
+        process.go_on()
+
+
+def stop(processes: Iterable[WorkerProcess]) -> None:
+    """Ask all to stop, and wait until they have."""
+    stopped = list(processes)
+    for process in stopped:
+        process.terminate()
+    for process in stopped:
+        process.wait()
+
+
+def end_joblib(stop: bool) -> None:
+    """End the processes of Hydra's joblib launcher, if there are any: they would outlive the command by minutes, and
+    hold its output open. With ``stop`` those that train give their trials back first, as after Ctrl-C."""
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    executor = loky and loky._executor
+    if not executor:
+        return
+    if stop:
+        for process in list(executor._processes.values()):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+    executor.shutdown(wait=True)
+
+
+def early(config: DictConfig) -> list[WorkerProcess]:
+    """Workers for a ``-m`` command that has been checked, where it will run them on this machine."""
+    if config.study.dry_run or config.hydra.launcher._target_ != LAUNCHERS["basic"]:
+        return []
+    most = min(config.study.workers, config.study.n_trials or config.study.workers, os.cpu_count() or 1)
+    return [WorkerProcess(slot) for slot in range(most)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; without importing torch."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu for gpu in named.split(",") if gpu]
+    return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]

@@ -1,0 +1,199 @@
+"""A study's storage on a PostgreSQL server: patient while the server is away, its locks held by the server itself."""
+
+import contextlib
+import hashlib
+import logging
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import sqlalchemy
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
+
+from tbptt.system.runtime import Lost
+from tbptt.system.stores import absolute_uri, without_password
+from tbptt.system.trouble import causes
+
+log = logging.getLogger("tbptt")
+logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # shows whole statements in an outage
+
+PATIENCE = 600.0  # seconds that a worker waits for its database, until it gives up
+LONGEST_WAIT = 10.0  # seconds between two tries
+# A cut network is noticed within half a minute on both sides; libpq's own waits are hours.
+_SECONDS = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+POSTGRESQL = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+    # A lock's transaction ends with its holder, also one that hangs; and heartbeats know no summer time.
+    "options": f"{_SECONDS} -c idle_in_transaction_session_timeout=600000 -c timezone=UTC",
+}
+T = TypeVar("T")
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether an error says that the server was away, rather than that something was wrong."""
+    # The last: Optuna goes on with a session whose connection has just been lost.
+    away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.PendingRollbackError)
+    return any(
+        isinstance(each, away) or (isinstance(each, sqlalchemy.exc.DBAPIError) and each.connection_invalidated)
+        for each in causes(error)
+    )
+
+
+class ServerStorage(RDBStorage):
+    """Optuna's storage on a server, which waits while that is away, for as long as ``PATIENCE``.
+
+    Making a trial is not tried again: one whose answer was lost may have been made. Who makes trials does so under
+    :meth:`locked`, within which nothing is tried again, and starts over as a whole (:meth:`patiently`).
+
+    Args:
+        heartbeat: seconds between two signs of life of a worker; one that was silent for four times as long is dead.
+
+    Attributes:
+        check: called while waiting; may raise to stop.
+    """
+
+    def __init__(self, uri: str, heartbeat: int):
+        self.check: Callable[[], None] = lambda: None
+        self._here = threading.local()
+        self._warned = False
+        url = absolute_uri(uri)
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=POSTGRESQL)
+        settings = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 3, "connect_args": POSTGRESQL}
+        with warnings.catch_warnings(), _said_shortly(uri), _held(engine, "tbptt tables"):
+            warnings.simplefilter("ignore")  # the heartbeat is "experimental"
+            super().__init__(url, settings, heartbeat_interval=heartbeat, grace_period=4 * heartbeat)
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns, once the server is there. Raises what it raises otherwise, or after too long."""
+        if getattr(self._here, "impatient", False):
+            return call()
+        began, wait = time.monotonic(), 0.5
+        while True:
+            try:
+                found = call()
+            except Exception as error:
+                if not is_outage(error) or time.monotonic() - began > PATIENCE:
+                    raise
+                if not self._warned:
+                    log.warning("the study's database does not answer; waiting up to %.0f minutes", PATIENCE / 60)
+                self._warned = True
+            else:
+                if self._warned:
+                    log.warning("the study's database answers again")
+                self._warned = False
+                return found
+            until = time.monotonic() + wait
+            while time.monotonic() < until:
+                self.check()
+                time.sleep(0.1)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    @contextlib.contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Within, this thread waits for nothing: an outage is an error."""
+        before = getattr(self._here, "impatient", False)
+        self._here.impatient = True
+        try:
+            yield
+        finally:
+            self._here.impatient = before
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the study's lock; others, on whatever machine, wait. It ends with its holder's connection."""
+        with self.impatient(), _held(self.engine, f"tbptt {name}"):
+            yield
+
+    def beat(self, trial_id: int) -> None:
+        """Note, by the server's clock, that a trial's worker is there. Raises where the server is not."""
+        with self.impatient():
+            self.record_heartbeat(trial_id)
+
+    def stale(self, study_id: int) -> set[int]:
+        """Trials whose worker was silent for too long, by the server's clock."""
+        return set(self._get_stale_trial_ids(study_id))
+
+
+class SignsOfLife:
+    """While entered, a thread notes every few seconds that a trial's worker is there."""
+
+    def __init__(self, storage: ServerStorage, trial_id: int):
+        self.storage, self.trial_id = storage, trial_id
+        self.every = storage.get_heartbeat_interval() or 1
+        self._end = threading.Event()
+        self._last = time.monotonic()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def check(self) -> None:
+        """Raise Lost where none arrived for so long that others will soon take the worker for dead."""
+        if time.monotonic() - self._last > 3 * self.every:
+            raise Lost
+
+    def _beat(self) -> None:
+        while not self._end.wait(self.every):
+            began = time.monotonic()
+            try:
+                self.storage.beat(self.trial_id)
+                with self.storage.impatient():
+                    if self.storage.get_trial(self.trial_id).state != TrialState.RUNNING:  # others took it for dead
+                        began = -math.inf
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+            else:
+                self._last = began
+                if began == -math.inf:
+                    return
+
+    def __enter__(self) -> "SignsOfLife":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    method = getattr(RDBStorage, name)
+
+    def call(self: ServerStorage, *arguments: Any, **settings: Any) -> Any:
+        return self.patiently(lambda: method(self, *arguments, **settings))
+
+    return call
+
+
+# Optuna's cache, which wraps a storage, also asks for what begins with one underscore.
+_ASKED = [name for name in vars(BaseStorage) if not name.startswith("_") and name != "remove_session"]
+for _name in [*_ASKED, "_set_trial_param", "_get_best_trial_id", "_get_trials", "_get_stale_trial_ids"]:
+    if _name not in ("create_new_trial", "create_new_study"):
+        setattr(ServerStorage, _name, _patient(_name))
+
+
+@contextlib.contextmanager
+def _held(engine: sqlalchemy.Engine, name: str) -> Iterator[None]:
+    """Hold PostgreSQL's advisory lock of a name, in a transaction."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+    with engine.connect() as connection, connection.begin():
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+        yield
+
+
+@contextlib.contextmanager
+def _said_shortly(uri: str) -> Iterator[None]:
+    """An outage at the start as one line."""
+    try:
+        yield
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        what = "does not let this user in" if "password" in reason or "authentication" in reason else "does not answer"
+        raise ConnectionError(f"study.storage: {uri} {what}: {without_password(reason)}") from error

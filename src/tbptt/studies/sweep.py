@@ -1,0 +1,344 @@
+"""A sweep from beginning to end: the study, its parent run, its workers, its report."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any, cast
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.hydra_node import LAUNCHERS
+from tbptt.config.names import SWEEPS, numbered
+from tbptt.config.schema import TrackingConfig
+from tbptt.data.options import DataConfig
+from tbptt.data.split import load_parts
+from tbptt.options.values import Value, text_of
+from tbptt.runs import progress
+from tbptt.runs.tracking import Run, Store
+from tbptt.runs.versions import code_tags
+from tbptt.studies import pool
+from tbptt.studies.best_of import Chosen, best_of
+from tbptt.studies.dry_run import describe
+from tbptt.studies.plan import Order, Plan, differences, make_plan, other_parameters
+from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
+from tbptt.studies.postgres import PATIENCE, ServerStorage
+from tbptt.studies.ranking import best_run, best_trial, rerun_command
+from tbptt.studies.study import Budget, Study
+from tbptt.studies.sweep_end import Report, settle
+from tbptt.studies.sweep_progress import SweepProgress, failure_lines
+from tbptt.system.devices import GpuFailed, from_another_process, gpu_trouble
+from tbptt.system.endings import SweepFailed, failure_line, ui_line
+from tbptt.system.files import links_in
+from tbptt.system.runtime import Interrupted, StopSignals, say
+from tbptt.system.secrets import hide
+from tbptt.system.stores import sqlite_path
+from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
+
+log = logging.getLogger("tbptt")
+
+HOW_TO_GO_ON = "give the same command again to go on"
+POLL_SECONDS = 0.25
+WATCH_SECONDS = 2.0  # between two looks at a study on a server
+
+
+def run_sweep(
+    config: DictConfig,
+    context: HydraContext,
+    arguments: Sequence[str],
+    report: Report,
+    early: Sequence[WorkerProcess] = (),
+) -> None:
+    """Run, join or resume the study that ``arguments`` mean.
+
+    Args:
+        report: writes the study's report.
+        early: workers that wait for their order already; what is not needed of them stays so.
+
+    Raises:
+        CommandError: the sweep is wrong, or an existing study of its name is another.
+        SweepFailed: trials failed; the others were run.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; what was running goes on when the same command is given again.
+    """
+    source = _source_of(config)
+    with source.opened(), from_another_process():
+        plan = make_plan(source, parsed(arguments)[0])
+    chosen = best_of(plan) if plan.settings.best_of else Chosen()
+    points = chosen.points or (plan.points() if plan.is_grid else [])
+    if plan.settings.dry_run:
+        progress.now("timing an epoch")
+        text = describe(plan, points)
+        progress.end()
+        say(text)
+        return
+    if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
+        log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
+    progress.now("opening the study")
+    name = numbered(plan.name, Study.taken(plan.settings.storage)) if plan.settings.fresh else plan.name
+    if lines := links_in(SWEEPS / name):
+        raise CommandError(lines)
+    spec = _spec(plan)
+    with StopSignals() as signals:
+        is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
+        with nullcontext() if is_local else signals.at_once():
+            # In this order: where the store of runs cannot be used, no empty study is left.
+            store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
+            study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
+        signals.check()  # to make the tables of a new store takes seconds
+        parent = _prepare(study, plan, store, points, chosen, spec)
+        store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
+        study.reap(plan.settings.retries)
+        study.forgive()
+        words = [*arguments, f"study.name={text_of(name)}", "study.fresh=false"]
+        also = str(source.also) if source.also else None
+        order = Order(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)
+        if isinstance(study.storage, ServerStorage):
+            study.storage.check = signals.check
+        try:
+            try:
+                _run_workers(study, plan, order, config, context, signals, early)
+            except BaseException as error:
+                settle(study, plan, store, parent, signals, report, error)
+                raise
+            if signum := settle(study, plan, store, parent, signals, report):
+                raise Interrupted(signum, f"; {HOW_TO_GO_ON}")
+        except Exception as error:
+            if trouble := disk_trouble(error):
+                where = trouble.where or fullest([SWEEPS, store.folder])
+                raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
+            raise
+    progress.end()
+    if plan.cfg.progress != "none" and (over := _time_is_over(study, plan, order)):
+        say(over)
+    _say_result(study, plan)
+    if failures := study.failures():
+        raise SweepFailed("\n".join(failure_lines(failures)))
+
+
+def _source_of(config: DictConfig) -> Source:
+    """Where Hydra composed its config from."""
+    found = {s.provider: Path(s.path) for s in config.hydra.runtime.config_sources if s.schema == "file"}
+    return Source(found["main"], config.hydra.job.config_name, found.get("command-line"))
+
+
+def _spec(plan: Plan) -> dict[str, Any]:
+    """What makes a study this study, its data included."""
+    if any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
+        return plan.spec
+    data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
+    return {**plan.spec, "data": load_parts(data).fingerprint()}
+
+
+def _prepare(
+    study: Study,
+    plan: Plan,
+    store: Store,
+    points: Sequence[Mapping[str, Value]],
+    chosen: Chosen,
+    spec: Mapping[str, Any],
+) -> Run:
+    """Hold the plan against the study, or write it down in a new one; queue its points; open the parent run."""
+    code = code_tags()
+    (SWEEPS / study.name).mkdir(parents=True, exist_ok=True)
+    with study.locked():
+        attrs = study.attrs
+        if "spec" in attrs:
+            changed = differences(attrs["spec"], spec)
+            if changed and not plan.settings.allow_changed:
+                advice = "takes another study.name, study.fresh=true, or study.allow_changed=true"
+                raise CommandError([f"study {study.name}: {line}; {advice}" for line in changed])
+            if fixed := other_parameters(attrs["spec"]["space"], spec["space"]):
+                advice = "cannot change within a study; takes another study.name, or study.fresh=true"
+                raise CommandError([f"study {study.name}: {line}; {advice}" for line in fixed])
+            if changed:
+                study.optuna.set_user_attr("changes", [*attrs.get("changes", []), *changed])
+                study.optuna.set_user_attr("enqueued", False)
+            if attrs.get("code") != code.get("git.sha"):
+                log.warning("study %s: the code has changed since it was begun", study.name)
+        study.optuna.set_user_attr("seeds_used", sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
+        study.optuna.set_user_attr("spec", spec)
+        study.optuna.set_user_attr("code", attrs.get("code", code.get("git.sha")))
+        study.optuna.set_user_attr("n_trials", plan.n_trials)
+        study.optuna.set_user_attr("objectives", plan.objectives)
+        study.optuna.set_user_attr("tracking_uri", hide(plan.cfg.tracking.uri))
+        parent = store.reopen_run(attrs["parent_run"]) if "parent_run" in attrs else None
+        if parent is None:
+            if was := attrs.get("parent_run"):
+                log.warning("study %s: its parent run %s was deleted in MLflow; a new one is made", study.name, was)
+            parent = store.start_run(study.name, {**code, "study.name": study.name})
+            parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
+            study.optuna.set_user_attr("parent_run", parent.id)
+        if chosen.trials:
+            before = attrs.get("chosen", [])
+            chosen = chosen.after(before)
+            if len(chosen.trials) > len(before):
+                study.optuna.set_user_attr("enqueued", False)
+            study.optuna.set_user_attr("chosen", chosen.trials)
+            points = chosen.points
+        if points:
+            progress.now(f"queueing {len(points)} points")
+            study.optuna.set_user_attr("n_trials", len(points))
+            study.enqueue(points)
+    return parent
+
+
+def _run_workers(
+    study: Study,
+    plan: Plan,
+    order: Order,
+    config: DictConfig,
+    context: HydraContext,
+    signals: StopSignals,
+    early: Sequence[WorkerProcess],
+) -> None:
+    """Run workers until the budget is used up. On a server, trials of other machines' workers are waited for: one that
+    dies is run again."""
+    settings = plan.settings
+    budget = _budget(plan, order.deadline)
+    is_local = config.hydra.launcher._target_ == LAUNCHERS["basic"]
+    strikes = 0
+    ends = Ends(study, settings.retries, 1, "what the jobs printed", HOW_TO_GO_ON)  # of rounds of jobs
+    while True:
+        if study.has_more(budget, plan.is_grid):
+            counts = study.counts()
+            remaining = None if plan.n_trials is None else plan.n_trials - counts.complete - counts.pruned
+            if plan.is_grid:
+                remaining = counts.waiting
+            workers = settings.workers if remaining is None else min(settings.workers, max(remaining, 1))
+            if is_local:
+                before = len(study.trials())
+                _run_pool(study, plan, order, workers, signals, early)
+                early = ()
+                now = study.counts()
+                elsewhere = isinstance(study.storage, ServerStorage) and now.running
+                if len(study.trials()) == before and not now.waiting and not elsewhere:
+                    return  # they saw no more in it
+            elif workers <= counts.running:  # jobs of a command that was stopped are at it
+                signals.check()
+                time.sleep(WATCH_SECONDS)
+            elif troubles := _run_jobs(order, workers - counts.running, config, context, signals):
+                if all(isinstance(gpu_trouble(error), GpuFailed) for error in troubles):
+                    ends.gpu_failed()
+                    continue
+                done = study.counts()
+                strikes = 1 if done.complete + done.pruned > counts.complete + counts.pruned else strikes + 1
+                if strikes == STRIKES:
+                    raise RuntimeError(f"jobs of the launcher failed {STRIKES} times; what they printed says why")
+        elif isinstance(study.storage, ServerStorage) and study.counts().running:
+            signals.check()
+            time.sleep(WATCH_SECONDS)
+        else:
+            return
+
+
+def _budget(plan: Plan, deadline: float | None = None) -> Budget:
+    return Budget(plan.n_trials, deadline, plan.settings.max_failures, plan.settings.retries)
+
+
+def _time_is_over(study: Study, plan: Plan, order: Order) -> str | None:
+    """That ``study.timeout`` ended the sweep before its trials were done, in a line; None where it did not."""
+    if order.deadline is None or time.monotonic() < order.deadline or not study.has_more(_budget(plan), plan.is_grid):
+        return None
+    counts, total = study.counts(), study.attrs["n_trials"]
+    done = f"{counts.complete + counts.pruned}{f' of {total}' if total else ''} trials"
+    return f"study.timeout of {plan.settings.timeout:g} s is over: {done}; the same command goes on"
+
+
+def _run_jobs(
+    order: Order, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals
+) -> list[Exception]:
+    """Workers as the jobs of another Hydra launcher; what ended some early. Where this process is stopped, they go
+    on."""
+    from tbptt.studies.worker import work_as_job
+
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=partial(work_as_job, order.given()), config=config
+    )
+    words = [word for word in order.overrides if word.startswith("cluster=")]  # Hydra's own part of a job needs it
+    troubles: list[Exception] = []
+
+    def launch() -> None:
+        try:
+            for job in launcher.launch([words] * workers, initial_job_idx=0):
+                _ = job.return_value
+        except Exception as error:  # a node that failed, a job that was cancelled: the others' work is in the study
+            troubles.append(error)
+
+    thread = Thread(target=launch, daemon=True)  # launchers wait for their jobs without looking at signals
+    thread.start()
+    progress.now("the launcher's jobs run")
+    try:
+        while thread.is_alive():
+            if signals.signum is not None:
+                here = launcher.__class__.__name__ == "JoblibLauncher"
+                raise Interrupted(
+                    signals.signum, f"; {HOW_TO_GO_ON}" if here else f"; its jobs go on: {HOW_TO_GO_ON} and watch"
+                )
+            thread.join(POLL_SECONDS)
+    finally:
+        pool.end_joblib(stop=signals.signum is not None)
+    for error in troubles:
+        log.warning("a job of the launcher ended early: %s", failure_line(error))
+    return troubles
+
+
+def _run_pool(
+    study: Study, plan: Plan, order: Order, workers: int, signals: StopSignals, early: Sequence[WorkerProcess]
+) -> None:
+    """Worker processes on this machine. One that dies is replaced; its trial goes back to the study."""
+    log_path = SWEEPS / study.name / "workers.log"
+    slots: dict[WorkerProcess, int] = {}
+
+    def begin(slot: int, process: WorkerProcess) -> None:
+        process.give(order, log_path)
+        slots[process] = slot
+
+    next_look = 0.0
+    ends = Ends(study, plan.settings.retries, workers, str(log_path), HOW_TO_GO_ON)
+    look_every = WATCH_SECONDS if isinstance(study.storage, ServerStorage) else POLL_SECONDS
+    try:
+        for slot in range(workers):
+            begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
+        show = SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers)
+        with show as display, signals.pausing(lambda: pool.pause(slots)):
+            while slots:
+                time.sleep(POLL_SECONDS)
+                signals.pause_if_asked()
+                if signals.signum is not None:
+                    raise Interrupted(signals.signum, f"; {HOW_TO_GO_ON}")
+                for process, status in [(p, s) for p in slots if (s := p.poll()) is not None]:
+                    slot = slots.pop(process)
+                    if ends.take(status):
+                        begin(slot, pool.WorkerProcess(slot))
+                if time.monotonic() >= next_look:
+                    display.update(study.trials())
+                    next_look = time.monotonic() + look_every
+            display.update(study.trials())
+        ends.all_taken()
+    finally:
+        pool.stop(slots)
+
+
+def _say_result(study: Study, plan: Plan) -> None:
+    """The last lines of a sweep: the best trial, how it compares, where to look."""
+    if plan.cfg.progress == "none":
+        return
+
+    best = best_trial(study.trials(), *study.objectives)
+    if best is not None:
+        point = " ".join(plan.space.overrides(best.params))
+        values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
+        baseline = best.user_attrs.get("baseline")
+        side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == "val/loss" else ""
+        say(f"best: trial {best.number}  {values}{side}  {point}")
+        say(f"rerun it: {rerun_command(study)}")
+        if luck := best_run(study, best)[1]:
+            say(f"sweeps/{study.name}/best.ckpt: of {luck}")
+    say(f"report: sweeps/{study.name}/report.html")
+    say(ui_line(plan.cfg.tracking.uri))

@@ -1,0 +1,85 @@
+"""How a sweep ends: what it leaves in the stores, whatever ended it."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from tbptt.runs import progress
+from tbptt.runs.tracking import Run, Store
+from tbptt.studies.plan import Plan
+from tbptt.studies.ranking import best_trial
+from tbptt.studies.study import Study
+from tbptt.system.runtime import Interrupted, StopSignals
+
+# Writes a study's report; gives the files that belong to its parent run, too.
+Report = Callable[[Study, Store], Sequence[Path]]
+
+
+def settle(
+    study: Study,
+    plan: Plan,
+    store: Store,
+    parent: Run,
+    signals: StopSignals,
+    report: Report,
+    error: BaseException | None = None,
+) -> int | None:
+    """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status.
+
+    Args:
+        report: writes the study's report.
+        error: what ended it before its trials were done.
+
+    Returns:
+        The signal that stopped it, also one that came while this was under way; None where none did.
+    """
+    study.reap(plan.settings.retries)
+    if not store.is_local and any((store.folder / "pending").glob("*/*")):  # what dead workers could not send
+        from tbptt.runs.journal import deliver_pending  # with torch, which takes seconds to import
+
+        deliver_pending(store, plan.cfg.tracking.update_points)
+    store.patiently(lambda: _close_orphans(study, store, parent))
+    counts = study.counts()
+    progress.now("writing the report")
+    for path in store.patiently(lambda: report(study, store)):
+        store.patiently(partial(parent.keep, path))
+    store.patiently(lambda: _note_best(study, store, parent))
+    # Looked at once: the parent's status and the command's must say the same.
+    signum = signals.signum if error is None or isinstance(error, Interrupted) else None
+    reason = "interrupted" if signum is not None else "error" if error else None
+    status = "KILLED" if signum is not None else "FAILED" if error or counts.failed else "FINISHED"
+    if not counts.running:  # else another terminal is at it, and will close the parent
+        store.patiently(lambda: parent.finish(status, reason))
+    if signum is None:
+        signals.too_late()
+    return signum
+
+
+def _note_best(study: Study, store: Store, parent: Run) -> None:
+    """Give the parent run the best trial's values, so that studies can be compared in MLflow's table: ``best/*``, the
+    mean over its runs, and the tag ``best.trial``."""
+
+    best = best_trial(study.trials(), *study.objectives)
+    if best is None:
+        return
+    ids = best.user_attrs.get("run_ids", [])
+    if any(store.run(run_id) is None for run_id in ids):  # `mlflow gc` removed one
+        return
+    runs = [store.client.get_run(run_id).data.metrics for run_id in ids]
+    names = [name for name in (runs[0] if runs else {}) if name.startswith("best/") and all(name in r for r in runs)]
+    means = [(name, math.fsum(r[name] for r in runs) / len(runs), 0) for name in names]
+    parent.log_points(means, int(time.time() * 1000))
+    parent.set_tags({"best.trial": best.number})
+
+
+def _close_orphans(study: Study, store: Store, parent: Run) -> None:
+    """Runs that a killed process left RUNNING are KILLED, as the next start of that run's store would have them."""
+    running = {str(t.number) for t in study.trials() if t.state == TrialState.RUNNING}
+    for info in store.children(parent.id, "RUNNING"):
+        if info.data.tags.get("trial.number") not in running:
+            store.client.set_tag(info.info.run_id, "stop.reason", "interrupted")
+            store.client.set_terminated(info.info.run_id, "KILLED")

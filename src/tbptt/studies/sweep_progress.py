@@ -1,0 +1,133 @@
+"""What a person sees while a sweep runs: a line and one a running trial on a terminal, a line a finished trial
+elsewhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tbptt.options.metrics import sign
+from tbptt.options.values import short_value
+from tbptt.runs.progress import Status, clock, short
+from tbptt.studies.study import PROGRESS, state_of
+from tbptt.system.runtime import say
+
+SHOWN = 16  # running trials
+PLAIN_EVERY = 30.0  # seconds between two lines about running trials, where there is no terminal
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class SweepProgress(Status):
+    """The lines of one study: how it stands, and on a terminal each running trial.
+
+    Args:
+        mode: ``auto`` (live on a terminal, plain elsewhere), ``plain``, ``none``.
+    """
+
+    def __init__(self, mode: str, name: str, n_trials: int | None, objectives: list[str], workers: int):
+        super().__init__(mode)
+        self.name, self.n_trials, self.objectives, self.workers = name, n_trials, objectives, workers
+        self._seen: set[int] | None = None
+        self._reasons: dict[str, int] = {}
+        self._running: list[str] = []
+        self._next_look = time.monotonic() + PLAIN_EVERY
+        self._spinner.update(text=Text(f"study {name}  starting {workers} worker{'s' if workers > 1 else ''}"))
+
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Show how the study stands."""
+        running = [t for t in trials if t.state == TrialState.RUNNING]
+        if self.mode == "live":
+            self._running = [f"trial {t.number}  {_point(t)}  {how_far(t)}" for t in running]
+            self._spinner.update(text=Text(self.line(trials)))
+            return
+        finished = {t.number for t in trials if t.state in FINISHED}
+        if self._seen is not None and self.mode == "plain":
+            for t in trials:
+                if t.number in finished - self._seen:
+                    say(self._trial_line(t, trials), sys.stderr)
+        self._seen = finished
+        if self.mode == "plain" and running and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + PLAIN_EVERY
+            shown = [f"trial {t.number} {' '.join(how_far(t).split())}" for t in running[:SHOWN]]
+            more = [f"{len(running) - SHOWN} more"] if len(running) > SHOWN else []
+            say(f"running: {'; '.join([*shown, *more])}", sys.stderr)
+
+    def _render(self) -> RenderableType:
+        lines = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in self._running[:SHOWN]]
+        if len(self._running) > SHOWN:
+            lines.append(Text(f"  … {len(self._running) - SHOWN} more"))
+        return Group(self._spinner, *lines)
+
+    def line(self, trials: Sequence[FrozenTrial]) -> str:
+        """The study in one line."""
+        states = [t.state for t in trials]
+        done = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
+        parts = [
+            f"study {self.name}",
+            f"{done}/{self.n_trials or '…'} done",
+            f"{states.count(TrialState.PRUNED)} pruned",
+            f"{sum(state_of(t) == 'failed' for t in trials)} failed",
+            f"{states.count(TrialState.RUNNING)} running",
+        ]
+        best = self.best(trials)
+        if best is not None and best.values:
+            parts.append(f"best {short(best.values[0])} (trial {best.number}: {_point(best)})")
+        left = self._seconds_left(trials, done)
+        return "  ".join([*parts, *([f"{clock(left)} left"] if left is not None else [])])
+
+    def best(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """The best complete trial by the first objective."""
+        complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
+        return min(complete, key=lambda t: sign(self.objectives[0]) * t.values[0], default=None)
+
+    def _trial_line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
+        value = short(trial.values[0]) if trial.values else self._reason_once(trial)
+        done = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+        return f"trial {trial.number}  {state_of(trial)}  {value}  {_point(trial)}  ({done}/{self.n_trials or '…'})"
+
+    def _reason_once(self, trial: FrozenTrial) -> str:
+        """Why a trial failed; where another failed for the same reason, its number."""
+        reason = one_line(trial.user_attrs.get("reason", "-"))
+        first = self._reasons.setdefault(reason, trial.number)
+        return reason if first == trial.number or len(reason) < 40 else f"for the same reason as trial {first}"
+
+    def _seconds_left(self, trials: Sequence[FrozenTrial], done: int) -> float | None:
+        durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
+        if not durations or self.n_trials is None:
+            return None
+        return (self.n_trials - done) * sum(durations) / len(durations) / self.workers
+
+
+def how_far(trial: FrozenTrial) -> str:
+    """Where a running trial is, as far as its worker has noted."""
+    at = trial.user_attrs.get(PROGRESS)
+    if at is None:
+        return "first epoch"
+    parts = [f"seed {at['seed']}/{at['seeds']}"] if at["seeds"] > 1 else []
+    parts += [f"epoch {at['epoch']}/{at['epochs']}", f"held-out {short(at['held_out'])}"]
+    return "  ".join([*parts, f"{clock(at['seconds_left'])} left"])
+
+
+def failure_lines(failures: Sequence[FrozenTrial]) -> list[str]:
+    """Which trials failed, and why: each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for t in failures:
+        by_reason.setdefault(one_line(t.user_attrs.get("reason", "no reason is known")), []).append(str(t.number))
+    return [f"trial{'s' if len(n) > 1 else ''} {listed(n)} failed: {reason}" for reason, n in by_reason.items()]
+
+
+def listed(numbers: Sequence[str]) -> str:
+    """``1, 2 and 3``; of more than eight the first and how many more."""
+    shown = [*numbers[:7], f"{len(numbers) - 7} more"] if len(numbers) > 8 else list(numbers)
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _point(trial: FrozenTrial) -> str:
+    return " ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())

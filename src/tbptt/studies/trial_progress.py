@@ -1,0 +1,65 @@
+"""How far a running trial is, left by its worker where the head of the study reads it: with the trial, in the study."""
+
+import threading
+from collections import deque
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.progress import RECENT
+from tbptt.studies.postgres import ServerStorage
+from tbptt.studies.study import PROGRESS
+
+EVERY = 2.0  # seconds between two notes at least
+
+
+class TrialProgress:
+    """While entered, a thread keeps a trial's attribute up to date: the trial waits for no storage, and fails for none.
+
+    Args:
+        storage, trial_id: Optuna's.
+        epochs, seeds: of the trial: epochs of each run, runs.
+    """
+
+    def __init__(self, storage: Any, trial_id: int, epochs: int, seeds: int):
+        self.storage, self.trial_id, self.epochs, self.seeds = storage, trial_id, epochs, seeds
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self._newest: dict[str, Any] | None = None
+        self._new, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+
+    def __enter__(self) -> "TrialProgress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._new.set()
+
+    def epoch(self, epoch: Epoch, seed: int) -> None:
+        """Note a finished epoch of the trial's run number ``seed``, from 0."""
+        self._seconds.append(epoch.metrics["time/epoch_seconds"])
+        left = (self.seeds - seed) * self.epochs - epoch.number - 1
+        self._newest = {
+            "seed": seed + 1,
+            "seeds": self.seeds,
+            "epoch": epoch.number + 1,
+            "epochs": self.epochs,
+            "held_out": epoch.metrics.get("val/loss"),
+            "seconds_left": left * sum(self._seconds) / len(self._seconds),
+        }
+        self._new.set()
+
+    def _write(self) -> None:
+        while True:
+            self._new.wait()
+            if self._end.is_set():
+                return
+            self._new.clear()
+            # What cannot be noted, as a server is away or the trial has just ended, is not.
+            with suppress(Exception), self._impatient():
+                self.storage.set_trial_user_attr(self.trial_id, PROGRESS, self._newest)
+            self._end.wait(EVERY)
+
+    def _impatient(self) -> Any:
+        return self.storage.impatient() if isinstance(self.storage, ServerStorage) else nullcontext()

@@ -1,0 +1,330 @@
+"""A worker: takes trials of a study, one after the other, until the budget is used up. All workers are the same."""
+
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial, TrialState
+
+from tbptt.config.compose import CommandError, composed
+from tbptt.config.names import SWEEPS
+from tbptt.config.schema import TrackingConfig
+from tbptt.options.values import Value
+from tbptt.runs import tracking
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import Result, fit
+from tbptt.runs.journal import deliver_pending
+from tbptt.runs.pending import RunTaken
+from tbptt.runs.store_errors import is_outage as is_run_outage
+from tbptt.studies.plan import Order, Plan
+from tbptt.studies.pool import wait_while_paused
+from tbptt.studies.postgres import PATIENCE, ServerStorage, SignsOfLife, is_outage
+from tbptt.studies.study import INTERRUPTED, Budget, Study
+from tbptt.studies.trial_progress import TrialProgress
+from tbptt.system.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
+from tbptt.system.endings import failure_line, leave
+from tbptt.system.files import make_folder, open_own
+from tbptt.system.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
+from tbptt.system.secrets import hide
+from tbptt.system.stores import sqlite_path
+from tbptt.system.trouble import WHAT, WORKER_STATUS, disk_trouble
+from tbptt.tasks.prepare import PreparedLast
+
+log = logging.getLogger("tbptt")
+
+SECONDS_TO_A_KILL = 60.0  # SLURM's KillWait is half of it, unless a cluster has another
+CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kept with the trial, for the report
+
+
+def work(order: Order, also: Sequence[signal.Signals] = (), pause: Callable[[], None] | None = None) -> None:
+    """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM, or one of ``also``; the trial goes
+    back to the study.
+
+    Args:
+        pause: what SIGTSTP has it do between two chunks; None leaves that signal as it is.
+    """
+    with StopSignals(also) as signals, signals.pausing(pause) if pause else nullcontext():
+        if pause:
+            pause()  # the signal may have come before
+        Worker(order, signals).work()
+
+
+class Worker:
+    """One worker's study, and what it keeps between its trials."""
+
+    def __init__(self, order: Order, signals: StopSignals):
+        self.order, self.signals, self.deadline = order, signals, order.own_deadline()
+        with signals.at_once():  # it reads the data
+            self.plan = self._planned()
+        self.study = self._opened()
+        self.server = self.study.storage if isinstance(self.study.storage, ServerStorage) else None
+        if self.server:
+            self.server.check = signals.check
+        self.prepare = PreparedLast()
+
+    def _planned(self) -> Plan:
+        """What the order means. Raises NoGpu where its GPU went away since the command was checked."""
+        try:
+            return self.order.plan()
+        except CommandError as error:
+            if lacks := lacks_gpu(error.lines):
+                raise NoGpu(lacks) from error
+            raise
+
+    def _opened(self) -> Study:
+        """The study; where its server is away just now, once that is back."""
+        settings, until = self.plan.settings, time.monotonic() + PATIENCE
+        while True:
+            try:
+                return Study(self.plan.name, settings.storage, self.plan.objectives, settings.heartbeat)
+            except ConnectionError:
+                if time.monotonic() > until:
+                    raise
+            self.signals.check()
+            time.sleep(2.0)
+
+    def work(self) -> None:
+        """Run trials until none is left."""
+        plan, settings = self.plan, self.plan.settings
+        budget = Budget(plan.n_trials, self.deadline, settings.max_failures, settings.retries)
+        with plan.source.opened():  # once: all of its trials are of the same files
+            while True:
+                self.signals.check()
+                claimed = self.study.claim(
+                    plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
+                )
+                if claimed is None:
+                    break
+                self._run_trial(*claimed)
+        self._deliver_the_rest()
+
+    def _deliver_the_rest(self) -> None:
+        """What a tracking server did not take of the last runs, no next run will bring there: wait for it."""
+        settings = cast(TrackingConfig, OmegaConf.to_object(self.plan.cfg.tracking))
+        if sqlite_path(settings.uri) is not None:
+            return
+        store = tracking.Store(settings, PATIENCE, self.signals.check)
+        until = time.monotonic() + PATIENCE
+        while deliver_pending(store, settings.update_points) and time.monotonic() < until:
+            self.signals.check()
+            time.sleep(2.0)
+
+    def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
+        """Train a point, once a seed, and tell the study how it ended. Raises what ends this worker too."""
+        had_room = True
+        try:
+            with SignsOfLife(self.server, trial._trial_id) if self.server else nullcontext() as life:
+                self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
+        except RunTaken as error:  # it is given out again when that has ended
+            log.warning("trial %d: %s", trial.number, error)
+            self.study.fail(trial.number, INTERRUPTED, again=True)
+        except (Lost, UpdateFinishedTrialError):
+            log.warning("trial %d: this worker was cut off for too long", trial.number)
+            self.study.fail(trial.number, INTERRUPTED, again=True)
+        except Interrupted:
+            self.study.fail(trial.number, INTERRUPTED, again=True)
+            raise
+        except Exception as error:
+            if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
+                with contextlib.suppress(Exception):
+                    self.study.fail(trial.number, WHAT[trouble.number], again=True)
+                raise
+            if is_run_outage(error):  # nor is this: no other trial would fare better
+                self.study.fail(trial.number, failure_line(error), again=True)
+                raise
+            if gpu_trouble(error):
+                self._give_back(trial, error)
+                had_room = False
+            else:
+                self.study.fail(trial.number, failure_line(error))
+                log.error("trial %d failed: %s", trial.number, failure_line(error))
+        if not had_room:  # only now: the error held what the trial had
+            release_memory()
+
+    def _give_back(self, trial: Trial, error: Exception) -> None:
+        """Have a trial go on after its GPU's error: here, or, where only memory was short, in this process too."""
+        trouble = gpu_trouble(error)
+        assert trouble is not None
+        if isinstance(trouble, NoGpu):  # no other trial would fare better
+            self.study.fail(trial.number, trouble.what, again=True)
+            raise error
+        self.study.give_back(trial.number, hide(trouble.what), self.plan.settings.retries)
+        log.error("trial %d: %s", trial.number, hide(trouble.what))
+        if isinstance(trouble, GpuFailed):
+            raise error
+
+    def _tell(self, trial: Trial, results: list[Result]) -> None:
+        """Tell the study how a trial ended."""
+        trial.set_user_attr("stop_reason", results[-1].stop_reason)
+        trial.set_user_attr("best_epochs", [r.best.epoch for r in results])
+        trial.set_user_attr("values_by_seed", [list(r.best.values) for r in results])
+        trial.set_user_attr("baseline", results[0].baseline)
+        if results[-1].stop_reason in ("pruned", "diverged"):
+            self.study.optuna.tell(trial, state=TrialState.PRUNED)  # Optuna takes the last reported value for it
+            return
+        means = [math.fsum(column) / len(results) for column in zip(*(r.best.values for r in results), strict=True)]
+        if not means or not all(map(math.isfinite, means)):
+            self.study.fail(trial.number, f"an objective was never measured: {', '.join(self.plan.objectives)}")
+            return
+        self.study.optuna.tell(trial, means)
+
+    def _train_point(self, trial: Trial, point: dict[str, Value], still_ours: Callable[[], None]) -> list[Result]:
+        """One run a seed; the first that is pruned or diverges is the last."""
+        words = self.plan.space.overrides(point)
+        overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
+        with self.signals.at_once():
+            cfg, wrong = composed(self.plan.source, overrides)
+        if wrong and cfg is not None and cfg.device != "cpu" and (lacks := lacks_gpu(wrong)):
+            raise NoGpu(lacks)
+        if cfg is None or wrong:
+            raise ValueError("; ".join(wrong))
+        own = SWEEPS / self.study.name
+        self.plan.source.save(make_folder(own / str(trial.number) / ".hydra", own), overrides)
+        OmegaConf.update(cfg, "study.name", self.study.name)
+        results: list[Result] = []
+        run_ids: list[str] = []
+        curves: dict[str, list[float | None]] = {name: [] for name in CURVES}
+        reports: list[tuple[float, int]] = []  # that the study does not have yet
+
+        def on_start(run_id: str) -> None:
+            run_ids.append(run_id)
+            trial.set_user_attr("run_ids", run_ids)
+
+        def after_epoch(epoch: Epoch) -> bool:
+            """Of the first seed: keep the curves, report the objective; whether to prune."""
+            shown.epoch(epoch, len(run_ids) - 1)
+            if len(run_ids) > 1:
+                return False
+            for name, curve in curves.items():
+                curve.append(epoch.metrics.get(name))
+            value = epoch.metrics.get(self.plan.objectives[0])
+            if value is None or len(self.plan.objectives) > 1:  # Optuna cannot prune for several objectives
+                return False
+            reports.append((value, epoch.number))
+            return self._report(trial, reports)
+
+        resumed: list[str] = trial.user_attrs.get("resume", [])
+        seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
+        shown = TrialProgress(self.study.storage, trial._trial_id, cfg.epochs, len(seeds)).__enter__()
+        try:
+            for i, seed in enumerate(seeds):
+                if seed is not None:
+                    cfg = cfg.copy()
+                    OmegaConf.update(cfg, "seed", seed)
+                result = fit(
+                    cfg,
+                    name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
+                    parent=self.order.parent,
+                    tags={"study.name": self.study.name, "trial.number": str(trial.number)},
+                    resume=resumed[i] if i < len(resumed) else None,
+                    after_epoch=after_epoch,
+                    on_start=on_start,
+                    signals=self.signals,
+                    prepare=self.prepare,
+                    show=False,
+                    still_ours=still_ours,
+                    patience=PATIENCE,
+                )
+                results.append(result)
+                if result.stop_reason in ("pruned", "diverged"):
+                    break
+        finally:
+            shown.__exit__()
+            for value, epoch in reports:
+                trial.report(value, epoch)
+            trial.set_user_attr("curves", curves)
+        return results
+
+    def _report(self, trial: Trial, reports: list[tuple[float, int]]) -> bool:
+        """Tell the study what it does not have yet; whether to prune. Training does not wait for a server."""
+        try:
+            with self.server.impatient() if self.server else nullcontext():
+                while reports:
+                    trial.report(*reports[0])
+                    reports.pop(0)
+                return trial.should_prune()
+        except UpdateFinishedTrialError:  # others took this worker for dead; its run is theirs, too
+            raise Lost from None
+        except Exception as error:
+            if self.server and is_outage(error):
+                return False
+            raise
+
+
+def work_as_job(order: Order, cfg: DictConfig) -> None:
+    """A worker as a job of one of Hydra's launchers; the job's own config says nothing.
+
+    Before its time is up, or when it has to make room, SLURM signals it. The trial goes back to the study then, with
+    what it has learnt, and the job into the queue: with SIGUSR1 or SIGUSR2 by the launcher's own handler, with SIGTERM,
+    which comes before a kill, by SLURM.
+    """
+    usual = signal.getsignal(signal.SIGUSR2)
+    try:
+        work(order, also=(signal.SIGUSR1, signal.SIGUSR2))
+    except Interrupted as stop:
+        if stop.signum in (signal.SIGUSR1, signal.SIGUSR2) and callable(usual):
+            usual(signal.SIGUSR2, None)
+        elif stop.signum == signal.SIGTERM:
+            time.sleep(SECONDS_TO_A_KILL)  # an answer now would tell the launcher that the job is over
+        raise
+
+
+def _first_line() -> bytes:
+    """Of stdin; what follows stays there for :func:`wait_while_paused`."""
+    with io.FileIO(0, closefd=False) as stdin:
+        return stdin.readline()
+
+
+def _write_to(path: str) -> None:
+    """Have this process print into a file; where that cannot be made, as on a full disk, or is a link,
+    nowhere."""
+    try:
+        log_file = open_own(Path(path), os.O_WRONLY | os.O_APPEND)
+    except (OSError, ValueError):
+        log_file = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(log_file, 1)
+    os.dup2(log_file, 2)
+
+
+def main() -> int:
+    """``python -m tbptt.studies.worker``, and a line of JSON on stdin: the order, and ``log``, the file to write to
+    from then.
+
+    Exit status: 0 nothing is left, or no order came; 128 + a signal's number; WORKER_STATUS + an error's number where
+    the disk stopped it; GPU_FAILED or NO_GPU where the GPU did."""
+    die_with_parent()
+    prepare_output()
+    line = _first_line()
+    if not line:
+        return 0
+    content: dict[str, Any] = json.loads(line)
+    _write_to(content.pop("log"))
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    try:
+        work(Order(**content), pause=wait_while_paused)
+    except Interrupted as stop:
+        return 128 + stop.signum
+    except Exception as error:
+        if trouble := disk_trouble(error):
+            log.error("%s", trouble)
+            return WORKER_STATUS + trouble.number
+        if failed := gpu_trouble(error):
+            log.error("%s", hide(failed.what))
+            return NO_GPU if isinstance(failed, NoGpu) else GPU_FAILED
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,185 @@
+"""The device that trains: whether there is a GPU that works, and what a GPU's error means for a run and its process.
+
+Imported early, so without torch.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+log = logging.getLogger("tbptt")
+
+NONE_SEEN = "PyTorch sees none"
+# Keys that may ask for a GPU.
+ASK_FOR_GPU = ("device", "precision", "cuda_graphs")
+GPU_FAILED, NO_GPU = 60, 61  # exit statuses of a worker: another process may do better; none will
+LESS_MEMORY = "fewer study.workers on this GPU, a shorter segment_length or a smaller model take less"
+# Signs in the text of an error of CUDA and its libraries; others of these libraries blame the call.
+OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
+CONTEXT_IS_LOST = (
+    *("CUDA error: ", "CUDA driver error: ", "CUDA unknown error", "CUDA driver initialization failed"),
+    *("No CUDA GPUs are available", "error from cudaGetDeviceCount"),
+    *("CUDNN_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_INTERNAL_ERROR", "CUDNN_STATUS_MAPPING_ERROR"),
+    *("CUDNN_STATUS_NOT_INITIALIZED", "CUBLAS_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_INTERNAL_ERROR"),
+    *("CUBLAS_STATUS_MAPPING_ERROR", "CUBLAS_STATUS_NOT_INITIALIZED"),
+)
+BLAMES_THE_CALL = ("STATUS_INVALID_VALUE", "STATUS_NOT_SUPPORTED", "STATUS_BAD_PARAM", "STATUS_ARCH_MISMATCH")
+
+
+class GpuTrouble(Exception):
+    """A GPU stopped a run, which may go on; what was finished is kept.
+
+    Attributes:
+        what: the same without how to go on.
+    """
+
+    def __init__(self, what: str, how_to_go_on: str = ""):
+        super().__init__(f"{what}{how_to_go_on}")
+        self.what = what
+
+
+class GpuFailed(GpuTrouble):
+    """Its context is lost: this process cannot use the GPU any more, another may."""
+
+
+class GpuMemory(GpuTrouble):
+    """It has no room for what was asked for."""
+
+
+class NoGpu(GpuTrouble):
+    """There is none that works."""
+
+
+def gpu_trouble(error: BaseException) -> GpuTrouble | None:
+    """What an error, or one that it came from or that was being handled, says of the GPU; None where it says nothing.
+
+    Lightning clears up after an error, which raises another where the context is lost.
+    """
+    for each in _chain(error):
+        if isinstance(each, GpuTrouble):
+            return each
+        if not isinstance(each, RuntimeError):
+            continue
+        text, kind = str(each).strip(), type(each).__name__
+        first = (text.splitlines() or [kind])[0].split(" Including ")[0].rstrip(".")
+        # The CPU's allocator raises a plain RuntimeError, which says neither.
+        is_cuda = kind in ("OutOfMemoryError", "AcceleratorError") or any(
+            s in text for s in ("CUDA", "CUDNN", "CUBLAS")
+        )
+        if kind == "OutOfMemoryError" or (is_cuda and any(sign in text for sign in OUT_OF_MEMORY)):
+            return GpuMemory(f"out of memory on the GPU: {first}; {LESS_MEMORY}")
+        lost = kind == "AcceleratorError" or any(sign in text for sign in CONTEXT_IS_LOST)
+        if lost and not any(sign in text for sign in BLAMES_THE_CALL):
+            return GpuFailed(f"the GPU failed: {first}")
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it was raised from or while handling, the nearest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def lacks_gpu(lines: Iterable[str]) -> str | None:
+    """Of what is wrong with a config, the line about a GPU that is not there; None where there is none."""
+    about = (line for line in lines if line.split(":")[0] in ASK_FOR_GPU and "GPU" in line)
+    return next(about, None) if why_no_gpu() else None
+
+
+def release_memory() -> None:
+    """Give back to the GPU what is not used any more, for this process's next trial and for others."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+_apart = False
+
+
+@contextmanager
+def from_another_process() -> Iterator[None]:
+    """Within, :func:`why_no_gpu` leaves no trace here: a context would hold some hundred MB for as long as this process
+    lives, and keep others off a GPU that takes one process at a time."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
+
+
+def why_no_gpu() -> str | None:
+    """Why PyTorch cannot compute on a GPU here, in a line; None where it can. Tried once a process."""
+    return _looked(_apart)
+
+
+@cache
+def _looked(apart: bool) -> str | None:
+    if not apart:
+        return look()
+    code = "from tbptt.system.devices import look; print(look() or '')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if found.returncode:
+        return (found.stderr.strip().splitlines() or [f"a try of it ended with {found.returncode}"])[-1]
+    return found.stdout.strip() or None
+
+
+def look() -> str | None:
+    """See :func:`why_no_gpu`. That a GPU is counted says little: it may be too old for this build of PyTorch, or the
+    driver, or in another's exclusive use."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        is_there = torch.cuda.is_available()
+    if not is_there:
+        return _first_line(said[0].message) if said else NONE_SEEN
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what this returns says the same
+            torch.ones(8, device="cuda").add_(1).sum().item()  # which waits for it
+    except Exception as error:  # torch has an error of its own for each reason
+        return _first_line(error)
+    return None
+
+
+def _first_line(said: object) -> str:
+    return (str(said).strip().splitlines() or [type(said).__name__])[0]
+
+
+def pick_device(device: str) -> str:
+    """``auto`` is ``cuda`` where there is a GPU that works, else ``cpu``. Raises NoGpu for a ``cuda`` that does not."""
+    if device == "cpu":
+        return device
+    reason = why_no_gpu()
+    if reason is None:
+        return "cuda"
+    if device == "cuda":
+        raise NoGpu(f"device: got 'cuda'; this machine has no GPU that PyTorch can use ({reason})")
+    _fall_back(reason)
+    return "cpu"
+
+
+def describe(device: str) -> str:
+    """``cpu``, or ``cuda`` and the GPU's name."""
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
+
+
+@cache
+def _fall_back(reason: str) -> None:
+    """Say it once, and hide the GPU: PyTorch's optimizers ask one that is counted whether it is capturing."""
+    if reason != NONE_SEEN:
+        log.warning("device=auto: the CPU trains, as PyTorch cannot use the GPU (%s)", reason)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
