@@ -11,7 +11,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.config.checks import keys
 from tbptt.config.schema import typed
-from tbptt.models.build import build_network
 from tbptt.models.options import ModelConfig
 from tbptt.options.takes import wrong_value
 
@@ -61,6 +60,8 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
     """The network that a checkpoint's config describes, with its weights. Raises ValueError where these do not fit each
     other, before any memory is taken for it."""
     import torch
+
+    from tbptt.models.build import build_network
 
     for name, node, leaf, takes in keys(cfg):
         if name.startswith("model.") or name in ("data.window", "data.features"):
