@@ -36,6 +36,7 @@ def measure(way: str, steps: int) -> None:
     from tbptt.models import kernels
     from tbptt.models.article import QNetwork
     from tbptt.system.runtime import keep_freed_memory
+    from tbptt.tasks.options import QValues
     from tbptt.training.chunks import train_pass
     from tbptt.training.flat import FlatParameters
     from tbptt.training.optimizers import build_optimizer
@@ -47,7 +48,8 @@ def measure(way: str, steps: int) -> None:
     one = torch.ones(1, dtype=torch.float64)
     scaler = Scaler(0 * one, one, torch.zeros(1, 2, dtype=torch.float64), one)
     features = LagFeatures(torch.randn(BATCH, WINDOW + steps, dtype=torch.float64), scaler, WINDOW, "lagged_change")
-    sequences = Sequences(features, torch.randn(BATCH, steps, 2), None, [steps] * BATCH)
+    task = QValues(name="q_values", fee=0.02, fee_unit="price")
+    sequences = Sequences(features, torch.randn(BATCH, steps, 2), None, [steps] * BATCH, task)
     network = QNetwork(WINDOW)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], "adam", lr=0.001)

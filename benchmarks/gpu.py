@@ -81,7 +81,7 @@ class Trial:
         config = article(chunks)
         torch.manual_seed(seed)
         self.data, self.chunks, self.device, self.precision = data, chunks, device, precision
-        self.network = build_network(config.model, config.data.window).to(device)
+        self.network = build_network(config.model, config.data.window, config.task.outputs).to(device)
         self.parameters = FlatParameters(self.network)
         self.optimizer = build_optimizer([self.parameters.vector], **vars(config.optimizer), capturable=graphs)
         self.clip = config.clip
@@ -254,7 +254,7 @@ def processes_rate(at_once: int, chunks: int, seconds: float, device: str, graph
 def one_of_many(chunks: int, seconds: float, device: str, graphs: bool) -> None:
     """A process of :func:`processes_rate`: says that it is ready, waits for a line, prints its rate."""
     torch.set_num_threads(1)
-    data = prepare(article(chunks).data).training.to(device)
+    data = prepare(article(chunks).data, article(chunks).task).training.to(device)
     trial = Trial(data, chunks, device, "32", graphs)
     trial.one_pass()
 
@@ -306,7 +306,7 @@ def main() -> None:
     print(machine())
     if options.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
-    found = prepare(article(options.chunks).data)
+    found = prepare(article(options.chunks).data, article(options.chunks).task)
     data, held_out = found.training.to(options.device), found.held_out.to(options.device)
     passes = chunk_table(data, options.chunks, options.rounds, options.device, clock)
     many_table(data, options.chunks, options.at_once, options.seconds, options.device, clock)

@@ -29,8 +29,8 @@ from tbptt.data.options import ArticleData
 from tbptt.data.prices import HELD_OUT, waves
 from tbptt.data.sequences import Sequences
 from tbptt.data.split import load_parts
+from tbptt.tasks.options import QValues
 from tbptt.tasks.prepare import Prepared, prepare
-from tbptt.tasks.q_values import q_values
 
 CONF = Path(__file__).parents[1] / "conf"
 PENALTIES = [10.0**k for k in range(-2, 9)]
@@ -80,12 +80,12 @@ def ridge_loss(data: Prepared, absolute: bool) -> float:
     return error(solved(ridge(data.training, everything, absolute), best), data.held_out, everything, absolute)
 
 
-def oracle_loss(settings: ArticleData, data: Prepared, draws: int) -> float:
+def oracle_loss(settings: ArticleData, task: QValues, data: Prepared, draws: int) -> float:
     """Held-out loss of the mean over the noise, given the price without it and the price of now.
 
     Q_t(buy) + p_t and Q_t(sell) - p_t do not depend on the noise of now, only on what comes.
     """
-    parts = load_parts(settings)
+    parts = load_parts(settings, task)
     held_out = np.stack(list(parts.held_out.values()))[:, settings.window :]  # (B, N) prices from the first step on
     count, length = len(held_out), held_out.shape[1] + settings.window
     frequencies = (settings.frequencies[0], settings.frequencies[1])
@@ -95,7 +95,7 @@ def oracle_loss(settings: ArticleData, data: Prepared, draws: int) -> float:
     mean: Any = 0.0
     for _ in range(draws):
         noisy = np.round(clean + settings.noise_std * random.standard_normal(clean.shape), 2)
-        mean = mean + (q_values(noisy, settings.gamma, parts.fees[0]) + signs * noisy[:, :-1, None]) / draws
+        mean = mean + (task.targets(noisy, parts.change_std) + signs * noisy[:, :-1, None]) / draws
     prediction = torch.from_numpy(mean - signs * held_out[:, :-1, None])[:, : data.held_out.length]
     scaled = data.scaler.scale_targets(prediction)
     return float((scaled - data.held_out.targets.double()).square().mean())
@@ -112,15 +112,16 @@ def main() -> None:
     source = Source(CONF)
     for fee in options.fee:
         with source.opened():
-            cfg = source.compose([f"data.fee={fee}", *options.overrides])
+            cfg = source.compose([f"task.fee={fee}", *options.overrides])
         settings = cast(ArticleData, OmegaConf.to_object(cfg.data))
-        data = prepare(settings)
+        task = cast(QValues, OmegaConf.to_object(cfg.task))
+        data = prepare(settings, task)
         print(f"\nfee {fee:g}: held-out loss of")
         losses = {
             "the training mean": data.baseline,
             "ridge regression on the inputs": ridge_loss(data, absolute=False),
             "the same, and their absolute values": ridge_loss(data, absolute=True),
-            f"an oracle, {options.draws} draws": oracle_loss(settings, data, options.draws),
+            f"an oracle, {options.draws} draws": oracle_loss(settings, task, data, options.draws),
         }
         for name, loss in losses.items():
             print(f"  {name:<38}{loss:8.4f}   {1 - loss / data.baseline:6.1%} of the mean's explained")

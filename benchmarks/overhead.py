@@ -50,8 +50,8 @@ def timed(into: list[float], function: Callable[..., Any]) -> Callable[..., Any]
 def bare_loop(config: Config) -> Callable[[], float]:
     """A function that trains one epoch with nothing around it and returns its seconds."""
     torch.manual_seed(config.seed)
-    data = SequenceDataModule(config.data)
-    network = build_network(config.model, config.data.window)
+    data = SequenceDataModule(config.data, config.task)
+    network = build_network(config.model, config.data.window, config.task.outputs)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 

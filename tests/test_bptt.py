@@ -20,7 +20,8 @@ from tbptt.data.sequences import Sequences
 from tbptt.evaluation.losses import evaluate
 from tbptt.models.article import QNetwork
 from tbptt.options.option import GROUPS
-from tbptt.tasks.prepare import mean_loss
+from tbptt.tasks.options import QValues
+from tbptt.tasks.prepare import baseline_loss
 from tbptt.training.chunks import PassRecord, epoch_loss, train_pass
 from tbptt.training.flat import FlatParameters
 from tbptt.training.optimizers import build_optimizer
@@ -29,6 +30,7 @@ WINDOW, LENGTH, STEPS = 4, 23, [23, 9, 17]
 CELLS = ["lstm", "gru"]
 NAN, INF = math.nan, math.inf
 
+TASK = QValues(name="q_values", fee=0.0, fee_unit="price")
 Weights = dict[str, Tensor]
 PlainState = list[tuple[Tensor, ...]]
 
@@ -52,7 +54,7 @@ class Problem:
         features = LagFeatures(torch.from_numpy(self.prices), scaler, WINDOW, "lagged_change", dtype)
         masked = min(self.steps) < self.length
         mask = torch.from_numpy(self.mask).to(dtype) if masked else None
-        return Sequences(features, torch.from_numpy(self.targets).to(dtype), mask, self.steps)
+        return Sequences(features, torch.from_numpy(self.targets).to(dtype), mask, self.steps, TASK)
 
     def inputs(self) -> Tensor:
         """(B, T, W) by definition: x_t[k] = p_t - p_{t-k}."""
@@ -421,7 +423,7 @@ def test_padded_steps_change_nothing(cell: str, segment_length: int | None) -> N
                 problem.prices[b, WINDOW + n :] = 3.0
                 problem.targets[b, n:] = -70.0
         sequences, network = problem.sequences(), make(cell)
-        loss, mean = evaluate(network, sequences, 4), mean_loss(sequences)
+        loss, mean = evaluate(network, sequences, 4), baseline_loss(sequences, sequences, TASK)
         record, gradients = spied(network, sequences, 2, segment_length=segment_length)
         results.append([loss, torch.tensor(mean), record.losses, record.norms, *gradients])
     for plain, changed in zip(*results, strict=True):
@@ -699,8 +701,12 @@ def test_epoch_loss_of_resting_weights_is_that_of_the_whole(chunks: int) -> None
     assert epoch_loss(record.losses.tolist(), sequences) == pytest.approx(evaluate(network, sequences).item(), rel=1e-6)
 
 
-def test_mean_loss_is_that_of_predicting_zero() -> None:
+def test_the_baseline_is_the_loss_of_predicting_zero_in_standardised_units() -> None:
     problem = Problem()
     terms = [problem.targets[b, t, a] ** 2 for b, n in enumerate(STEPS) for t in range(n) for a in (0, 1)]
-    assert mean_loss(problem.sequences()) == pytest.approx(sum(terms) / len(terms), rel=1e-12)
-    assert mean_loss(problem.sequences(torch.float32)) == pytest.approx(sum(terms) / len(terms), rel=1e-6)
+    assert baseline_loss(problem.sequences(), problem.sequences(), TASK) == pytest.approx(
+        sum(terms) / len(terms), rel=1e-12
+    )
+    assert baseline_loss(*2 * [problem.sequences(torch.float32)], TASK) == pytest.approx(
+        sum(terms) / len(terms), rel=1e-6
+    )

@@ -41,9 +41,9 @@ def test_every_key_says_what_it_takes(choice: str, config: Compose) -> None:
 
 
 def test_every_problem_of_a_config_is_told_once(config: Compose, here: Path) -> None:
-    cfg = config("clip=0", "epochs=0", "optimizer.lr=-1", "data.gamma=1", "schedule.chunks=[]", "tracking.uri=x")
+    cfg = config("clip=0", "epochs=0", "optimizer.lr=-1", "task.gamma=1", "schedule.chunks=[]", "tracking.uri=x")
     found = [line.split(": ")[0] for line in problems(cfg)]
-    assert sorted(found) == ["clip", "data.gamma", "epochs", "optimizer.lr", "schedule.chunks", "tracking.uri"]
+    assert sorted(found) == ["clip", "epochs", "optimizer.lr", "schedule.chunks", "task.gamma", "tracking.uri"]
 
 
 def test_key_outside_the_schema_is_told_with_the_nearest(config: Compose) -> None:
@@ -72,7 +72,7 @@ def test_as_many_chunks_as_steps_fit_and_no_more(chunks: int, fits: bool, small:
 
 def test_series_that_never_changes_is_told(config: Compose, here: Path) -> None:
     Path("flat.csv").write_text("a,b\n" + "".join(f"{i % 7},5\n" for i in range(200)))
-    (line,) = problems(config("data=prices", "data.path=flat.csv", "data.window=8", "data.horizon=3"))
+    (line,) = problems(config("data=prices", "data.path=flat.csv", "data.window=8", "task.horizon=3"))
     assert line.startswith("data.path: ")
     assert "b never changes" in line
     assert "5" in line
@@ -86,7 +86,7 @@ def test_value_that_refers_to_nothing_is_told_and_the_rest_still_checked(config:
 
 def test_value_that_refers_to_another_is_checked_as_what_it_is(config: Compose) -> None:
     assert problems(config("eval_every=${epochs}")) == []
-    (line,) = problems(config("clip=${data.fee}", "data.fee=0"))
+    (line,) = problems(config("clip=${task.fee}", "task.fee=0"))
     assert line.startswith("clip: got 0")
 
 

@@ -52,6 +52,8 @@ VALUES = [
     ("data.n_series=two", "data.n_series", ["got 'two'", FROM_1]),
     ("data.val_series=0", "data.val_series", ["got 0", FROM_1]),
     ("data.gamma=1", "data.gamma", ["got 1", "from 0 and below 1"]),
+    ("task.gamma=1", "task.gamma", ["got 1", "from 0 and below 1"]),
+    ("data.gamma=1", "data.gamma", ["its name is task.gamma now"]),
     ("data.gamma=-0.1", "data.gamma", ["got -0.1", "from 0 and below 1"]),
     ("data.fee=-1", "data.fee", ["got -1", "a number from 0"]),
     ("data.fee_unit=percent", "data.fee_unit", ["got 'percent'", "price, change_std"]),
@@ -316,10 +318,10 @@ def test_config_name_that_is_not_there_is_refused(files: Path) -> None:
         ["schedule=geometric", "schedule.start=20000", "schedule.stages=3"],
         ["clip=0.5", "optimizer.lr=1e-3", "objective=[val/loss,time/train_seconds]", "precision=bf16"],
         ["tracking.uri=sqlite:///new/place/x.db"],
-        ["data.horizon=0", "data.fee=0", "data.features=one_step_change"],
-        ["data.horizon=20000"],
-        ["data.gamma=0.99999"],
-        ["data.gamma=0", "data.horizon=10000", "data.length=100", "schedule.chunks=[1]"],
+        ["task.horizon=0", "task.fee=0", "data.features=one_step_change"],
+        ["task.horizon=20000"],
+        ["task.gamma=0.99999"],
+        ["task.gamma=0", "task.horizon=10000", "data.length=100", "schedule.chunks=[1]"],
         [f"tracking.experiment={'x' * 256}", f"model.hidden=[{','.join(1000 * '8')}]", "epochs=1000000000000"],
     ],
     ids=" ".join,
@@ -340,7 +342,8 @@ def test_help_lists_every_group_option_and_key(config: Callable[..., object]) ->
             assert option.stem in line
     # the contract's table, whose nested keys of every option must be there, not only those of the default ones
     promised = """data.n_series data.length data.val_series data.val_fraction data.seed data.window data.features
-        data.gamma data.fee data.fee_unit data.horizon data.noise_std data.frequencies data.path data.columns
+        task.gamma task.fee task.fee_unit task.horizon task.horizons
+        data.noise_std data.frequencies data.path data.columns
         model.dense model.hidden model.cell model.noise_std model.init optimizer.lr clip clip_mode schedule.chunks
         schedule.start schedule.stages schedule.patience schedule.stage_epochs epochs eval_every seed device precision
         objective tracking.uri tracking.experiment tracking.update_points"""
@@ -531,3 +534,7 @@ def test_any_encoding_can_be_printed_in(argv: list[str], here: Path, monkeypatch
     assert status == (0 if argv == ["--help"] else 2)
     assert bool(printed[0]) is (status == 0)
     assert (b"\\u03b3" in printed[1]) is ("γ" in "".join(argv))
+
+
+def test_a_key_by_its_old_name_goes_on_to_hydra_by_its_new_one(here: Path) -> None:
+    assert checked(["data.gamma=0.9", "data.fee=0"], CONF) == ["task.gamma=0.9", "task.fee=0"]

@@ -26,7 +26,7 @@ from tbptt.system import runtime
 from tbptt.system.runtime import StopSignals
 
 PAGES = ("README.md", "docs/using.md")
-LITTLE = ["data.window=8", "data.gamma=0.9", "model.dense=[4]", "model.hidden=[4]", "epochs=1", "progress=none"]
+LITTLE = ["data.window=8", "task.gamma=0.9", "model.dense=[4]", "model.hidden=[4]", "epochs=1", "progress=none"]
 SERIES = ["data.n_series=2", "data.val_series=1", "data.length=450"]  # of the article's process
 NOT_RUN = {  # what a command begins with, and why it is not run here
     "make train": "installs from a network",
@@ -271,8 +271,9 @@ def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:
     from tbptt.data.split import load_parts
 
     data: Any = OmegaConf.to_object(config.data)
-    prepared = prepare(data)
-    rows = list(load_parts(data).held_out.values())
+    task: Any = OmegaConf.to_object(config.task)
+    prepared = prepare(data, task)
+    rows = list(load_parts(data, task).held_out.values())
     prices = torch.tensor(rows[0])[None]
     x = tbptt.inputs(prices, scaler, config)
     steps = prepared.held_out.features.length

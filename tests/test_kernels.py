@@ -139,7 +139,8 @@ def test_they_are_not_used_where_they_cannot_be() -> None:
 
 def test_a_loss_curve_is_that_of_pytorchs_layers(small: Callable[..., DictConfig]) -> None:
     """Ten passes of 10 chunks; rounding is all that may differ."""
-    data = SequenceDataModule(OmegaConf.to_object(small("data.length=600", "data.window=16").data))
+    cfg = small("data.length=600", "data.window=16")
+    data = SequenceDataModule(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task))
 
     def losses() -> list[float]:
         torch.manual_seed(3)

@@ -48,8 +48,8 @@ def train(
 ) -> tuple[list[Epoch], SequenceModule]:
     """Every epoch of a training under Lightning."""
     torch.manual_seed(config.seed)
-    data = SequenceDataModule(config.data)
-    network = build_network(config.model, config.data.window)
+    data = SequenceDataModule(config.data, config.task)
+    network = build_network(config.model, config.data.window, config.task.outputs)
     schedule = ChunkSchedule.plan([7, 3, 1], epochs=config.epochs)
     epochs: list[Epoch] = []
 
@@ -76,8 +76,8 @@ def curve(epochs: list[Epoch]) -> Curve:
 
 def test_lightning_changes_no_number_of_the_bare_loop(settings: Config) -> None:
     torch.manual_seed(settings.seed)
-    data = SequenceDataModule(settings.data)
-    network = build_network(settings.model, settings.data.window)
+    data = SequenceDataModule(settings.data, settings.task)
+    network = build_network(settings.model, settings.data.window, settings.task.outputs)
     parameters = FlatParameters(network)
     lr_and_more = {k: v for k, v in vars(settings.optimizer).items() if k != "name"}
     optimizer = build_optimizer([parameters.vector], settings.optimizer.name, **lr_and_more)
@@ -127,7 +127,7 @@ def test_stages_end_and_the_last_epoch_is_marked(settings: Config) -> None:
 
 def test_last_measured_losses_are_those_of_the_weights_that_are_left(settings: Config) -> None:
     epochs, module = train(settings)
-    data = SequenceDataModule(settings.data)
+    data = SequenceDataModule(settings.data, settings.task)
     assert epochs[-1].metrics["val/loss"] == pytest.approx(evaluate(module.network, data.held_out).item(), rel=1e-6)
     assert epochs[-1].metrics["train/eval_loss"] == pytest.approx(
         evaluate(module.network, data.training).item(), rel=1e-6

@@ -16,6 +16,7 @@ from tbptt.data.options import ArticleData, MarketData, PricesData
 from tbptt.data.prices import HELD_OUT, TRAINING, article_series, market_prices
 from tbptt.data.split import load_parts, may_be_degenerate
 from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.tasks.options import QValues
 
 WINDOW, HORIZON, GAMMA = 5, 3, 0.8
 LENGTHS = {"long": 90, "middle": 61, "short": 47}
@@ -42,8 +43,19 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
-def prices_data(path: Path, **changes: Any) -> PricesData:
+Both = tuple[Any, QValues]  # the data, and what is learnt of them
+OF_THE_TASK = ("gamma", "fee", "fee_unit", "horizon")
+
+
+def both(kind: Any, settings: dict[str, Any]) -> Both:
+    task = {name: settings.pop(name) for name in OF_THE_TASK if name in settings}
+    return kind(**settings), QValues(name="q_values", **task)
+
+
+def prices_data(path: Path, **changes: Any) -> Both:
     settings: dict[str, Any] = {
+        "name": "prices",
+        "path": str(path),
         "window": WINDOW,
         "gamma": GAMMA,
         "fee": 1.3,
@@ -51,11 +63,12 @@ def prices_data(path: Path, **changes: Any) -> PricesData:
         "horizon": HORIZON,
         "val_fraction": 0.3,
     }
-    return PricesData(name="prices", path=str(path), **(settings | changes))
+    return both(PricesData, settings | changes)
 
 
-def article_data(**changes: Any) -> ArticleData:
+def article_data(**changes: Any) -> Both:
     settings: dict[str, Any] = {
+        "name": "article",
         "window": WINDOW,
         "gamma": GAMMA,
         "fee": 0.02,
@@ -65,7 +78,11 @@ def article_data(**changes: Any) -> ArticleData:
         "length": 50,
         "horizon": HORIZON,
     }
-    return ArticleData(name="article", **(settings | changes))
+    return both(ArticleData, settings | changes)
+
+
+def fees_of(data: Any, task: QValues) -> list[float]:
+    return list(task.change_cost(load_parts(data, task).change_std))
 
 
 def q_of(prices: np.ndarray, fee: float) -> np.ndarray:
@@ -90,7 +107,7 @@ def held_out_count(n: int) -> int:
 
 def test_split_borders_are_those_of_the_specification(write: Write) -> None:
     series = three_series()
-    parts = load_parts(prices_data(write(series)))
+    parts = load_parts(*prices_data(write(series)))
     for name, prices in series.items():
         n, v = len(prices), held_out_count(len(prices))
         trained = range(WINDOW, n - v - 2 - HORIZON + 1)
@@ -107,7 +124,7 @@ def test_split_borders_are_those_of_the_specification(write: Write) -> None:
 def test_trained_targets_know_no_held_out_price(write: Write) -> None:
     """The last trained step's target reaches the training part's last price and no further."""
     series = three_series()
-    data = SequenceDataModule(prices_data(write(series)))
+    data = SequenceDataModule(*prices_data(write(series)))
     fees = [1.3 * np.std(np.diff(p[: len(p) - held_out_count(len(p))])) for p in series.values()]
     got = data.scaler.to_price_units(data.training.targets.double()).numpy()
     for b, prices in enumerate(series.values()):
@@ -120,7 +137,7 @@ def test_trained_targets_know_no_held_out_price(write: Write) -> None:
 
 def test_held_out_targets_use_the_held_out_prices_of_their_series(write: Write) -> None:
     series = three_series()
-    data = SequenceDataModule(prices_data(write(series)))
+    data = SequenceDataModule(*prices_data(write(series)))
     got = data.scaler.to_price_units(data.held_out.targets.double()).numpy()
     for b, prices in enumerate(series.values()):
         border = len(prices) - held_out_count(len(prices))
@@ -132,7 +149,7 @@ def test_held_out_targets_use_the_held_out_prices_of_their_series(write: Write) 
 
 def test_inputs_of_both_parts_belong_to_the_steps_of_their_targets(write: Write) -> None:
     series = three_series()
-    data = SequenceDataModule(prices_data(write(series)))
+    data = SequenceDataModule(*prices_data(write(series)))
     mean, std = data.scaler.input_mean.numpy(), data.scaler.input_std.numpy()
     for b, prices in enumerate(series.values()):
         border = len(prices) - held_out_count(len(prices))
@@ -151,12 +168,12 @@ def tensors(data: SequenceDataModule, part: str) -> list[torch.Tensor]:
 def test_scaler_fees_and_training_have_seen_no_held_out_price(write: Write) -> None:
     series = three_series()
     config = prices_data(write(series))
-    before, fees = SequenceDataModule(config), load_parts(config).fees
+    before, fees = SequenceDataModule(*config), fees_of(*config)
     for prices in series.values():
         prices[len(prices) - held_out_count(len(prices)) :] *= 3
     write(series)
-    after = SequenceDataModule(config)
-    assert load_parts(config).fees == fees
+    after = SequenceDataModule(*config)
+    assert fees_of(*config) == fees
     for name, value in vars(before.scaler).items():
         assert torch.equal(getattr(after.scaler, name), value), name
     for old, new in zip(tensors(before, "training"), tensors(after, "training"), strict=True):
@@ -167,10 +184,10 @@ def test_scaler_fees_and_training_have_seen_no_held_out_price(write: Write) -> N
 
 def test_held_out_part_looks_back_for_its_window_only(write: Write) -> None:
     series = three_series()
-    before = load_parts(prices_data(write(series)))
+    before = load_parts(*prices_data(write(series)))
     for prices in series.values():
         prices[: len(prices) - held_out_count(len(prices)) - WINDOW] += 50
-    after = load_parts(prices_data(write(series)))
+    after = load_parts(*prices_data(write(series)))
     for name in series:
         np.testing.assert_array_equal(after.held_out[name], before.held_out[name])
         assert not np.array_equal(after.training[name], before.training[name])
@@ -178,7 +195,7 @@ def test_held_out_part_looks_back_for_its_window_only(write: Write) -> None:
 
 def test_change_std_fee_is_in_training_deviations_of_the_one_step_change(write: Write) -> None:
     series = three_series()
-    fees = load_parts(prices_data(write(series), fee=0.7)).fees
+    fees = fees_of(*prices_data(write(series), fee=0.7))
     expected = []
     for prices in series.values():
         training = prices[: len(prices) - held_out_count(len(prices))]
@@ -192,25 +209,25 @@ def test_change_std_fee_is_in_training_deviations_of_the_one_step_change(write: 
 def test_a_scaler_has_the_fees_in_price_units(write: Write, unit: str) -> None:
     """What a loaded run needs to know what a change of side costs."""
     config = prices_data(write(three_series()), fee=0.7, fee_unit=unit)
-    fee = SequenceDataModule(config).scaler.fee
+    fee = SequenceDataModule(*config).scaler.fee
     assert fee is not None
-    assert fee.tolist() == load_parts(config).fees
+    assert fee.tolist() == fees_of(*config)
     shared = article_data(fee_unit=unit, fee=0.7)
-    fee = SequenceDataModule(shared).scaler.fee
+    fee = SequenceDataModule(*shared).scaler.fee
     assert fee is not None
-    assert fee.tolist() == load_parts(shared).fees[:1]
+    assert fee.tolist() == fees_of(*shared)[:1]
 
 
 def test_price_fee_is_the_same_for_all(write: Write) -> None:
-    assert load_parts(prices_data(write(three_series()), fee=0.5, fee_unit="price")).fees == [0.5] * 3
+    assert fees_of(*prices_data(write(three_series()), fee=0.5, fee_unit="price")) == [0.5] * 3
 
 
 def test_horizon_auto_follows_gamma_and_zero_keeps_the_ramp(write: Write) -> None:
     path = write(three_series())
-    auto = load_parts(prices_data(path, horizon="auto", gamma=0.3))
-    assert auto.horizon == math.ceil(math.log(0.01) / math.log(0.3)) == 4
-    assert load_parts(prices_data(path, horizon="auto", gamma=0.0)).horizon == 0
-    literal = load_parts(prices_data(path, horizon=0))
+    auto = load_parts(*prices_data(path, horizon="auto", gamma=0.3))
+    assert auto.ahead - 1 == math.ceil(math.log(0.01) / math.log(0.3)) == 4
+    assert load_parts(*prices_data(path, horizon="auto", gamma=0.0)).ahead == 1
+    literal = load_parts(*prices_data(path, horizon=0))
     assert literal.length == 90 - 27 - 1 - WINDOW
 
 
@@ -219,18 +236,18 @@ def test_series_too_short_to_train_says_what_it_needs(write: Write, n: int, part
     series = three_series()
     series["short"] = series["short"][:n]
     with pytest.raises(ValueError, match=f"short has {n} prices.*{part}.*needs at least {needs}"):
-        load_parts(prices_data(write(series), val_fraction=0.5))
+        load_parts(*prices_data(write(series), val_fraction=0.5))
 
 
 def test_series_with_too_little_held_out_says_what_it_needs(write: Write) -> None:
     with pytest.raises(ValueError, match=r"short has 47 prices, 4 of them in its held-out part.*needs at least 5"):
-        load_parts(prices_data(write(three_series()), val_fraction=0.1))
+        load_parts(*prices_data(write(three_series()), val_fraction=0.1))
 
 
 def test_the_shortest_series_that_is_enough_has_two_steps_to_train_and_one_held_out(write: Write) -> None:
-    data = SequenceDataModule(prices_data(write({"only": three_series()["long"][:22]}), val_fraction=0.5))
+    data = SequenceDataModule(*prices_data(write({"only": three_series()["long"][:22]}), val_fraction=0.5))
     assert data.training.steps == [11 - WINDOW - HORIZON - 1] == [2]
-    parts = load_parts(prices_data(write({"only": three_series()["long"][:50]}), val_fraction=0.1))
+    parts = load_parts(*prices_data(write({"only": three_series()["long"][:50]}), val_fraction=0.1))
     assert parts.steps(parts.held_out["only"]) == 5 - HORIZON - 1 == 1
 
 
@@ -265,7 +282,7 @@ def test_series_that_cannot_be_standardised_is_named(
 ) -> None:
     path = write({"fine": walk(), "halted": prices})
     with pytest.raises(ValueError, match="^halted " + ".*" + re.escape(says)):
-        load_parts(prices_data(path, **changes))
+        load_parts(*prices_data(path, **changes))
 
 
 NEARLY = {
@@ -282,7 +299,7 @@ NEARLY = {
 
 @pytest.mark.parametrize(("prices", "changes"), NEARLY.values(), ids=NEARLY)
 def test_what_passes_can_be_standardised(prices: np.ndarray, changes: dict[str, Any], write: Write) -> None:
-    data = SequenceDataModule(prices_data(write({"nearly": prices}), **changes))
+    data = SequenceDataModule(*prices_data(write({"nearly": prices}), **changes))
     for part in (data.training, data.held_out):
         assert part.targets.isfinite().all()
         assert part.features(0, part.length).isfinite().all()
@@ -301,18 +318,18 @@ def test_article_settings_that_cannot_be_standardised_are_refused_before_anythin
     changes: dict[str, Any], says: str, config: Callable[..., Any]
 ) -> None:
     data = article_data(**changes)
-    assert may_be_degenerate(data)
+    assert may_be_degenerate(data[0])
     with pytest.raises(ValueError, match=f"the article's process {says}"):
-        load_parts(data)
+        load_parts(*data)
     words = [f"data.{key}={str(value).replace(' ', '')}" for key, value in changes.items()]
-    (line,) = problems(config("data.window=5", "data.gamma=0.8", "schedule.chunks=[1]", *words))
+    (line,) = problems(config("data.window=5", "task.gamma=0.8", "schedule.chunks=[1]", *words))
     assert line.startswith(f"data: the article's process {says}")
 
 
 def test_market_default_trains_three_series_with_the_default_split() -> None:
-    data = MarketData(name="market", fee=1.3, fee_unit="change_std")
-    parts = load_parts(data)
-    assert parts.horizon == 459
+    data = both(MarketData, {"name": "market", "fee": 1.3, "fee_unit": "change_std"})
+    parts = load_parts(*data)
+    assert parts.ahead == 460
     for name, prices in market_prices().items():
         n, v = len(prices), math.floor(0.2 * len(prices))
         assert parts.steps(parts.training[name]) == n - v - 2 - 459 - 128 + 1
@@ -324,7 +341,7 @@ def test_market_default_trains_three_series_with_the_default_split() -> None:
 
 
 def test_article_series_are_just_long_enough_for_their_steps() -> None:
-    parts = load_parts(article_data())
+    parts = load_parts(*article_data())
     assert list(map(len, (parts.training, parts.held_out))) == [3, 2]
     for part, series in ((TRAINING, parts.training), (HELD_OUT, parts.held_out)):
         rows = np.stack(list(series.values()))
@@ -335,14 +352,14 @@ def test_article_series_are_just_long_enough_for_their_steps() -> None:
 
 
 def test_article_settings_reach_the_process() -> None:
-    parts = load_parts(article_data(seed=3, noise_std=0.2, frequencies=[0.1, 0.3]))
+    parts = load_parts(*article_data(seed=3, noise_std=0.2, frequencies=[0.1, 0.3]))
     for part, series in ((TRAINING, parts.training), (HELD_OUT, parts.held_out)):
         expected = article_series(len(series), WINDOW + 54, seed=3, part=part, noise_std=0.2, frequencies=(0.1, 0.3))
         np.testing.assert_array_equal(list(series.values()), expected)
 
 
 def test_number_of_training_series_leaves_the_held_out_ones_unchanged() -> None:
-    few, many = load_parts(article_data()), load_parts(article_data(n_series=7, val_series=4))
+    few, many = load_parts(*article_data()), load_parts(*article_data(n_series=7, val_series=4))
     for name in few.held_out:
         np.testing.assert_array_equal(many.held_out[name], few.held_out[name])
     for name in few.training:
@@ -350,7 +367,7 @@ def test_number_of_training_series_leaves_the_held_out_ones_unchanged() -> None:
 
 
 def test_article_trains_every_step_and_needs_no_mask() -> None:
-    data = SequenceDataModule(article_data())
+    data = SequenceDataModule(*article_data())
     assert data.training.steps == [50] * 3
     assert data.held_out.steps == [50] * 2
     assert data.training.mask is None
@@ -362,7 +379,7 @@ def test_article_trains_every_step_and_needs_no_mask() -> None:
 @pytest.mark.parametrize("unit", ["price", "change_std"])
 def test_article_tensors_are_those_of_the_definition(unit: str) -> None:
     """One scaler over all training series, one fee, and the held-out series under the same."""
-    data = SequenceDataModule(article_data(fee_unit=unit, fee=0.5))
+    data = SequenceDataModule(*article_data(fee_unit=unit, fee=0.5))
     length = WINDOW + 50 + HORIZON + 1
     training, held_out = (article_series(n, length, seed=0, part=p) for n, p in ((3, TRAINING), (2, HELD_OUT)))
     fee = 0.5 if unit == "price" else 0.5 * np.std(np.concatenate([np.diff(row) for row in training]))
@@ -386,7 +403,7 @@ def test_article_tensors_are_those_of_the_definition(unit: str) -> None:
 
 
 def test_mask_marks_the_steps_of_every_series(write: Write) -> None:
-    data = SequenceDataModule(prices_data(write(three_series())))
+    data = SequenceDataModule(*prices_data(write(three_series())))
     for part in (data.training, data.held_out):
         assert part.mask is not None
         assert part.mask.shape == part.targets.shape[:2]
@@ -401,8 +418,8 @@ def test_mask_marks_the_steps_of_every_series(write: Write) -> None:
 def test_a_series_among_longer_ones_is_as_it_is_alone(write: Write, name: str) -> None:
     """Padding moves no input, target, fee or scale of any series."""
     series = three_series()
-    together = SequenceDataModule(prices_data(write(series)))
-    alone = SequenceDataModule(prices_data(write({name: series[name]})))
+    together = SequenceDataModule(*prices_data(write(series)))
+    alone = SequenceDataModule(*prices_data(write({name: series[name]})))
     b = list(LENGTHS).index(name)
     for mine, among in ((alone.training, together.training), (alone.held_out, together.held_out)):
         steps = mine.steps[0]
@@ -416,7 +433,7 @@ def test_a_series_among_longer_ones_is_as_it_is_alone(write: Write, name: str) -
 
 def test_baseline_is_the_loss_of_predicting_the_training_mean(write: Write) -> None:
     series = three_series()
-    data = SequenceDataModule(prices_data(write(series)))
+    data = SequenceDataModule(*prices_data(write(series)))
     squares, count = 0.0, 0
     for prices in series.values():
         border = len(prices) - held_out_count(len(prices))
@@ -430,7 +447,7 @@ def test_baseline_is_the_loss_of_predicting_the_training_mean(write: Write) -> N
 
 
 def test_one_batch_holds_the_whole_set() -> None:
-    data = SequenceDataModule(article_data())
+    data = SequenceDataModule(*article_data())
     assert [b is data.training for b in data.train_dataloader()] == [True]
     assert [b is data.held_out for b in data.val_dataloader()] == [True]
     assert len(data.train_dataloader()) == 1
@@ -438,7 +455,7 @@ def test_one_batch_holds_the_whole_set() -> None:
 
 def test_loading_draws_nothing_from_the_global_generators() -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    data = SequenceDataModule(article_data())
+    data = SequenceDataModule(*article_data())
     list(data.train_dataloader())
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002

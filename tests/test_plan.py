@@ -87,7 +87,7 @@ def lines_of(plan: Planned, *words: str) -> list[str]:
         (["clip=range(1,4)"], "clip", [1.0, 2.0, 3.0]),
         (["clip=range(1,3,0.5)"], "clip", [1.0, 1.5, 2.0, 2.5]),
         (["epochs=interval(2,5)"], "epochs", [2, 3, 4, 5]),
-        (["data.horizon=auto,3"], "data.horizon", ["auto", 3]),
+        (["task.horizon=auto,3"], "data.horizon", ["auto", 3]),
         (["clip_mode=norm,std"], "clip_mode", ["norm", "std"]),
         (["model.hidden=[8],[4,4]"], "model.hidden", ["[8]", "[4, 4]"]),
         (["schedule.chunks=choice([10,2],[1])"], "schedule.chunks", ["[10, 2]", "[1]"]),
@@ -144,7 +144,7 @@ def test_a_list_of_names_is_a_value(plan: Planned, tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("data") / "prices.csv"
     rows = [f"{100 + i % 7},{50 + i % 5},{20 + i % 3}" for i in range(300)]
     path.write_text("\n".join(["S&P 500,d'or,c", *rows]))
-    data = ["data=prices", f"data.path={path}", "data.window=8", "data.gamma=0.5"]
+    data = ["data=prices", f"data.path={path}", "data.window=8", "task.gamma=0.5"]
     planned = plan(*data, "data.columns=['S&P 500',c],[\"d'or\"],null")
     read = [source.compose([*planned.fixed, *planned.space.overrides(p)]).data.columns for p in planned.points()]
     assert read == [["S&P 500", "c"], ["d'or"], None]

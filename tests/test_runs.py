@@ -39,7 +39,7 @@ SETTINGS = [
     "clip_mode=value",
     "model.cell=gru",
     "seed=3",
-    "data.fee=0.01",
+    "task.fee=0.01",
     "epochs=3",
 ]
 
@@ -262,7 +262,7 @@ def test_price_units_undo_the_scaling_of_the_targets(data: str, small: Compose, 
         rows = [f"{100 + i % 7},{5000 + 90 * (i % 11)}" for i in range(400)]
         Path("p.csv").write_text("\n".join(["a,b", *rows]))
         base = [word for word in SMALL if not word.startswith("data.")]
-        overrides = ["data=prices", "data.path=p.csv", "data.window=8", "data.horizon=5", "epochs=1"]
+        overrides = ["data=prices", "data.path=p.csv", "data.window=8", "task.horizon=5", "epochs=1"]
         register()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", [*base, *overrides])
@@ -273,7 +273,7 @@ def test_price_units_undo_the_scaling_of_the_targets(data: str, small: Compose, 
     scaled = scaler.scale_targets(q)
     assert not torch.allclose(scaled, q)
     torch.testing.assert_close(scaler.to_price_units(scaled), q)
-    targets = SequenceDataModule(OmegaConf.to_object(cfg).data).training.targets  # type: ignore[union-attr]
+    targets = SequenceDataModule(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).training.targets
     prices = scaler.to_price_units(targets.double())
     spread = prices.std(dim=(1, 2))
     if data == "prices":

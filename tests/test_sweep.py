@@ -656,7 +656,7 @@ def test_a_time_limit_starts_no_trial_after_it(
 
 
 def test_another_config_under_a_name_is_refused_and_says_what_changed(sweep: Sweep, place: Path) -> None:
-    words = ["study.name='my study'", "data.fee=0.5"]
+    words = ["study.name='my study'", "task.fee=0.5"]
     assert sweep(*words, "clip=1,2", "epochs=1")[0] == 0
     left = Left(place, "my study")
     before = told(left)

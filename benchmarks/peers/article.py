@@ -32,7 +32,7 @@ def article(chunks: int) -> Config:
 
 def main() -> None:
     folder, chunks = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    training = SequenceDataModule(article(chunks).data).training
+    training = SequenceDataModule(article(chunks).data, article(chunks).task).training
     np.save(folder / "inputs.npy", training.features(0, training.length).contiguous().numpy())
     np.save(folder / "targets.npy", training.targets.contiguous().numpy())
 

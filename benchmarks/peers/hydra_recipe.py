@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tbptt.data.options import ArticleData
 from tbptt.data.sequences import Sequences
 from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.tasks.options import QValues
 
 Hiddens = list[tuple[Tensor, Tensor]]
 
@@ -91,7 +92,9 @@ def main(cfg: DictConfig) -> float:
     torch.manual_seed(cfg.seed)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    data = SequenceDataModule(ArticleData(name="article", length=cfg.length, fee=0.02, fee_unit="price"))
+    data = SequenceDataModule(
+        ArticleData(name="article", length=cfg.length), QValues(name="q_values", fee=0.02, fee_unit="price")
+    )
     trainer = pl.Trainer(
         max_epochs=cfg.epochs,
         logger=MLFlowLogger("recipe", tracking_uri=cfg.tracking_uri),

@@ -31,8 +31,8 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    data = SequenceDataModule(config.data)
-    network = build_network(config.model, config.data.window)
+    data = SequenceDataModule(config.data, config.task)
+    network = build_network(config.model, config.data.window, config.task.outputs)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 

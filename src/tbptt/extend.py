@@ -6,6 +6,7 @@
 from tbptt.data.options import DataConfig as DataConfig
 from tbptt.data.options import SplitData as SplitData
 from tbptt.models.options import ModelConfig as ModelConfig
+from tbptt.options.metrics import metric as metric
 from tbptt.options.option import Option as Option
 from tbptt.options.option import key as key
 from tbptt.options.takes import TEXT as TEXT
@@ -15,5 +16,6 @@ from tbptt.options.takes import number as number
 from tbptt.options.takes import one_of as one_of
 from tbptt.options.takes import text as text
 from tbptt.options.takes import whole as whole
+from tbptt.tasks.options import TaskConfig as TaskConfig
 from tbptt.training.options import OptimizerConfig as OptimizerConfig
 from tbptt.training.options import ScheduleConfig as ScheduleConfig

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.config.compose import CommandError, Source, composed, parsed, refuse_growth
+from tbptt.config.moved import first_name
 from tbptt.config.schema import register
 from tbptt.config.typed import Typed, overrides_of, read
 from tbptt.config.words import as_typed, text_keys
@@ -59,8 +60,16 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
             found = _run_problems(source, overrides, typed)
         lines += [line + _as_text(line, typed) for line in found]
     if lines:
-        raise CommandError(list(dict.fromkeys(lines)))
+        raise CommandError([_by_typed_name(line, typed) for line in dict.fromkeys(lines)])
     return Typed(flags).argv([str(o.input_line) for o in overrides])
+
+
+def _by_typed_name(line: str, typed: Typed) -> str:
+    """A line about a key that was typed by the name that it had, by that name."""
+    key, _, said = line.partition(": ")
+    was = {word.partition("=")[0].lstrip("+") for word in typed.words}
+    old = first_name(key)
+    return f"{old}: {said} (its name is {key} now)" if old != key and old in was else line
 
 
 def _search_problems(source: Source, overrides: Sequence[Override], is_wrong: bool) -> list[str]:

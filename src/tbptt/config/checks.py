@@ -10,16 +10,19 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tbptt.config.moved import MOVED
 from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
 from tbptt.data.options import ArticleData, DataConfig, PricesData
-from tbptt.data.split import horizon_problem, load_parts, may_be_degenerate, memory_of, resolved_horizon
+from tbptt.data.split import load_parts, may_be_degenerate, memory_of
+from tbptt.options.metrics import METRICS, as_objectives, objectives_of
 from tbptt.options.option import CHOSEN
 from tbptt.options.takes import LARGEST, Takes, wrong_value
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.memory import too_large
 from tbptt.system.secrets import IN_A_URL, MAY_BE_IN_THE_ENVIRONMENT, hide, in_a_url, remember
 from tbptt.system.stores import OF_MLFLOW, OF_OPTUNA, SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
+from tbptt.tasks.options import TaskConfig
 from tbptt.training.options import ScheduleConfig
 
 
@@ -56,6 +59,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
             found[name] = wrong_value(name, value, takes.text)
         elif in_a_url(value) and not (name in MAY_BE_IN_THE_ENVIRONMENT and _has_own_line(name, node)):
             found[name] = f"{name}: {IN_A_URL}"
+    if not {"objective", "task.name"} & set(found) and (line := _objective_of_another_task(cfg)):
+        found["objective"] = line
     found |= {line.split(":")[0]: line for line in remember(cfg)}
     known = {name for name, *_ in keys(cfg)}
     found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
@@ -74,18 +79,20 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         if cfg.cuda_graphs is True:
             found["cuda_graphs"] = "cuda_graphs: got True, which only GPUs have; takes false here"
     length = None
-    if not any(name.startswith("data.") for name in found):
+    if not any(name.startswith(("data.", "task.")) for name in found):
         data = cast(DataConfig, OmegaConf.to_object(cfg.data))
+        task = cast(TaskConfig, OmegaConf.to_object(cfg.task))
         try:
-            if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
-                size = {"length": data.length, "window": data.window, "horizon": resolved_horizon(data)}
-                key = "n_series" if data.n_series > sum(size.values()) else max(size, key=lambda name: size[name])
-                got = size.get(key, data.n_series)
-                found[f"data.{key}"] = wrong_value(f"data.{key}", got, f"what fits: it {problem}")
-            elif isinstance(data, ArticleData) and (wrong := horizon_problem(data)):
-                found[f"data.{wrong[0]}"] = wrong_value(f"data.{wrong[0]}", getattr(data, wrong[0]), wrong[1])
+            if isinstance(data, ArticleData) and (problem := too_large(memory_of(data, task))):
+                size = {"data.length": data.length, "data.window": data.window, task.shortened_by or "task": task.ahead}
+                size |= {"data.n_series": data.n_series} if data.n_series > sum(size.values()) else {}
+                key = max(size, key=lambda name: size[name])
+                got = OmegaConf.select(cfg, key) if "." in key else size[key]
+                found[key] = wrong_value(key, got, f"what fits: it {problem}")
+            elif isinstance(data, ArticleData) and (wrong := task.problem(data.length)):
+                found[f"task.{wrong[0]}"] = wrong_value(f"task.{wrong[0]}", getattr(task, wrong[0]), wrong[1])
             elif not isinstance(data, ArticleData) or may_be_degenerate(data):
-                length = _length_of(data)
+                length = _length_of(data, task)
             else:
                 length = data.length
         except ValueError as error:
@@ -99,15 +106,24 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     return [hide(line) for line in found.values()]
 
 
+def _objective_of_another_task(cfg: DictConfig) -> str | None:
+    """The line about an objective that is measured for another task only."""
+    for name in as_objectives(cfg.objective):
+        if METRICS[name].task not in (None, cfg.task.name):
+            takes = "one of " + ", ".join(objectives_of(cfg.task.name))
+            return wrong_value("objective", name, f"with task={cfg.task.name} {takes}")
+    return None
+
+
 def _has_own_line(name: str, node: DictConfig) -> bool:
     """Whether a URL is refused there in any case, with a line that says more."""
     return name != "data.path" or OmegaConf.get_type(node) is PricesData
 
 
-def _length_of(data: DataConfig) -> int:
+def _length_of(data: DataConfig, task: TaskConfig) -> int:
     """The longest training series, in steps. Raises ValueError where its data cannot be used."""
     with np.errstate(all="ignore"):
-        parts = load_parts(data)
+        parts = load_parts(data, task)
     for name, prices in parts.training.items():
         most = max(float(np.abs(p).max()) for p in (prices, parts.held_out[name]))
         if most > LARGEST:
@@ -145,7 +161,7 @@ def nearest_key(name: str, known: Iterable[str]) -> str | None:
 
 def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
-        if name == "space":  # of a sweep; plan.py checks it
+        if name == "space" or f"{prefix}{name}" in MOVED:  # of a sweep, which plan.py checks; an old name
             continue
         inner = cfg._get_node(name)
         if isinstance(inner, DictConfig) and not inner._is_missing() and not inner._is_none():

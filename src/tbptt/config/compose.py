@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.config.checks import keys, nearest_key, problems, unknown_key
 from tbptt.config.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
+from tbptt.config.moved import move, spelled_anew
 from tbptt.config.schema import all_keys
 from tbptt.config.words import spelled, text_keys
 from tbptt.options.option import CHOSEN
@@ -124,7 +125,7 @@ def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override]
             lines.append(f"{key}: is nested too deeply; takes at most {DEEPEST} brackets in each other")
             continue
         try:
-            override = parser.parse_override(spelled(word, texts, may_sweep))
+            override = parser.parse_override(spelled(spelled_anew(word), texts, may_sweep))
             if override.is_delete():
                 lines.append(f"{word}: a key cannot be taken away; takes KEY=VALUE")
             else:
@@ -208,6 +209,7 @@ def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, D
         form = cfg.hydra.job.config.override_dirname
         cfg.hydra.overrides.task = list(overrides)
         cfg.hydra.job.override_dirname = get_overrides_dirname(words, form.exclude_keys, form.item_sep, form.kv_sep)
+    move(cfg, [o.key_or_group for o in words])
     hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
     with open_dict(cfg):
         del cfg["hydra"]

@@ -5,6 +5,7 @@ from typing import Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt.config.moved import without_moved
 from tbptt.options.option import OF_A_RUN
 
 HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name NAME (of this file, without .yaml)\n"
@@ -12,7 +13,7 @@ HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name N
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A config in plain types; ``${...}`` is kept as it was typed, so that no secret is written out."""
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    return without_moved(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
 
 
 def rerunnable(cfg: DictConfig) -> str:

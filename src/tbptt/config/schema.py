@@ -12,12 +12,15 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tbptt.config.moved import moved
 from tbptt.config.names import STUDY_NAME
 from tbptt.data.options import DataConfig
 from tbptt.models.options import ModelConfig
 from tbptt.options.metrics import OBJECTIVE
 from tbptt.options.option import GROUPS, Option, key, load_own
 from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whole
+from tbptt.tasks import metrics as metrics  # into the table
+from tbptt.tasks.options import TaskConfig
 from tbptt.training.options import OptimizerConfig, ScheduleConfig
 
 NOT_16 = Takes(
@@ -110,6 +113,7 @@ class TrackingConfig:
 @dataclass
 class Config:
     data: DataConfig = MISSING
+    task: TaskConfig = MISSING
     model: ModelConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     schedule: ScheduleConfig = MISSING
@@ -163,7 +167,7 @@ def typed(content: dict[str, Any]) -> DictConfig:
     """A config in plain types, as a run keeps it, under the schema again. Raises ValueError where it does not fit."""
     load_own()
     try:
-        cfg = OmegaConf.create(content)
+        cfg = OmegaConf.create(moved(content))
         for group, options in GROUPS.items():
             place = group.replace("/", ".")
             if (node := OmegaConf.select(cfg, place)) is not None:

@@ -16,10 +16,10 @@ class Scaler:
 
     Attributes:
         input_mean, input_std: (S,) of the lag features, in price units.
-        target_mean: (S, 2), each action's mean, in price units.
-        target_std: (S,), common to both actions, about those means.
-        fee: (S,) that the targets were made with, in price units; a change of side costs twice that. None where a
-            checkpoint is older than this.
+        target_mean: (S, O), each output's mean, in price units.
+        target_std: (S,) common to all outputs, or (S, O), about those means.
+        fee: (S,) that the targets were made with, in price units; a change of side costs twice that. None where the
+            task knows of none, or a checkpoint is older than this.
     """
 
     input_mean: Tensor
@@ -29,14 +29,24 @@ class Scaler:
     fee: Tensor | None = None
 
     @classmethod
-    def fit(cls, prices: Tensor, steps: Tensor, targets: Tensor, window: int, kind: str, shared: bool) -> "Scaler":
+    def fit(
+        cls,
+        prices: Tensor,
+        steps: Tensor,
+        targets: Tensor,
+        window: int,
+        kind: str,
+        shared: bool,
+        common_scale: bool | None = True,
+    ) -> "Scaler":
         """Population moments over the trained steps.
 
         Args:
             prices: (B, W + T) float64, W = ``window``; prices[:, W + t] belongs to step t.
             steps: (B,) how many steps of each series count; the rest is padding.
-            targets: (B, T, 2) in price units.
+            targets: (B, T, O) in price units.
             shared: one scale for all series (the article's), or one for each.
+            common_scale: one standard deviation for all outputs, or one for each; None leaves the targets as they are.
 
         Raises:
             ValueError: a series' inputs or targets never change, so they cannot be standardised.
@@ -51,32 +61,51 @@ class Scaler:
             change = (recent - prices[:, window - k : end]) * valid
             total += change.sum(1)
             squares += change.square().sum(1)
-        mask = valid[..., None]
         if shared:
             count, total, squares = (v.sum(0, keepdim=True) for v in (count, total, squares))
-            target_mean = ((targets * mask).sum((0, 1)) / mask.sum())[None]
-            spread = ((targets - target_mean[:, None]) * mask).square().sum()[None] / (2 * mask.sum())
-        else:
-            target_mean = (targets * mask).sum(1) / mask.sum(1)
-            spread = ((targets - target_mean[:, None]) * mask).square().sum((1, 2)) / (2 * mask.sum((1, 2)))
         mean = total / count
         variance = squares / count - mean.square()
         rounding = 1e-12 * squares / count
-        if not ((variance > rounding) & (spread > 0)).all():
+        target_mean, spread = _moments(targets, valid, shared, common_scale)
+        if not (variance > rounding).all() or not (spread > 0).all():
             raise ValueError("the training part of a series never changes, so it cannot be standardised")
         return cls(mean, variance.sqrt(), target_mean, spread.sqrt())
 
     def scale_targets(self, targets: Tensor) -> Tensor:
-        """(B, T, 2) in price units → standardised."""
-        return (targets - self.target_mean[:, None]) / self.target_std[:, None, None]
+        """(B, T, O) in price units → standardised."""
+        return (targets - self.target_mean[:, None]) / self._std()
 
     def to_price_units(self, predictions: Tensor) -> Tensor:
-        """(B, T, 2) standardised, as the network gives them → Q-values in price units."""
-        mean, std = self.target_mean.to(predictions), self.target_std.to(predictions)
-        return predictions * std[:, None, None] + mean[:, None]
+        """(B, T, O) standardised, as the network gives them → in price units."""
+        return predictions * self._std().to(predictions) + self.target_mean.to(predictions)[:, None]
+
+    def _std(self) -> Tensor:
+        """(S, 1, 1) or (S, 1, O)."""
+        std = self.target_std
+        return std[:, None, None] if std.dim() == 1 else std[:, None]
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
+
+
+def _moments(targets: Tensor, valid: Tensor, shared: bool, common_scale: bool | None) -> tuple[Tensor, Tensor]:
+    """Means, (S, O), and variances, (S,) or (S, O), of (B, T, O) targets over the steps at which (B, T) is 1."""
+    outputs, mask = targets.shape[2], valid[..., None]
+    over = (0, 1) if shared else (1,)  # which the sums go over
+    if common_scale is None:
+        rows = 1 if shared else len(targets)
+        return targets.new_zeros(rows, outputs), targets.new_ones(rows)
+    count = mask.sum() if shared else mask.sum(1)
+    mean = (targets * mask).sum(over) / count
+    mean = mean[None] if shared else mean
+    squares = ((targets - mean[:, None]) * mask).square()
+    if common_scale:
+        count = mask.sum() if shared else mask.sum((1, 2))
+        spread = squares.sum() if shared else squares.sum((1, 2))
+        spread = spread / (outputs * count)
+        return mean, spread[None] if shared else spread
+    spread = squares.sum(over) / count
+    return mean, spread[None] if shared else spread
 
 
 class LagFeatures:

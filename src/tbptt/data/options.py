@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tbptt.options.option import Option, key
+from tbptt.options.option import Option, key, moved_key
 from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, whole
 from tbptt.system.stores import without_password
 
@@ -19,10 +19,10 @@ class DataConfig(Option):
     group = "data"
     window: int = key(whole(1), 128)
     features: str = key(one_of("lagged_change", "one_step_change"), "lagged_change")
-    gamma: float = key(number(0, 1), 0.99)
-    fee: float = key(number(0))
-    fee_unit: str = key(one_of("price", "change_std"))
-    horizon: Any = key(whole(0, "auto"), "auto")
+    gamma: Any = moved_key("task.gamma")
+    fee: Any = moved_key("task.fee")
+    fee_unit: Any = moved_key("task.fee_unit")
+    horizon: Any = moved_key("task.horizon")
 
 
 @dataclass

@@ -1,11 +1,22 @@
 """Sequences on a device: what the chunk loop trains on."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from tbptt.data.features import LagFeatures
+from tbptt.data.features import LagFeatures, Scaler
+
+
+class Loss(Protocol):
+    """The part of a task that the chunk loop needs."""
+
+    def loss(self, y: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        """Sum over the valid steps of a chunk, a scalar: of (B, K, O), (B, K, O) and (B, K)."""
+
+    def count(self, steps: int) -> int:
+        """What the loss of so many valid steps is divided by."""
 
 
 @dataclass
@@ -14,15 +25,19 @@ class Sequences:
 
     Attributes:
         features: gives the inputs of steps [start, stop), (B, K, W).
-        targets: (B, T, 2), standardised; anything finite where padded.
+        targets: (B, T, O), as the network is to predict them; anything finite where padded.
         mask: (B, T) of 0 and 1, or None where nothing is padded.
         steps: valid steps of each sequence, on the host.
+        task: what is learnt, which has the loss.
+        scaler: brings predictions back to price units.
     """
 
     features: LagFeatures
     targets: Tensor
     mask: Tensor | None
     steps: list[int]
+    task: Loss
+    scaler: Scaler | None = None
 
     @property
     def batch(self) -> int:
@@ -43,13 +58,13 @@ class Sequences:
 
     def to(self, device: torch.device | str) -> "Sequences":
         mask = None if self.mask is None else self.mask.to(device)
-        return Sequences(self.features.to(device), self.targets.to(device), mask, self.steps)
+        return Sequences(self.features.to(device), self.targets.to(device), mask, self.steps, self.task, self.scaler)
 
     def stretch(self, length: int) -> "Sequences":
         """Room for so many of their steps, which :meth:`copy_from` fills."""
         targets = self.targets.new_empty(self.batch, length, self.targets.shape[2])
         mask = None if self.mask is None else self.mask.new_empty(self.batch, length)
-        return Sequences(self.features.stretch(length), targets, mask, [length] * self.batch)
+        return Sequences(self.features.stretch(length), targets, mask, [length] * self.batch, self.task)
 
     def copy_from(self, other: "Sequences", start: int) -> None:
         """Take the steps of others from ``start`` on, in place, as many as there is room for."""
@@ -59,9 +74,12 @@ class Sequences:
         if self.mask is not None and other.mask is not None:
             self.mask.copy_(other.mask[:, start:stop])
 
-    def squared_error(self, predictions: Tensor, start: int, stop: int) -> Tensor:
-        """Sum over the valid steps of [start, stop) and both actions; predictions are (B, stop - start, 2)."""
-        error = predictions.to(self.targets.dtype) - self.targets[:, start:stop]
-        if self.mask is not None:
-            error = error * self.mask[:, start:stop, None]
-        return error.square().sum()
+    def loss(self, predictions: Tensor, start: int, stop: int) -> Tensor:
+        """Sum of the task's loss over the valid steps of [start, stop), a scalar; predictions are (B, stop - start,
+        O)."""
+        mask = None if self.mask is None else self.mask[:, start:stop]
+        return self.task.loss(predictions.to(self.targets.dtype), self.targets[:, start:stop], mask)
+
+    def count(self, start: int, stop: int) -> int:
+        """What :meth:`loss` of the steps [start, stop) is divided by, to be a mean."""
+        return self.task.count(self.valid_in(start, stop))

@@ -2,42 +2,54 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from tbptt.data.options import ArticleData, DataConfig, SplitData
 from tbptt.data.prices import HELD_OUT, TRAINING, Prices, article_series, fingerprint
-from tbptt.tasks.q_values import default_horizon
 
 # Changes whose squares, and the sums of these, float64 holds; and how many times larger than in training they may be
 # where they are held out, for float32.
 LEAST_CHANGE, MOST_CHANGE = 1e-100, 1e100
 MOST_TIMES = 1e12
-MOST_HORIZON = 10**6  # steps, whose targets take some ten seconds; auto is 460,515 of them where gamma is 0.99999
+
+
+class Task(Protocol):
+    """The part of a task that is needed here."""
+
+    shortened_by: ClassVar[str]  # the key that makes it look less far ahead, if there is one
+
+    @property
+    def ahead(self) -> int:
+        """How many prices after a step its targets know of."""
+
+    def targets(self, prices: Prices, change_std: Prices) -> Prices:
+        """Of series (B, N) -> (B, N - ahead, O) or longer."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Prices of both parts. Each array is ``window`` prices to look back to, the steps, and horizon + 1 more prices.
+    """Prices of both parts. Each array is ``window`` prices to look back to, the steps, and ``ahead`` more prices.
 
     Attributes:
         training, held_out: by series name.
-        window, horizon: in steps.
+        window, ahead: in steps.
         shared_scale: one scaler for all series, or one for each.
-        fees: of one change of side, in price units, one a training series; held-out series i has that of training
-            series i, or the only one there is.
+        change_std: (S,) standard deviation of a step's change in the training part, in price units: one for all series
+            where they share a scale, else one a series; held-out series i has that of training series i.
     """
 
     training: dict[str, Prices]
     held_out: dict[str, Prices]
     window: int
-    horizon: int
+    ahead: int
     shared_scale: bool
-    fees: list[float]
+    change_std: Prices
 
     def steps(self, prices: Prices) -> int:
         """Steps of one array that have features and targets."""
-        return len(prices) - self.window - self.horizon - 1
+        return len(prices) - self.window - self.ahead
 
     def fingerprint(self) -> str:
         """Of all prices: the same data, the same 64 hex digits."""
@@ -50,56 +62,32 @@ class Parts:
         return max(map(self.steps, self.training.values()))
 
 
-def resolved_horizon(data: DataConfig) -> int:
-    """``data.horizon`` with ``auto`` worked out, in steps."""
-    return default_horizon(data.gamma) if data.horizon == "auto" else int(data.horizon)
-
-
-def load_parts(data: DataConfig) -> Parts:
+def load_parts(data: DataConfig, task: Task) -> Parts:
     """Generate or read the prices and split them.
 
     Raises:
         ValueError: a file cannot be used (:func:`tbptt.data.prices.read_prices`), a series is too short or
             cannot be scaled.
     """
-    horizon = resolved_horizon(data)
     if isinstance(data, ArticleData):
-        training, held_out = _article_parts(data, horizon)
+        training, held_out = _article_parts(data, task.ahead)
     else:
         assert isinstance(data, SplitData)
         series = data.prices()
         names = list(series) if data.columns is None else data.columns
         if unknown := [name for name in names if name not in series]:
             raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")
-        split = {name: _split(name, _checked(name, series[name]), data, horizon) for name in names}
+        split = {name: _split(name, _checked(name, series[name]), data, task) for name in names}
         training = {name: both[0] for name, both in split.items()}
         held_out = {name: both[1] for name, both in split.items()}
     shared = isinstance(data, ArticleData)
-    _check_scales(data, training, held_out, horizon, shared)
-    return Parts(training, held_out, data.window, horizon, shared, _fees(data, training, shared))
+    _check_scales(data, training, held_out, task, shared)
+    return Parts(training, held_out, data.window, task.ahead, shared, _change_std(training, shared))
 
 
-def horizon_problem(data: ArticleData) -> tuple[str, str] | None:
-    """The key that makes a horizon of the article's data absurd, and what it takes; None where it is none.
-
-    The targets of its steps are computed one after the other, about 10 µs each, and are not trained on. Ten times
-    ``auto`` the weight of a reward is 1e-20: beside the first one float64 has no room for it, so that no target changes
-    with what comes later. Below a series' own length, or 10,000 steps, a horizon costs little, and one for all is what
-    several gammas are compared with on the same steps.
-    """
-    auto = default_horizon(data.gamma)
-    most = min(max(10 * auto, data.length, 10_000), MOST_HORIZON)
-    if resolved_horizon(data) <= most:
-        return None
-    if data.horizon == "auto":
-        return "gamma", f"one whose data.horizon is at most {most} steps (auto: {auto}), or a data.horizon"
-    why = "" if most == MOST_HORIZON else ", from where on no target changes with it"
-    return "horizon", f"at most {most}{why}"
-
-
-def memory_of(data: ArticleData) -> int:
+def memory_of(data: ArticleData, task: Task) -> int:
     """About how many bytes the article's data take, prices, features and targets of all steps."""
-    return 40 * (data.n_series + data.val_series) * (data.window + data.length + resolved_horizon(data))
+    return 40 * (data.n_series + data.val_series) * (data.window + data.length + task.ahead)
 
 
 def may_be_degenerate(data: ArticleData) -> bool:
@@ -108,8 +96,8 @@ def may_be_degenerate(data: ArticleData) -> bool:
     return not 0.01 <= data.noise_std <= 1e6 or data.n_series * data.length < 100
 
 
-def _article_parts(data: ArticleData, horizon: int) -> tuple[dict[str, Prices], dict[str, Prices]]:
-    length = data.window + data.length + horizon + 1
+def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], dict[str, Prices]]:
+    length = data.window + data.length + ahead
     both = []
     for part, count in ((TRAINING, data.n_series), (HELD_OUT, data.val_series)):
         with np.errstate(over="ignore", invalid="ignore"):  # of a huge noise, which is refused for what comes of it
@@ -133,24 +121,25 @@ def _checked(name: str, prices: Prices) -> Prices:
     return prices
 
 
-def _split(name: str, prices: Prices, data: SplitData, horizon: int) -> tuple[Prices, Prices]:
+def _split(name: str, prices: Prices, data: SplitData, task: Task) -> tuple[Prices, Prices]:
     """The last ``val_fraction`` of a series is held out; it may look back for its window."""
-    n, window = len(prices), data.window
+    n, window, ahead = len(prices), data.window, task.ahead
     v = math.floor(data.val_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996
-    trained, tested = n - v - window - horizon - 1, v - horizon - 1
+    trained, tested = n - v - window - ahead, v - ahead
     if trained < 2 or tested < 1:  # one step has no spread to be scaled by
         part, has = ("training part", n - v) if trained < 2 else ("held-out part", v)
-        needs = (window + 1 if trained < 2 else 0) + horizon + 2
+        needs = (window + 1 if trained < 2 else 0) + ahead + 1
+        shorter = f"; {task.shortened_by} shortens that" if task.shortened_by else ""
         raise ValueError(
             f"{name} has {n} prices, {has} of them in its {part}, which needs at least {needs} for window {window} and "
-            f"horizon {horizon} (val_fraction {data.val_fraction:g}; data.horizon shortens it)"
+            f"targets that look {ahead} prices ahead (val_fraction {data.val_fraction:g}{shorter})"
         )
     return prices[: n - v], prices[n - v - window :]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of changes that are refused for it
 def _check_scales(
-    data: DataConfig, training: dict[str, Prices], held_out: dict[str, Prices], horizon: int, shared: bool
+    data: DataConfig, training: dict[str, Prices], held_out: dict[str, Prices], task: Task, shared: bool
 ) -> None:
     """That inputs and targets of what trains can be standardised, and those of what is held out fit that scale.
 
@@ -159,19 +148,19 @@ def _check_scales(
     together = [("the article's process", list(training.values()), list(held_out.values()))]
     alone = [(name, [training[name]], [held_out[name]]) for name in training if not shared]
     for name, train, test in together if shared else alone:
-        if problem := _unscalable(data, train, horizon) or _out_of_scale(train, test):
+        if problem := _unscalable(data, train, task) or _out_of_scale(train, test):
             raise ValueError(f"{name} {problem}")
 
 
-def _unscalable(data: DataConfig, series: list[Prices], horizon: int) -> str | None:
+def _unscalable(data: DataConfig, series: list[Prices], task: Task) -> str | None:
     """Why the inputs or targets of series with one scale cannot be standardised; None where they can."""
-    window = data.window
-    steps = sum(len(prices) - window - horizon - 1 for prices in series)
+    window, ahead = data.window, task.ahead
+    steps = sum(len(prices) - window - ahead for prices in series)
     changes = [np.diff(prices) for prices in series]
-    ahead = [change[window:] for change in changes]  # from the steps that train to the end of what their targets know
+    after = [change[window:] for change in changes]  # from the steps that train to the end of what their targets know
     largest = float(np.max([np.abs(change).max() for change in changes]))
-    trained = np.concatenate([change[: len(change) - horizon] for change in ahead])
-    seen = np.concatenate([change[: len(change) - horizon - 1] for change in changes])
+    trained = np.concatenate([change[: len(change) - ahead + 1] for change in after])
+    seen = np.concatenate([change[: len(change) - ahead] for change in changes])
     if not (trained.any() and seen.any()):
         where = "in the steps that train" if largest else "in its training part"
         return f"never changes {where} ({len(trained)} steps at a price of {series[0][window]:g})"
@@ -181,14 +170,24 @@ def _unscalable(data: DataConfig, series: list[Prices], horizon: int) -> str | N
     if steps == 1:
         return "has one step to train, which has no spread to be scaled by; takes two or more"
     one_lag = data.features == "one_step_change" or window == 1
-    if (data.gamma == 0 and _same(trained)) or (one_lag and _same(seen)):
+    if (_same(trained) and _learns_nothing(series, window, task)) or (one_lag and _same(seen)):
         return f"changes by {seen[-1]:g} at every step that trains, so nothing is there to be learnt"
     return None
 
 
-def _same(changes: Prices) -> bool:
+def _learns_nothing(series: list[Prices], window: int, task: Task) -> bool:
+    """Whether the targets of series that change by the same at every step are the same at every step, too."""
+    for prices in series:
+        steps = len(prices) - window - task.ahead
+        targets = task.targets(prices[None, window:], np.array([float(np.std(np.diff(prices)))]))[0, :steps]
+        if not all(_same(column) for column in targets.T):
+            return False
+    return True
+
+
+def _same(values: Prices) -> bool:
     """Whether all are the same, as far as rounding lets one tell."""
-    return bool(np.std(changes) <= 1e-6 * np.sqrt(np.mean(changes**2)))
+    return bool(np.std(values) <= 1e-6 * np.sqrt(np.mean(values**2)))
 
 
 def _out_of_scale(training: list[Prices], held_out: list[Prices]) -> str | None:
@@ -199,10 +198,6 @@ def _out_of_scale(training: list[Prices], held_out: list[Prices]) -> str | None:
     return f"changes by up to {ahead:.3g} in its held-out part, and by at most {largest:.3g} in its training part"
 
 
-def _fees(data: DataConfig, training: dict[str, Prices], shared: bool) -> list[float]:
-    if data.fee_unit == "price":
-        return [data.fee] * len(training)
+def _change_std(training: dict[str, Prices], shared: bool) -> Prices:
     changes = [np.diff(prices) for prices in training.values()]
-    if shared:
-        return [data.fee * float(np.std(np.concatenate(changes)))] * len(training)
-    return [data.fee * float(np.std(change)) for change in changes]
+    return np.array([float(np.std(each)) for each in ([np.concatenate(changes)] if shared else changes)])

@@ -1,29 +1,56 @@
-"""Losses of frozen weights."""
+"""Losses, and other metrics, of frozen weights."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from tbptt.data.sequences import Sequences
 from tbptt.models.article import QNetwork
+from tbptt.options.metrics import Metric
 from tbptt.system.runtime import full_float32
 
 
-@torch.no_grad()
 def evaluate(network: QNetwork, sequences: Sequences, chunk_length: int = 500) -> Tensor:
-    """Mean squared error over all valid steps and both actions with the weights frozen and the noise off: one pass,
-    state zero at the start and carried, never in less than float32. A scalar on the device; the network's mode is left
-    as it was.
+    """The mean loss over all valid steps; see :func:`measure`."""
+    return measure(network, sequences, (), chunk_length)["loss"]
+
+
+@torch.no_grad()
+def measure(
+    network: QNetwork, sequences: Sequences, metrics: Sequence[Metric], chunk_length: int = 500
+) -> dict[str, Tensor]:
+    """The mean loss over all valid steps and outputs, and each metric by its name, with the weights frozen and the
+    noise off: one pass, state zero at the start and carried, never in less than float32. Scalars on the device; the
+    network's mode is left as it was.
 
     ``chunk_length`` changes memory and speed, not the result.
     """
     training = network.training
     network.eval()
-    total = torch.zeros((), dtype=torch.float64, device=sequences.targets.device)
+    device = sequences.targets.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    sums = {metric.name: torch.zeros(2, dtype=torch.float64, device=device) for metric in metrics}
     state = network.zero_state(sequences.batch)
-    with torch.autocast(sequences.targets.device.type, enabled=False), full_float32():
+    with torch.autocast(device.type, enabled=False), full_float32():
         for start in range(0, sequences.length, chunk_length):
             stop = min(start + chunk_length, sequences.length)
             y, state = network(sequences.features(start, stop), state)
-            total += sequences.squared_error(y, start, stop)
+            total += sequences.loss(y, start, stop)
+            for metric in metrics:
+                _add(sums[metric.name], metric, sequences, y, start, stop)
     network.train(training)
-    return total / (2 * sequences.valid_steps)
+    means = {name: both[0] / both[1] for name, both in sums.items()}
+    return {"loss": total / sequences.count(0, sequences.length), **means}
+
+
+def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: int, stop: int) -> None:
+    """Add a chunk to a metric's sum and count, (2,)."""
+    assert metric.measure is not None
+    target = sequences.targets[:, start:stop]
+    if metric.in_prices and sequences.scaler is not None:
+        y, target = sequences.scaler.to_price_units(y), sequences.scaler.to_price_units(target)
+    mask = None if sequences.mask is None else sequences.mask[:, start:stop]
+    total, count = metric.measure(y, target, mask)
+    both[0] += total
+    both[1] += count

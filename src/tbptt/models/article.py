@@ -1,4 +1,4 @@
-"""The article's network: dense layers, noise, recurrent layers, two Q-values a step."""
+"""The article's network: dense layers, noise, recurrent layers, as many predictions a step as the task has."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -85,7 +85,7 @@ def leave_autocast(x: Tensor) -> bool:
 
 
 class QNetwork(nn.Module):
-    """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(2).
+    """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(outputs).
 
     Args:
         inputs: features a step, D.
@@ -95,6 +95,7 @@ class QNetwork(nn.Module):
         noise_std: of the noise layers, in units of what they add to.
         init: ``keras`` (Glorot uniform kernels, orthogonal recurrent kernels, both drawn over all gates together,
             zero biases but 1 at the LSTM's forget gates, one trained bias a gate) or ``torch`` (PyTorch's own).
+        outputs: predictions a step, O.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class QNetwork(nn.Module):
         cell: str = "lstm",
         noise_std: float = 0.01,
         init: str = "keras",
+        outputs: int = 2,
     ):
         super().__init__()
         sizes = [inputs, *dense]
@@ -112,13 +114,13 @@ class QNetwork(nn.Module):
         sizes = [sizes[-1], *hidden]
         self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
         self.noise = GaussianNoise(noise_std)
-        self.head = nn.Linear(sizes[-1], 2)
+        self.head = nn.Linear(sizes[-1], outputs)
         self.cell, self.hidden = cell, list(hidden)
         if init == "keras":
             self._init_keras()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(B, K, D) and the state before the chunk → (B, K, 2) and the state after it.
+        """(B, K, D) and the state before the chunk → (B, K, O) and the state after it.
 
         The recurrent layers run time-major; an ``x`` laid out so in memory, as LagFeatures gives it, is not copied.
         """

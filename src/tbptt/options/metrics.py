@@ -1,36 +1,124 @@
-"""What a study may make best: each is also a metric of every run, and has a fixed direction."""
+"""What is measured of a run, in one table: each metric is logged, may be an objective, and where it says so is drawn.
 
-from tbptt.options.takes import Takes, list_of, one_of
+A metric of your own is a function in a file in ``own/`` with :func:`metric` above it; it is in the table then.
+"""
 
-# What an objective may be, and which way is better.
-OBJECTIVES = {
-    "val/loss": "minimize",
-    "train/loss": "minimize",
-    "train/eval_loss": "minimize",
-    "train/chunk_loss_max": "minimize",
-    "grad/norm_max": "minimize",
-    "grad/norm_mean": "minimize",
-    "grad/clipped_fraction": "minimize",
-    "time/epoch_seconds": "minimize",
-    "time/train_seconds": "minimize",
-    "time/timesteps_per_second": "maximize",
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omegaconf import ListConfig
+
+from tbptt.options.takes import Takes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Predictions, targets (B, K, O) and mask (B, K), or None where nothing is padded -> the sum over valid steps, and what
+# it is to be divided by.
+Measure = Callable[["Tensor", "Tensor", "Tensor | None"], "tuple[Tensor, Tensor | float]"]
+DIRECTIONS = ("minimize", "maximize")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: as it is logged, ``val/NAME`` for one of the held-out series.
+        direction: which way is better, ``minimize`` or ``maximize``; None for what is no objective.
+        label: what a figure or table calls it.
+        drawn: whether a study's report has its curve.
+        measure: of held-out predictions, chunk by chunk; None for what training gives itself.
+        in_prices: whether ``measure`` takes predictions and targets in price units; else standardised, as the network
+            has them.
+        task: the task that has it; None for all.
+    """
+
+    name: str
+    direction: str | None
+    label: str
+    drawn: bool = False
+    measure: Measure | None = None
+    in_prices: bool = False
+    task: str | None = None
+
+
+METRICS: dict[str, Metric] = {
+    each.name: each
+    for each in (
+        Metric("val/loss", "minimize", "held-out, weights frozen", drawn=True),
+        Metric("train/loss", "minimize", "training, online", drawn=True),
+        Metric("train/eval_loss", "minimize", "training, weights frozen", drawn=True),
+        Metric("train/chunk_loss_max", "minimize", "largest loss of a chunk"),
+        Metric("grad/norm_max", "minimize", "largest norm of a gradient"),
+        Metric("grad/norm_mean", "minimize", "mean norm of a gradient"),
+        Metric("grad/clipped_fraction", "minimize", "share of gradients that were clipped"),
+        Metric("schedule/chunks", None, "chunks a sequence"),
+        Metric("lr", None, "learning rate"),
+        Metric("time/epoch_seconds", "minimize", "seconds an epoch"),
+        Metric("time/train_seconds", "minimize", "seconds of training"),
+        Metric("time/timesteps_per_second", "maximize", "steps trained a second"),
+    )
 }
 
-OBJECTIVE = Takes(
-    "a metric, one of " + ", ".join(OBJECTIVES) + ", or a list of them",
-    lambda v: (
-        v in OBJECTIVES
-        if isinstance(v, str)
-        else list_of("metrics", one_of(*OBJECTIVES)).test(v) and len(set(v)) == len(v)
-    ),
-)
+
+def metric(
+    name: str, *, direction: str, label: str, drawn: bool = True, in_prices: bool = False, task: str | None = None
+) -> Callable[[Measure], Measure]:
+    """Put a function into the table of metrics; see :class:`Metric`.
+
+    The function takes predictions and targets, (B, K, O), and a mask, (B, K) of 0 and 1 or None, of one chunk of
+    held-out steps, and returns a sum over the valid ones and what to divide it by. Both are added up over the chunks.
+
+    Raises ValueError where the name is there already or is not ``val/NAME``, or the direction is none.
+    """
+    if name in METRICS:
+        raise ValueError(f"metric {name} is there already")
+    if not name.startswith("val/") or not name.removeprefix("val/"):
+        raise ValueError(f"metric {name!r}: takes a name like val/NAME, as it is measured on held-out series")
+    if direction not in DIRECTIONS:
+        raise ValueError(f"metric {name}: direction: got {direction!r}; takes one of {', '.join(DIRECTIONS)}")
+
+    def put(measure: Measure) -> Measure:
+        METRICS[name] = Metric(name, direction, label, drawn, measure, in_prices, task)
+        return measure
+
+    return put
+
+
+def measured(task: str) -> list[Metric]:
+    """What is measured of held-out predictions of a task."""
+    return [each for each in METRICS.values() if each.measure is not None and each.task in (None, task)]
+
+
+def objectives_of(task: str | None = None) -> list[str]:
+    """The names of metrics that can be made best; with ``task``, those that it has."""
+    return [m.name for m in METRICS.values() if m.direction and (task is None or m.task in (None, task))]
+
+
+def _is_objective(value: object) -> bool:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple | ListConfig) or not names or not all(isinstance(n, str) for n in names):
+        return False
+    return set(names) <= set(objectives_of()) and len(set(names)) == len(names)
+
+
+OBJECTIVE = Takes(lambda: f"a metric, one of {', '.join(objectives_of())}, or a list of them", _is_objective)
+
+
+def direction(objective: str) -> str:
+    """``minimize`` or ``maximize``."""
+    found = METRICS[objective].direction
+    assert found is not None, f"{objective} is no objective"
+    return found
 
 
 def sign(objective: str) -> int:
     """What makes a smaller value of an objective the better one: 1 or -1."""
-    return 1 if OBJECTIVES[objective] == "minimize" else -1
+    return 1 if direction(objective) == "minimize" else -1
 
 
-def as_objectives(objective: str | list[str]) -> list[str]:
+def as_objectives(objective: str | Iterable[str]) -> list[str]:
     """The objectives of a config: one or several, the first leads."""
     return [objective] if isinstance(objective, str) else list(objective)

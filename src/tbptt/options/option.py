@@ -23,9 +23,14 @@ def key(takes: Takes, default: Any = MISSING) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def moved_key(name: str) -> Any:
+    """A key that has another name now: what a file says of it is taken there (config/moved.py)."""
+    return field(default=None, metadata={"moved": name})
+
+
 # The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.
 GROUPS: dict[str, dict[str, type]] = {
-    group: {} for group in ("data", "model", "optimizer", "schedule", "study/sampler", "study/pruner")
+    group: {} for group in ("data", "task", "model", "optimizer", "schedule", "study/sampler", "study/pruner")
 }
 
 

@@ -8,11 +8,18 @@ from tbptt.system.stores import without_password
 
 
 class Takes(NamedTuple):
-    """What a key takes, in words and as a test; ``options`` are its values where they are few."""
+    """What a key takes, in words and as a test; ``options`` are its values where they are few.
 
-    text: str
+    The words are a function where they change with what was brought in from elsewhere.
+    """
+
+    words: str | Callable[[], str]
     test: Callable[[Any], bool]
     options: tuple[object, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.words if isinstance(self.words, str) else self.words()
 
 
 def _is_int(value: Any) -> bool:

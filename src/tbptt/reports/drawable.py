@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tbptt.options.metrics import OBJECTIVES
+from tbptt.options.metrics import direction
 from tbptt.options.values import Value, short_value
 
 
@@ -32,7 +32,7 @@ class _Copy(optuna.Study):
 def drawable(trials: Sequence[FrozenTrial], objectives: Sequence[str], *which: int) -> optuna.Study:
     """A study in memory of complete trials, in the order of their numbers, and some of their values."""
     ordered = sorted(trials, key=lambda t: t.number)
-    return _Copy([_drawable(t, which) for t in ordered], [cast(Any, OBJECTIVES[o]) for o in objectives])
+    return _Copy([_drawable(t, which) for t in ordered], [cast(Any, direction(o)) for o in objectives])
 
 
 def _drawable(trial: FrozenTrial, which: Sequence[int]) -> FrozenTrial:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from tbptt.data.features import Scaler
-from tbptt.options.metrics import OBJECTIVES
 from tbptt.system.memory import too_large
 from tbptt.training.schedule import ChunkSchedule
 
@@ -22,6 +21,7 @@ CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | {
     f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Bool", "Int", "Long")
 }
 DEEPEST = 50  # levels of lists and dicts
+FLOATS = (torch.float32, torch.float64)
 LEAVES = (str, int, float, type(None))  # and bool
 
 
@@ -144,7 +144,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_vector(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 1 and value.dtype in (torch.float32, torch.float64)
+    return isinstance(value, Tensor) and value.dim() == 1 and value.dtype in FLOATS
 
 
 EPOCH: dict[str, Test] = {
@@ -184,8 +184,12 @@ def is_scaler(value: Any) -> bool:
     """The fields of a :class:`tbptt.data.features.Scaler`, of shapes that fit each other."""
     tests: dict[str, Test] = {f.name: is_vector for f in fields(Scaler)}
     tests["fee"] = or_none(is_vector)
-    tests["target_mean"] = lambda v: is_tensor(v) and v.dim() == 2 and v.shape[1] == 2
+    tests["target_mean"] = lambda v: is_tensor(v) and v.dim() == 2 and v.shape[1] > 0
+    tests["target_std"] = lambda v: is_tensor(v) and v.dim() in (1, 2) and v.dtype in FLOATS
     if not has(tests, ("fee",))(value):
+        return False
+    mean, std = value["target_mean"], value["target_std"]
+    if std.dim() == 2 and std.shape != mean.shape:
         return False
     return len({len(each) for each in value.values() if each is not None}) == 1
 
@@ -208,7 +212,7 @@ def is_kept(value: Any) -> bool:
 def is_best(value: Any) -> bool:
     """The fields of a ``train.Best``: a value for each objective, or none yet."""
     tests = {
-        "objectives": all_are(lambda o: is_text(o) and o in OBJECTIVES),
+        "objectives": all_are(is_text),
         "epoch": or_none(is_count),
         "values": all_are(is_number),
     }

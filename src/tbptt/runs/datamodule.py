@@ -7,7 +7,10 @@ import torch
 
 from tbptt.data.options import DataConfig
 from tbptt.data.sequences import Sequences
+from tbptt.tasks.options import TaskConfig
 from tbptt.tasks.prepare import Prepared, prepare
+
+Prepare = Callable[[DataConfig, TaskConfig], Prepared]
 
 
 class SequenceDataModule(pl.LightningDataModule):
@@ -20,9 +23,9 @@ class SequenceDataModule(pl.LightningDataModule):
         ValueError: the data cannot be used.
     """
 
-    def __init__(self, data: DataConfig, prepare: Callable[[DataConfig], Prepared] = prepare):
+    def __init__(self, data: DataConfig, task: TaskConfig, prepare: Prepare = prepare):
         super().__init__()
-        found = prepare(data)
+        found = prepare(data, task)
         self.training, self.held_out, self.scaler = found.training, found.held_out, found.scaler
         self.fingerprint, self.baseline = found.fingerprint, found.baseline
 

@@ -17,12 +17,11 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tbptt.config.plain import plain, rerunnable
 from tbptt.config.schema import Config, flatten
-from tbptt.data.options import DataConfig
 from tbptt.models import kernels
 from tbptt.models.build import build_network
 from tbptt.options.metrics import as_objectives, sign
 from tbptt.runs import checkpoint
-from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.runs.datamodule import Prepare, SequenceDataModule
 from tbptt.runs.epoch import Epoch, packed, unpacked
 from tbptt.runs.journal import Outbox, deliver_pending, hold
 from tbptt.runs.module import SequenceModule
@@ -36,7 +35,7 @@ from tbptt.system.runtime import Interrupted, Lost, StopSignals, keep_freed_memo
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
 from tbptt.system.trouble import DiskTrouble, disk_trouble
-from tbptt.tasks.prepare import Prepared, prepare
+from tbptt.tasks.prepare import prepare
 from tbptt.training.chunks import parts_of
 from tbptt.training.schedule import ChunkSchedule
 
@@ -104,7 +103,7 @@ def fit(
     after_epoch: Callable[[Epoch], bool] = lambda epoch: False,
     on_start: Callable[[str], None] = lambda run_id: None,
     signals: StopSignals | None = None,
-    prepare: Callable[[DataConfig], Prepared] = prepare,
+    prepare: Prepare = prepare,
     show: bool = True,
     still_ours: Callable[[], None] = lambda: None,
     patience: float = 0.0,
@@ -158,7 +157,7 @@ def fit(
         deliver_pending(store, config.tracking.update_points)
         progress.now("preparing the data")
         with signals.at_once():
-            data = SequenceDataModule(config.data, prepare)
+            data = SequenceDataModule(config.data, config.task, prepare)
         begun = store.patiently(lambda: store.run(resume)) if resume else None
         if begun and begun.is_deleted:
             log.warning("run %s was deleted in MLflow; a new one begins in its place", begun.id)
@@ -214,7 +213,7 @@ def fit(
             progress.moved()
 
         with _closing(run, outbox, signals, lambda: module.stop_reason):
-            network = build_network(config.model, config.data.window)
+            network = build_network(config.model, config.data.window, config.task.outputs)
             module = SequenceModule(network, config, _schedule(config), between=between)
             write_text(run.folder / "config.yaml", rerunnable(cfg))
             before = [unpacked(one) for one in state.get("records", [])] if state else []

@@ -13,6 +13,7 @@ from tbptt.config.checks import keys
 from tbptt.config.schema import typed
 from tbptt.models.options import ModelConfig
 from tbptt.options.takes import wrong_value
+from tbptt.tasks.options import TaskConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
     from tbptt.models.build import build_network
 
     for name, node, leaf, takes in keys(cfg):
-        if name.startswith("model.") or name in ("data.window", "data.features"):
+        if name.startswith(("model.", "task.")) or name in ("data.window", "data.features"):
             try:
                 value = node[leaf]
             except OmegaConfBaseException as error:
@@ -73,9 +74,10 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
             if not takes.test(value):
                 raise ValueError(wrong_value(name, value, takes.text))
     model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
+    outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
     try:
         with torch.device("meta"):  # shapes, without numbers
-            needs = {name: v.shape for name, v in build_network(model, cfg.data.window).state_dict().items()}
+            needs = {name: v.shape for name, v in build_network(model, cfg.data.window, outputs).state_dict().items()}
     except (RuntimeError, OverflowError, TypeError) as error:
         raise ValueError(f"its model cannot be built: {(str(error).splitlines() or [''])[0]}") from None
     weights = state["model"]
@@ -83,7 +85,7 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
         raise ValueError(f"its weights are not those of its model: {wrong[0]} is another, or missing")
     if more := [name for name in weights if name not in needs]:
         raise ValueError(f"its weights are not those of its model, which has no {more[0][:100]}")
-    network = build_network(model, cfg.data.window)
+    network = build_network(model, cfg.data.window, outputs)
     network.load_state_dict(weights)
     return network
 

@@ -10,8 +10,9 @@ import torch
 
 from tbptt.config.schema import Config
 from tbptt.data.sequences import Sequences
-from tbptt.evaluation.losses import evaluate
+from tbptt.evaluation.losses import evaluate, measure
 from tbptt.models.article import QNetwork
+from tbptt.options.metrics import measured
 from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
@@ -52,7 +53,7 @@ class SequenceModule(pl.LightningModule):
         self.stop_reason: str | None = None
         self._restored: dict[str, Any] | None = None
         self._fixed: FixedSteps | None = None
-        self._val_loss = torch.tensor(math.nan)
+        self._measured: dict[str, torch.Tensor] = {"loss": torch.tensor(math.nan)}
 
     @property
     def epoch(self) -> int:
@@ -98,14 +99,16 @@ class SequenceModule(pl.LightningModule):
         self._batch = batch
 
     def validation_step(self, batch: Sequences, batch_idx: int) -> None:
-        self._val_loss = evaluate(self.network, batch)
+        self._measured = measure(self.network, batch, measured(self.config.task.name))
 
     def on_train_epoch_end(self) -> None:
         """Close the epoch: metrics, the schedule's move, the reason to stop if there is one."""
         stage, chunks = self.schedule.stage, self.schedule.chunks
         updates = len(self._losses)
         good = int(sum(self._finite))
-        val_loss = self._val_loss.item()
+        values = torch.stack([value.double() for value in self._measured.values()]).tolist()
+        held_out = dict(zip(self._measured, values, strict=True))
+        val_loss = held_out.pop("loss")
         diverged = good < updates or not math.isfinite(val_loss)
         train_loss = math.nan if good < updates else epoch_loss(self._losses, self._batch)
         stage_ended = False if diverged else self.schedule.end_epoch(train_loss)
@@ -125,6 +128,7 @@ class SequenceModule(pl.LightningModule):
         metrics = {
             "train/loss": train_loss,
             "val/loss": val_loss,
+            **held_out,
             "train/chunk_loss_max": max(losses, default=math.nan),
             "grad/norm_max": max(norms, default=math.nan),
             "grad/norm_mean": sum(norms) / good if good else math.nan,

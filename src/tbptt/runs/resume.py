@@ -17,6 +17,7 @@ from tbptt.runs.load import network_of
 from tbptt.runs.pending import RunTaken, claim_left_run, let_go, pending_folder
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.stores import sqlite_path
+from tbptt.tasks.options import TaskConfig
 
 if TYPE_CHECKING:
     from tbptt.runs.tracking import Run
@@ -90,7 +91,9 @@ def _begun_problems(cfg: DictConfig, given: Sequence[str], run: "Run", state: di
         return [str(error)]
     if lines := problems(begun):
         return lines
-    parts = load_parts(cast(DataConfig, OmegaConf.to_object(begun.data)))
+    parts = load_parts(
+        cast(DataConfig, OmegaConf.to_object(begun.data)), cast(TaskConfig, OmegaConf.to_object(begun.task))
+    )
     try:
         if problem := _misfit(state, begun, parts.length):
             return [f"its last checkpoint cannot be gone on from: {problem}"]

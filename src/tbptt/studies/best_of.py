@@ -4,17 +4,15 @@ Of many trials the best is also the luckiest: its loss is lower than what its po
 """
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from tbptt.config.compose import CommandError
-from tbptt.data.options import DataConfig
-from tbptt.data.split import load_parts
 from tbptt.options.metrics import sign
 from tbptt.studies.plan import Plan, differences
 from tbptt.studies.study import Study
+from tbptt.tasks.prepare import fingerprint_of
 
 ALLOW = "takes the command that began it, or study.allow_changed=true"
 
@@ -56,7 +54,7 @@ def best_of(plan: Plan) -> Chosen:
     if known_seeds := sorted(set(study.seeds_used()) & set(seeds)):
         lines.append(f"study.seeds: got {known_seeds}, by which study {name} was searched; takes others")
     if "data" in spec and not lines:
-        data = load_parts(cast(DataConfig, OmegaConf.to_object(plan.cfg.data))).fingerprint()
+        data = fingerprint_of(plan.cfg)
         if data != spec["data"] and not plan.settings.allow_changed:
             lines.append(f"study.best_of: the data are not those of study {name}; {ALLOW}")
     complete = [t for t in study.trials() if t.state == TrialState.COMPLETE]

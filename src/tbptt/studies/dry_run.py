@@ -59,16 +59,16 @@ def _seconds_an_epoch(plan: Plan) -> float:
     keep_freed_memory()
     config = cast(Config, OmegaConf.to_object(plan.cfg))
     torch.set_num_threads(config.threads)
-    parts = load_parts(config.data)
+    parts = load_parts(config.data, config.task)
     series, steps = len(parts.training), min(STEPS, parts.length)
     torch.manual_seed(0)
     prices = torch.randn(series, parts.window + steps, dtype=torch.float64).cumsum(1)
-    q = torch.randn(series, steps, 2, dtype=torch.float64)
+    q = torch.randn(series, steps, config.task.outputs, dtype=torch.float64)
     scaler = Scaler.fit(prices, torch.full((series,), steps), q, parts.window, config.data.features, True)
     sequences = Sequences(
-        LagFeatures(prices, scaler, parts.window, config.data.features), q.float(), None, [steps] * series
+        LagFeatures(prices, scaler, parts.window, config.data.features), q.float(), None, [steps] * series, config.task
     )
-    network = build_network(config.model, config.data.window)
+    network = build_network(config.model, config.data.window, config.task.outputs)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], "sgd", lr=1e-6)
     chunks = max(1, steps // CHUNK)

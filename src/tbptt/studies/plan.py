@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.config.compose import CommandError, Source, composed, parsed
+from tbptt.config.moved import FIRST_TASK, first_name, name_now
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
 from tbptt.config.schema import StudyConfig, flatten, register
@@ -119,10 +120,12 @@ class Plan:
         swept = {d.key for d in self.space.dimensions}
         under = tuple(f"{key}." for key in swept)
         config = {
-            key: value
+            first_name(key): value
             for key, value in flatten(plain(self.cfg)).items()
             if key not in swept and not key.startswith(under) and key.split(".")[0] not in NOT_IN_THE_NAME
         }
+        if config.get("task.name") == FIRST_TASK:  # as it was before there were others
+            del config["task.name"]
         config |= {o.split("=")[0]: o.split("=", 1)[1] for o in self.fixed if o.startswith(under)}
         chosen = {"best_of": self.settings.best_of} if self.settings.best_of else {}
         return {"space": self.space.describe(), "config": config, "seeds": self.settings.seeds, **chosen}
@@ -164,7 +167,7 @@ def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
             values[s, text] = text if s.is_group else stored(plain_value(cfg, s.key))
     if lines or first is None:
         raise CommandError(lines)
-    names = named([(s.key, s.when) for s in swept])
+    names = named([(first_name(s.key), s.when) for s in swept])
     space = Space(tuple(_dimension(s, name, values) for s, name in zip(swept, names, strict=True)))
     plan = Plan(source, tuple(fixed), first, space, any(getattr(s.sweep, "shuffle", False) for s in swept))
     if lines := _too_many(plan):
@@ -218,7 +221,8 @@ def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) 
 def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, str], ...]) -> Iterator[Swept]:
     """A ``space`` mapping: {key: a sweep, a list of choices, or {option: the space under it}}."""
     parser = OverridesParser.create()
-    for key, content in space.items():
+    for typed, content in space.items():
+        key = name_now(typed)
         if isinstance(content, Mapping):
             options = tuple(map(str, content))
             yield Swept(key, ChoiceSweep(list=list(options)), when, options, is_group=True)

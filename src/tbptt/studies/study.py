@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import PrunerConfig, SamplerConfig
-from tbptt.options.metrics import OBJECTIVES
+from tbptt.options.metrics import direction
 from tbptt.options.values import Value
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.reading import read_trials
@@ -97,7 +97,7 @@ class Study:
                 storage=self.storage,
                 study_name=name,
                 load_if_exists=True,
-                directions=[cast(Any, OBJECTIVES[o]) for o in objectives],
+                directions=[cast(Any, direction(o)) for o in objectives],
             )
 
     @classmethod

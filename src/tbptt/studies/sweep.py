@@ -17,8 +17,6 @@ from tbptt.config.compose import CommandError, Source, parsed
 from tbptt.config.hydra_node import LAUNCHERS
 from tbptt.config.names import SWEEPS, numbered
 from tbptt.config.schema import TrackingConfig
-from tbptt.data.options import DataConfig
-from tbptt.data.split import load_parts
 from tbptt.options.values import Value, text_of
 from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
@@ -40,6 +38,7 @@ from tbptt.system.runtime import Interrupted, StopSignals, say
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
 from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
+from tbptt.tasks.prepare import fingerprint_of
 
 log = logging.getLogger("tbptt")
 
@@ -129,10 +128,9 @@ def _source_of(config: DictConfig) -> Source:
 
 def _spec(plan: Plan) -> dict[str, Any]:
     """What makes a study this study, its data included."""
-    if any(d.key.split(".")[0] == "data" for d in plan.space.dimensions):
+    if any(d.key.split(".")[0] in ("data", "task") for d in plan.space.dimensions):
         return plan.spec
-    data = cast(DataConfig, OmegaConf.to_object(plan.cfg.data))
-    return {**plan.spec, "data": load_parts(data).fingerprint()}
+    return {**plan.spec, "data": fingerprint_of(plan.cfg)}
 
 
 def _prepare(

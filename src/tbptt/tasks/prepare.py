@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tbptt.data.features import LagFeatures, Scaler
@@ -12,7 +14,7 @@ from tbptt.data.options import DataConfig, PricesData
 from tbptt.data.prices import Prices
 from tbptt.data.sequences import Sequences
 from tbptt.data.split import Parts, load_parts
-from tbptt.tasks.q_values import q_values
+from tbptt.tasks.options import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -33,59 +35,78 @@ class Prepared:
     baseline: float
 
 
-def prepare(data: DataConfig) -> Prepared:
-    """Raises ValueError where the data cannot be used."""
-    parts = load_parts(data)
-    fees = np.array(parts.fees)
-    prices, q, steps = _padded(parts, parts.training, data.gamma, fees)
-    scaler = Scaler.fit(prices, torch.tensor(steps), q, parts.window, data.features, parts.shared_scale)
-    scaler = replace(scaler, fee=torch.from_numpy(fees[:1] if parts.shared_scale else fees))
-    training = _sequences(prices, q, steps, scaler, data)
-    prices, q, steps = _padded(parts, parts.held_out, data.gamma, fees[0] if parts.shared_scale else fees)
-    held_out = _sequences(prices, q, steps, scaler, data)
-    return Prepared(training, held_out, scaler, parts.fingerprint(), mean_loss(held_out))
+def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
+    """Raises ValueError where the data cannot be used, or the task does not give what it says."""
+    parts = load_parts(data, task)
+    prices, targets, steps = _padded(parts, parts.training, task)
+    shared = parts.shared_scale
+    scaler = Scaler.fit(
+        prices, torch.tensor(steps), targets, parts.window, data.features, shared, common_scale=task.common_scale
+    )
+    cost = task.change_cost(parts.change_std)
+    scaler = replace(scaler, fee=None if cost is None else torch.from_numpy(cost))
+    training = _sequences(prices, targets, steps, scaler, data, task)
+    prices, targets, steps = _padded(parts, parts.held_out, task)
+    held_out = _sequences(prices, targets, steps, scaler, data, task)
+    return Prepared(training, held_out, scaler, parts.fingerprint(), baseline_loss(training, held_out, task))
 
 
 class PreparedLast:
-    """:func:`prepare`, but what it gave last is given again for the same data: a worker's trials mostly share theirs,
-    which take 0.3 s to prepare."""
+    """:func:`prepare`, but what it gave last is given again for the same data and task: a worker's trials mostly share
+    theirs, which take 0.3 s to prepare."""
 
     def __init__(self) -> None:
         self._key: object = None
         self._last: Prepared | None = None
 
-    def __call__(self, data: DataConfig) -> Prepared:
+    def __call__(self, data: DataConfig, task: TaskConfig) -> Prepared:
         path = Path(data.path) if isinstance(data, PricesData) else None
         file = path.stat() if path and path.exists() else None
-        key = (repr(data), file and (file.st_mtime_ns, file.st_size, file.st_ino))
+        key = (repr(data), repr(task), file and (file.st_mtime_ns, file.st_size, file.st_ino))
         if self._last is None or self._key != key:
             self._last = None  # room for the new one
-            self._key, self._last = key, prepare(data)
+            self._key, self._last = key, prepare(data, task)
         return self._last
 
 
-def _padded(
-    parts: Parts, series: dict[str, Prices], gamma: float, fee: float | np.ndarray
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Series of different lengths as one array: prices (B, W + T), Q-values (B, T, 2), the steps of each."""
+def _padded(parts: Parts, series: dict[str, Prices], task: TaskConfig) -> tuple[Tensor, Tensor, list[int]]:
+    """Series of different lengths as one array: prices (B, W + T), targets (B, T, O), the steps of each."""
     rows = list(series.values())
     longest = max(map(len, rows))
-    # The last price repeated is a future without change: Q is 0 there, and 0 is where the recursion starts.
+    # The last price repeated is a future without change, from which no target of a step that counts is computed.
     prices = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
-    length = longest - parts.window - parts.horizon - 1
-    q = q_values(prices[:, parts.window :], gamma, fee)[:, :length]
-    return torch.from_numpy(prices[:, : parts.window + length]), torch.from_numpy(q), [parts.steps(row) for row in rows]
+    length = longest - parts.window - parts.ahead
+    targets = np.asarray(task.targets(prices[:, parts.window :], parts.change_std), dtype=np.float64)
+    if targets.ndim != 3 or len(targets) != len(rows) or targets.shape[1] < length or targets.shape[2] != task.outputs:
+        needs = (
+            f"({len(rows)}, {length} or more, {task.outputs}), as it says outputs {task.outputs}, ahead {task.ahead}"
+        )
+        raise ValueError(f"task {task.name}: targets() gave {targets.shape}; takes {needs}")
+    targets = np.ascontiguousarray(targets[:, :length])
+    if not np.isfinite(targets).all():
+        raise ValueError(f"task {task.name}: targets() gave something that is not finite")
+    steps = [parts.steps(row) for row in rows]
+    return torch.from_numpy(prices[:, : parts.window + length]), torch.from_numpy(targets), steps
 
 
-def _sequences(prices: Tensor, q: Tensor, steps: list[int], scaler: Scaler, data: DataConfig) -> Sequences:
-    length = q.shape[1]
+def _sequences(
+    prices: Tensor, targets: Tensor, steps: list[int], scaler: Scaler, data: DataConfig, task: TaskConfig
+) -> Sequences:
+    length = targets.shape[1]
     mask = (torch.arange(length) < torch.tensor(steps)[:, None]).float()  # (B, T)
     features = LagFeatures(prices, scaler, data.window, data.features)
-    targets = scaler.scale_targets(q).float()
-    return Sequences(features, targets, None if min(steps) == length else mask, steps)
+    scaled = scaler.scale_targets(targets).float()
+    return Sequences(features, scaled, None if min(steps) == length else mask, steps, task, scaler)
 
 
-def mean_loss(sequences: Sequences) -> float:
-    """The loss of predicting the training mean, which is zero in standardised units."""
-    zeros = torch.zeros_like(sequences.targets)
-    return float(sequences.squared_error(zeros.double(), 0, sequences.length)) / (2 * sequences.valid_steps)
+def baseline_loss(training: Sequences, held_out: Sequences, task: TaskConfig) -> float:
+    """The held-out loss of the task's constant prediction, by default the training mean."""
+    constant = task.baseline(training.targets, training.mask)
+    prediction = constant.to(held_out.targets).expand_as(held_out.targets)
+    return float(held_out.loss(prediction, 0, held_out.length)) / held_out.count(0, held_out.length)
+
+
+def fingerprint_of(cfg: DictConfig) -> str:
+    """Of all prices that a config stands for. Raises ValueError where they cannot be used."""
+    data, task = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)
+    return load_parts(cast(DataConfig, data), cast(TaskConfig, task)).fingerprint()

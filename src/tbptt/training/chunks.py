@@ -74,8 +74,8 @@ class Step:
         """Set the gradient of a chunk, whose mean is over ``count`` numbers; returns its loss and the state after it,
         both detached."""
         self.parameters.grad.zero_()
-        y, state = self.network(sequences.features(start, stop), state)  # (B, K, 2)
-        loss = sequences.squared_error(y, start, stop) / count
+        y, state = self.network(sequences.features(start, stop), state)  # (B, K, O)
+        loss = sequences.loss(y, start, stop) / count
         loss.backward()
         return loss.detach(), detach(state)
 
@@ -127,7 +127,7 @@ def train_pass(
     parameters.attach()
     with fresh_casts():
         for i, (start, stop) in enumerate(bounds):
-            count = 2 * sequences.valid_in(start, stop)
+            count = sequences.count(start, stop)
             segment = _segment(stop - start, segment_length)
             if segment is None and fixed is not None:
                 state = fixed.run(step, sequences, start, stop, state, count, finite, record.of(i))
@@ -214,7 +214,7 @@ def _by_segments(
         random.set(randoms[i].clone())  # PyTorch crashes on a view
         before = [tuple(row[i].detach().requires_grad_(i > 0) for row in kept) for kept in states]
         y, end = network(sequences.features(a, b), before)
-        loss = sequences.squared_error(y, a, b) / count
+        loss = sequences.loss(y, a, b) / count
         ends = [part for layer in end for part in layer] if handed_over else []
         torch.autograd.backward([loss, *ends], [None, *handed_over])
         handed_over = [part.grad for layer in before for part in layer if part.grad is not None]
