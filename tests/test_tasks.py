@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import CONF, SMALL
@@ -14,14 +15,17 @@ from tbptt.config.compose import CommandError, Source, parsed
 from tbptt.config.moved import MOVED, moved
 from tbptt.config.plain import plain, rerunnable
 from tbptt.config.schema import register, typed
+from tbptt.data.options import DataConfig
 from tbptt.data.sequences import Sequences
+from tbptt.data.split import as_series
 from tbptt.evaluation.losses import measure
 from tbptt.options.metrics import METRICS, measured, metric
+from tbptt.options.option import GROUPS
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
 from tbptt.runs.load import load_run
 from tbptt.studies.plan import make_plan
-from tbptt.tasks.options import Forecast, QValues
+from tbptt.tasks.options import Forecast, QValues, TaskConfig
 from tbptt.tasks.prepare import prepare
 
 Compose = Callable[..., DictConfig]
@@ -257,3 +261,30 @@ def test_every_moved_key_is_one_of_the_schema(source: Source) -> None:
     assert (cfg.task.fee, cfg.task.fee_unit) == (0.02, "price")
     with source.opened():
         assert source.compose(["data=market"]).task.fee_unit == "change_std"
+
+
+# --- what an option of one's own has to say ---------------------------------------------------------------------------
+
+
+def test_a_class_that_does_not_say_what_its_group_needs_is_no_option() -> None:
+    with pytest.raises(ValueError, match=r"task=half: class Half does not say outputs and targets"):
+
+        class Half(TaskConfig, options=["half"]):
+            ahead = 3  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match=r"data=bare: class Bare builds on DataConfig; takes SplitData"):
+
+        class Bare(DataConfig, options=["bare"]):
+            def prices(self) -> dict[str, np.ndarray]:
+                return {}
+
+    assert "half" not in GROUPS["task"]
+    assert "bare" not in GROUPS["data"]
+
+
+def test_a_data_source_may_give_a_table(small: Compose) -> None:
+    walk = np.arange(300.0) ** 1.5
+    table = pd.DataFrame({"a": walk, "b": np.where(np.arange(300) < 200, walk, np.nan)})
+    found = as_series(table)
+    assert {name: len(row) for name, row in found.items()} == {"a": 300, "b": 200}
+    np.testing.assert_array_equal(found["b"], walk[:200])

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, whole
 from tbptt.system.stores import without_password
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tbptt.data.prices import Prices
 
 
@@ -24,6 +27,10 @@ class DataConfig(Option):
     fee_unit: Any = moved_key("task.fee_unit")
     horizon: Any = moved_key("task.horizon")
 
+    @classmethod
+    def unfit(cls) -> str | None:
+        return super().unfit() if cls.needs else "builds on DataConfig; takes SplitData, which says what is held out"
+
 
 @dataclass
 class ArticleData(DataConfig, options=["article"]):
@@ -34,16 +41,22 @@ class ArticleData(DataConfig, options=["article"]):
     noise_std: float = key(number(0), 0.01)
     frequencies: list[float] = key(list_of("two numbers from 0", number(0), 2, 2), [0.0002, 0.0002])
 
+    @classmethod
+    def unfit(cls) -> str | None:
+        return None  # its series are generated where they are split
+
 
 @dataclass
 class SplitData(DataConfig):
     """Series of which the last part is held out."""
 
+    needs = ("prices",)
     columns: list[str] | None = key(list_of("column names", TEXT, high=math.inf, null=True), None)
     val_fraction: float = key(number(0, 1, open_low=True), 0.2)
 
-    def prices(self) -> "dict[str, Prices]":
-        """The series by name, each (T,) float64; lengths may differ. Raises ValueError with a line for the user."""
+    def prices(self) -> "Mapping[str, Prices] | pd.DataFrame":
+        """The series by name, each (T,) float64; lengths may differ. Or a table with a column a series, blank after the
+        end of one. Raises ValueError with a line for the user."""
         raise NotImplementedError  # each option has its own
 
 

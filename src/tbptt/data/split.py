@@ -1,13 +1,17 @@
 """Which prices train and which are held out, and whether there are enough of them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
 from tbptt.data.options import ArticleData, DataConfig, SplitData
 from tbptt.data.prices import HELD_OUT, TRAINING, Prices, article_series, fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Changes whose squares, and the sums of these, float64 holds; and how many times larger than in training they may be
 # where they are held out, for float32.
@@ -73,7 +77,7 @@ def load_parts(data: DataConfig, task: Task) -> Parts:
         training, held_out = _article_parts(data, task.ahead)
     else:
         assert isinstance(data, SplitData)
-        series = data.prices()
+        series = as_series(data.prices())
         names = list(series) if data.columns is None else data.columns
         if unknown := [name for name in names if name not in series]:
             raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")
@@ -83,6 +87,18 @@ def load_parts(data: DataConfig, task: Task) -> Parts:
     shared = isinstance(data, ArticleData)
     _check_scales(data, training, held_out, task, shared)
     return Parts(training, held_out, data.window, task.ahead, shared, _change_std(training, shared))
+
+
+def as_series(given: "Mapping[str, Prices] | pd.DataFrame") -> dict[str, Prices]:
+    """What a data source gave, by name; a table's column ends where it is blank from there on."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    found = {}
+    for name, column in given.items():
+        values = column.to_numpy(dtype=np.float64)
+        there = np.flatnonzero(~np.isnan(values))
+        found[str(name)] = values[: there[-1] + 1 if len(there) else 0]
+    return found
 
 
 def memory_of(data: ArticleData, task: Task) -> int:

@@ -42,18 +42,32 @@ OF_A_RUN = [group for group in GROUPS if not group.startswith("study/")]
 
 @dataclass
 class Option:
-    """One option of a group of configs; a class with ``options`` is the schema of those."""
+    """One option of a group of configs; a class with ``options`` is the schema of those.
+
+    Attributes:
+        needs: what a class has to define, beside its keys, to be an option of its group.
+    """
 
     group: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
     name: str = key(TEXT)
 
     def __init_subclass__(cls, options: Sequence[str] = ()) -> None:
         if options:
             if taken := [option for option in options if option in GROUPS[cls.group]]:
                 raise ValueError(f"{cls.group}={taken[0]} is there already")
+            if problem := cls.unfit():
+                raise ValueError(f"{cls.group}={options[0]}: class {cls.__name__} {problem}")
             cls.__annotations__ = {"name": str, **inspect.get_annotations(cls)}
             cls.name = key(one_of(*options))
             GROUPS[cls.group] |= dict.fromkeys(options, cls)
+
+    @classmethod
+    def unfit(cls) -> str | None:
+        """Why a class cannot be an option of its group; None where it can."""
+        base = next(each for each in cls.__mro__ if "needs" in vars(each))
+        lacks = [name for name in cls.needs if getattr(cls, name, None) is getattr(base, name, None)]
+        return f"does not say {' and '.join(lacks)}" if lacks else None
 
 
 @cache

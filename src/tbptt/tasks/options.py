@@ -28,6 +28,7 @@ class TaskConfig(Option):
     """
 
     group = "task"
+    needs = ("outputs", "ahead", "targets")
     common_scale: ClassVar[bool | None] = False
     shortened_by: ClassVar[str] = ""
 

@@ -70,6 +70,7 @@ class AdaDelta(OptimizerConfig, options=["adadelta"]):
 @dataclass
 class ScheduleConfig(Option):
     group = "schedule"
+    needs = ("as_list",)
     patience: int | None = key(whole(1, None), 20)
     stage_epochs: Any = key(whole(1, "auto", None), "auto")
 
