@@ -119,14 +119,20 @@ class Plan:
         """What makes this study this study, in plain types: its space, and the config outside it."""
         swept = {d.key for d in self.space.dimensions}
         under = tuple(f"{key}." for key in swept)
+
+        def is_swept(key: str) -> bool:
+            """By the name that it has, or had: it was of another group once."""
+            return key in swept or key.startswith(under) or first_name(key).startswith(under)
+
         config = {
             first_name(key): value
             for key, value in flatten(plain(self.cfg)).items()
-            if key not in swept and not key.startswith(under) and key.split(".")[0] not in NOT_IN_THE_NAME
+            if not is_swept(key) and key.split(".")[0] not in NOT_IN_THE_NAME
         }
         if config.get("task.name") == FIRST_TASK:  # as it was before there were others
             del config["task.name"]
-        config |= {o.split("=")[0]: o.split("=", 1)[1] for o in self.fixed if o.startswith(under)}
+        typed = dict(word.split("=", 1) for word in self.fixed)
+        config |= {first_name(key): text for key, text in typed.items() if is_swept(key) and key not in swept}
         chosen = {"best_of": self.settings.best_of} if self.settings.best_of else {}
         return {"space": self.space.describe(), "config": config, "seeds": self.settings.seeds, **chosen}
 
