@@ -1,17 +1,25 @@
 """What the tests share: configs small enough to train in a second, in a folder of their own, on the CPU."""
 
+import importlib
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from tbptt.config.schema import register
+# Before they are imported: calls are held against the shapes that these say.
+SHAPED = ("tbptt.data.features", "tbptt.data.sequences", "tbptt.tasks.q_values")
+with jaxtyping.install_import_hook(list(SHAPED), "beartype.beartype"):
+    for name in SHAPED:
+        importlib.import_module(name)
+
+from tbptt.config.schema import register  # noqa: E402
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
     os.environ.pop(name, None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 KINDS = ("lagged_change", "one_step_change")
@@ -31,9 +32,9 @@ class Scaler:
     @classmethod
     def fit(
         cls,
-        prices: Tensor,
-        steps: Tensor,
-        targets: Tensor,
+        prices: Float64[Tensor, "B WT"],
+        steps: Int64[Tensor, " B"],
+        targets: Float64[Tensor, "B T O"],
         window: int,
         kind: str,
         shared: bool,
@@ -71,11 +72,11 @@ class Scaler:
             raise ValueError("the training part of a series never changes, so it cannot be standardised")
         return cls(mean, variance.sqrt(), target_mean, spread.sqrt())
 
-    def scale_targets(self, targets: Tensor) -> Tensor:
+    def scale_targets(self, targets: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
         """(B, T, O) in price units → standardised."""
         return (targets - self.target_mean[:, None]) / self._std()
 
-    def to_price_units(self, predictions: Tensor) -> Tensor:
+    def to_price_units(self, predictions: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
         """(B, T, O) standardised, as the network gives them → in price units."""
         return predictions * self._std().to(predictions) + self.target_mean.to(predictions)[:, None]
 
@@ -151,7 +152,7 @@ class LagFeatures:
         if self.now is not None and other.now is not None:
             self.now.copy_(other.now[start : start + self.length])
 
-    def __call__(self, start: int, stop: int) -> Tensor:
+    def __call__(self, start: int, stop: int) -> Float[Tensor, "B K W"]:
         """Inputs of steps [start, stop): (B, K, W), laid out time-major in memory."""
         lags = self.past[start : stop + self.window - 1].unfold(0, self.window, 1)  # (K, B, W), oldest first: a view
         lags = lags.flip(-1)  # k = 1 first

@@ -1,14 +1,16 @@
 """Sequences on a device: what the chunk loop trains on."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tbptt.data.features import LagFeatures, Scaler
 
 
+@runtime_checkable
 class Loss(Protocol):
     """The part of a task that the chunk loop needs."""
 
@@ -74,7 +76,7 @@ class Sequences:
         if self.mask is not None and other.mask is not None:
             self.mask.copy_(other.mask[:, start:stop])
 
-    def loss(self, predictions: Tensor, start: int, stop: int) -> Tensor:
+    def loss(self, predictions: Float[Tensor, "B K O"], start: int, stop: int) -> Float[Tensor, ""]:
         """Sum of the task's loss over the valid steps of [start, stop), a scalar; predictions are (B, stop - start,
         O)."""
         mask = None if self.mask is None else self.mask[:, start:stop]

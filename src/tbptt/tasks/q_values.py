@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 
 def default_horizon(gamma: float) -> int:
@@ -15,7 +15,9 @@ def default_horizon(gamma: float) -> int:
     return math.ceil(math.log(0.01) / math.log(gamma)) if gamma > 0 else 0
 
 
-def q_values(prices: NDArray[np.float64], gamma: float, fee: float | NDArray[np.float64]) -> NDArray[np.float64]:
+def q_values(
+    prices: Float64[np.ndarray, "B N"], gamma: float, fee: float | Float64[np.ndarray, " S"]
+) -> Float64[np.ndarray, "B N-1 2"]:
     """Q-values of buying and of selling at every step, computed backwards in O(N).
 
     With Δ_t = p_{t+1} - p_t, Q_t(buy) = Δ_t + γ·max(Q_{t+1}(buy), Q_{t+1}(sell) - 2·fee), and the mirror image
@@ -26,7 +28,7 @@ def q_values(prices: NDArray[np.float64], gamma: float, fee: float | NDArray[np.
         prices: (B, N), each series padded at its end with its last price (padding then has Q = 0, and what
             comes before it is as if the padding were not there).
         gamma: discount a step, 0 <= γ < 1.
-        fee: in price units; a number, or (B,) for one a series.
+        fee: in price units; a number, or (B,) for one a series, or (1,).
 
     Returns:
         (B, N - 1, 2) float64, in price units: [..., 0] buy, [..., 1] sell.
