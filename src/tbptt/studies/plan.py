@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt.config.checks import as_before
 from tbptt.config.compose import CommandError, Source, composed, parsed
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
@@ -118,10 +119,11 @@ class Plan:
         """What makes this study this study, in plain types: its space, and the config outside it."""
         swept = {d.key for d in self.space.dimensions}
         under = tuple(f"{key}." for key in swept)
+        unsaid = as_before(self.cfg)
         config = {
             key: value
             for key, value in flatten(plain(self.cfg)).items()
-            if key not in swept and not key.startswith(under) and key.split(".")[0] not in NOT_IN_THE_NAME
+            if key not in swept | unsaid and not key.startswith(under) and key.split(".")[0] not in NOT_IN_THE_NAME
         }
         config |= {o.split("=")[0]: o.split("=", 1)[1] for o in self.fixed if o.startswith(under)}
         chosen = {"best_of": self.settings.best_of} if self.settings.best_of else {}
