@@ -13,7 +13,7 @@ Compose = Callable[..., DictConfig]
 
 SHIPPED = [
     f"{group}={path.stem}"
-    for group in ("data", "model", "optimizer", "schedule")
+    for group in ("data", "model", "optimizer", "schedule", "callback")
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 
@@ -104,3 +104,12 @@ def test_what_only_gpus_have_is_refused_without_one(
     for reason, lines in (("PyTorch sees none", [line]), (None, [line] if device == "cpu" else [])):
         monkeypatch.setattr("tbptt.config.checks.why_no_gpu", lambda reason=reason: reason)
         assert problems(config(word, f"device={device}")) == lines
+
+
+def test_a_graph_holds_no_step_that_does_not_say_that_it_can(config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config("cuda_graphs=true", "device=cuda")
+    assert problems(cfg, here=False) == []  # another machine, with a GPU, will train
+    monkeypatch.setattr("tbptt.training.options.Adam.capturable", False)
+    (line,) = problems(cfg, here=False)
+    assert line.startswith("cuda_graphs: got True, and optimizer=adam does not say that a graph can hold its step")
+    assert problems(config("device=cuda"), here=False) == []

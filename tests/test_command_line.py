@@ -26,7 +26,7 @@ ABOVE_0 = "a number above 0"
 FROM_0 = "a whole number from 0"
 FROM_1 = "a whole number from 1"
 CHUNKS = "a list of whole numbers from 1"
-OPTIMIZERS = "adadelta, adagrad, adam, adamw, momentum, rmsprop, sgd"
+OPTIMIZERS = "adadelta, adagrad, adam, adamw, momentum, muon, rmsprop, sgd"
 
 # What is typed, the key that the line begins with, and what the line must say: what it got, what it takes.
 VALUES = [

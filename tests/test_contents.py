@@ -65,6 +65,15 @@ def test_a_whole_one_is_read(path: Path, good: dict[str, Any]) -> None:
     assert torch.equal(scaler.input_std, torch.ones(1))
 
 
+def test_what_callbacks_and_optimizers_of_tensors_keep_is_read(path: Path, good: dict[str, Any]) -> None:
+    state = {n: {"m": torch.zeros(2, n + 1), "history": [torch.zeros(1)]} for n in range(3)}
+    callbacks = {"Mine": {"seen": [1, 2.5, None], "average": {"head.bias": torch.ones(2)}, 3: True}}
+    checkpoint.save(path, {**good, "optimizer": {"state": state, "param_groups": []}, "callbacks": callbacks})
+    content = checkpoint.load(path, OF_A_RUN)
+    assert content["callbacks"]["Mine"]["seen"] == [1, 2.5, None]
+    assert content["optimizer"]["state"][2]["m"].shape == (2, 3)
+
+
 def test_what_was_read_is_memory_of_its_own(path: Path, good: dict[str, Any]) -> None:
     checkpoint.save(path, good)
     content = checkpoint.load(path, OF_A_RUN)
@@ -150,6 +159,7 @@ def test_one_larger_than_the_memory_is_not_read(
         ("schedule", {"stages": [1], "stage": 1}), ("schedule", {"stages": [-1]}),
         ("schedule", {"stages": [1], "x": 1}),
         ("random", {}), ("random", {"cpu": torch.zeros(3, dtype=torch.uint8)}), ("records", [{}]), ("records", 3),
+        ("optimizer", {"state": {-1: {}}}), ("callbacks", [1]), ("callbacks", {1: {}}),
     ],
 )  # fmt: skip
 def test_something_else_in_place_of_a_thing_is_told(path: Path, good: dict[str, Any], key: str, value: Any) -> None:

@@ -6,7 +6,7 @@ What only a GPU can show is in test_cuda.py.
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,7 +21,16 @@ from tbptt.system.runtime import set_precision
 from tbptt.training.chunks import train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
-from tbptt.training.optimizers import build_optimizer, load_optimizer, optimizer_state
+from tbptt.training.optimizers import build_optimizer, load_optimizer, optimizer_of, optimizer_state, state_problem
+from tbptt.training.options import OptimizerConfig
+
+# Every one, with the values that are shipped, on the vector or by tensor.
+OPTIMIZERS = [f"optimizer={name}" for name in GROUPS["optimizer"]]
+BY_TENSOR = ["optimizer=adamw optimizer.decay_biases=false", "optimizer=muon optimizer.decay_biases=false"]
+
+
+def shipped(config: Callable[..., DictConfig], words: str) -> OptimizerConfig:
+    return cast(OptimizerConfig, OmegaConf.to_object(config(*words.split()).optimizer))
 
 
 def trained(network: QNetwork, chunks: list[int], fixed: FixedSteps | None, name: str = "adam") -> list[list[float]]:
@@ -104,15 +113,13 @@ def test_a_block_is_a_recurrent_layer_as_cudnn_wants_it(cell: str, init: str) ->
 
 
 @pytest.mark.parametrize("mode", ["norm", "tensor_norm", "value", "std"])
-@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
-def test_blocks_train_the_same(name: str, mode: str, config: Callable[..., DictConfig]) -> None:
-    settings = OmegaConf.to_container(config(f"optimizer={name}").optimizer)
-    assert isinstance(settings, dict)
+@pytest.mark.parametrize("words", [*OPTIMIZERS, *BY_TENSOR])
+def test_blocks_train_the_same(words: str, mode: str, config: Callable[..., DictConfig]) -> None:
     found: list[dict[str, Tensor]] = []
     for blocks in (False, True):
         network = make()
         parameters = FlatParameters(network, blocks)
-        optimizer = build_optimizer([parameters.vector], **{str(k): v for k, v in settings.items()})
+        optimizer = optimizer_of(shipped(config, words), parameters)
         for _ in range(3):
             train_pass(network, parameters, optimizer, Problem().sequences(), 5, clip=0.1, clip_mode=mode)
         found.append(network.state_dict())
@@ -121,9 +128,11 @@ def test_blocks_train_the_same(name: str, mode: str, config: Callable[..., DictC
         assert "bias_hh" not in key or not found[1][key].any()
 
 
-@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
+@pytest.mark.parametrize("words", [*OPTIMIZERS, *BY_TENSOR])
 @pytest.mark.parametrize("change", [(False, True), (True, False), (True, True)])
-def test_training_goes_on_in_another_layout(name: str, change: tuple[bool, bool]) -> None:
+def test_training_goes_on_in_another_layout(
+    words: str, change: tuple[bool, bool], config: Callable[..., DictConfig]
+) -> None:
     """A run that began on the CPU goes on on a GPU, and the other way round."""
 
     def network_of(weights: dict[str, Tensor] | None) -> QNetwork:
@@ -135,35 +144,36 @@ def test_training_goes_on_in_another_layout(name: str, change: tuple[bool, bool]
     def go(network: nn.Module, parameters: FlatParameters, optimizer: torch.optim.Optimizer) -> None:
         train_pass(network, parameters, optimizer, Problem().sequences(), 4)  # type: ignore[arg-type]
 
+    settings = shipped(config, words)
     whole = network_of(None)
     parameters = FlatParameters(whole)
-    optimizer = build_optimizer([parameters.vector], name, lr=0.01)
+    optimizer = optimizer_of(settings, parameters)
     for _ in range(2):
         go(whole, parameters, optimizer)
 
     first = network_of(None)
     parameters = FlatParameters(first, change[0])
-    optimizer = build_optimizer([parameters.vector], name, lr=0.01)
+    optimizer = optimizer_of(settings, parameters)
     go(first, parameters, optimizer)
     state = copy.deepcopy(optimizer_state(optimizer, parameters))
-    trained_numbers = sum(p.numel() for p in first.parameters() if p.requires_grad)
-    assert {len(v) for v in state["state"].get(0, {}).values() if getattr(v, "ndim", 0)} <= {trained_numbers}
+    assert state_problem(settings, first, state["state"]) is None
 
     second = network_of(first.state_dict())
     parameters = FlatParameters(second, change[1])
-    optimizer = build_optimizer([parameters.vector], name, lr=0.01)
+    optimizer = optimizer_of(settings, parameters)
     load_optimizer(optimizer, parameters, state)
     go(second, parameters, optimizer)
     for a, b in zip(whole.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", list(GROUPS["optimizer"]))
-def test_every_optimizer_can_be_told_that_a_graph_holds_it(name: str) -> None:
-    vector = nn.Parameter(torch.ones(3))
-    group = build_optimizer([vector], name, lr=0.01, capturable=True).param_groups[0]
-    assert group.get("capturable", True)
-    assert not build_optimizer([vector], name, lr=0.01).param_groups[0].get("capturable", False)
+@pytest.mark.parametrize("words", [*OPTIMIZERS, *BY_TENSOR])
+def test_every_optimizer_can_be_told_that_a_graph_holds_it(words: str, config: Callable[..., DictConfig]) -> None:
+    settings = shipped(config, words)
+    assert settings.capturable
+    for told in (True, False):
+        groups = optimizer_of(settings, FlatParameters(make()), capturable=told).param_groups
+        assert all(group.get("capturable", told) == told for group in groups)
 
 
 # --- precision ------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 PyTorch's conventions: where eps sits relative to the square root, and how averages are corrected for their bias.
 """
 
+import copy
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from tbptt.models.article import QNetwork
 from tbptt.options.option import GROUPS
-from tbptt.training.optimizers import build_optimizer
+from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import build_optimizer, load_optimizer, optimizer_of, optimizer_state
+from tbptt.training.options import OptimizerConfig
 
 Array = np.ndarray
 # Elements of all sizes: against those near 1e-7, a misplaced eps shows.
@@ -90,8 +95,9 @@ FORMULAS: dict[str, Callable[[Array, list[Array]], Iterator[Array]]] = {
 }
 
 
-def test_every_optimizer_has_its_formula() -> None:
-    assert set(GROUPS["optimizer"]) == set(FORMULAS)
+def test_every_optimizer_of_elements_has_its_formula() -> None:
+    elementwise = {name for name, option in GROUPS["optimizer"].items() if cast(Any, option).elementwise}
+    assert elementwise == set(FORMULAS)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -134,3 +140,92 @@ def test_one_vector_moves_as_its_pieces_do(name: str, config: Callable[..., Dict
         one.step()
         many.step()
     torch.testing.assert_close(torch.cat([p.detach() for p in pieces]), whole.detach(), rtol=0, atol=1e-15)
+
+
+# --- of tensors -----------------------------------------------------------------------------------------------
+
+
+class Trained:
+    """A small network of the article's form with an optimizer of the shipped config, and a gradient for its updates."""
+
+    def __init__(self, config: Callable[..., DictConfig], *words: str):
+        torch.manual_seed(0)
+        self.network = QNetwork(5, [6], [4]).double()
+        self.parameters = FlatParameters(self.network)
+        settings = OmegaConf.to_object(config(*words).optimizer)
+        self.optimizer = optimizer_of(cast(OptimizerConfig, settings), self.parameters)
+
+    def update(self, seed: int) -> None:
+        """By a random gradient, or with 0 by none."""
+        generator = torch.Generator().manual_seed(seed)
+        self.parameters.grad.normal_(generator=generator).mul_(seed > 0)
+        self.optimizer.step()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in self.parameters.named.items()}
+
+
+IS_MUONS = {"dense.0.weight", "recurrent.0.weight_ih_l0", "recurrent.0.weight_hh_l0"}
+
+
+def test_muon_makes_orthogonal_steps_of_the_matrices_that_are_not_the_heads(config: Callable[..., DictConfig]) -> None:
+    trained = Trained(config, "optimizer=muon", "optimizer.lr=0.01")
+    before = trained.weights()
+    trained.update(1)
+    gradients = dict(zip(trained.parameters.named, trained.parameters.grads, strict=True))
+    for name, after in trained.weights().items():
+        step, g = before[name] - after, gradients[name]
+        if name in IS_MUONS:
+            u, _, v = torch.linalg.svd(g, full_matrices=False)
+            of_g = u.T @ step @ v.T / (0.01 * 0.2 * max(g.shape) ** 0.5)  # diagonal where it keeps g's directions
+            assert ((of_g.diagonal() > 0.5) & (of_g.diagonal() < 1.5)).all(), name
+            assert (of_g - of_g.diagonal().diag()).abs().max() < 0.1, name
+        else:  # AdamW's first step is lr·sign(g)
+            torch.testing.assert_close(step, 0.01 * g / (g.abs() + 1e-7), msg=name)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_weight_decay_leaves_biases_where_it_is_told_to(
+    name: str, decay_biases: bool, config: Callable[..., DictConfig]
+) -> None:
+    words = [f"optimizer={name}", f"optimizer.decay_biases={str(decay_biases).lower()}", "optimizer.weight_decay=0.5"]
+    trained = Trained(config, *words, "optimizer.lr=0.01")
+    trained.parameters.vector.detach().fill_(1)
+    trained.update(0)  # without a gradient, decay is all there is
+    for key, after in trained.weights().items():
+        expected = 1.0 if "bias" in key and not decay_biases else 1 - 0.01 * 0.5
+        torch.testing.assert_close(after, torch.full_like(after, expected), rtol=0, atol=1e-12, msg=key)
+
+
+def test_where_biases_do_not_decay_the_matrices_move_as_they_did(config: Callable[..., DictConfig]) -> None:
+    moved = []
+    for decays in ("true", "false"):
+        trained = Trained(config, "optimizer=adamw", f"optimizer.decay_biases={decays}")
+        for seed in (1, 2, 3):
+            trained.update(seed)
+        moved.append(trained.weights())
+    for key, value in moved[0].items():
+        assert torch.allclose(value, moved[1][key], rtol=0, atol=1e-12) == ("bias" not in key), key
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_an_optimizer_of_elements_gets_one_vector(name: str, config: Callable[..., DictConfig]) -> None:
+    trained = Trained(config, f"optimizer={name}")
+    (group,) = trained.optimizer.param_groups
+    assert [p is trained.parameters.vector for p in group["params"]] == [True]
+
+
+@pytest.mark.parametrize("words", [["optimizer=muon"], ["optimizer=muon", "optimizer.decay_biases=false"]])
+def test_several_as_one_go_on_from_what_they_kept(words: list[str], config: Callable[..., DictConfig]) -> None:
+    whole, again = Trained(config, *words), Trained(config, *words)
+    for seed in (1, 2):
+        whole.update(seed)
+    kept = copy.deepcopy(optimizer_state(whole.optimizer, whole.parameters))
+    again.network.load_state_dict(whole.network.state_dict())
+    load_optimizer(again.optimizer, again.parameters, kept)
+    for trained in (whole, again):
+        for group in trained.optimizer.param_groups:  # as a schedule of learning rates would
+            group["lr"] *= 0.5
+        trained.update(3)
+    assert torch.equal(whole.parameters.vector, again.parameters.vector)

@@ -1,11 +1,13 @@
-"""Options of your own: a file in src/tbptt/own/ and a yaml, and nothing else."""
+"""Options of your own: a file in own/ and a yaml, and nothing else."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, SMALL
@@ -19,34 +21,44 @@ def written(path: str) -> str:
     return DOCS.split(f"`{path}`:\n\n```", 1)[1].split("\n", 1)[1].split("```", 1)[0]
 
 
-OWN = ("optimizer/lion", "schedule/doubling", "data/random_walk")
+OWN = ("optimizer/lion", "optimizer/lars", "schedule/doubling", "data/random_walk", "callback/weight_limit")
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the files that docs/using.md adds."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("src", "conf"):
+    for name in ("src", "conf", "own"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("train.py", "report.py"):
         shutil.copy(ROOT / name, folder / name)
     for option in OWN:
         name = option.split("/")[1]
-        for path in (f"src/tbptt/own/{name}.py", f"conf/{option}.yaml"):
+        for path in (f"own/{name}.py", f"conf/{option}.yaml"):
             (folder / path).write_text(written(path))
+    (folder / "own" / "agc.py").write_text(written("own/agc.py"))
     return folder
 
 
-def command(clone: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    env = {**os.environ, "PYTHONPATH": str(clone / "src")}
+def command(clone: Path, *words: str, cwd: Path | None = None, path: str = "") -> "subprocess.CompletedProcess[str]":
+    """What a command does with the clone's code, and with packages that are installed in ``path``."""
+    env = {**os.environ, "PYTHONPATH": f"{clone / 'src'}{os.pathsep}{path}"}
     return subprocess.run(
-        [sys.executable, *words], cwd=clone, env=env, capture_output=True, text=True, check=False, timeout=400
+        [sys.executable, *words], cwd=cwd or clone, env=env, capture_output=True, text=True, check=False, timeout=400
     )
+
+
+def small(*without: str) -> list[str]:
+    """A small run, without what begins so."""
+    return [word for word in SMALL if not word.startswith(without)]
 
 
 def test_help_and_errors_know_them(clone: Path) -> None:
     shown = command(clone, "train.py", "--help").stdout
-    assert "adam, adamw, lion, momentum" in shown
+    assert "adam, adamw, lars, lion, momentum" in shown
+    assert re.search(r"callback +none, weight_limit\n", shown)
+    assert "clip_mode=norm                               one of norm, tensor_norm, value, std, agc " in shown
+    assert re.search(r"callback\.most=100 .*\[callback=weight_limit\]  # the norm of all weights together", shown)
     assert "optimizer.weight_decay" in shown
     assert "[schedule=doubling]" in shown
     wrong = command(clone, "train.py", "optimizer=lion", "optimizer.betas=[2]", "schedule=doubling", "schedule.most=0")
@@ -60,9 +72,9 @@ def test_help_and_errors_know_them(clone: Path) -> None:
 
 
 def test_a_study_searches_them_and_its_best_comes_back(clone: Path) -> None:
-    small = [w for w in SMALL if not w.startswith(("schedule.", "data.n_", "data.val_", "data.length"))]
+    run = small("schedule.", "data.n_", "data.val_", "data.length")
     words = ["optimizer=lion,adam", "schedule=doubling", "data=random_walk", "data.n=300", "study.name=own"]
-    done = command(clone, "train.py", "-m", *small, *words)
+    done = command(clone, "train.py", "-m", *run, *words)
     assert done.returncode == 0, done.stderr
     script = """
 import json, mlflow, tbptt
@@ -85,16 +97,22 @@ print(json.dumps([config.optimizer.name, config.data.name, chunks, runs[0].data.
             "from tbptt.config.schema import OptimizerConfig\nclass Mine(OptimizerConfig, options=['adam']): pass",
             "ValueError: optimizer=adam is there already",
         ),
+        (
+            "from tbptt.extend import clip_mode\nclip_mode('norm')(lambda gradient, clip: None)",
+            "ValueError: clip_mode=norm is there already",
+        ),
+        ("raise OSError('two\\nlines')", "OSError: two"),
     ],
 )
 def test_a_file_that_cannot_be_one_costs_a_line(clone: Path, content: str, said: str) -> None:
-    broken = clone / "src" / "tbptt" / "own" / "broken.py"
-    broken.write_text(content)
-    try:
-        done = command(clone, "train.py", "--help")
-    finally:
-        broken.unlink()
-    assert (done.returncode, done.stderr) == (2, f"src/tbptt/own/broken.py: {said}\n")
+    for folder in ("own", "src/tbptt/own"):
+        broken = clone / folder / "broken.py"
+        broken.write_text(content)
+        try:
+            done = command(clone, "train.py", "--help")
+        finally:
+            broken.unlink()
+        assert (done.returncode, done.stderr) == (2, f"{folder}/broken.py: {said}\n")
 
 
 def test_a_class_without_its_yaml_cannot_be_chosen_yet(clone: Path) -> None:
@@ -106,3 +124,160 @@ def test_a_class_without_its_yaml_cannot_be_chosen_yet(clone: Path) -> None:
         assert "optimizer: got 'lion'; takes one of" in command(clone, "train.py", "optimizer=lion").stderr
     finally:
         yaml.write_text(content)
+
+
+def test_the_command_of_the_page_searches_the_other_doors(clone: Path) -> None:
+    (typed,) = [line for line in DOCS.splitlines() if "callback=weight_limit" in line]
+    done = command(clone, *typed.split()[1:], *small())
+    assert done.returncode == 0, done.stderr
+    script = """
+import json, mlflow
+client = mlflow.MlflowClient("sqlite:///mlruns/mlflow.db")
+runs = client.search_runs(["1"], "tags.`study.name` = 'doors' and params.`callback.most` = '100.0'")
+print(json.dumps([[r.data.params["optimizer.name"], r.data.params["clip_mode"], r.data.metrics["grad/norm_mean"]]
+                  for r in runs if r.data.metrics]))
+"""
+    runs = json.loads(command(clone, "-c", script).stdout)
+    norms = {(optimizer, mode): norm for optimizer, mode, norm in runs}
+    assert set(norms) == {(o, m) for o in ("lars", "momentum") for m in ("agc", "norm")}
+    assert norms["momentum", "agc"] != norms["momentum", "norm"]  # LARS does not see how large a gradient is
+
+
+def kept(clone: Path, run_id: str) -> dict[str, Any]:
+    """The last checkpoint of a run: what its optimizer and its callback keep, and its weights."""
+    script = f"""
+import json, torch
+from pathlib import Path
+(path,) = Path("mlruns/artifacts/{run_id}").rglob("last.ckpt")
+state = torch.load(path, weights_only=True)
+numbers = {{k: v.tolist() for k, v in state["model"].items()}}
+momenta = {{k: v["m"].tolist() for k, v in state["optimizer"]["state"].items()}}
+print(json.dumps([state["callbacks"], numbers, momenta]))
+"""
+    back = command(clone, "-c", script)
+    assert back.returncode == 0, back.stderr
+    return dict(zip(("callbacks", "model", "optimizer"), json.loads(back.stdout), strict=True))
+
+
+def test_a_resumed_run_has_what_its_optimizer_and_callback_kept(clone: Path) -> None:
+    words = ["optimizer=lars", "clip_mode=agc", "clip=0.1", "callback=weight_limit", "schedule=full", "epochs=4"]
+    whole = command(clone, "train.py", *small("epochs", "schedule."), *words)
+    assert whole.returncode == 0, whole.stderr
+    part = command(clone, "train.py", *small("epochs", "schedule."), *words, "epochs=2")
+    run_ids = [re.findall(r"[0-9a-f]{32}", done.stdout)[0] for done in (whole, part)]
+    (norms,) = kept(clone, run_ids[1])["callbacks"].values()
+    assert len(norms["norms"]) == 2
+    again = command(clone, "train.py", f"resume={run_ids[1]}", "epochs=4", "progress=none")
+    assert again.returncode == 0, again.stderr
+    assert kept(clone, run_ids[1]) == kept(clone, run_ids[0])
+    (norms,) = kept(clone, run_ids[1])["callbacks"].values()
+    assert len(norms["norms"]) == 4
+
+
+def test_a_callback_can_end_a_run(clone: Path) -> None:
+    done = command(
+        clone, "train.py", *small("progress"), "callback=weight_limit", "callback.most=0.1", "progress=plain"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "stopped: callback" in done.stdout + done.stderr
+
+
+NO_CALLBACKS = {
+    """
+    def build(self):
+        return 3
+""": "callback=mine: build() gives 3; takes a pytorch_lightning.Callback, or several",
+    """
+    def build(self):
+        import pytorch_lightning as pl
+        callback = pl.Callback()
+        callback.state_dict = lambda: {"a": [callback]}
+        return callback
+""": "the state_dict of Callback holds a Callback, which no checkpoint may hold",
+}
+
+
+def test_what_the_other_doors_do_not_take_costs_a_line(clone: Path) -> None:
+    wrong = ["clip_mode=agx", "callback=weight_limt", "optimizer=lars", "optimizer.momentum=2"]
+    lines = command(clone, "train.py", *wrong).stderr.splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == ["callback", "clip_mode", "optimizer.momentum"]
+    assert any("one of norm, tensor_norm, value, std, agc" in line for line in lines)
+    most = command(clone, "train.py", "-m", "callback=weight_limit", "callback.most=1,0").stderr
+    assert most == "callback.most: got 0.0; takes a number above 0\n"
+    mine = clone / "own" / "mine.py"
+    content = "from tbptt.extend import CallbackConfig\nclass M(CallbackConfig, options=['mine']):"
+    yaml = clone / "conf" / "callback" / "mine.yaml"
+    yaml.write_text("defaults: [{/schema/callback@_here_: mine}, _self_]\nname: mine\n")
+    try:
+        for body, said in NO_CALLBACKS.items():
+            mine.write_text(content + body)
+            done = command(clone, "train.py", *small(), "callback=mine")
+            assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+            assert said in done.stderr
+    finally:
+        mine.unlink()
+        yaml.unlink()
+
+
+HALF = """
+from tbptt.extend import clip_mode
+
+@clip_mode("NAME")
+def half(gradient, clip):
+    return gradient.flat.mul_(0.5).any()
+"""
+
+
+def test_own_in_the_working_directory_comes_before_the_one_beside_conf(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "agc.py").write_text(HALF.replace("NAME", "of_here"))
+    shown = command(clone, str(clone / "train.py"), "--help", cwd=tmp_path).stdout
+    assert "one of norm, tensor_norm, value, std, of_here " in shown
+    assert "lars" in shown  # what is beside conf/ is there too
+    (tmp_path / "own" / "agc.py").write_text("import nothing_like_it")
+    failed = command(clone, str(clone / "train.py"), "--help", cwd=tmp_path).stderr
+    assert failed == "own/agc.py: ModuleNotFoundError: No module named 'nothing_like_it'\n"
+
+
+def test_workers_and_load_run_find_own_in_the_working_directory(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "half.py").write_text(HALF.replace("NAME", "half"))
+    for name, option in (("lars", "lars2"), ("weight_limit", "limit2")):
+        text = (clone / "own" / f"{name}.py").read_text().replace(f'options=["{name}"]', f'options=["{option}"]')
+        (tmp_path / "own" / f"{option}.py").write_text(text)
+    (tmp_path / "more" / "optimizer").mkdir(parents=True)
+    yaml = (clone / "conf" / "optimizer" / "lars.yaml").read_text().replace("lars", "lars2")
+    (tmp_path / "more" / "optimizer" / "lars2.yaml").write_text(yaml)
+    words = ["-m", "--config-dir", "more", *small(), "optimizer=lars2", "clip_mode=half,norm", "study.workers=2"]
+    done = command(clone, str(clone / "train.py"), *words, "study.name=there", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    script = "import tbptt; print(tbptt.load_run('sweeps/there/best.ckpt')[2].optimizer.name)"
+    assert command(clone, "-c", script, cwd=tmp_path).stdout == "lars2\n"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    failed = command(clone, "-c", script.replace("sweeps", "../sweeps"), cwd=elsewhere)
+    assert "optimizer: got 'lars2'; takes one of " in failed.stderr.splitlines()[-1]
+
+
+def test_a_folder_of_configs_brings_no_code(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "sent" / "own").mkdir(parents=True)
+    (tmp_path / "sent" / "own" / "evil.py").write_text("open('was_run', 'w')")
+    (tmp_path / "sent" / "evil.py").write_text("open('was_run', 'w')")
+    (tmp_path / "sent" / "mine.yaml").write_text("defaults: [config, _self_]\n")
+    words = ["--config-dir", str(tmp_path / "sent"), "--config-name", "mine", "--cfg", "job"]
+    done = command(clone, str(clone / "train.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_an_installed_package_brings_options_by_its_entry_points(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips_of_theirs.py").write_text(HALF.replace("NAME", "theirs"))
+    info = tmp_path / "clips_of_theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: clips-of-theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tbptt.options]\nclips = clips_of_theirs\n")
+    assert "value, std, agc, theirs " in command(clone, "train.py", "--help", path=str(tmp_path)).stdout
+    (tmp_path / "clips_of_theirs.py").write_text("1 / 0")
+    failed = command(clone, "train.py", "--help", path=str(tmp_path))
+    line = "clips_of_theirs, of an installed package: ZeroDivisionError: division by zero\n"
+    assert (failed.returncode, failed.stderr) == (2, line)

@@ -257,6 +257,28 @@ def test_what_makes_no_other_study_makes_no_other_name(plan: Planned, also: list
 
 
 @pytest.mark.parametrize(
+    ("words", "digest"),
+    [
+        ("clip=1,2", "83130c4a294375eb7820b0f6ac2ea97e3ea726bf294ffc70a52ba7512078c171"),
+        ("optimizer=adamw clip=1,2", "ab2e5b8faac9cbd8e74d721f767d7f2361a7b825a75cf95ff6852bc5bc55be7f"),
+        ("optimizer=adam,adamw optimizer.lr=0.1", "a08a7880c6faaeb51556be7f422a1d776f6ef3297187b8ee8787561a3eefb7b5"),
+    ],
+)
+def test_a_study_of_before_there_were_some_keys_is_still_the_same(plan: Planned, words: str, digest: str) -> None:
+    assert plan(*words.split()).digest == digest
+
+
+def test_a_new_key_is_part_of_a_study_where_it_says_something_else(plan: Planned) -> None:
+    before = plan("optimizer=adamw", "clip=1,2")
+    assert not {"callback.name", "optimizer.decay_biases"} & set(before.spec["config"])
+    other = plan("optimizer=adamw", "clip=1,2", "optimizer.decay_biases=false")
+    assert other.spec["config"] == {**before.spec["config"], "optimizer.decay_biases": False}
+    assert plan("optimizer=adamw", "clip=1,2", "optimizer.decay_biases=true").digest == before.digest
+    swept = plan("optimizer=adamw", "optimizer.decay_biases=true,false")
+    assert list(swept.space.describe()) == ["optimizer.decay_biases"]
+
+
+@pytest.mark.parametrize(
     "also", ["study.seeds=[0,1]", "epochs=4", "seed=7", "data.seed=1", "clip_mode=std", "objective=train/loss"]
 )
 def test_what_makes_another_study_makes_another_name(plan: Planned, also: str) -> None:

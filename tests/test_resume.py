@@ -69,11 +69,13 @@ def interrupted(cfg: DictConfig, chunks: int) -> str:
     return ids[0]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop", "adadelta"])
+@pytest.mark.parametrize(
+    "optimizer", ["adam", "momentum", "rmsprop", "adadelta", "muon", "adamw optimizer.decay_biases=false"]
+)
 def test_a_resumed_run_equals_one_that_was_never_stopped(
     here: Path, small: Callable[..., DictConfig], optimizer: str
 ) -> None:
-    cfg = small(*RUN, f"optimizer={optimizer}")
+    cfg = small(*RUN, *f"optimizer={optimizer}".split())
     whole = fit(cfg).run_id
     updates = last(whole)["updates"]
     stops = random.Random(optimizer).sample(range(10, updates), 5)  # the first epoch has 10
@@ -218,6 +220,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "an optimizer of other weights": (
         lambda path: changed(path, optimizer={"state": {0: {"exp_avg": torch.zeros(3)}}}),
         "not of its model's 634 trained weights",
+    ),
+    "more than one vector": (
+        lambda path: changed(path, optimizer={"state": {1: {"exp_avg": torch.zeros(634)}}}),
+        "not of its model's 634 trained weights",
+    ),
+    "what an optimizer of tensors keeps": (
+        lambda path: [
+            in_config(path, "optimizer", {"name": "muon", "momentum": 0.95}),
+            changed(path, optimizer={"state": {0: {"momentum_buffer": torch.zeros(634)}}}),
+        ],
+        "not of its model's 7 trained tensors",
     ),
     "more chunks than steps": (
         lambda path: changed(path, schedule={"stages": [10**6]}),

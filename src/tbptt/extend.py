@@ -1,11 +1,13 @@
 """What options of your own are made of: one import for a file in ``own/`` (docs/using.md).
 
 ``key`` declares a key of an option's class, with what it takes; the classes are the groups' own, to build on.
+``clip_mode`` makes a function a clip mode.
 """
 
 from tbptt.data.options import DataConfig as DataConfig
 from tbptt.data.options import SplitData as SplitData
 from tbptt.models.options import ModelConfig as ModelConfig
+from tbptt.options.callbacks import CallbackConfig as CallbackConfig
 from tbptt.options.metrics import metric as metric
 from tbptt.options.option import Option as Option
 from tbptt.options.option import key as key
@@ -17,5 +19,7 @@ from tbptt.options.takes import one_of as one_of
 from tbptt.options.takes import text as text
 from tbptt.options.takes import whole as whole
 from tbptt.tasks.options import TaskConfig as TaskConfig
+from tbptt.training.clip_modes import Gradient as Gradient
+from tbptt.training.clip_modes import clip_mode as clip_mode
 from tbptt.training.options import OptimizerConfig as OptimizerConfig
 from tbptt.training.options import ScheduleConfig as ScheduleConfig

@@ -17,7 +17,7 @@ from tbptt.cli.help_page import help_text
 from tbptt.config.compose import CommandError, Source, composed
 from tbptt.config.moved import move
 from tbptt.config.schema import register
-from tbptt.options.option import load_own
+from tbptt.options.own import load_own
 from tbptt.runs import progress
 from tbptt.system.endings import SweepFailed, failure_line, ui_line
 from tbptt.system.environment import said, words_of_environment

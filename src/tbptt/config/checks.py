@@ -1,8 +1,9 @@
 """Everything about a composed config that can be checked before anything is written: all problems, a line each."""
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -28,14 +29,31 @@ from tbptt.training.options import ScheduleConfig
 
 def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
     """Every key that says what it takes: its dotted name, the node it is in, its name there, what it takes."""
+    for name, node, field in _fields(cfg, prefix):
+        yield name, node, field.name, field.metadata["takes"]
+
+
+def as_before(cfg: DictConfig) -> set[str]:
+    """The dotted names of the new keys (see :func:`tbptt.options.option.key`) that are at their default: what a config
+    does without saying so."""
+    return {name for name, node, field in _fields(cfg, "") if field.metadata.get("new") and _is_default(node, field)}
+
+
+def _is_default(node: DictConfig, field: Field[Any]) -> bool:
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    value = node._get_node(field.name)
+    return bool(value == default)
+
+
+def _fields(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, DictConfig, Field[Any]]]:
     schema = OmegaConf.get_type(cfg)
     if not is_dataclass(schema):
         return
     for f in fields(schema):
         if "takes" in f.metadata:
-            yield prefix + f.name, cfg, f.name, f.metadata["takes"]
+            yield prefix + f.name, cfg, f
         elif not OmegaConf.is_missing(cfg, f.name) and isinstance(cfg[f.name], DictConfig):
-            yield from keys(cfg[f.name], f"{prefix}{f.name}.")
+            yield from _fields(cfg[f.name], f"{prefix}{f.name}.")
 
 
 def problems(cfg: DictConfig, here: bool = True) -> list[str]:
@@ -78,6 +96,10 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
             found["precision"] = "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"
         if cfg.cuda_graphs is True:
             found["cuda_graphs"] = "cuda_graphs: got True, which only GPUs have; takes false here"
+    optimizer = OmegaConf.get_type(cfg.optimizer)
+    if cfg.cuda_graphs is True and not getattr(optimizer, "capturable", True) and "cuda_graphs" not in found:
+        no = f"optimizer={cfg.optimizer.name} does not say that a graph can hold its step (capturable = True)"
+        found["cuda_graphs"] = f"cuda_graphs: got True, and {no}; takes false"
     length = None
     if not any(name.startswith(("data.", "task.")) for name in found):
         data = cast(DataConfig, OmegaConf.to_object(cfg.data))

@@ -16,11 +16,14 @@ from tbptt.config.moved import moved
 from tbptt.config.names import STUDY_NAME
 from tbptt.data.options import DataConfig
 from tbptt.models.options import ModelConfig
+from tbptt.options.callbacks import CallbackConfig
 from tbptt.options.metrics import OBJECTIVE
-from tbptt.options.option import GROUPS, Option, key, load_own
-from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whole
+from tbptt.options.option import GROUPS, Option, key
+from tbptt.options.own import load_own
+from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whole, wrong_value
 from tbptt.tasks import metrics as metrics  # into the table
 from tbptt.tasks.options import TaskConfig
+from tbptt.training.clip_modes import CLIP_MODE
 from tbptt.training.options import OptimizerConfig, ScheduleConfig
 
 NOT_16 = Takes(
@@ -117,8 +120,9 @@ class Config:
     model: ModelConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     schedule: ScheduleConfig = MISSING
+    callback: CallbackConfig = MISSING
     clip: float | None = key(number(0, open_low=True, null=True), 1.0)
-    clip_mode: str = key(one_of("norm", "tensor_norm", "value", "std"), "norm")
+    clip_mode: str = key(CLIP_MODE, "norm")
     epochs: int = key(whole(1), 50)
     eval_every: int = key(whole(1), 5)
     seed: int = key(whole(0), 0)
@@ -167,10 +171,13 @@ def typed(content: dict[str, Any]) -> DictConfig:
     """A config in plain types, as a run keeps it, under the schema again. Raises ValueError where it does not fit."""
     load_own()
     try:
-        cfg = OmegaConf.create(moved(content))
+        # Before there were callbacks, none was said.
+        cfg = OmegaConf.create({"callback": {"name": "none"}, **moved(content)})
         for group, options in GROUPS.items():
             place = group.replace("/", ".")
             if (node := OmegaConf.select(cfg, place)) is not None:
+                if node.name not in options:
+                    raise LookupError(wrong_value(place, node.name, "one of " + ", ".join(options)))
                 schema = OmegaConf.structured(options[node.name])
                 OmegaConf.update(cfg, place, OmegaConf.merge(schema, node), merge=False)
         return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), cfg))

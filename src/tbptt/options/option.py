@@ -1,14 +1,11 @@
 """What an option of a group is: a class whose fields say what each key takes (``model=article``, ``optimizer=adam``).
 
-A class that says ``options`` is the schema of these; so is one in a file of your own (docs/using.md).
+A class that says ``options`` is the schema of these; so is one in a file of your own (own.py, docs/using.md).
 """
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -16,8 +13,17 @@ from omegaconf import MISSING
 from tbptt.options.takes import TEXT, Takes, one_of
 
 
-def key(takes: Takes, default: Any = MISSING) -> Any:
-    metadata = {"takes": takes}
+def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
+    """A key of an option's class.
+
+    Args:
+        takes: what it takes, in words and as a test.
+        default: what configs that do not say it have; say it in the yaml too, where users read it.
+        new: whether studies may have begun before there was this key. While it is at its default, which has to be what
+            was done before, it then stays out of what tells a study from another, and the same command goes on with
+            the same study. Never take it away again, and never change the default of such a key.
+    """
+    metadata = {"takes": takes, "new": new}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -30,7 +36,8 @@ def moved_key(name: str) -> Any:
 
 # The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.
 GROUPS: dict[str, dict[str, type]] = {
-    group: {} for group in ("data", "task", "model", "optimizer", "schedule", "study/sampler", "study/pruner")
+    group: {}
+    for group in ("data", "task", "model", "optimizer", "schedule", "callback", "study/sampler", "study/pruner")
 }
 
 
@@ -46,20 +53,23 @@ class Option:
 
     Attributes:
         needs: what a class has to define, beside its keys, to be an option of its group.
+
+    With ``new`` the group is newer than some studies, and the first of these options is what was done before there was
+    the group: that choice of it stays out of what tells a study from another, see :func:`key`.
     """
 
     group: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     name: str = key(TEXT)
 
-    def __init_subclass__(cls, options: Sequence[str] = ()) -> None:
+    def __init_subclass__(cls, options: Sequence[str] = (), new: bool = False) -> None:
         if options:
             if taken := [option for option in options if option in GROUPS[cls.group]]:
                 raise ValueError(f"{cls.group}={taken[0]} is there already")
             if problem := cls.unfit():
                 raise ValueError(f"{cls.group}={options[0]}: class {cls.__name__} {problem}")
             cls.__annotations__ = {"name": str, **inspect.get_annotations(cls)}
-            cls.name = key(one_of(*options))
+            cls.name = key(one_of(*options), options[0] if new else MISSING, new=new)
             GROUPS[cls.group] |= dict.fromkeys(options, cls)
 
     @classmethod
@@ -68,15 +78,3 @@ class Option:
         base = next(each for each in cls.__mro__ if "needs" in vars(each))
         lacks = [name for name in cls.needs if getattr(cls, name, None) is getattr(base, name, None)]
         return f"does not say {' and '.join(lacks)}" if lacks else None
-
-
-@cache
-def load_own() -> None:
-    """Import the files in ``own/``, whose classes are options too. Raises ValueError with a line for one that fails."""
-    from tbptt import own
-
-    for module in pkgutil.iter_modules(own.__path__):
-        try:
-            importlib.import_module(f"tbptt.own.{module.name}")
-        except Exception as error:
-            raise ValueError(f"src/tbptt/own/{module.name}.py: {type(error).__name__}: {error}") from error

@@ -1,7 +1,7 @@
 """What a config's key takes: in words, for help and errors, and as a test."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tbptt.system.stores import without_password
@@ -59,6 +59,26 @@ def number(low: float, high: float = math.inf, *, open_low: bool = False, null: 
 def one_of(*values: object) -> Takes:
     shown = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
     return Takes("one of " + ", ".join(shown), lambda v: v in values, values)
+
+
+class OneOfKnown(Takes):
+    """One of the names in a registry that may grow after this was made, as by files of your own: ``names`` gives those
+    that it has now."""
+
+    names: Callable[[], Iterable[str]]
+
+    def __new__(cls, names: Callable[[], Iterable[str]]) -> "OneOfKnown":
+        made = super().__new__(cls, "", lambda value: value in tuple(names()))
+        made.names = names
+        return made
+
+    @property
+    def text(self) -> str:
+        return "one of " + ", ".join(self.names())
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        return tuple(self.names())
 
 
 def list_of(

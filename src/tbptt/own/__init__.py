@@ -1,1 +1,21 @@
-"""Optimizers, schedules and data sources of your own: a file each, beside its conf/GROUP/NAME.yaml (docs/using.md)."""
+"""Options of your own: a file each, beside its conf/GROUP/NAME.yaml (docs/using.md).
+
+The files lie in ``own/``, in the working directory or beside ``conf/``, or in this folder; of two with the same name
+the one that comes first in this order is taken. All are modules of this package, ``tbptt.own.NAME``, so that their
+names cannot be those of installed packages, and whoever meets their classes by name, as a job on another machine, finds
+them.
+"""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[3]  # of a checkout: the folder of train.py, conf/ and own/
+
+
+def look() -> None:
+    """Look for files of your own in the working directory, which may be another by now, and beside conf/."""
+    places = [Path.cwd(), *([PROJECT] if (PROJECT / "conf").is_dir() else [])]
+    found = dict.fromkeys(str((place / "own").resolve()) for place in places if (place / "own").is_dir())
+    __path__[:] = [*found, str(Path(__file__).parent)]
+
+
+look()

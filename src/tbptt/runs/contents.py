@@ -195,9 +195,9 @@ def is_scaler(value: Any) -> bool:
 
 
 def is_optimizer(value: Any) -> bool:
-    """As ``optimizer_state`` gives it: one vector of parameters, and what is kept of it."""
+    """As ``optimizer_state`` gives it: what is kept of each of its parameters, by number; the one vector has 0."""
     state = value.get("state") if isinstance(value, dict) else None
-    if not isinstance(state, dict) or not set(state) <= {0}:
+    if not isinstance(state, dict) or not all(map(is_count, state)):
         return False
     return all(each_is(is_kept)(of_one) for of_one in state.values())
 
@@ -207,6 +207,13 @@ def is_kept(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(is_kept, value))
     return value is None or isinstance(value, bool | str) or is_number(value) or is_tensor(value)
+
+
+def is_plain(value: Any) -> bool:
+    """Tensors, numbers, texts, and lists and dicts of them."""
+    if isinstance(value, dict):
+        return all(isinstance(k, LEAVES) for k in value) and all(map(is_plain, value.values()))
+    return is_kept(value) if not isinstance(value, list | tuple) else all(map(is_plain, value))
 
 
 def is_best(value: Any) -> bool:
@@ -243,4 +250,4 @@ OF_A_RUN: dict[str, Test] = {
     "schedule": is_schedule,
     "random": is_random,
 }
-IF_THERE: dict[str, Test] = {"records": all_are(has(PACKED))}
+IF_THERE: dict[str, Test] = {"records": all_are(has(PACKED)), "callbacks": each_is(is_plain)}

@@ -20,7 +20,7 @@ from tbptt.config.schema import Config, flatten
 from tbptt.models import kernels
 from tbptt.models.build import build_network
 from tbptt.options.metrics import as_objectives, sign
-from tbptt.runs import checkpoint
+from tbptt.runs import checkpoint, own_callbacks
 from tbptt.runs.datamodule import Prepare, SequenceDataModule
 from tbptt.runs.epoch import Epoch, packed, unpacked
 from tbptt.runs.journal import Outbox, deliver_pending, hold
@@ -127,12 +127,13 @@ def fit(
         patience: seconds to wait for a tracking server that is away when the run begins.
 
     Raises:
-        ValueError: the data cannot be used.
+        ValueError: the data or the callback cannot be used.
         GpuTrouble: there is no GPU that works and ``device=cuda``, or it failed or had no room; the run can be resumed.
         ConnectionError: the tracking server does not answer at the start.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the run is closed as KILLED and can be resumed.
     """
     config = cast(Config, OmegaConf.to_object(cfg))
+    callbacks = own_callbacks.built(config.callback)
     device = pick_device(config.device)
     keep_freed_memory()
     torch.set_num_threads(config.threads)
@@ -195,6 +196,7 @@ def fit(
                 "stop_reason": module.stop_reason or reason,
                 "record": asdict(epoch),
                 **module.snapshot(epoch),
+                **own_callbacks.kept(callbacks),
             }
             if not run.is_local:  # another machine may go on with it, where the journal is not
                 content["records"] = [packed(one) for one in [*outbox.epochs, epoch]]
@@ -222,6 +224,7 @@ def fit(
                 store.patiently(lambda: run.log_params(flatten(plain(cfg))))
             else:
                 module.restore(state)
+                own_callbacks.restore(callbacks, state.get("callbacks", {}))
                 best = Best(**state["best"])
                 for epoch in outbox.epochs:
                     after_epoch(epoch)
@@ -229,7 +232,8 @@ def fit(
             progress.parts = lambda: parts_of(data.training.length, module.schedule.chunks, config.segment_length)
             progress.opened(run.id, module.first_epoch)
             if module.stop_reason is None:
-                with _let_go(_trainer(config, device, config.epochs - module.first_epoch), module) as trainer:
+                epochs = config.epochs - module.first_epoch
+                with _let_go(_trainer(config, device, epochs, callbacks), module) as trainer:
                     trainer.fit(module, datamodule=data)
         assert module.stop_reason is not None
         result = Result(run.id, module.stop_reason, best, data.baseline)
@@ -275,7 +279,7 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals, reason: Callable[[]
         outbox.close("KILLED" if reason() == "pruned" else "FINISHED", reason())
 
 
-def _trainer(config: Config, device: str, epochs: int) -> pl.Trainer:
+def _trainer(config: Config, device: str, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Lightning without what this project does itself: logging, checkpoints, progress, clipping."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -287,6 +291,7 @@ def _trainer(config: Config, device: str, epochs: int) -> pl.Trainer:
             devices=1,
             plugins=LightningEnvironment(),  # one process, also within a SLURM job, whose signals it would take
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+            callbacks=callbacks,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

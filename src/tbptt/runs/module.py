@@ -17,7 +17,7 @@ from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
-from tbptt.training.optimizers import build_optimizer, load_optimizer, optimizer_state
+from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state
 from tbptt.training.schedule import ChunkSchedule
 
 
@@ -64,8 +64,7 @@ class SequenceModule(pl.LightningModule):
         # Lightning calls this with the module on its device, as FlatParameters wants it.
         self.parameters_ = FlatParameters(self.network)
         self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
-        settings = vars(self.config.optimizer)
-        optimizer = build_optimizer([self.parameters_.vector], **settings, capturable=self._fixed is not None)
+        optimizer = optimizer_of(self.config.optimizer, self.parameters_, capturable=self._fixed is not None)
         if self._restored:
             load_optimizer(optimizer, self.parameters_, self._restored["optimizer"])
         return optimizer
@@ -119,6 +118,8 @@ class SequenceModule(pl.LightningModule):
             self.stop_reason = "schedule"
         elif self.epoch + 1 >= self.config.epochs:
             self.stop_reason = "epochs"
+        elif self.trainer.should_stop:  # Lightning calls callbacks before this
+            self.stop_reason = "callback"
         last = self.stop_reason is not None
         if stage_ended and self._fixed:
             self._fixed.clear()

@@ -18,6 +18,7 @@ from tbptt.runs.pending import RunTaken, claim_left_run, let_go, pending_folder
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.stores import sqlite_path
 from tbptt.tasks.options import TaskConfig
+from tbptt.training.options import OptimizerConfig
 
 if TYPE_CHECKING:
     from tbptt.runs.tracking import Run
@@ -108,10 +109,11 @@ def _begun_problems(cfg: DictConfig, given: Sequence[str], run: "Run", state: di
 def _misfit(state: dict[str, Any], begun: DictConfig, length: int) -> str | None:
     """What does not fit together in a checkpoint, or with ``length`` steps; such a one was made by something else.
     Raises ValueError where its weights are not those of its model."""
-    count = sum(p.numel() for p in network_of(state, begun).parameters() if p.requires_grad)
-    kept = [v for of_one in state["optimizer"]["state"].values() for v in of_one.values() if hasattr(v, "shape")]
-    if any(v.dim() > 1 or (v.dim() == 1 and len(v) != count) for v in kept):
-        return f"what its optimizer keeps is not of its model's {count} trained weights"
+    from tbptt.training.optimizers import state_problem
+
+    optimizer = cast(OptimizerConfig, OmegaConf.to_object(begun.optimizer))
+    if problem := state_problem(optimizer, network_of(state, begun), state["optimizer"]["state"]):
+        return problem
     if (most := max(state["schedule"]["stages"])) > length:
         return f"its schedule has {most} chunks, and the longest series has {length} steps to train"
     if state["best"]["objectives"] != as_objectives(begun.objective):

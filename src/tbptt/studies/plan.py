@@ -18,8 +18,9 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt.config.checks import as_before
 from tbptt.config.compose import CommandError, Source, composed, parsed
-from tbptt.config.moved import FIRST_TASK, first_name, name_now
+from tbptt.config.moved import first_name, name_now
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
 from tbptt.config.schema import StudyConfig, flatten, register
@@ -119,6 +120,7 @@ class Plan:
         """What makes this study this study, in plain types: its space, and the config outside it."""
         swept = {d.key for d in self.space.dimensions}
         under = tuple(f"{key}." for key in swept)
+        unsaid = as_before(self.cfg)
 
         def is_swept(key: str) -> bool:
             """By the name that it has, or had: it was of another group once."""
@@ -127,10 +129,8 @@ class Plan:
         config = {
             first_name(key): value
             for key, value in flatten(plain(self.cfg)).items()
-            if not is_swept(key) and key.split(".")[0] not in NOT_IN_THE_NAME
+            if not is_swept(key) and key not in unsaid and key.split(".")[0] not in NOT_IN_THE_NAME
         }
-        if config.get("task.name") == FIRST_TASK:  # as it was before there were others
-            del config["task.name"]
         typed = dict(word.split("=", 1) for word in self.fixed)
         config |= {first_name(key): text for key, text in typed.items() if is_swept(key) and key not in swept}
         chosen = {"best_of": self.settings.best_of} if self.settings.best_of else {}

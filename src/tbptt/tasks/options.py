@@ -95,7 +95,7 @@ class TaskConfig(Option):
 
 
 @dataclass
-class QValues(TaskConfig, options=["q_values"]):
+class QValues(TaskConfig, options=["q_values"], new=True):
     """The article's: Q-values of buying and of selling."""
 
     shortened_by = "task.horizon"

@@ -86,7 +86,8 @@ class Step:
             finite: scalar bool tensor, updated in place.
             seen: (4,) takes the loss, the gradient's norm, whether it was clipped, whether all was finite.
         """
-        norm, clipped = clip_gradients(self.parameters.grad, self.parameters.grads, self.clip, self.clip_mode)
+        p = self.parameters
+        norm, clipped = clip_gradients(p.grad, p.grads, self.clip, self.clip_mode, p.weights)
         finite.logical_and_(loss.isfinite() & norm.isfinite())
         self.parameters.guarded_step(self.optimizer, finite)
         for place, value in zip(seen.unbind(), (loss, norm, clipped, finite), strict=True):

@@ -16,8 +16,9 @@ class FlatParameters:
     """All trained parameters of a module as one vector, and all their gradients as another.
 
     The module's parameters become views of the vector, so optimizer, clipping and the finite check each touch one
-    tensor instead of many. Make it after the module is on its device. Every optimizer here works element by element,
-    so the numbers are those of the separate tensors.
+    tensor instead of many. Make it after the module is on its device. An optimizer that works element by element gets
+    the vector: the numbers are those of the separate tensors. Any other gets the tensors, which lie in the vector all
+    the same, and their gradients in its gradient.
 
     On a GPU each recurrent layer is a block of the vector, its frozen biases included, and has it as a memory of its
     own: only so does cuDNN read the weights where they are, instead of copying them together at every call. Frozen
@@ -27,14 +28,17 @@ class FlatParameters:
         blocks: whether recurrent layers are blocks; on a GPU by default.
 
     Attributes:
-        vector: (P,) nn.Parameter whose ``grad`` is the whole gradient; this is what the optimizer gets.
+        vector: (P,) nn.Parameter whose ``grad`` is the whole gradient.
+        named: the module's trained parameters by their names, views of the vector.
         grads: one view of ``vector.grad`` a trained parameter.
+        weights: the trained parameters without autograd.
     """
 
     ALIGNED = 64  # elements; cuDNN's kernels read several at once
 
     def __init__(self, module: nn.Module, blocks: bool | None = None):
-        parameters = [p for p in module.parameters() if p.requires_grad]
+        self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        parameters = list(self.named.values())
         first = parameters[0]
         if blocks if blocks is not None else first.is_cuda:
             layers = [list(m.parameters()) for m in module.modules() if isinstance(m, nn.RNNBase)]
@@ -56,7 +60,7 @@ class FlatParameters:
             w.copy_(p.detach())
             p.data = w
         self.grads = [self.vector.grad[starts[p] : starts[p] + p.numel()].view_as(p) for p in parameters]
-        self._parameters = parameters
+        self.weights = [p.detach() for p in parameters]
         places = [torch.arange(starts[p], starts[p] + p.numel(), device=first.device) for p in parameters]
         self._places = torch.cat(places) if layers else None
         self.attach()
@@ -93,7 +97,7 @@ class FlatParameters:
     def attach(self) -> None:
         """Let the module's gradients accumulate in the vector (again: ``module.zero_grad()``, which Lightning calls
         around a validation, takes them away)."""
-        for p, g in zip(self._parameters, self.grads, strict=True):
+        for p, g in zip(self.named.values(), self.grads, strict=True):
             p.grad = g
 
     @property
