@@ -52,7 +52,7 @@ def ended(
         return Path("report.html")
 
     monkeypatch.setattr("tbptt.reports.page.write_report", write_report)
-    store: Any = SimpleNamespace(is_local=True, patiently=lambda call: call(), children=lambda *_: [])
+    store: Any = SimpleNamespace(is_local=True, retry=lambda call: call(), children=lambda *_: [])
     plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
     parent: Any = Parent(at_finish)
     with StopSignals() as signals:

@@ -199,7 +199,7 @@ def test_a_file_that_is_locked_for_a_while_is_waited_for(store: Store, tmp_path:
             raise errors.pop()
         return "done"
 
-    assert store.patiently(call) == "done"
+    assert store.retry(call) == "done"
 
 
 def test_one_that_stays_locked_is_told_in_a_line(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

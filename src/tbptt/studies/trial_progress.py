@@ -57,9 +57,9 @@ class TrialProgress:
                 return
             self._new.clear()
             # What cannot be noted, as a server is away or the trial has just ended, is not.
-            with suppress(Exception), self._impatient():
+            with suppress(Exception), self._without_retry():
                 self.storage.set_trial_user_attr(self.trial_id, PROGRESS, self._newest)
             self._end.wait(EVERY)
 
-    def _impatient(self) -> Any:
-        return self.storage.impatient() if isinstance(self.storage, ServerStorage) else nullcontext()
+    def _without_retry(self) -> Any:
+        return self.storage.without_retry() if isinstance(self.storage, ServerStorage) else nullcontext()
