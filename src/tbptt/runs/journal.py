@@ -34,7 +34,7 @@ from tbptt.runs.pending import (
 from tbptt.runs.store_errors import is_outage
 from tbptt.runs.tracking import Run, Store
 from tbptt.system.claims import release
-from tbptt.system.files import open_own, replaced, write_text
+from tbptt.system.files import open_own, replaced, write_json, write_text
 from tbptt.system.retry import retry
 from tbptt.system.secrets import hide
 from tbptt.system.stores import without_password
@@ -75,7 +75,7 @@ class Outbox:
         self.folder = pending_folder(run.store.folder, run.id)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / OUTCOME).unlink(missing_ok=True)
-        _write_whole(self.folder / OWNER, this_owner())
+        write_json(self.folder / OWNER, this_owner())
         if not run.is_local:
             run.take_over()
         self.journal = self.folder / JOURNAL
@@ -134,7 +134,7 @@ class Outbox:
             self._thread.join(LAST_TRY)
         try:
             write_updates(self._epochs, self.run.folder / "updates.parquet")
-            _write_whole(self.folder / OUTCOME, {"status": status, "reason": reason})
+            write_json(self.folder / OUTCOME, {"status": status, "reason": reason})
             self._deliver()
             if self._warned:
                 log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
@@ -225,11 +225,6 @@ def read_journal(path: Path) -> list[Epoch]:
     return epochs
 
 
-def _write_whole(path: Path, content: dict[str, Any]) -> None:
-    """So that whoever reads it finds the old or the new, also when the disk fills up."""
-    write_text(path, json.dumps(content))
-
-
 def _line(epoch: Epoch) -> str:
     return json.dumps(asdict(epoch)) + "\n"
 
@@ -306,7 +301,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
     else:  # it may be resumed
-        _write_whole(folder / OUTCOME, {**outcome, "delivered": True})
+        write_json(folder / OUTCOME, {**outcome, "delivered": True})
 
 
 def deliver_pending(store: Store, update_points: int) -> int:
@@ -335,7 +330,7 @@ def _deliver_one(store: Store, folder: Path, update_points: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     if not (folder / OUTCOME).exists():
-        _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
+        write_json(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
     deliver(run, folder, read_journal(folder / JOURNAL), update_points)
 
 
