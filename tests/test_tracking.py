@@ -16,9 +16,10 @@ from mlflow.exceptions import MlflowException
 from tbptt.cli.main import run
 from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
+from tbptt.options.values import shortened
 from tbptt.runs import versions
 from tbptt.runs.store_errors import is_locked, is_outage, said_shortly
-from tbptt.runs.tracking import Run, Store, as_text, how_to_restore, shortened
+from tbptt.runs.tracking import Run, Store, as_text, how_to_restore
 from tbptt.runs.versions import code_tags
 
 

@@ -19,10 +19,11 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 
 from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
+from tbptt.options.values import shortened
 from tbptt.runs import local_files
 from tbptt.runs.pending import OWNER, pending_folder, this_owner
 from tbptt.runs.store_errors import is_locked, is_outage, said_shortly, still_locked
-from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_text
+from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_json
 from tbptt.system.retry import retry
 from tbptt.system.stores import absolute_uri, locked, sqlite_path
 
@@ -267,7 +268,7 @@ class Run:
     def take_over(self) -> None:
         """Say in the store who is at this run from now on: what others had of it is not sent any more."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / OWNER, json.dumps(this_owner()))
+        write_json(self.folder / OWNER, this_owner())
         self.store.retry(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
     def _fetch(self, path: str, folder: str) -> Path | None:
@@ -357,11 +358,6 @@ class Run:
 def how_to_restore(uri: str, run_id: str) -> str:
     """What brings a deleted run back, to be typed in a shell."""
     return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"
-
-
-def shortened(text: str, most: int) -> str:
-    """A text of at most so many letters, the rest of a longer one as ``…``."""
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def as_tag(owner: Path) -> str:
