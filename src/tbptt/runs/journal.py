@@ -192,16 +192,13 @@ class Outbox:
             raise _Closing
 
     def _send_always(self) -> None:
-        def may_pass(error: BaseException) -> bool:
-            return not isinstance(error, _Closing)
-
         with contextlib.suppress(_Closing):
             while not self._closing:
                 self._wake.wait()
                 self._wake.clear()
                 retry(
                     self._send_new,
-                    may_pass,
+                    lambda error: True,
                     math.inf,
                     self._check_open,
                     first_wait=1.0,
