@@ -62,7 +62,7 @@ def work(
     """A worker, until its time is up."""
     clock, done = Clock(), 0
     study = Study(name, storage, ["val/loss"])
-    store = Store(TrackingConfig(uri=uri, experiment=name, update_points=50), patience=60)
+    store = Store(TrackingConfig(uri=uri, experiment=name, update_points=50), retry_seconds=60)
     pruner = PrunerConfig("none")
     kind = StartsRandom("tpe") if sampler == "tpe" else SamplerConfig("random")
     with tempfile.TemporaryDirectory() as folder:

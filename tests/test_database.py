@@ -193,7 +193,7 @@ def test_waiting_ends_when_asked(toy: Study, server: PostgreSQL) -> None:
 
 
 def test_waiting_ends_after_too_long(toy: Study, server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "PATIENCE", 1.0)
+    monkeypatch.setattr(postgres, "RETRY_SECONDS", 1.0)
     server.stop("immediate")
     with pytest.raises(Exception) as error:  # noqa: PT011, Optuna's or SQLAlchemy's
         toy.counts()
@@ -345,7 +345,7 @@ def test_what_is_kept_is_readable_by_optuna(toy: Study, server: PostgreSQL) -> N
     loaded._storage._backend.engine.dispose()  # type: ignore[attr-defined]
 
 
-def test_all_of_optunas_storage_is_patient() -> None:
+def test_all_of_optunas_storage_is_retried() -> None:
     from optuna.storages import BaseStorage, RDBStorage
 
     asked = {name for name in vars(BaseStorage) if not name.startswith("_")}

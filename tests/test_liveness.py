@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tbptt.system.liveness import identity, is_alive
+from tbptt.system import liveness
+from tbptt.system.liveness import identity, is_alive, started_at
 from tbptt.system.runtime import Interrupted, PastHydra, StopSignals
 
 
@@ -33,6 +34,20 @@ def said(process: "subprocess.Popen[str]") -> dict[str, Any]:
     who: dict[str, Any] = json.loads(process.stdout.readline())
     assert who["pid"] == process.pid
     return who
+
+
+def test_what_is_left_of_a_killed_process_is_none(
+    other: "subprocess.Popen[str]",
+) -> None:
+    """On a system with /proc and on one without."""
+    said(other)
+    readings = (started_at, liveness._without_proc)
+    assert all(read(other.pid) for read in readings)
+    other.kill()
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
+    assert [read(other.pid) for read in readings] == [None, None]
+    other.wait()
+    assert [read(other.pid) for read in readings] == [None, None]
 
 
 def test_this_process_is_alive() -> None:

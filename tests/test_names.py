@@ -11,8 +11,6 @@ from test_command_line import refused
 from tbptt.cli.command_line import checked
 from tbptt.config.names import STUDY_NAME, derived, numbered
 
-LONGEST = 255  # bytes of a file's name
-
 
 @pytest.mark.parametrize(
     "name", ["a", "clip+chunks-0a1b2c3d", "my study", "é" * 100, "研" * 80, "🙂" * 60, "a.b", "x" * 100]

@@ -217,7 +217,7 @@ def test_a_worker_waits_for_a_tracking_server(
         fit(cfg)
     process = CONTEXT.Process(target=_start_later, args=(server.folder, server.database, server.port))
     process.start()
-    result = fit(cfg, patience=90.0)
+    result = fit(cfg, retry_seconds=90.0)
     process.join()
     assert client.get_run(result.run_id).info.status == "FINISHED"
     assert [step for step, _ in curves(client, result.run_id)["train/loss"]] == list(range(EPOCHS))

@@ -294,7 +294,7 @@ def test_a_resumed_study_tries_failures_again(study: Study) -> None:
     study.fail(number, "ValueError: no")
     assert len(run(study, GRID)) == 5
     assert len(study.failures()) == 1
-    study.forgive()
+    study.retry_failed()
     assert study.failures() == []
     assert run(study, GRID) == [next(GRID.points())]
     assert study.counts() == Counts(complete=6, pruned=0, failed=0, running=0, waiting=0)
@@ -306,28 +306,28 @@ def test_a_resumed_study_has_its_retries_again(study: Study, dead: Callable[[], 
         for _ in range(2):
             taken(study, SEARCH, 1, retries=1)
         assert claim(study, SEARCH, 1, retries=1) is None
-        study.forgive()
+        study.retry_failed()
     reasons = [t.user_attrs["reason"] for t in study.trials()]
     assert reasons == 2 * [f"its process died, killed or out of memory (attempt {i} of 2)" for i in (1, 2)]
 
 
-def test_failures_are_not_forgiven_behind_the_back_of_another_worker(study: Study) -> None:
+def test_failures_are_not_run_again_behind_the_back_of_another_worker(study: Study) -> None:
     failed, running = taken(study, SEARCH, 3)[0], taken(study, SEARCH, 3)[0]
     study.fail(failed.number, "no")
-    study.forgive()
+    study.retry_failed()
     assert len(study.failures()) == 1
     study.optuna.tell(running, 1.0)
-    study.forgive()
+    study.retry_failed()
     assert study.failures() == []
 
 
-def test_copies_of_a_point_do_not_hide_a_failure_from_being_forgiven(study: Study) -> None:
+def test_copies_of_a_point_do_not_keep_a_failure_from_being_run_again(study: Study) -> None:
     for _ in range(3):
         copy = study.optuna.ask()
         copy.set_user_attr("same_as", 0)
         study.optuna.tell(copy, state=TrialState.FAIL)
     study.fail(taken(study, SEARCH, 1)[0].number, "no")
-    study.forgive()
+    study.retry_failed()
     assert study.failures() == []
     assert len(run(study, SEARCH, 1)) == 1
 

@@ -44,19 +44,17 @@ def ended(
     study = made_study(trials)
     monkeypatch.setattr(study, "reap", lambda retries: [])
     monkeypatch.setattr("tbptt.studies.sweep_end._note_best", lambda *_: None)
-    monkeypatch.setattr("tbptt.reports.page.SHARED", ())
 
-    def write_report(*_: Any) -> Path:
+    def report(*_: Any) -> list[Path]:
         if at_report:
             os.kill(os.getpid(), at_report)
-        return Path("report.html")
+        return []
 
-    monkeypatch.setattr("tbptt.reports.page.write_report", write_report)
-    store: Any = SimpleNamespace(is_local=True, patiently=lambda call: call(), children=lambda *_: [])
+    store: Any = SimpleNamespace(is_local=True, retry=lambda call: call(), children=lambda *_: [])
     plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
     parent: Any = Parent(at_finish)
     with StopSignals() as signals:
-        signum = settle(study, plan, store, parent, signals, error)
+        signum = settle(study, plan, store, parent, signals, report, error)
     return parent.ends, signum, signals
 
 

@@ -59,14 +59,6 @@ def test_a_study_without_a_total_or_a_trial_says_what_it_can() -> None:
     assert " left" not in progress.line(TRIALS)
 
 
-def test_the_best_is_that_of_the_first_objectives_direction() -> None:
-    trials = [trial(0, TrialState.COMPLETE, 1.0), trial(1, TrialState.COMPLETE, 2.0)]
-    for objective, number in (("val/loss", 0), ("time/timesteps_per_second", 1)):
-        best = SweepProgress("none", "s", 2, [objective], 1).best(trials)
-        assert best is not None
-        assert best.number == number
-
-
 def test_a_plain_line_is_printed_once_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
     with SweepProgress("plain", "s", 9, ["val/loss"], 1) as progress:
         progress.update(TRIALS[:1])  # was there before: a resumed study does not say it again

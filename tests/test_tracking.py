@@ -16,9 +16,10 @@ from mlflow.exceptions import MlflowException
 from tbptt.cli.main import run
 from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
+from tbptt.options.values import shortened
 from tbptt.runs import versions
 from tbptt.runs.store_errors import is_locked, is_outage, said_shortly
-from tbptt.runs.tracking import Run, Store, as_text, how_to_restore, shortened
+from tbptt.runs.tracking import Run, Store, as_text, how_to_restore
 from tbptt.runs.versions import code_tags
 
 
@@ -199,7 +200,7 @@ def test_a_file_that_is_locked_for_a_while_is_waited_for(store: Store, tmp_path:
             raise errors.pop()
         return "done"
 
-    assert store.patiently(call) == "done"
+    assert store.retry(call) == "done"
 
 
 def test_one_that_stays_locked_is_told_in_a_line(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,10 @@ class Runs:
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
-    """The mean, and the percentiles 2.5 and 97.5 of the means of resamples: all of them, where they are few."""
+    """The mean, and the percentiles 2.5 and 97.5 of the means of resamples: all of them, where they are few.
+
+    ``scipy.stats.bootstrap`` would draw of few, too, take a point between two means, and refuse a single value.
+    """
     n = len(values)
     if n == 0:
         raise ValueError("the runs that are compared have no seed in common")

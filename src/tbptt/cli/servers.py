@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tbptt.system.files import write_text
 from tbptt.system.liveness import started_at
 
 HOST = "127.0.0.1"
@@ -180,7 +181,7 @@ class MLflow:
             self._process = process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=env
             )
-        self._pid.write_text(f"{process.pid} {started_at(process.pid)}")
+        write_text(self._pid, f"{process.pid} {started_at(process.pid)}")
         until = time.monotonic() + ANSWER_SECONDS
         while not self.answers():
             if process.poll() is not None or time.monotonic() > until:

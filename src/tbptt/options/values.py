@@ -50,3 +50,8 @@ def short_value(value: Value) -> str:
 def shown(value: float, digits: int = 4) -> str:
     """A number to be read: rounded, and a whole one rather than a power of ten where it is not very large."""
     return f"{value:.0f}" if 10**digits <= abs(value) < 1e7 else f"{value:.{digits}g}"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many letters, the rest of a longer one as ``…``."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -4,7 +4,6 @@ Optuna's importances are shares that add up to one whatever they rest on: where 
 of it. A share here is of all that differs, less what chance explains on average, so that all of them may be nothing.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -106,13 +105,12 @@ def by_seed(trial: FrozenTrial, i: int) -> list[float]:
 
 def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array, Array]:
     """Of each trial its runs' mean rank, from 0 to 1, equal ones sharing theirs; their variance; how many they are."""
-    counts = Counter(place for of_trial in places for place in of_trial)
-    before, total = 0, sum(counts.values())
-    rank: dict[tuple[float, ...], float] = {}
-    for place, count in sorted(counts.items()):
-        rank[place] = (before + (count + 1) / 2) / total
-        before += count
-    parts = [np.array([rank[place] for place in of_trial]) for of_trial in places]
+    import pandas as pd  # not scipy.stats: that takes most of a second to import, at the end of every sweep
+
+    runs = [place for of_trial in places for place in of_trial]
+    order = {place: i for i, place in enumerate(sorted(set(runs)))}
+    ranks = pd.Series([order[place] for place in runs]).rank(pct=True).to_numpy()
+    parts = np.split(ranks, np.cumsum([len(of_trial) for of_trial in places])[:-1])
     return (
         np.array([part.mean() for part in parts]),
         np.array([part.var(ddof=1) if len(part) > 1 else 0.0 for part in parts]),

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.colors import sample_colorscale
 
-from tbptt.options.values import Value, short_value
+from tbptt.options.values import Value, short_value, shortened
 from tbptt.reports.thinning import MOST_DRAWN
 from tbptt.studies.study import state_of
 
@@ -52,10 +52,9 @@ def label(trial: FrozenTrial) -> str:
     return "<br>".join([f"<b>trial {trial.number}</b>", *lines[:MOST_NAMED], *more])
 
 
-def safe(text: Value, most: int = 60) -> str:
+def safe(text: Value) -> str:
     """A text that Plotly shows as it stands, cut where it would not fit."""
-    text = str(text)
-    return html.escape(text if len(text) <= most else text[: most - 1] + "…", quote=False)
+    return html.escape(shortened(str(text), 60), quote=False)
 
 
 def wrapped(text: str, width: int) -> str:
@@ -65,8 +64,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    text = html.unescape(text)
-    return html.escape(text if len(text) <= width else text[: width - 1] + "…", quote=False)
+    return html.escape(shortened(html.unescape(text), width), quote=False)
 
 
 def name_of(text: str, width: int) -> str:

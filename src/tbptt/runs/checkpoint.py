@@ -33,29 +33,20 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     for cut in path.parent.glob(f".{path.name}.*"):  # by a process that was killed at this
         cut.unlink(missing_ok=True)
-    with replaced(path) as beside:
+    with replaced(path, durable=True) as beside:
         with beside.open("wb") as file:
             torch.save({"format": FORMAT, "sha256": digest(content), **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
         if keep_previous and path.exists():
             _second_name(path, previous(path))
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _second_name(path: Path, other: Path) -> None:
     """Let ``other`` be the file that ``path`` is now, without a moment in which either is missing."""
-    beside = other.with_name(f".{other.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(path, beside)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, beside)
-    beside.replace(other)
+    with replaced(other) as beside:
+        try:
+            os.link(path, beside)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, beside)
 
 
 def previous(path: Path) -> Path:

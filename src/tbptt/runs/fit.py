@@ -106,7 +106,7 @@ def fit(
     prepare: Prepare = prepare,
     show: bool = True,
     still_ours: Callable[[], None] = lambda: None,
-    patience: float = 0.0,
+    retry_seconds: float = 0.0,
 ) -> Result:
     """Train one run, tracked in MLflow from beginning to end.
 
@@ -124,7 +124,7 @@ def fit(
         show: whether to show progress and result.
         still_ours: called before the run is opened and between chunks; raises Lost where the run may be another
             worker's by now: it is left alone.
-        patience: seconds to wait for a tracking server that is away when the run begins.
+        retry_seconds: how long a tracking server that is away is tried again when the run begins.
 
     Raises:
         ValueError: the data or the callback cannot be used.
@@ -154,12 +154,12 @@ def fit(
 
         progress.now(hide(f"opening {config.tracking.uri}"))
         with nullcontext() if sqlite_path(config.tracking.uri) else signals.at_once():
-            store = Store(config.tracking, patience, check)
+            store = Store(config.tracking, retry_seconds, check)
         deliver_pending(store, config.tracking.update_points)
         progress.now("preparing the data")
         with signals.at_once():
             data = SequenceDataModule(config.data, config.task, prepare)
-        begun = store.patiently(lambda: store.run(resume)) if resume else None
+        begun = store.retry(lambda: store.run(resume)) if resume else None
         if begun and begun.is_deleted:
             log.warning("run %s was deleted in MLflow; a new one begins in its place", begun.id)
             begun = None
@@ -180,7 +180,7 @@ def fit(
             return store.start_run(name or _run_name(config), all_tags, parent=parent)
 
         check()
-        run = store.patiently(opened)
+        run = store.retry(opened)
         on_start(run.id)
         hold(store, run.id, ends, check)
         outbox = Outbox(run, config.tracking.update_points)
@@ -221,7 +221,7 @@ def fit(
             before = [unpacked(one) for one in state.get("records", [])] if state else []
             outbox.agree_with(Epoch(**state["record"]) if state else None, before)
             if state is None:
-                store.patiently(lambda: run.log_params(flatten(plain(cfg))))
+                store.retry(lambda: run.log_params(flatten(plain(cfg))))
             else:
                 module.restore(state)
                 own_callbacks.restore(callbacks, state.get("callbacks", {}))

@@ -8,6 +8,7 @@ sending again is safe.
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import threading
@@ -33,7 +34,8 @@ from tbptt.runs.pending import (
 from tbptt.runs.store_errors import is_outage
 from tbptt.runs.tracking import Run, Store
 from tbptt.system.claims import release
-from tbptt.system.files import open_own, replaced, write_text
+from tbptt.system.files import open_own, replaced, write_json, write_text
+from tbptt.system.retry import retry
 from tbptt.system.secrets import hide
 from tbptt.system.stores import without_password
 from tbptt.system.trouble import disk_trouble
@@ -73,7 +75,7 @@ class Outbox:
         self.folder = pending_folder(run.store.folder, run.id)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / OUTCOME).unlink(missing_ok=True)
-        _write_whole(self.folder / OWNER, this_owner())
+        write_json(self.folder / OWNER, this_owner())
         if not run.is_local:
             run.take_over()
         self.journal = self.folder / JOURNAL
@@ -114,7 +116,10 @@ class Outbox:
         if self._thread:
             self._wake.set()
         else:
-            self._try_to_send()
+            try:
+                self._send_new()
+            except Exception as error:
+                self._keep(error)
 
     def abandon(self) -> None:
         """Send nothing more: another worker may have the run. What is here is sent, or dropped, by a later start."""
@@ -129,7 +134,7 @@ class Outbox:
             self._thread.join(LAST_TRY)
         try:
             write_updates(self._epochs, self.run.folder / "updates.parquet")
-            _write_whole(self.folder / OUTCOME, {"status": status, "reason": reason})
+            write_json(self.folder / OUTCOME, {"status": status, "reason": reason})
             self._deliver()
             if self._warned:
                 log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
@@ -150,51 +155,62 @@ class Outbox:
             deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
 
         store = self.run.store
-        store.patiently(once) if store.is_local else once()  # a server's thread has waited
+        store.retry(once) if store.is_local else once()  # a server's thread has waited
 
     def _stop(self) -> None:
         self._closing = True
         self._end.set()
         self._wake.set()
 
-    def _try_to_send(self) -> bool:
-        try:
-            ready = self._epochs[self._sent :]
-            if ready and not self.run.is_local:
-                # First: points that no checkpoint goes with would be trained, and sent, again by another machine.
-                self.run.send_checkpoints()
-            for epoch in ready:
-                if self._closing:
-                    return False
-                self.run.log_points(points(epoch, self.update_points), epoch.time)
-                self._sent += 1
-        except Exception as error:  # whatever keeps the store from taking it; training goes on
-            if self.run.store.is_local and (trouble := disk_trouble(error)):
-                raise trouble from error  # the next checkpoint would find the same
-            if not self._warned:
-                log.warning(
-                    "run %s: the store does not take its curves (%s); they are kept", self.run.id, _first_line(error)
-                )
-            self._warned = True
-            return False
+    def _send_new(self) -> None:
+        """Pass on what the store does not have yet. Raises whatever keeps the store from taking it."""
+        ready = self._epochs[self._sent :]
+        if ready and not self.run.is_local:
+            # First: points that no checkpoint goes with would be trained, and sent, again by another machine.
+            self.run.send_checkpoints()
+        for epoch in ready:
+            if self._closing:
+                return
+            self.run.log_points(points(epoch, self.update_points), epoch.time)
+            self._sent += 1
         if self._warned:
             log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
         self._warned = False
-        return True
+
+    def _keep(self, error: BaseException) -> None:
+        """Say that what is new stays in the journal for now; training goes on."""
+        if self.run.store.is_local and (trouble := disk_trouble(error)):
+            raise trouble from error  # the next checkpoint would find the same
+        if not self._warned:
+            log.warning(
+                "run %s: the store does not take its curves (%s); they are kept", self.run.id, _first_line(error)
+            )
+        self._warned = True
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise _Closing
 
     def _send_always(self) -> None:
-        wait = 1.0
-        while not self._closing:
-            self._wake.wait()
-            self._wake.clear()
-            if self._try_to_send():
-                wait = 1.0
+        with contextlib.suppress(_Closing):
+            while not self._closing:
+                self._wake.wait()
+                self._wake.clear()
+                retry(
+                    self._send_new,
+                    lambda error: True,
+                    math.inf,
+                    self._check_open,
+                    first_wait=1.0,
+                    longest_wait=LONGEST_WAIT,
+                    before_wait=self._keep,
+                )
                 if not self.run.is_local:
                     self._end.wait(CHECKPOINTS_EVERY)
-            elif not self._closing:
-                self._end.wait(wait)
-                wait = min(2 * wait, LONGEST_WAIT)
-                self._wake.set()
+
+
+class _Closing(Exception):
+    """The run ends: its thread sends nothing more."""
 
 
 def read_journal(path: Path) -> list[Epoch]:
@@ -204,11 +220,6 @@ def read_journal(path: Path) -> list[Epoch]:
         for line in path.read_text().splitlines():
             epochs.append(Epoch(**json.loads(line)))
     return epochs
-
-
-def _write_whole(path: Path, content: dict[str, Any]) -> None:
-    """So that whoever reads it finds the old or the new, also when the disk fills up."""
-    write_text(path, json.dumps(content))
 
 
 def _line(epoch: Epoch) -> str:
@@ -287,7 +298,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
     else:  # it may be resumed
-        _write_whole(folder / OUTCOME, {**outcome, "delivered": True})
+        write_json(folder / OUTCOME, {**outcome, "delivered": True})
 
 
 def deliver_pending(store: Store, update_points: int) -> int:
@@ -316,10 +327,10 @@ def _deliver_one(store: Store, folder: Path, update_points: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     if not (folder / OUTCOME).exists():
-        _write_whole(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
+        write_json(folder / OUTCOME, {"status": "KILLED", "reason": "interrupted"})
     deliver(run, folder, read_journal(folder / JOURNAL), update_points)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     line = str(error).splitlines()[0] if str(error) else ""
     return hide(without_password(line.split(" failed with exception")[0][:200])) or type(error).__name__

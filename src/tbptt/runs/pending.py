@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from tbptt.system.claims import NoLocks, claim, is_held_here, release
 from tbptt.system.files import make_folder
 from tbptt.system.liveness import LOCK, identity, is_alive, is_process
+from tbptt.system.retry import retry
 
 JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
 OWNER = "owner.json"  # the process that trains it, or did last
@@ -37,12 +37,12 @@ def claim_run(folder: Path, wait: float = 0.0, check: Callable[[], None] = lambd
     Raises RunTaken where another process is at it.
     """
     make_folder(folder, folder.parent)
-    until = time.monotonic() + wait
-    while not _claimed(folder):
-        if time.monotonic() >= until:
+
+    def once() -> None:
+        if not _claimed(folder):
             raise RunTaken(f"run {folder.name} is being trained by another process")
-        check()
-        time.sleep(0.2)
+
+    retry(once, lambda error: isinstance(error, RunTaken), wait, check, longest_wait=0.2)
 
 
 def claim_left_run(folder: Path) -> None:

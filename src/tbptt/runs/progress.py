@@ -17,7 +17,6 @@ from tbptt.training.schedule import ChunkSchedule
 if TYPE_CHECKING:  # which would import torch and Lightning, seconds that the head of a sweep has no use for
     from tbptt.runs.epoch import Epoch
 
-RECENT = 5  # epochs that the time left is reckoned from
 LASTS = 3.0  # seconds after which what is being done is worth a plain line
 
 
@@ -103,6 +102,20 @@ def end() -> None:
         Status.shown.end()
 
 
+class Pace:
+    """How long epochs take, by the last five."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=5)
+
+    def add(self, epoch: "Epoch") -> None:
+        self._seconds.append(epoch.metrics["time/epoch_seconds"])
+
+    def seconds_for(self, epochs: int) -> float:
+        """How long so many more will take, once one was added."""
+        return epochs * sum(self._seconds) / len(self._seconds)
+
+
 class Progress(Status):
     """The line of one run.
 
@@ -121,7 +134,7 @@ class Progress(Status):
         self._moved = 0
         self._epoch = 0
         self._line = ""
-        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self._pace = Pace()
 
     def now(self, what: str, after: float = LASTS) -> None:
         super().now(f"{self.name}{what}", after)
@@ -148,7 +161,7 @@ class Progress(Status):
     def epoch(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> None:
         """Show a finished epoch; ``best`` is the objective's best so far."""
         self._forget()
-        self._seconds.append(epoch.metrics["time/epoch_seconds"])
+        self._pace.add(epoch)
         self._moved, self._epoch = 0, epoch.number + 1
         self._line = self.name + self.line(epoch, schedule, best)
         if self.mode == "live":
@@ -159,7 +172,7 @@ class Progress(Status):
     def line(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> str:
         """One epoch in one line."""
         m = epoch.metrics
-        left = (self.epochs - epoch.number - 1) * sum(self._seconds) / len(self._seconds)
+        left = self._pace.seconds_for(self.epochs - epoch.number - 1)
         parts = [
             f"epoch {epoch.number + 1:>{len(str(self.epochs))}}/{self.epochs}",
             f"stage {epoch.stage + 1}/{len(schedule.stages)}, {epoch.chunks} chunk{'s' if epoch.chunks > 1 else ''}",

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +19,18 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 
 from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
+from tbptt.options.values import shortened
 from tbptt.runs import local_files
 from tbptt.runs.pending import OWNER, pending_folder, this_owner
 from tbptt.runs.store_errors import is_locked, is_outage, said_shortly, still_locked
-from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_text
+from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_json
+from tbptt.system.retry import retry
 from tbptt.system.stores import absolute_uri, locked, sqlite_path
 
 log = logging.getLogger("tbptt")
 
 MOST_POINTS = 1000  # that MLflow takes in one call
 MOST_PARAMS = 100
-LONGEST_WAIT = 10.0  # seconds between two tries to reach a server
 LOCKED = 60.0  # seconds to wait for a file that another process has locked, as for a study's
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # letters that MLflow takes
 # A checkpoint's two places in a store that is elsewhere.
@@ -58,14 +58,14 @@ class Store:
     """An MLflow store and the experiment in it; each is made on first use, by one process at a time.
 
     Args:
-        patience: seconds to wait for a server that is away, at the start and in :meth:`patiently`.
+        retry_seconds: how long a server that is away is tried again, at the start and in :meth:`retry`.
         check: called while waiting; may raise to stop.
 
     Raises ConnectionError where a server does not answer, by default within seconds, or the store cannot be used.
     """
 
-    def __init__(self, tracking: TrackingConfig, patience: float = 0.0, check: Callable[[], None] = lambda: None):
-        self.patience, self.check = patience, check
+    def __init__(self, tracking: TrackingConfig, retry_seconds: float = 0.0, check: Callable[[], None] = lambda: None):
+        self.retry_seconds, self.check = retry_seconds, check
         self.path = sqlite_path(tracking.uri)
         self.uri = absolute_uri(tracking.uri)
         # What is not an artifact yet, or belongs to a store elsewhere, is kept in a folder beside it.
@@ -73,8 +73,8 @@ class Store:
         self.is_local = self.path is not None
         self.tracking = tracking
         with self._opening():
-            self.client = self.patiently(lambda: MlflowClient(tracking_uri=self.uri))
-            self._found = self.patiently(self._look)
+            self.client = self.retry(lambda: MlflowClient(tracking_uri=self.uri))
+            self._found = self.retry(self._look)
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
@@ -87,7 +87,7 @@ class Store:
     def experiment(self) -> str:
         """The id of the experiment, which is made if need be."""
         with self._opening():
-            found = self._found or self.patiently(self._make)
+            found = self._found or self.retry(self._make)
             self._bring_home(found)
         return found
 
@@ -117,26 +117,12 @@ class Store:
         if self.path:
             local_files.bring_home(self.path, experiment)
 
-    def patiently(self, call: Callable[[], T]) -> T:
+    def retry(self, call: Callable[[], T]) -> T:
         """What ``call`` returns, once the server is there, or another process lets the file go. Raises what it raises
         otherwise, or after too long."""
-        began, wait = time.monotonic(), 0.5
-        may_pass, patience = (is_locked, LOCKED) if self.is_local else (is_outage, self.patience)
-        while True:
-            try:
-                return call()
-            except Exception as error:
-                if not may_pass(error):
-                    raise
-                if time.monotonic() - began >= patience:
-                    if self.is_local:
-                        raise still_locked(self.tracking.uri) from error
-                    raise
-            until = time.monotonic() + wait
-            while time.monotonic() < until:
-                self.check()
-                time.sleep(0.1)
-            wait = min(2 * wait, LONGEST_WAIT)
+        if self.is_local:
+            return retry(call, is_locked, LOCKED, self.check, at_the_end=lambda error: still_locked(self.tracking.uri))
+        return retry(call, is_outage, self.retry_seconds, self.check)
 
     def start_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> "Run":
         """A new run, RUNNING."""
@@ -146,7 +132,7 @@ class Store:
         if parent:
             all_tags["mlflow.parentRunId"] = parent
         experiment = self.experiment
-        info = self.patiently(lambda: self.client.create_run(experiment, tags=all_tags, run_name=name)).info
+        info = self.retry(lambda: self.client.create_run(experiment, tags=all_tags, run_name=name)).info
         run = Run(self, info)
         run.make_folder()
         return run
@@ -154,7 +140,7 @@ class Store:
     def run(self, run_id: str) -> "Run | None":
         """A run of this store; None where it has no such run."""
         try:
-            info = self.patiently(lambda: self.client.get_run(run_id)).info
+            info = self.retry(lambda: self.client.get_run(run_id)).info
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -170,7 +156,7 @@ class Store:
             with self._opening():
                 self._bring_home(run.experiment)
             run.make_folder()
-            self.patiently(lambda: self.client.update_run(run_id, status="RUNNING"))
+            self.retry(lambda: self.client.update_run(run_id, status="RUNNING"))
             with contextlib.suppress(MlflowException):  # it has none
                 self.client.delete_tag(run_id, "stop.reason")
         return run
@@ -238,7 +224,7 @@ class Run:
         here = self.folder / "checkpoints"
         if self.is_local:
             return checkpoint.load_newest(here / "last.ckpt")
-        is_own = self.store.patiently(self.is_own)
+        is_own = self.store.retry(self.is_own)
         if take_over:
             self.take_over()
         found: list[tuple[dict[str, Any], int | None]] = []
@@ -282,15 +268,15 @@ class Run:
     def take_over(self) -> None:
         """Say in the store who is at this run from now on: what others had of it is not sent any more."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / OWNER, json.dumps(this_owner()))
-        self.store.patiently(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
+        write_json(self.folder / OWNER, this_owner())
+        self.store.retry(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
     def _fetch(self, path: str, folder: str) -> Path | None:
         """A copy of an artifact; None where there is none. Raises where the store is away."""
-        listed = self.store.patiently(lambda: self.store.artifacts(self.id, str(Path(path).parent)))
+        listed = self.store.retry(lambda: self.store.artifacts(self.id, str(Path(path).parent)))
         if path not in listed:
             return None
-        return Path(self.store.patiently(lambda: self.store.client.download_artifacts(self.id, path, folder)))
+        return Path(self.store.retry(lambda: self.store.client.download_artifacts(self.id, path, folder)))
 
     def _fetch_best(self, epoch: int | None) -> None:
         """Bring the checkpoint of the best epoch to this machine, where another machine's worker left it."""
@@ -372,11 +358,6 @@ class Run:
 def how_to_restore(uri: str, run_id: str) -> str:
     """What brings a deleted run back, to be typed in a shell."""
     return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"
-
-
-def shortened(text: str, most: int) -> str:
-    """A text of at most so many letters, the rest of a longer one as ``…``."""
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def as_tag(owner: Path) -> str:

@@ -1,4 +1,4 @@
-"""A study's storage on a PostgreSQL server: patient while the server is away, its locks held by the server itself."""
+"""A study's storage on a PostgreSQL server: tried again while that is away, its locks held by the server itself."""
 
 import contextlib
 import hashlib
@@ -14,6 +14,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 
+from tbptt.system.retry import retry
 from tbptt.system.runtime import Lost
 from tbptt.system.stores import absolute_uri, without_password
 from tbptt.system.trouble import causes
@@ -21,8 +22,7 @@ from tbptt.system.trouble import causes
 log = logging.getLogger("tbptt")
 logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # shows whole statements in an outage
 
-PATIENCE = 600.0  # seconds that a worker waits for its database, until it gives up
-LONGEST_WAIT = 10.0  # seconds between two tries
+RETRY_SECONDS = 600.0  # how long a worker tries to reach its database, until it gives up
 # A cut network is noticed within half a minute on both sides; libpq's own waits are hours.
 _SECONDS = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 POSTGRESQL = {
@@ -48,10 +48,10 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 class ServerStorage(RDBStorage):
-    """Optuna's storage on a server, which waits while that is away, for as long as ``PATIENCE``.
+    """Optuna's storage on a server, which waits while that is away, for as long as ``RETRY_SECONDS``.
 
     Making a trial is not tried again: one whose answer was lost may have been made. Who makes trials does so under
-    :meth:`locked`, within which nothing is tried again, and starts over as a whole (:meth:`patiently`).
+    :meth:`locked`, within which nothing is tried again, and starts over as a whole (:meth:`retry`).
 
     Args:
         heartbeat: seconds between two signs of life of a worker; one that was silent for four times as long is dead.
@@ -71,50 +71,40 @@ class ServerStorage(RDBStorage):
             warnings.simplefilter("ignore")  # the heartbeat is "experimental"
             super().__init__(url, settings, heartbeat_interval=heartbeat, grace_period=4 * heartbeat)
 
-    def patiently(self, call: Callable[[], T]) -> T:
+    def retry(self, call: Callable[[], T]) -> T:
         """What ``call`` returns, once the server is there. Raises what it raises otherwise, or after too long."""
-        if getattr(self._here, "impatient", False):
+        if getattr(self._here, "fails_at_once", False):
             return call()
-        began, wait = time.monotonic(), 0.5
-        while True:
-            try:
-                found = call()
-            except Exception as error:
-                if not is_outage(error) or time.monotonic() - began > PATIENCE:
-                    raise
-                if not self._warned:
-                    log.warning("the study's database does not answer; waiting up to %.0f minutes", PATIENCE / 60)
-                self._warned = True
-            else:
-                if self._warned:
-                    log.warning("the study's database answers again")
-                self._warned = False
-                return found
-            until = time.monotonic() + wait
-            while time.monotonic() < until:
-                self.check()
-                time.sleep(0.1)
-            wait = min(2 * wait, LONGEST_WAIT)
+        found = retry(call, is_outage, RETRY_SECONDS, self.check, before_wait=self._warn)
+        if self._warned:
+            log.warning("the study's database answers again")
+        self._warned = False
+        return found
+
+    def _warn(self, error: BaseException) -> None:
+        if not self._warned:
+            log.warning("the study's database does not answer; waiting up to %.0f minutes", RETRY_SECONDS / 60)
+        self._warned = True
 
     @contextlib.contextmanager
-    def impatient(self) -> Iterator[None]:
+    def without_retry(self) -> Iterator[None]:
         """Within, this thread waits for nothing: an outage is an error."""
-        before = getattr(self._here, "impatient", False)
-        self._here.impatient = True
+        before = getattr(self._here, "fails_at_once", False)
+        self._here.fails_at_once = True
         try:
             yield
         finally:
-            self._here.impatient = before
+            self._here.fails_at_once = before
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold the study's lock; others, on whatever machine, wait. It ends with its holder's connection."""
-        with self.impatient(), _held(self.engine, f"tbptt {name}"):
+        with self.without_retry(), _held(self.engine, f"tbptt {name}"):
             yield
 
     def beat(self, trial_id: int) -> None:
         """Note, by the server's clock, that a trial's worker is there. Raises where the server is not."""
-        with self.impatient():
+        with self.without_retry():
             self.record_heartbeat(trial_id)
 
     def stale(self, study_id: int) -> set[int]:
@@ -142,7 +132,7 @@ class SignsOfLife:
             began = time.monotonic()
             try:
                 self.storage.beat(self.trial_id)
-                with self.storage.impatient():
+                with self.storage.without_retry():
                     if self.storage.get_trial(self.trial_id).state != TrialState.RUNNING:  # others took it for dead
                         began = -math.inf
             except Exception as error:
@@ -161,11 +151,11 @@ class SignsOfLife:
         self._end.set()
 
 
-def _patient(name: str) -> Callable[..., Any]:
+def _retried(name: str) -> Callable[..., Any]:
     method = getattr(RDBStorage, name)
 
     def call(self: ServerStorage, *arguments: Any, **settings: Any) -> Any:
-        return self.patiently(lambda: method(self, *arguments, **settings))
+        return self.retry(lambda: method(self, *arguments, **settings))
 
     return call
 
@@ -174,7 +164,7 @@ def _patient(name: str) -> Callable[..., Any]:
 _ASKED = [name for name in vars(BaseStorage) if not name.startswith("_") and name != "remove_session"]
 for _name in [*_ASKED, "_set_trial_param", "_get_best_trial_id", "_get_trials", "_get_stale_trial_ids"]:
     if _name not in ("create_new_trial", "create_new_study"):
-        setattr(ServerStorage, _name, _patient(_name))
+        setattr(ServerStorage, _name, _retried(_name))
 
 
 @contextlib.contextmanager

@@ -155,7 +155,7 @@ class Study:
             with self.locked():
                 return what()
 
-        return self.storage.patiently(once) if isinstance(self.storage, ServerStorage) else once()
+        return self.storage.retry(once) if isinstance(self.storage, ServerStorage) else once()
 
     def trials(self) -> list[FrozenTrial]:
         """All that count: not the copies of a point that was sampled twice."""
@@ -327,7 +327,7 @@ class Study:
                 reaped.append(t)
         return reaped
 
-    def forgive(self) -> None:
+    def retry_failed(self) -> None:
         """Have the trials that failed so far run again: a study is resumed, and what made them fail may be mended.
         Not while another worker is at it."""
 

@@ -26,7 +26,7 @@ from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.plan import Order, Plan, differences, make_plan, other_parameters
 from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
-from tbptt.studies.postgres import PATIENCE, ServerStorage
+from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage
 from tbptt.studies.ranking import best_run, best_trial, rerun_command
 from tbptt.studies.study import Budget, Study
 from tbptt.studies.sweep_end import Report, settle
@@ -91,9 +91,9 @@ def run_sweep(
             study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
         signals.check()  # to make the tables of a new store takes seconds
         parent = _prepare(study, plan, store, points, chosen, spec)
-        store.patience = PATIENCE  # from here on: at the start it is better to say that a server is away
+        store.retry_seconds = RETRY_SECONDS  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
-        study.forgive()
+        study.retry_failed()
         words = [*arguments, f"study.name={text_of(name)}", "study.fresh=false"]
         also = str(source.also) if source.also else None
         order = Order(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)

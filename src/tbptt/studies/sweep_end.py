@@ -42,18 +42,18 @@ def settle(
         from tbptt.runs.journal import deliver_pending  # with torch, which takes seconds to import
 
         deliver_pending(store, plan.cfg.tracking.update_points)
-    store.patiently(lambda: _close_orphans(study, store, parent))
+    store.retry(lambda: _close_orphans(study, store, parent))
     counts = study.counts()
     progress.now("writing the report")
-    for path in store.patiently(lambda: report(study, store)):
-        store.patiently(partial(parent.keep, path))
-    store.patiently(lambda: _note_best(study, store, parent))
+    for path in store.retry(lambda: report(study, store)):
+        store.retry(partial(parent.keep, path))
+    store.retry(lambda: _note_best(study, store, parent))
     # Looked at once: the parent's status and the command's must say the same.
     signum = signals.signum if error is None or isinstance(error, Interrupted) else None
     reason = "interrupted" if signum is not None else "error" if error else None
     status = "KILLED" if signum is not None else "FAILED" if error or counts.failed else "FINISHED"
     if not counts.running:  # else another terminal is at it, and will close the parent
-        store.patiently(lambda: parent.finish(status, reason))
+        store.retry(lambda: parent.finish(status, reason))
     if signum is None:
         signals.too_late()
     return signum

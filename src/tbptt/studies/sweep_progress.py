@@ -9,15 +9,15 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tbptt.options.metrics import sign
 from tbptt.options.values import short_value
 from tbptt.runs.progress import Status, clock, short
-from tbptt.studies.study import PROGRESS, state_of
+from tbptt.studies.ranking import best_trial
+from tbptt.studies.study import DONE, PROGRESS, state_of
 from tbptt.system.runtime import say
 
 SHOWN = 16  # running trials
 PLAIN_EVERY = 30.0  # seconds between two lines about running trials, where there is no terminal
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+FINISHED = (*DONE, TrialState.FAIL)
 
 
 class SweepProgress(Status):
@@ -64,29 +64,25 @@ class SweepProgress(Status):
     def line(self, trials: Sequence[FrozenTrial]) -> str:
         """The study in one line."""
         states = [t.state for t in trials]
-        done = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
         parts = [
             f"study {self.name}",
-            f"{done}/{self.n_trials or '…'} done",
+            f"{self._done(trials)} done",
             f"{states.count(TrialState.PRUNED)} pruned",
             f"{sum(state_of(t) == 'failed' for t in trials)} failed",
             f"{states.count(TrialState.RUNNING)} running",
         ]
-        best = self.best(trials)
-        if best is not None and best.values:
+        best = best_trial(trials, *self.objectives)
+        if best is not None:
             parts.append(f"best {short(best.values[0])} (trial {best.number}: {_point(best)})")
-        left = self._seconds_left(trials, done)
+        left = self._seconds_left(trials)
         return "  ".join([*parts, *([f"{clock(left)} left"] if left is not None else [])])
-
-    def best(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        """The best complete trial by the first objective."""
-        complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
-        return min(complete, key=lambda t: sign(self.objectives[0]) * t.values[0], default=None)
 
     def _trial_line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
         value = short(trial.values[0]) if trial.values else self._reason_once(trial)
-        done = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-        return f"trial {trial.number}  {state_of(trial)}  {value}  {_point(trial)}  ({done}/{self.n_trials or '…'})"
+        return f"trial {trial.number}  {state_of(trial)}  {value}  {_point(trial)}  ({self._done(trials)})"
+
+    def _done(self, trials: Sequence[FrozenTrial]) -> str:
+        return f"{_count_done(trials)}/{self.n_trials or '…'}"
 
     def _reason_once(self, trial: FrozenTrial) -> str:
         """Why a trial failed; where another failed for the same reason, its number."""
@@ -94,11 +90,15 @@ class SweepProgress(Status):
         first = self._reasons.setdefault(reason, trial.number)
         return reason if first == trial.number or len(reason) < 40 else f"for the same reason as trial {first}"
 
-    def _seconds_left(self, trials: Sequence[FrozenTrial], done: int) -> float | None:
+    def _seconds_left(self, trials: Sequence[FrozenTrial]) -> float | None:
         durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
         if not durations or self.n_trials is None:
             return None
-        return (self.n_trials - done) * sum(durations) / len(durations) / self.workers
+        return (self.n_trials - _count_done(trials)) * sum(durations) / len(durations) / self.workers
+
+
+def _count_done(trials: Sequence[FrozenTrial]) -> int:
+    return sum(t.state in DONE for t in trials)
 
 
 def how_far(trial: FrozenTrial) -> str:

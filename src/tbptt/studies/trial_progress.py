@@ -1,12 +1,11 @@
 """How far a running trial is, left by its worker where the head of the study reads it: with the trial, in the study."""
 
 import threading
-from collections import deque
 from contextlib import nullcontext, suppress
 from typing import Any
 
 from tbptt.runs.epoch import Epoch
-from tbptt.runs.progress import RECENT
+from tbptt.runs.progress import Pace
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.study import PROGRESS
 
@@ -23,7 +22,7 @@ class TrialProgress:
 
     def __init__(self, storage: Any, trial_id: int, epochs: int, seeds: int):
         self.storage, self.trial_id, self.epochs, self.seeds = storage, trial_id, epochs, seeds
-        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self._pace = Pace()
         self._newest: dict[str, Any] | None = None
         self._new, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -38,7 +37,7 @@ class TrialProgress:
 
     def epoch(self, epoch: Epoch, seed: int) -> None:
         """Note a finished epoch of the trial's run number ``seed``, from 0."""
-        self._seconds.append(epoch.metrics["time/epoch_seconds"])
+        self._pace.add(epoch)
         left = (self.seeds - seed) * self.epochs - epoch.number - 1
         self._newest = {
             "seed": seed + 1,
@@ -46,7 +45,7 @@ class TrialProgress:
             "epoch": epoch.number + 1,
             "epochs": self.epochs,
             "held_out": epoch.metrics.get("val/loss"),
-            "seconds_left": left * sum(self._seconds) / len(self._seconds),
+            "seconds_left": self._pace.seconds_for(left),
         }
         self._new.set()
 
@@ -57,9 +56,9 @@ class TrialProgress:
                 return
             self._new.clear()
             # What cannot be noted, as a server is away or the trial has just ended, is not.
-            with suppress(Exception), self._impatient():
+            with suppress(Exception), self._without_retry():
                 self.storage.set_trial_user_attr(self.trial_id, PROGRESS, self._newest)
             self._end.wait(EVERY)
 
-    def _impatient(self) -> Any:
-        return self.storage.impatient() if isinstance(self.storage, ServerStorage) else nullcontext()
+    def _without_retry(self) -> Any:
+        return self.storage.without_retry() if isinstance(self.storage, ServerStorage) else nullcontext()

@@ -1,6 +1,5 @@
 """A worker: takes trials of a study, one after the other, until the budget is used up. All workers are the same."""
 
-import contextlib
 import io
 import json
 import logging
@@ -9,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,12 +28,13 @@ from tbptt.runs.pending import RunTaken
 from tbptt.runs.store_errors import is_outage as is_run_outage
 from tbptt.studies.plan import Order, Plan
 from tbptt.studies.pool import wait_while_paused
-from tbptt.studies.postgres import PATIENCE, ServerStorage, SignsOfLife, is_outage
+from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage, SignsOfLife, is_outage
 from tbptt.studies.study import INTERRUPTED, Budget, Study
 from tbptt.studies.trial_progress import TrialProgress
 from tbptt.system.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
 from tbptt.system.endings import failure_line, leave
 from tbptt.system.files import make_folder, open_own
+from tbptt.system.retry import retry
 from tbptt.system.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
@@ -45,6 +45,10 @@ log = logging.getLogger("tbptt")
 
 SECONDS_TO_A_KILL = 60.0  # SLURM's KillWait is half of it, unless a cluster has another
 CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kept with the trial, for the report
+
+
+class StillPending(Exception):
+    """A tracking server does not have all of the runs yet."""
 
 
 def work(order: Order, also: Sequence[signal.Signals] = (), pause: Callable[[], None] | None = None) -> None:
@@ -84,15 +88,12 @@ class Worker:
 
     def _opened(self) -> Study:
         """The study; where its server is away just now, once that is back."""
-        settings, until = self.plan.settings, time.monotonic() + PATIENCE
-        while True:
-            try:
-                return Study(self.plan.name, settings.storage, self.plan.objectives, settings.heartbeat)
-            except ConnectionError:
-                if time.monotonic() > until:
-                    raise
-            self.signals.check()
-            time.sleep(2.0)
+        settings = self.plan.settings
+
+        def opened() -> Study:
+            return Study(self.plan.name, settings.storage, self.plan.objectives, settings.heartbeat)
+
+        return retry(opened, lambda error: isinstance(error, ConnectionError), RETRY_SECONDS, self.signals.check)
 
     def work(self) -> None:
         """Run trials until none is left."""
@@ -114,11 +115,14 @@ class Worker:
         settings = cast(TrackingConfig, OmegaConf.to_object(self.plan.cfg.tracking))
         if sqlite_path(settings.uri) is not None:
             return
-        store = tracking.Store(settings, PATIENCE, self.signals.check)
-        until = time.monotonic() + PATIENCE
-        while deliver_pending(store, settings.update_points) and time.monotonic() < until:
-            self.signals.check()
-            time.sleep(2.0)
+        store = tracking.Store(settings, RETRY_SECONDS, self.signals.check)
+
+        def deliver() -> None:
+            if deliver_pending(store, settings.update_points):
+                raise StillPending
+
+        with suppress(StillPending):  # the next command tries again
+            retry(deliver, lambda error: isinstance(error, StillPending), RETRY_SECONDS, self.signals.check)
 
     def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
         """Train a point, once a seed, and tell the study how it ended. Raises what ends this worker too."""
@@ -137,7 +141,7 @@ class Worker:
             raise
         except Exception as error:
             if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
-                with contextlib.suppress(Exception):
+                with suppress(Exception):
                     self.study.fail(trial.number, WHAT[trouble.number], again=True)
                 raise
             if is_run_outage(error):  # nor is this: no other trial would fare better
@@ -234,7 +238,7 @@ class Worker:
                     prepare=self.prepare,
                     show=False,
                     still_ours=still_ours,
-                    patience=PATIENCE,
+                    retry_seconds=RETRY_SECONDS,
                 )
                 results.append(result)
                 if result.stop_reason in ("pruned", "diverged"):
@@ -249,7 +253,7 @@ class Worker:
     def _report(self, trial: Trial, reports: list[tuple[float, int]]) -> bool:
         """Tell the study what it does not have yet; whether to prune. Training does not wait for a server."""
         try:
-            with self.server.impatient() if self.server else nullcontext():
+            with self.server.without_retry() if self.server else nullcontext():
                 while reports:
                     trial.report(*reports[0])
                     reports.pop(0)

@@ -1,29 +1,53 @@
 """How files are written: whole, and never through a link. A folder that somebody sent may hold links, and what they
 point to is not ours to change."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, durable: bool = False) -> Iterator[Path]:
     """A file beside another that takes its place once it is whole: a reader, or a reload, sees the old or the new. Of a
-    link the file takes the place, too."""
+    link the file takes the place, too.
+
+    Args:
+        durable: whether it is to be so also after a power cut; it waits for the disk.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.unlink(missing_ok=True)  # by a process that was killed at this; or a link
     try:
         yield beside
+        if durable:
+            _flush(beside)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+    if durable:
+        _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has what was written to a file, or which names a folder holds."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file by a text, as :func:`replaced` has it."""
     with replaced(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file by a mapping as JSON, as :func:`replaced` has it."""
+    write_text(path, json.dumps(content))
 
 
 def open_own(path: Path, flags: int) -> int:

@@ -78,7 +78,11 @@ def boot_id() -> str:
 
 
 def started_at(pid: int) -> str | None:
-    """When a process began, in ticks since boot; None where there is none, or only its remains."""
+    """When a process began, in ticks since boot; None where there is none, or only its remains.
+
+    Not psutil's ``create_time``: it adds the time of boot, which moves when the clock is set, on Linux in what every
+    process reads, on macOS in what those read that began before.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -87,7 +91,9 @@ def started_at(pid: int) -> str | None:
 
 
 def _without_proc(pid: int) -> str | None:
+    """The same as a date in words, on a system without /proc, as macOS."""
     import subprocess
 
-    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+    state, _, began = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().partition(" ")
+    return None if state.startswith("Z") else began.strip() or None

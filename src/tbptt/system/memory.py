@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 
 def free_memory() -> int | None:
     """Bytes: the least that the system, a container (cgroup) and ``ulimit -v`` leave; None where none of them says."""
@@ -12,9 +14,8 @@ def free_memory() -> int | None:
 
 
 def _limits() -> Iterator[int]:
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        yield 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    with suppress(OSError):
+        yield int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):  # "max" where there is no limit
         yield _left_in(Path("/sys/fs/cgroup"))
     most = resource.getrlimit(resource.RLIMIT_AS)[0]

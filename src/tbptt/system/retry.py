@@ -1,0 +1,61 @@
+"""Calling again what may succeed later: a server that is away, a file that another process has locked."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+LOOK_EVERY = 0.1  # seconds between two looks at ``check`` while waiting
+T = TypeVar("T")
+
+
+def retry(
+    call: Callable[[], T],
+    may_pass: Callable[[BaseException], bool],
+    seconds: float,
+    check: Callable[[], None] = lambda: None,
+    *,
+    first_wait: float = 0.5,
+    longest_wait: float = 10.0,
+    before_wait: Callable[[BaseException], None] = lambda error: None,
+    at_the_end: Callable[[BaseException], BaseException] | None = None,
+) -> T:
+    """What ``call`` returns, once it succeeds.
+
+    Args:
+        may_pass: whether an error is one that may be over later; others are raised at once.
+        seconds: how long to go on, counted from the first call; 0 calls once.
+        check: called while waiting; may raise to stop at once.
+        first_wait, longest_wait: seconds between two calls: each wait is twice the last, up to the longest.
+        before_wait: told the error before each wait.
+        at_the_end: makes what is raised from the last error when the time is over; None raises that error itself.
+    """
+
+    def wait(duration: float) -> None:
+        until = time.monotonic() + duration
+        while (left := until - time.monotonic()) > 0:
+            check()
+            time.sleep(min(left, LOOK_EVERY))
+
+    def give_up(state: RetryCallState) -> T:
+        error = _error(state)
+        if at_the_end is None:
+            raise error
+        raise at_the_end(error) from error
+
+    return Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, Exception) and may_pass(error)),
+        stop=stop_after_delay(seconds),
+        wait=wait_exponential(first_wait, longest_wait),
+        sleep=wait,
+        before_sleep=lambda state: before_wait(_error(state)),
+        retry_error_callback=give_up,
+    )(call)
+
+
+def _error(state: RetryCallState) -> BaseException:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert error is not None
+    return error
