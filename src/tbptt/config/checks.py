@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tbptt import compat
 from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
 from tbptt.data.options import ArticleData, DataConfig, PricesData
@@ -147,8 +148,8 @@ def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
         if name == "space":  # of a sweep; plan.py checks it
             continue
-        inner = cfg._get_node(name)
-        if isinstance(inner, DictConfig) and not inner._is_missing() and not inner._is_none():
+        inner = compat.node_at(cfg, name)
+        if isinstance(inner, DictConfig) and compat.has_content(inner):
             yield from _all_names(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from tbptt import compat
 from tbptt.system.runtime import Lost
 from tbptt.system.stores import absolute_uri, without_password
 from tbptt.system.trouble import causes
 
 log = logging.getLogger("tbptt")
-logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # shows whole statements in an outage
+logging.getLogger(compat.OPTUNA_STORAGE_LOG).setLevel(logging.ERROR)
 
 PATIENCE = 600.0  # seconds that a worker waits for its database, until it gives up
 LONGEST_WAIT = 10.0  # seconds between two tries
@@ -119,7 +120,7 @@ class ServerStorage(RDBStorage):
 
     def stale(self, study_id: int) -> set[int]:
         """Trials whose worker was silent for too long, by the server's clock."""
-        return set(self._get_stale_trial_ids(study_id))
+        return compat.stale_trials(self, study_id)
 
 
 class SignsOfLife:
@@ -170,9 +171,7 @@ def _patient(name: str) -> Callable[..., Any]:
     return call
 
 
-# Optuna's cache, which wraps a storage, also asks for what begins with one underscore.
-_ASKED = [name for name in vars(BaseStorage) if not name.startswith("_") and name != "remove_session"]
-for _name in [*_ASKED, "_set_trial_param", "_get_best_trial_id", "_get_trials", "_get_stale_trial_ids"]:
+for _name in compat.storage_calls():
     if _name not in ("create_new_trial", "create_new_study"):
         setattr(ServerStorage, _name, _patient(_name))
 
