@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tbptt.config.names import STUDY_NAME
 from tbptt.data.options import DataConfig
 from tbptt.models.options import ModelConfig
-from tbptt.options.metrics import OBJECTIVE
+from tbptt.options.metrics import OBJECTIVE, VAL_LOSS
 from tbptt.options.option import GROUPS, Option, key, load_own
 from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whole
 from tbptt.training.options import OptimizerConfig, ScheduleConfig
@@ -118,7 +118,7 @@ class Config:
     epochs: int = key(whole(1), 50)
     eval_every: int = key(whole(1), 5)
     seed: int = key(whole(0), 0)
-    objective: Any = key(OBJECTIVE, "val/loss")
+    objective: Any = key(OBJECTIVE, VAL_LOSS)
     device: str = key(one_of("auto", "cpu", "cuda"), "auto")
     precision: Any = key(NOT_16, 32)
     segment_length: Any = key(whole(1, "auto", None), "auto")

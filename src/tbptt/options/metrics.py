@@ -2,11 +2,19 @@
 
 from tbptt.options.takes import Takes, list_of, one_of
 
+# Metrics that the code asks for by name: the three losses, and how many chunks a series was cut into.
+VAL_LOSS = "val/loss"  # held-out series, weights frozen
+TRAIN_LOSS = "train/loss"  # while the weights move
+TRAIN_EVAL_LOSS = "train/eval_loss"  # training series, weights frozen
+CHUNKS = "schedule/chunks"
+LOSSES = (VAL_LOSS, TRAIN_LOSS, TRAIN_EVAL_LOSS)
+KEPT_CURVES = (*LOSSES, CHUNKS)  # whose values by epoch a study keeps with each trial, for its report
+
 # What an objective may be, and which way is better.
 OBJECTIVES = {
-    "val/loss": "minimize",
-    "train/loss": "minimize",
-    "train/eval_loss": "minimize",
+    VAL_LOSS: "minimize",
+    TRAIN_LOSS: "minimize",
+    TRAIN_EVAL_LOSS: "minimize",
     "train/chunk_loss_max": "minimize",
     "grad/norm_max": "minimize",
     "grad/norm_mean": "minimize",
