@@ -9,10 +9,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tbptt.options.metrics import sign
 from tbptt.options.values import short_value
 from tbptt.runs.progress import Status, clock, short
-from tbptt.studies.study import PROGRESS, state_of
+from tbptt.studies.ranking import best_trial
+from tbptt.studies.records import TrialRecord
+from tbptt.studies.study import state_of
 from tbptt.system.runtime import say
 
 SHOWN = 16  # running trials
@@ -72,16 +73,11 @@ class SweepProgress(Status):
             f"{sum(state_of(t) == 'failed' for t in trials)} failed",
             f"{states.count(TrialState.RUNNING)} running",
         ]
-        best = self.best(trials)
-        if best is not None and best.values:
+        best = best_trial(trials, *self.objectives)
+        if best is not None:
             parts.append(f"best {short(best.values[0])} (trial {best.number}: {_point(best)})")
         left = self._seconds_left(trials, done)
         return "  ".join([*parts, *([f"{clock(left)} left"] if left is not None else [])])
-
-    def best(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        """The best complete trial by the first objective."""
-        complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
-        return min(complete, key=lambda t: sign(self.objectives[0]) * t.values[0], default=None)
 
     def _trial_line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
         value = short(trial.values[0]) if trial.values else self._reason_once(trial)
@@ -90,7 +86,7 @@ class SweepProgress(Status):
 
     def _reason_once(self, trial: FrozenTrial) -> str:
         """Why a trial failed; where another failed for the same reason, its number."""
-        reason = one_line(trial.user_attrs.get("reason", "-"))
+        reason = one_line(TrialRecord.of(trial).reason or "-")
         first = self._reasons.setdefault(reason, trial.number)
         return reason if first == trial.number or len(reason) < 40 else f"for the same reason as trial {first}"
 
@@ -103,19 +99,19 @@ class SweepProgress(Status):
 
 def how_far(trial: FrozenTrial) -> str:
     """Where a running trial is, as far as its worker has noted."""
-    at = trial.user_attrs.get(PROGRESS)
+    at = TrialRecord.of(trial).progress
     if at is None:
         return "first epoch"
-    parts = [f"seed {at['seed']}/{at['seeds']}"] if at["seeds"] > 1 else []
-    parts += [f"epoch {at['epoch']}/{at['epochs']}", f"held-out {short(at['held_out'])}"]
-    return "  ".join([*parts, f"{clock(at['seconds_left'])} left"])
+    parts = [f"seed {at.seed}/{at.seeds}"] if at.seeds > 1 else []
+    parts += [f"epoch {at.epoch}/{at.epochs}", f"held-out {short(at.held_out)}"]
+    return "  ".join([*parts, f"{clock(at.seconds_left)} left"])
 
 
 def failure_lines(failures: Sequence[FrozenTrial]) -> list[str]:
     """Which trials failed, and why: each reason once."""
     by_reason: dict[str, list[str]] = {}
     for t in failures:
-        by_reason.setdefault(one_line(t.user_attrs.get("reason", "no reason is known")), []).append(str(t.number))
+        by_reason.setdefault(one_line(TrialRecord.of(t).reason or "no reason is known"), []).append(str(t.number))
     return [f"trial{'s' if len(n) > 1 else ''} {listed(n)} failed: {reason}" for reason, n in by_reason.items()]
 
 
