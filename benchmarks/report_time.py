@@ -26,12 +26,13 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tbptt.compat import optuna_tables, study_id
 from tbptt.reports.page import write_report
 from tbptt.studies.study import Study
 
+models = optuna_tables()
 STORAGE, OBJECTIVES = "sqlite:///sweeps/optuna.db", ["val/loss"]
 SPACES: dict[str, BaseDistribution] = {
     "clip": FloatDistribution(0.05, 20, log=True),
@@ -88,9 +89,9 @@ def trial(number: int, epochs: int, rng: random.Random) -> FrozenTrial:
 
 def fill(study: Study, trials: Iterable[FrozenTrial]) -> None:
     """Put trials into a study's tables, a thousand at a time: Optuna's way takes 10 ms each."""
-    rows: dict[type[models.BaseModel], list[dict[str, object]]] = {}
+    rows: dict[type, list[dict[str, object]]] = {}
 
-    def add(model: type[models.BaseModel], **row: object) -> None:
+    def add(model: type, **row: object) -> None:
         rows.setdefault(model, []).append(row)
 
     def write() -> None:
@@ -102,7 +103,7 @@ def fill(study: Study, trials: Iterable[FrozenTrial]) -> None:
     for number, t in enumerate(trials):
         i = number + 1
         times = {"datetime_start": t.datetime_start, "datetime_complete": t.datetime_complete}
-        add(models.TrialModel, trial_id=i, number=number, study_id=study.optuna._study_id, state=t.state, **times)
+        add(models.TrialModel, trial_id=i, number=number, study_id=study_id(study.optuna), state=t.state, **times)
         for name, d in t.distributions.items():
             value = d.to_internal_repr(t.params[name])
             json_ = distribution_to_json(d)

@@ -175,4 +175,4 @@ def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(
     search.optuna.add_trial(better)
     assert queued(2) == [6.0, 3.0]
     assert queued(3) == [6.0, 3.0, 9.0]
-    assert Study.existing("again", "sqlite:///sweeps/optuna.db").attrs["seeds_used"] == [2, 10, 11]
+    assert Study.existing("again", "sqlite:///sweeps/optuna.db").record.seeds_used == [2, 10, 11]

@@ -77,10 +77,11 @@ def test_a_pruned_trial_is_worse_than_any_complete_one() -> None:
 def test_of_two_stopped_trials_the_later_one_is_better_then_the_lower_one() -> None:
     curves = {1.0: [9.0], 2.0: [4.0, 9.0], 3.0: [5.0, 8.0], 4.0: [6.0, 7.0, 7.0]}
     at = [made_trial("PRUNED", params={"clip": c}, curve=curve) for c, curve in curves.items()]
-    places = [_places(t, 0, 1) for t in [made_trial(values=[99.0]), *at[::-1], made_trial("PRUNED", curve=[])]]
+    places = [_places(t, 0, "val/loss") for t in [made_trial(values=[99.0]), *at[::-1], made_trial("PRUNED", curve=[])]]
     assert places == sorted(places)
     assert len({str(p) for p in places}) == 6
-    assert _places(at[1], 0, -1) < _places(at[2], 0, -1)  # the higher one, of what is maximized
+    speed = "time/timesteps_per_second"
+    assert _places(at[1], 0, speed) < _places(at[2], 0, speed)  # the higher one, of what is maximized
 
 
 def test_what_seeds_do_is_no_keys() -> None:

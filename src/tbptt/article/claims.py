@@ -14,9 +14,11 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-from optuna.trial import TrialState
 
+from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS
 from tbptt.runs.tracking import Store
+from tbptt.studies.ranking import complete
+from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
 from tbptt.system.files import replaced
 
@@ -24,18 +26,18 @@ Curve = list[float]  # by epoch; NaN where it was not measured
 Interval = tuple[float, float, float]  # the mean over seeds, and the bounds of its 95 % bootstrap interval
 
 METRICS = (
-    "train/loss",
-    "train/eval_loss",
-    "val/loss",
+    TRAIN_LOSS,
+    TRAIN_EVAL_LOSS,
+    VAL_LOSS,
     "grad/norm_max",
     "grad/clipped_fraction",
-    "schedule/chunks",
+    CHUNKS,
     "time/train_seconds",
 )
 MEAN = "baseline.val_loss"
 COLUMNS = ("figure", "seed", "epoch", MEAN, *METRICS)
 # The same loss seen in three ways; the article shows the first.
-VIEWS = {"train/loss": "online", "train/eval_loss": "training, frozen", "val/loss": "held-out, frozen"}
+VIEWS = {TRAIN_LOSS: "online", TRAIN_EVAL_LOSS: "training, frozen", VAL_LOSS: "held-out, frozen"}
 
 END = 10  # epochs at a run's end whose median is its final loss
 START, LATER = 10, 50  # epochs that are its start, and as many as show what becomes of it
@@ -44,8 +46,9 @@ FAR = 1.5  # times as much of the loss of predicting the mean is removed, from w
 DRAWS = 10_000  # of the bootstrap, where not every choice of seeds can be taken
 
 DEFINITIONS = (
-    "Online: train/loss, measured while the weights move, as the article did. Frozen: the weights that an epoch ended "
-    "with, without noise, in one pass over the training series (train/eval_loss) or over the held-out ones (val/loss).",
+    f"Online: {TRAIN_LOSS}, measured while the weights move, as the article did. Frozen: the weights that an epoch "
+    f"ended with, without noise, in one pass over the training series ({TRAIN_EVAL_LOSS}) or over the held-out ones "
+    f"({VAL_LOSS}).",
     f"Final: the median of a run's last {END} epochs. Start: the mean loss over its first {START} epochs, the area "
     f"under its curve, straight between two epochs that were measured; a run that ended earlier keeps its last loss. "
     "Whole: the same over all epochs.",
@@ -87,7 +90,7 @@ class RunCurves:
 
     def mean_loss(self, view: str) -> float:
         """The loss of predicting the mean."""
-        return self.baseline if view == "val/loss" else 1.0
+        return self.baseline if view == VAL_LOSS else 1.0
 
     def measured(self, view: str) -> list[tuple[int, float]]:
         """(epoch, loss) where it was measured."""
@@ -126,17 +129,15 @@ class RunCurves:
 def curves_of(study: Study, store: Store) -> list[RunCurves]:
     """The curves of a study's complete trials, a run a seed. Raises ValueError where it did not search ``figure``."""
     found: list[RunCurves] = []
-    for trial in study.trials():
-        if trial.state != TrialState.COMPLETE:
-            continue
+    for trial in complete(study.trials()):
         if "figure" not in trial.params:
             raise ValueError(f"--verdict: study {study.name} has no figure; takes one of sweep=article")
-        for run_id in trial.user_attrs["run_ids"]:
+        for run_id in TrialRecord.of(trial).run_ids:
             run = store.client.get_run(run_id)
             by_epoch = {
                 name: {p.step: p.value for p in store.client.get_metric_history(run_id, name)} for name in METRICS
             }
-            epochs = range(max(by_epoch["train/loss"]) + 1)
+            epochs = range(max(by_epoch[TRAIN_LOSS]) + 1)
             found.append(
                 RunCurves(
                     str(trial.params["figure"]),
@@ -192,7 +193,7 @@ class Runs:
         self._by_figure: dict[str, dict[int, RunCurves]] = {}
         for run in runs:
             self._by_figure.setdefault(run.figure, {})[run.seed] = run
-        self.epochs = max((len(r.curves["train/loss"]) for r in runs), default=0)
+        self.epochs = max((len(r.curves[TRAIN_LOSS]) for r in runs), default=0)
 
     def of(self, figure: str) -> list[RunCurves]:
         """Those of a figure, by seed."""

@@ -10,6 +10,7 @@ from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
 
 from tbptt.article.claims import ARMS, DEFINITIONS, VIEWS, RunCurves, Runs, verdict, write_curves
+from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS
 from tbptt.reports.figures import BEST, GREY, INK
 from tbptt.reports.page import embedded, rendered
 from tbptt.system.files import write_text
@@ -34,16 +35,16 @@ def arms(runs: Runs) -> list[dict[str, str]]:
         its = runs.of(name)
         if not its:
             continue
-        row = {"run": words, "seeds": str(len(its)), "epochs": _range([len(r.curves["train/loss"]) for r in its], "g")}
+        row = {"run": words, "seeds": str(len(its)), "epochs": _range([len(r.curves[TRAIN_LOSS]) for r in its], "g")}
         for view, called in VIEWS.items():
             row[f"final, {called}"] = _range([r.final(view) for r in its])
-        row["lowest, held-out"] = _range([min(y for _, y in r.measured("val/loss")) for r in its])
-        halves = [r.to_half("val/loss") for r in its]
+        row["lowest, held-out"] = _range([min(y for _, y in r.measured(VAL_LOSS)) for r in its])
+        halves = [r.to_half(VAL_LOSS) for r in its]
         reached = [h for h in halves if h is not None]
         some = "" if len(reached) == len(halves) else f", {len(reached)} of {len(halves)}"
         row["epochs to half, held-out"] = _range([h[0] for h in reached], ".0f") + some if reached else "never"
         row["seconds to half, held-out"] = _range([h[1] for h in reached], ".0f") + some if reached else "never"
-        row["epochs in spikes, online"] = _range([r.spikes("train/loss")[1] for r in its], ".0f")
+        row["epochs in spikes, online"] = _range([r.spikes(TRAIN_LOSS)[1] for r in its], ".0f")
         found.append(row)
     return found
 
@@ -68,9 +69,9 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
     for name, colour in colours.items():
         for i, run in enumerate(runs.of(name)):
             for view, column, dash in (
-                ("train/loss", 1, "solid"),
-                ("val/loss", 2, "solid"),
-                ("train/eval_loss", 2, "dot"),
+                (TRAIN_LOSS, 1, "solid"),
+                (VAL_LOSS, 2, "solid"),
+                (TRAIN_EVAL_LOSS, 2, "dot"),
             ):
                 x, y = zip(*run.measured(view), strict=True)
                 drawn.add_scatter(
@@ -82,7 +83,7 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
                     line={"color": f"rgba{(*hex_to_rgb(colour), 0.8)}", "width": 1.5, "dash": dash},
                     name=ARMS[name],
                     legendgroup=name,
-                    showlegend=i == 0 and view == "train/loss",
+                    showlegend=i == 0 and view == TRAIN_LOSS,
                     hovertemplate=f"{ARMS[name]}, seed {run.seed}, {VIEWS[view]}<br>"
                     "epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
                 )
@@ -115,7 +116,7 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
 
 def _mark_stages(drawn: go.Figure, run: RunCurves, colour: str) -> None:
     """Where the schedule moves on."""
-    chunks, loss = run.curves["schedule/chunks"], run.curves["train/loss"]
+    chunks, loss = run.curves[CHUNKS], run.curves[TRAIN_LOSS]
     moves = [i for i in range(1, len(chunks)) if chunks[i] != chunks[i - 1]]
     if moves:
         drawn.add_scatter(

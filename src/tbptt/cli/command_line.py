@@ -11,6 +11,7 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt import compat
 from tbptt.config.compose import CommandError, Source, composed, parsed, refuse_growth
 from tbptt.config.moved import first_name
 from tbptt.config.schema import register
@@ -132,7 +133,7 @@ def _run_problems(source: Source, overrides: Sequence[Override], typed: Typed) -
 def _nodes(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
         yield prefix + name
-        if isinstance(inner := cfg._get_node(name), DictConfig) and not inner._is_missing():
+        if isinstance(inner := compat.node_at(cfg, name), DictConfig) and compat.has_content(inner):
             yield from _nodes(inner, f"{prefix}{name}.")
 
 

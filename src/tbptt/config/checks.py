@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tbptt import compat
 from tbptt.config.moved import MOVED
 from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
@@ -41,7 +42,7 @@ def as_before(cfg: DictConfig) -> set[str]:
 
 def _is_default(node: DictConfig, field: Field[Any]) -> bool:
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    value = node._get_node(field.name)
+    value = compat.node_at(node, field.name)
     return bool(value == default)
 
 
@@ -185,8 +186,8 @@ def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
         if name == "space" or f"{prefix}{name}" in MOVED:  # of a sweep, which plan.py checks; an old name
             continue
-        inner = cfg._get_node(name)
-        if isinstance(inner, DictConfig) and not inner._is_missing() and not inner._is_none():
+        inner = compat.node_at(cfg, name)
+        if isinstance(inner, DictConfig) and compat.has_content(inner):
             yield from _all_names(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"

@@ -14,18 +14,16 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from tbptt import compat
 from tbptt.config.checks import keys, nearest_key, problems, unknown_key
 from tbptt.config.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
 from tbptt.config.moved import move, spelled_anew
@@ -182,18 +180,8 @@ def refuse_growth(path: Path) -> None:
 
 @cache
 def _look_at_files() -> None:
-    """Have Hydra's reader of files, which is a class of its own making, look at each before it reads it."""
-    Plugins.instance()
-    reader: Any = SourcesRegistry.instance().resolve("file")
-    read = reader.load_config
-
-    def load_config(source: Any, config_path: str) -> Any:
-        path = Path(source.path) / source._normalize_file_name(config_path)
-        if path.is_file():
-            refuse_growth(path)
-        return read(source, config_path)
-
-    reader.load_config = load_config
+    """Have Hydra look at each file before it reads it, once for this process."""
+    compat.before_each_file(refuse_growth)
 
 
 @lru_cache(maxsize=32)  # a trial's is asked for when it is checked and when it is recorded
@@ -205,10 +193,9 @@ def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, D
     values = [o for o in words if simple and not source.options(o.key_or_group)]
     cfg = deepcopy(_chosen(source, tuple(str(o.input_line) for o in words if o not in values)))
     if values:
-        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
-        form = cfg.hydra.job.config.override_dirname
+        compat.put_on_top(cfg, values)
         cfg.hydra.overrides.task = list(overrides)
-        cfg.hydra.job.override_dirname = get_overrides_dirname(words, form.exclude_keys, form.item_sep, form.kv_sep)
+        cfg.hydra.job.override_dirname = compat.override_dirname(words, cfg.hydra.job.config.override_dirname)
     move(cfg, [o.key_or_group for o in words])
     hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
     with open_dict(cfg):

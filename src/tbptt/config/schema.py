@@ -17,7 +17,7 @@ from tbptt.config.names import STUDY_NAME
 from tbptt.data.options import DataConfig
 from tbptt.models.options import ModelConfig
 from tbptt.options.callbacks import CallbackConfig
-from tbptt.options.metrics import OBJECTIVE
+from tbptt.options.metrics import OBJECTIVE, VAL_LOSS
 from tbptt.options.option import GROUPS, Option, key
 from tbptt.options.own import load_own
 from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whole, wrong_value
@@ -126,7 +126,7 @@ class Config:
     epochs: int = key(whole(1), 50)
     eval_every: int = key(whole(1), 5)
     seed: int = key(whole(0), 0)
-    objective: Any = key(OBJECTIVE, "val/loss")
+    objective: Any = key(OBJECTIVE, VAL_LOSS)
     device: str = key(one_of("auto", "cpu", "cuda"), "auto")
     precision: Any = key(NOT_16, 32)
     segment_length: Any = key(whole(1, "auto", None), "auto")

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
+from tbptt import compat
 from tbptt.config.schema import all_keys
 from tbptt.options.option import CHOSEN
 from tbptt.options.values import quoted
@@ -78,7 +79,7 @@ def _one(typed: str, in_list: bool) -> str:
     """One text: as it is where Hydra reads the same text, else in quotes."""
     bare = typed.strip()
     try:
-        value = OverridesParser.create().parse_override(f"key={typed}")._value
+        value = compat.parsed_value(OverridesParser.create().parse_override(f"key={typed}"))
     except HydraException:
         return quoted(bare.replace("\\,", ","))
     if isinstance(value, str | QuotedString | list | dict) or (value is None and not in_list):

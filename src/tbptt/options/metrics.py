@@ -44,17 +44,24 @@ class Metric:
     task: str | None = None
 
 
+# Metrics that the code asks for by name: the three losses, and how many chunks a series was cut into.
+VAL_LOSS = "val/loss"  # held-out series, weights frozen
+TRAIN_LOSS = "train/loss"  # while the weights move
+TRAIN_EVAL_LOSS = "train/eval_loss"  # training series, weights frozen
+CHUNKS = "schedule/chunks"
+LOSSES = (VAL_LOSS, TRAIN_LOSS, TRAIN_EVAL_LOSS)
+
 METRICS: dict[str, Metric] = {
     each.name: each
     for each in (
-        Metric("val/loss", "minimize", "held-out, weights frozen", drawn=True),
-        Metric("train/loss", "minimize", "training, online", drawn=True),
-        Metric("train/eval_loss", "minimize", "training, weights frozen", drawn=True),
+        Metric(VAL_LOSS, "minimize", "held-out, weights frozen", drawn=True),
+        Metric(TRAIN_LOSS, "minimize", "training, online", drawn=True),
+        Metric(TRAIN_EVAL_LOSS, "minimize", "training, weights frozen", drawn=True),
         Metric("train/chunk_loss_max", "minimize", "largest loss of a chunk"),
         Metric("grad/norm_max", "minimize", "largest norm of a gradient"),
         Metric("grad/norm_mean", "minimize", "mean norm of a gradient"),
         Metric("grad/clipped_fraction", "minimize", "share of gradients that were clipped"),
-        Metric("schedule/chunks", None, "chunks a sequence"),
+        Metric(CHUNKS, None, "chunks a sequence"),
         Metric("lr", None, "learning rate"),
         Metric("time/epoch_seconds", "minimize", "seconds an epoch"),
         Metric("time/train_seconds", "minimize", "seconds of training"),
@@ -90,6 +97,11 @@ def metric(
 def measured(task: str) -> list[Metric]:
     """What is measured of held-out predictions of a task."""
     return [each for each in METRICS.values() if each.measure is not None and each.task in (None, task)]
+
+
+def kept_curves(task: str) -> list[str]:
+    """Metrics whose values by epoch a study keeps with each trial, for its report: what is drawn, and the chunks."""
+    return [*(m.name for m in METRICS.values() if m.drawn and m.task in (None, task)), CHUNKS]
 
 
 def objectives_of(task: str | None = None) -> list[str]:

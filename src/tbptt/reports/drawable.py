@@ -21,8 +21,8 @@ class _Copy(optuna.Study):
     """A study of trials that are in no storage, with the numbers that they have."""
 
     def __init__(self, trials: Sequence[FrozenTrial], directions: Sequence[Any]):
-        made = optuna.create_study(directions=directions)
-        super().__init__(made.study_name, made._storage)
+        storage = optuna.storages.InMemoryStorage()
+        super().__init__(optuna.create_study(storage=storage, directions=directions).study_name, storage)
         self._drawn = list(trials)
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:

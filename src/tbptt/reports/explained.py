@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from tbptt.options.metrics import sign
 from tbptt.reports.thinning import MOST_JUDGED, at_random
+from tbptt.studies.ranking import by_seed, cost, is_complete
+from tbptt.studies.records import is_number
 
 FEWEST = 10  # trials, below which nothing is said
 BINS = 4  # of a key with many numbers, each with as many trials
@@ -65,7 +66,7 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
     chosen, _ = judged(trials)
     if len(chosen) < FEWEST:
         return []
-    scores, noises, runs = _ranks([_places(t, i, sign(objective)) for t in chosen])
+    scores, noises, runs = _ranks([_places(t, i, objective) for t in chosen])
     found = []
     for key in dict.fromkeys(name for t in chosen for name in t.params):
         at = np.array([n for n, t in enumerate(chosen) if key in t.params])
@@ -84,23 +85,17 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
 
 def judged(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     """The trials from which shares are reckoned, and those that they are chosen from."""
-    every = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    every = [t for t in trials if is_complete(t) or t.state == TrialState.PRUNED]
     return at_random(every, MOST_JUDGED), every
 
 
-def _places(trial: FrozenTrial, i: int, factor: int) -> list[tuple[float, ...]]:
+def _places(trial: FrozenTrial, i: int, objective: str) -> list[tuple[float, ...]]:
     """Of each of a trial's runs what it is sorted by, the best first. As Optuna's samplers see it, those that were
     stopped come after the complete ones, the later stopped first, then by their last value."""
     if trial.state != TrialState.COMPLETE:
         steps = trial.intermediate_values
-        return [(1.0, -max(steps), factor * steps[max(steps)])] if steps else [(2.0,)]
-    return [(0.0, factor * value) for value in by_seed(trial, i)]
-
-
-def by_seed(trial: FrozenTrial, i: int) -> list[float]:
-    """A complete trial's values of objective ``i``, one a run."""
-    values = [values[i] for values in trial.user_attrs.get("values_by_seed", []) if len(values) > i]
-    return values or [trial.values[i]]
+        return [(1.0, -max(steps), cost(steps[max(steps)], objective))] if steps else [(2.0,)]
+    return [(0.0, cost(value, objective)) for value in by_seed(trial, i)]
 
 
 def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array, Array]:
@@ -121,10 +116,6 @@ def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array,
 def _between(noises: Array, runs: Array) -> float:
     """What a single run varies by more than a mean of several does."""
     return float(np.mean(noises * (1 - 1 / runs)))
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def grouped(values: Sequence[object]) -> Array:

@@ -18,8 +18,11 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.colors import sample_colorscale
 
+from tbptt.options.metrics import CHUNKS, METRICS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS
 from tbptt.options.values import Value, short_value, shortened
 from tbptt.reports.thinning import MOST_DRAWN
+from tbptt.studies.ranking import is_complete
+from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import state_of
 
 MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
@@ -35,12 +38,19 @@ GREY = "#94a3b8"
 INK = "#334155"
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
-# The losses kept with a trial: its metric, its name in the menu, what a trace's name ends with, its line.
-LOSSES = (
-    ("val/loss", "held-out, weights frozen", "", "solid"),
-    ("train/loss", "training, online", ", online", "dot"),
-    ("train/eval_loss", "training, weights frozen", ", training frozen", "dash"),
-)
+# How each of the losses is drawn: its name in the menu, what a trace's name ends with, its line.
+STYLES = {
+    VAL_LOSS: ("held-out, weights frozen", "", "solid"),
+    TRAIN_LOSS: ("training, online", ", online", "dot"),
+    TRAIN_EVAL_LOSS: ("training, weights frozen", ", training frozen", "dash"),
+}
+
+
+def styles() -> dict[str, tuple[str, str, str]]:
+    """The same of all curves that are drawn: those of other metrics come after the losses."""
+    others = [m for m in METRICS.values() if m.drawn and m.name not in STYLES]
+    return {**STYLES, **{m.name: (m.label, f", {m.label}", "dashdot") for m in others}}
+
 
 Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curves, by epoch from 1
 
@@ -78,10 +88,11 @@ def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dic
 
 
 def _finite(trial: FrozenTrial, metric: str, objective: str | None) -> Iterator[tuple[int, float]]:
-    curve: Iterable[tuple[int, float | None]] = enumerate(trial.user_attrs.get("curves", {}).get(metric, []))
-    if metric == objective and "curves" not in trial.user_attrs:
+    record = TrialRecord.of(trial)
+    curve: Iterable[tuple[int, Any]] = enumerate(record.curve(metric))
+    if metric == objective and record.curves is None:
         curve = sorted(trial.intermediate_values.items())
-    return ((step, y) for step, y in curve if y is not None and math.isfinite(y))
+    return ((step, y) for step, y in curve if is_number(y) and math.isfinite(y))
 
 
 # --- loss curves ----------------------------------------------------------------------------------------------------
@@ -89,13 +100,13 @@ def _finite(trial: FrozenTrial, metric: str, objective: str | None) -> Iterator[
 
 def with_curves(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:
     """Those that have a curve to draw."""
-    return [t for t in trials if any(any(True for _ in _finite(t, metric, objective)) for metric, *_ in LOSSES)]
+    return [t for t in trials if any(any(True for _ in _finite(t, metric, objective)) for metric in styles())]
 
 
 def thinned(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """An even choice, behind the first ones, of as many curves as a browser still draws smoothly."""
     rest = trials[MOST_OWN:]
-    total = sum(len(t.user_attrs.get("curves", {}).get(LOSSES[0][0], [])) for t in rest)
+    total = sum(len(TrialRecord.of(t).curve(VAL_LOSS)) for t in rest)
     step = max(1, -(-total // MOST_POINTS), -(-len(rest) // MOST_DRAWN))
     return [*trials[:MOST_OWN], *rest[::step]]
 
@@ -104,7 +115,7 @@ def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
     """Loss by epoch of every trial, given best first. The best is on top, those not complete are dimmed, and a diamond
     is where a stage of the schedule begins."""
     traces: list[dict[str, Any]] = []
-    for metric, _, ending, dash in LOSSES:
+    for metric, (_, ending, dash) in styles().items():
         lines = [(t, xy) for t in trials if (xy := points(t, metric, objective))]
         shown = not traces
         for trace in _traces(lines, ending, dash) if lines else ():
@@ -137,7 +148,7 @@ def _traces(lines: Lines, ending: str, dash: str) -> Iterator[dict[str, Any]]:
     """One loss: the shared traces below, each own curve above them, the highlighted one on top."""
     own = lines[:MOST_OWN]
     yield from _shared(lines[MOST_OWN:], ending)
-    complete = sum(t.state == TrialState.COMPLETE for t, _ in own)  # these come first, so that i is their rank
+    complete = sum(is_complete(t) for t, _ in own)  # these come first, so that i is their rank
     groups = [("complete, dark is good" if i < complete else _unfinished(t)) + ending for i, (t, _) in enumerate(own)]
     shades = sample_colorscale("Viridis", [0.9 * i / max(complete - 1, 1) for i in range(complete)])
     for i, (t, xy) in reversed(list(enumerate(own))):
@@ -206,11 +217,11 @@ def _stages(lines: Lines, ending: str) -> dict[str, Any]:
     """Where the schedule moves on to its next stage."""
     marks = []
     for t, xy in lines:
-        chunks = t.user_attrs.get("curves", {}).get("schedule/chunks", [])
+        chunks = TrialRecord.of(t).curve(CHUNKS)
         marks += [
             (x, y, f"{chunks[x - 2]:g} → {chunks[x - 1]:g} chunks", t.number)
             for x, y in xy.items()
-            if 1 < x <= len(chunks) and chunks[x - 1] != chunks[x - 2]
+            if 1 < x <= len(chunks) and chunks[x - 1] != chunks[x - 2] and all(map(is_number, chunks[x - 2 : x]))
         ]
     x, y, moves, numbers = map(list, zip(*marks, strict=True)) if marks else ([], [], [], [])
     return {
@@ -233,7 +244,7 @@ def _stages(lines: Lines, ending: str) -> dict[str, Any]:
 
 def _common_baseline(trials: Iterable[FrozenTrial]) -> float | None:
     """The loss of predicting the mean, where it is the same for all trials: not where the data are searched too."""
-    found = {t.user_attrs["baseline"] for t in trials if "baseline" in t.user_attrs}
+    found = {mean for t in trials if (mean := TrialRecord.of(t).baseline) is not None}
     return found.pop() if len(found) == 1 else None
 
 
@@ -244,12 +255,16 @@ def axis_type(values: Iterable[float]) -> str:
 
 
 def _metric_menu(metric_of: Sequence[str | None]) -> dict[str, Any]:
-    """Which losses are shown; what belongs to none of them always is."""
-    choices = {name: {metric} for metric, name, *_ in LOSSES if metric in metric_of}
-    if {"val/loss", "train/loss"} <= set(metric_of):
-        choices["held-out and online"] = {"val/loss", "train/loss"}
+    """Which curves are shown; the loss of predicting the mean, which is none's, is shown with losses."""
+    choices = {name: {metric} for metric, (name, *_) in styles().items() if metric in metric_of}
+    if {VAL_LOSS, TRAIN_LOSS} <= set(metric_of):
+        choices["held-out and online"] = {VAL_LOSS, TRAIN_LOSS}
     buttons = [
-        {"label": name, "method": "restyle", "args": ["visible", [m is None or m in shown for m in metric_of]]}
+        {
+            "label": name,
+            "method": "restyle",
+            "args": ["visible", [m in shown or (m is None and bool(shown & set(STYLES))) for m in metric_of]],
+        }
         for name, shown in choices.items()
     ]
     return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
@@ -315,9 +330,9 @@ def timeline(trials: Sequence[FrozenTrial]) -> go.Figure | None:
     return figure
 
 
-def _worker(trial: FrozenTrial) -> tuple[Any, ...]:
-    who = trial.user_attrs.get("worker", {})
-    return who.get("host"), who.get("pid"), who.get("started")
+def _worker(trial: FrozenTrial) -> tuple[str, ...]:
+    who = TrialRecord.of(trial).worker or {}
+    return tuple(str(who.get(name)) for name in ("host", "pid", "started"))
 
 
 def _start(trial: FrozenTrial) -> datetime.datetime:

@@ -4,7 +4,6 @@ medians of two keys of which one has no order."""
 import ast
 import html
 import logging
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,17 @@ import numpy as np
 import optuna
 import plotly.graph_objects as go
 from optuna import visualization
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from tbptt.options.metrics import sign
 from tbptt.options.values import short_value
 from tbptt.reports import thinning
 from tbptt.reports.drawable import drawable, numbers_first, rounded
-from tbptt.reports.explained import FEWEST, SEED, Explained, explained, grouped, is_number, judged
+from tbptt.reports.explained import FEWEST, SEED, Explained, explained, grouped, judged
 from tbptt.reports.figures import BEST, INK, LEGEND_ABOVE, STATES, axis_type, cut, name_of, wrapped
 from tbptt.reports.thinning import said
+from tbptt.studies.ranking import best_first_by, complete, cost
+from tbptt.studies.records import is_number
 
 MOST_LINES = 150  # trials in parallel coordinates, each a trace there, and in a contour, each a row and column
 MOST_AXES = 8  # keys in parallel coordinates and with a slice; those that explain most
@@ -97,7 +98,7 @@ class View:
 
     @cached_property
     def every(self) -> list[FrozenTrial]:
-        return [t for t in self.trials if t.state == TrialState.COMPLETE]
+        return complete(self.trials)
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
@@ -146,7 +147,7 @@ class View:
 
     def choice(self, trials: Sequence[FrozenTrial], most: int = MOST_LINES) -> list[FrozenTrial]:
         """As many trials as a figure stays quick with, by number: the best half, and an even choice of the others."""
-        ranked = sorted(trials, key=lambda t: sign(self.objective) * t.values[self.i])
+        ranked = best_first_by(trials, self.i, self.objective)
         return sorted(thinning.best_and_even(ranked, most), key=lambda t: t.number)
 
     # --- the figures -----------------------------------------------------------------------------------------
@@ -164,13 +165,13 @@ class View:
 
     def _best_so_far(self) -> tuple[list[int], list[float]]:
         """Of all trials: where one was better than any before, and the last; of few, at every one."""
-        factor, best = sign(self.objective), math.inf
-        found = []
+        best = self.every[0].values[self.i]
+        found: list[tuple[int, float]] = []
         for t in self.every:
-            is_better = factor * t.values[self.i] < best
-            best = min(best, factor * t.values[self.i])
-            if is_better or len(self.every) == len(self.complete) or t is self.every[-1]:
-                found.append((t.number, rounded(factor * best, 6)))
+            is_better = cost(t.values[self.i], self.objective) < cost(best, self.objective)
+            best = t.values[self.i] if is_better else best
+            if is_better or not found or len(self.every) == len(self.complete) or t is self.every[-1]:
+                found.append((t.number, rounded(best, 6)))
         return [number for number, _ in found], [value for _, value in found]
 
     def what_explains(self) -> Section:

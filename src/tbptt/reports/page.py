@@ -13,15 +13,27 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
 from tbptt.config.names import SWEEPS
-from tbptt.options.metrics import sign
+from tbptt.options.metrics import VAL_LOSS, sign
 from tbptt.options.values import short_value, shown
 from tbptt.reports import figures, optuna_figures, thinning
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
-from tbptt.reports.pareto import pareto, pareto_front
+from tbptt.reports.pareto import pareto
 from tbptt.reports.tables import params_of, write_explained, write_table
 from tbptt.runs.progress import beside_mean
-from tbptt.studies.ranking import best_first, best_run, best_trial, epochs_run, rerun_command, seed_values
+from tbptt.studies.ranking import (
+    best_first,
+    best_run,
+    best_trial,
+    by_seed,
+    complete,
+    cost,
+    epochs_run,
+    is_complete,
+    pareto_front,
+    rerun_command,
+)
+from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import Study, state_of
 from tbptt.system.endings import ui_line
 from tbptt.system.files import replaced, write_text
@@ -52,7 +64,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     trials = study.read()
     best = best_trial(trials, *study.objectives)
-    write_table(folder / "trials.csv", trials, study.objectives, study.attrs.get("chosen", []))
+    write_table(folder / "trials.csv", trials, study.objectives, study.record.chosen)
     write_explained(folder / "explained.csv", trials, study.objectives)
     if store is not None:
         _write_best(folder, study, best, store)
@@ -61,15 +73,12 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     return path
 
 
-# --- which trial is best --------------------------------------------------------------------------------------------
-
-
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
 def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> str:
     """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
-    params = params_of(trials)
+    record, params = study.record, params_of(trials)
     ranked = best_first(trials, *study.objectives)
     sections, missing = _sections(trials, ranked, study.objectives)
     drawn = thinning.numbers_in(figure for section in sections for figure in section.figures)
@@ -80,23 +89,22 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         objectives=study.objectives,
         counts=_counts(study, trials),
         answer=_answer(study, trials),
-        attrs=study.attrs,
+        study=record,
         sections=[
             {"title": title, "note": note, "figures": [embedded(figure) for figure in drawn]}
             for title, note, drawn in sections
         ],
         missing=missing,
-        pairs=[] if study.attrs.get("changes") else [p.said for p in pairs(trials, 0, study.objectives[0])],
+        pairs=[] if record.changes else [p.said for p in pairs(trials, 0, study.objectives[0])],
         paired=[len(some) for some in paired(trials)],
-        failures=failures[: thinning.MOST_ROWS],
+        failures=[(t.number, TrialRecord.of(t), _point(t)) for t in failures[: thinning.MOST_ROWS]],
         failed=len(failures),
         labels={t.number: figures.label(t) for t in trials if t.number in drawn},
-        point=_point,
         params=params,
         first_sort="ascending" if sign(study.objectives[0]) == 1 else "descending",
         rows=[_row(t, params, study.objectives, store) for t in ranked[: thinning.MOST_ROWS]],
         total=len(ranked),
-        parent=_run_link(study.attrs.get("parent_run"), store),
+        parent=_run_link(record.parent_run, store),
         ui=_ui_command(study),
         written=time.strftime("%Y-%m-%d %H:%M"),
     )
@@ -120,7 +128,7 @@ def _point(trial: FrozenTrial) -> str:
 def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
     states = [state_of(t) for t in trials]
     parts = [f"{states.count(s)} {s}" for s in dict.fromkeys(["complete", *states]) if s != "waiting"]
-    asked = study.attrs.get("n_trials")
+    asked = study.record.n_trials
     return ", ".join(parts) + (f", of {asked}" if asked else "")
 
 
@@ -133,7 +141,7 @@ def _sections(
     if with_curves:
         drawn = figures.thinned(with_curves)
         note = "Click a curve, or a trial's number in the table, to highlight it."
-        if any(len(seed_values(t)) > 1 for t in trials):
+        if any(len(TrialRecord.of(t).by_seed(0)) > 1 for t in trials):
             note += " Curves are those of the first seed."
         note += thinning.said(drawn, with_curves, "trials")
         sections.insert(0, Section("Loss curves", note, [figures.curves(drawn, objectives[0])]))
@@ -195,14 +203,14 @@ def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         "command": rerun_command(study) if has_config else None,
         "luck": best_run(study, best)[1] if has_config else "",
         "front": [(t.number, [shown(v) for v in t.values], _point(t)) for t in front],
-        "complete": sum(t.state == TrialState.COMPLETE for t in trials),
+        "complete": len(complete(trials)),
     }
 
 
 def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) -> Iterator[str]:
-    objective, value, seeds = study.objectives[0], best.values[0], seed_values(best)
-    mean = best.user_attrs.get("baseline")
-    if objective == "val/loss" and mean:
+    objective, value, of_study, of_best = study.objectives[0], best.values[0], study.record, TrialRecord.of(best)
+    seeds, mean = of_best.by_seed(0), of_best.baseline
+    if objective == VAL_LOSS and mean:
         yield f"{beside_mean(value, mean).replace('%', ' %')} predicting the mean, {shown(mean)}."
     if len(seeds) > 1:
         yield (
@@ -211,8 +219,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
         )
     else:
         yield "One seed: how much of what sets trials apart is chance is not known."
-    chosen_from = study.attrs.get("chosen", [])
-    if not chosen_from and len(trials) > 1:
+    if not of_study.chosen and len(trials) > 1:
         others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
         used = study.seeds_used()
         new = [seed for seed in range(10, 13 + len(used)) if seed not in used][:3]
@@ -220,13 +227,13 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
             "It is the best of several, so part of it is luck. What the best five are worth with other seeds: the same "
             f"command with {others} study.seeds={str(new).replace(' ', '')} behind it."
         )
-    for chosen in chosen_from:
+    for chosen in of_study.chosen:
         if chosen["point"] == best.params:
             before = f"{shown(chosen['value'])} with the seeds that it was chosen by"
-            yield f"It was trial {chosen['trial']} of {study.attrs['spec']['best_of']}, and had {before}."
+            yield f"It was trial {chosen['trial']} of {of_study.best_of}, and had {before}."
     if len(study.objectives) == 1:
         yield _next_best(trials, best, objective)
-    epochs = best.user_attrs.get("best_epochs", [])
+    epochs = of_best.best_epochs
     if epochs and epochs[0] is not None and epochs[0] + 1 == epochs_run(best):
         yield f"Its last epoch, {epochs[0] + 1}, was its best: it may not have been at its end."
 
@@ -238,7 +245,7 @@ def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str)
     if after is None:
         return ""
     text = f"The next best, trial {after.number}, has {shown(after.values[0])}"
-    seeds, its = ([sign(objective) * v for v in seed_values(t)] for t in (best, after))
+    seeds, its = ([cost(v, objective) for v in TrialRecord.of(t).by_seed(0)] for t in (best, after))
     if len(seeds) < 2 or len(its) < 2:
         return text + "."
     return text + (
@@ -250,37 +257,38 @@ def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str)
 
 def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: str) -> str:
     """A trial that is not complete, and had a better value than the best of the complete ones."""
-    factor = sign(objective)
     reached = [
-        (factor * y, epoch, t)
+        (cost(y, objective), epoch, y, t)
         for t in trials
-        if t.state != TrialState.COMPLETE
+        if not is_complete(t)
         for epoch, y in figures.points(t, objective, objective).items()
     ]
-    value, epoch, trial = min(reached, key=lambda r: r[:2], default=(0.0, 0, None))
-    first_seed = [*seed_values(best), best.values[0]][0] if best else None  # it is the first seed that others reported
-    if trial is None or (first_seed is not None and value >= factor * first_seed):
+    if not reached:
+        return ""
+    its_cost, epoch, value, trial = min(reached, key=lambda r: r[:2])
+    if best is not None and its_cost >= cost(by_seed(best)[0], objective):  # others reported their first seed
         return ""
     state = state_of(trial)
     if best is None:
-        return f"The best value so far is {shown(factor * value)}, of trial {trial.number} ({state}) at epoch {epoch}."
-    return f"Trial {trial.number} ({state}) had a better {objective}, {shown(factor * value)}, at epoch {epoch}."
+        return f"The best value so far is {shown(value)}, of trial {trial.number} ({state}) at epoch {epoch}."
+    return f"Trial {trial.number} ({state}) had a better {objective}, {shown(value)}, at epoch {epoch}."
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
 def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | None) -> dict[str, Any]:
-    seeds = seed_values(t)
+    record = TrialRecord.of(t)
+    seeds = record.by_seed(0)
     return {
         "number": t.number,
         "state": state_of(t),
-        "values": [shown(v, 5) for v in t.values] if t.values else [""] * len(objectives),
+        "values": [shown(v, 5) if is_number(v) else "" for v in t.values or [None] * len(objectives)],
         "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
         "params": [short_value(t.params[name]) if name in t.params else "" for name in params],
         "epochs": epochs_run(t),
         "seconds": f"{t.duration.total_seconds():.1f}" if t.duration else "",
-        "links": [_run_link(run, store) for run in t.user_attrs.get("run_ids", [])],
+        "links": [_run_link(run, store) for run in record.run_ids],
     }
 
 
@@ -293,7 +301,7 @@ def _run_link(run_id: str | None, store: Any | None) -> str:
 
 def _ui_command(study: Study) -> str:
     """What makes the links to runs open; nothing where a server does."""
-    uri = study.attrs.get("tracking_uri", "")
+    uri = study.record.tracking_uri
     return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
 
 

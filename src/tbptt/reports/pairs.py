@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from tbptt.options.metrics import sign
 from tbptt.options.values import Value, short_value, shown
-from tbptt.reports.explained import by_seed
 from tbptt.reports.thinning import MOST_PAIRED
+from tbptt.studies.ranking import by_seed, complete
 
 MOST = 12  # values of a key: more are a range's, for which the report has slices
 
@@ -61,12 +61,12 @@ def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
         trials: of a study.
         i, objective: which of the objectives, and its name.
     """
-    complete = paired(trials)[0]
+    beside = paired(trials)[0]
     found: list[Pair] = []
-    for key in dict.fromkeys(name for t in complete for name in t.params):
+    for key in dict.fromkeys(name for t in beside for name in t.params):
         values: dict[str, Value] = {}
         runs: dict[str, dict[str, list[float]]] = {}  # by all else, by the key's value
-        for t in complete:
+        for t in beside:
             if key in t.params:
                 value = repr(t.params[key])
                 values.setdefault(value, t.params[key])
@@ -86,8 +86,8 @@ def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
 
 def paired(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     """The trials that are held side by side, and those that they are chosen from."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    return complete[:MOST_PAIRED], complete
+    found = complete(trials)
+    return found[:MOST_PAIRED], found
 
 
 def _pair(key: str, a: Value, b: Value, gains: Sequence[float]) -> Pair:

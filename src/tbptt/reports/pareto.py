@@ -1,40 +1,25 @@
-"""The Pareto front of a study with several objectives: which trials are on it, and its figure."""
+"""The figure of the Pareto front of a study with several objectives."""
 
 from collections.abc import Sequence
 
 from optuna import visualization
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from tbptt.options.metrics import sign
 from tbptt.reports import thinning
 from tbptt.reports.drawable import drawable
 from tbptt.reports.figures import BEST, GREY, LEGEND_ABOVE, axis_type
 from tbptt.reports.optuna_figures import Section
-from tbptt.studies.ranking import best_first
-
-
-def pareto_front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
-    """The complete trials than which none is better, the best by the first objective first."""
-    front: list[FrozenTrial] = []
-    for t in best_first(trials, *objectives):  # in this order, no trial is worse than a later one
-        if t.state == TrialState.COMPLETE and not any(_dominates(other, t, objectives) for other in front):
-            front.append(t)
-    return front
-
-
-def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> bool:
-    gains = [sign(o) * (y - x) for o, x, y in zip(objectives, a.values, b.values, strict=True)]
-    return min(gains) >= 0 and max(gains) > 0
+from tbptt.studies.ranking import complete, pareto_front
 
 
 def pareto(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> Section | None:
     """The front of two or three objectives, and the trials behind it, of very many some at random."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    if not complete or len(objectives) not in (2, 3):
+    every = complete(trials)
+    if not every or len(objectives) not in (2, 3):
         return None
-    front = pareto_front(complete, objectives)
+    front = pareto_front(every, objectives)
     first = {t.number for t in front}
-    behind = [t for t in complete if t.number not in first]
+    behind = [t for t in every if t.number not in first]
     others = thinning.at_random(behind)
     study = drawable([*front, *others], objectives, *range(len(objectives)))
     figure = visualization.plot_pareto_front(study, target_names=list(objectives))
@@ -45,7 +30,7 @@ def pareto(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> Section 
         dots.update(name=name, showlegend=True, text=None, customdata=numbers)
         dots.hovertemplate = f"%{{text}}<br>{values}<extra></extra>"
     if len(objectives) == 2:
-        kinds = [axis_type(t.values[i] for t in complete) for i in range(2)]
+        kinds = [axis_type(t.values[i] for t in every) for i in range(2)]
         figure.update_layout(xaxis_type=kinds[0], yaxis_type=kinds[1])
     figure.update_layout(legend=LEGEND_ABOVE, height=480)
     note = "No other trial is at least as good in every objective and better in one."

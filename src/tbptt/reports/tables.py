@@ -3,13 +3,13 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from tbptt.options.values import text_of
 from tbptt.reports.explained import explained
-from tbptt.studies.ranking import epochs_run, seed_values
+from tbptt.studies.ranking import epochs_run
+from tbptt.studies.records import ChosenTrial, TrialRecord
 from tbptt.system.files import replaced
 
 
@@ -19,7 +19,7 @@ def params_of(trials: Sequence[FrozenTrial]) -> list[str]:
 
 
 def write_table(
-    path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[dict[str, Any]]
+    path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[ChosenTrial]
 ) -> None:
     """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none; epochs
     count from 1.
@@ -33,22 +33,22 @@ def write_table(
         out = csv.writer(file)
         out.writerow(["trial", "state", *objectives, *params, *also])
         for t in trials:
-            a = t.user_attrs
-            there = next((c for c in chosen if c["point"] == t.params), {})
+            record = TrialRecord.of(t)
+            there = next(([c["trial"], c["value"]] for c in chosen if c["point"] == t.params), ["", ""])
             out.writerow(
                 [
                     t.number,
                     t.state.name,
                     *(t.values or [""] * len(objectives)),
                     *(text_of(t.params[name]) if name in t.params else "" for name in params),
-                    *(there.get(column.removeprefix("chosen_"), "") for column in before),
-                    a.get("stop_reason", ""),
-                    " ".join(str(e if e is None else e + 1) for e in a.get("best_epochs", [])),
+                    *(there if chosen else ()),
+                    record.stop_reason or "",
+                    " ".join(str(e if e is None else e + 1) for e in record.best_epochs),
                     epochs_run(t),
-                    " ".join(map(str, seed_values(t))),
+                    " ".join(map(str, record.by_seed(0))),
                     f"{t.duration.total_seconds():.3f}" if t.duration else "",
-                    " ".join(a.get("run_ids", [])),
-                    a.get("reason", ""),
+                    " ".join(record.run_ids),
+                    record.reason or "",
                 ]
             )
 

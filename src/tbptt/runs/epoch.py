@@ -35,14 +35,14 @@ class Epoch:
     last: bool
 
 
-CURVES = ("losses", "norms", "clipped")
+PER_UPDATE = ("losses", "norms", "clipped")  # the fields with one value an update
 
 
 def packed(epoch: Epoch) -> dict[str, Any]:
-    """An epoch for a checkpoint, its curves as tensors: a tenth of the size and time."""
-    return {**asdict(epoch), **{name: torch.tensor(getattr(epoch, name), dtype=torch.float64) for name in CURVES}}
+    """An epoch for a checkpoint, what has a value an update as tensors: a tenth of the size and time."""
+    return {**asdict(epoch), **{name: torch.tensor(getattr(epoch, name), dtype=torch.float64) for name in PER_UPDATE}}
 
 
 def unpacked(content: dict[str, Any]) -> Epoch:
     """The way back from :func:`packed`."""
-    return Epoch(**{**content, **{name: content[name].tolist() for name in CURVES}})
+    return Epoch(**{**content, **{name: content[name].tolist() for name in PER_UPDATE}})

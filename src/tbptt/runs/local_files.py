@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlflow.utils.file_utils import local_file_uri_to_path
+from tbptt import compat
 
 ON_A_DISK = ("", "file", "mlflow-artifacts")  # the last: an experiment that was made in the UI
 
@@ -48,28 +48,21 @@ def bring_home(database: Path, experiment: str) -> None:
     """
     here = home(database)
     with closing(sqlite3.connect(database, timeout=60)) as opened, opened:
-        found = opened.execute("SELECT artifact_location FROM experiments WHERE experiment_id = ?", (experiment,))
-        (said,) = found.fetchone()
+        said = compat.place_of_experiment(opened, experiment)
         if not is_on_a_disk(said) or _is_same(said, here):
             return
-        moved = opened.execute("SELECT experiment_id FROM experiments WHERE artifact_location = ?", (said,)).fetchall()
-        for (each,) in moved:
-            opened.execute(
-                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here.as_uri(), each)
-            )
-            runs = opened.execute("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", (each,)).fetchall()
-            opened.executemany(
-                "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?",
-                [
-                    (folder_of(database, run_id).as_uri(), run_id)
-                    for run_id, uri in runs
-                    if is_on_a_disk(uri) and (folder_of(database, run_id).exists() or not _path(uri).exists())
-                ],
-            )
+        for each in compat.experiments_at(opened, said):
+            compat.move_experiment(opened, each, here.as_uri())
+            moved = [
+                (run_id, folder_of(database, run_id).as_uri())
+                for run_id, uri in compat.places_of_runs(opened, each)
+                if is_on_a_disk(uri) and (folder_of(database, run_id).exists() or not _path(uri).exists())
+            ]
+            compat.move_runs(opened, moved)
 
 
 def _path(uri: str) -> Path:
-    return Path(local_file_uri_to_path(uri)) if urlsplit(uri).scheme != "mlflow-artifacts" else Path()
+    return compat.path_of_file_uri(uri) if urlsplit(uri).scheme != "mlflow-artifacts" else Path()
 
 
 def _is_same(uri: str, folder: Path) -> bool:

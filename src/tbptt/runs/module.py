@@ -12,7 +12,7 @@ from tbptt.config.schema import Config
 from tbptt.data.sequences import Sequences
 from tbptt.evaluation.losses import evaluate, measure
 from tbptt.models.article import QNetwork
-from tbptt.options.metrics import measured
+from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS, measured
 from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
@@ -127,20 +127,20 @@ class SequenceModule(pl.LightningModule):
         self.train_seconds += self._pass_seconds
         losses, norms, clipped = self._losses[:good], self._norms[:good], self._clipped[:good]
         metrics = {
-            "train/loss": train_loss,
-            "val/loss": val_loss,
+            TRAIN_LOSS: train_loss,
+            VAL_LOSS: val_loss,
             **held_out,
             "train/chunk_loss_max": max(losses, default=math.nan),
             "grad/norm_max": max(norms, default=math.nan),
             "grad/norm_mean": sum(norms) / good if good else math.nan,
             "grad/clipped_fraction": sum(clipped) / good if good else math.nan,
-            "schedule/chunks": chunks,
+            CHUNKS: chunks,
             "lr": self.config.optimizer.lr,
             "time/timesteps_per_second": self._batch.valid_steps / self._pass_seconds,
             "time/train_seconds": self.train_seconds,
         }
         if not diverged and (stage_ended or last or (self.epoch + 1) % self.config.eval_every == 0):
-            metrics["train/eval_loss"] = evaluate(self.network, self._batch).item()
+            metrics[TRAIN_EVAL_LOSS] = evaluate(self.network, self._batch).item()
         metrics["time/epoch_seconds"] = time.perf_counter() - self._epoch_began
 
         self.updates += updates

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from tbptt.options.metrics import TRAIN_LOSS, VAL_LOSS
 from tbptt.system.runtime import say
 from tbptt.training.schedule import ChunkSchedule
 
@@ -176,9 +177,9 @@ class Progress(Status):
         parts = [
             f"epoch {epoch.number + 1:>{len(str(self.epochs))}}/{self.epochs}",
             f"stage {epoch.stage + 1}/{len(schedule.stages)}, {epoch.chunks} chunk{'s' if epoch.chunks > 1 else ''}",
-            f"train {short(m.get('train/loss'))}",
-            f"held-out {short(m.get('val/loss'))}",
-            f"best {short(best)}" if self.objective == "val/loss" else f"best {self.objective} {short(best)}",
+            f"train {short(m.get(TRAIN_LOSS))}",
+            f"held-out {short(m.get(VAL_LOSS))}",
+            f"best {short(best)}" if self.objective == VAL_LOSS else f"best {self.objective} {short(best)}",
             f"grad {short(m.get('grad/norm_mean'))}",
             f"{m['time/timesteps_per_second'] / 1000:.0f}k steps/s",
             "done" if epoch.last else f"{clock(left)} left",
@@ -194,7 +195,7 @@ class Progress(Status):
         if best is None or epoch is None:
             return f"{self.objective} was never measured"
         line = f"{self.objective} {short(best)} at epoch {epoch + 1}"
-        if self.objective != "val/loss":
+        if self.objective != VAL_LOSS:
             return line
         return f"{line}, {beside_mean(best, baseline)} predicting the mean ({short(baseline)})"
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.file_utils import local_file_uri_to_path
 
+from tbptt import compat
 from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
 from tbptt.options.values import shortened
@@ -51,7 +51,7 @@ for _name, _value in (
     os.environ.setdefault(_name, _value)
 for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints a traceback of what it raises anyway
+logging.getLogger(compat.MLFLOW_DATABASE_LOG).setLevel(logging.CRITICAL)
 
 
 class Store:
@@ -202,7 +202,7 @@ class Run:
         elif store.path:
             self.folder = local_files.folder_of_run(store.path, self.id, info.artifact_uri)
         else:
-            self.folder = Path(local_file_uri_to_path(info.artifact_uri))
+            self.folder = compat.path_of_file_uri(info.artifact_uri)
         self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
         self._best_sent: float | None = None
 

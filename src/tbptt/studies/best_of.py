@@ -3,14 +3,14 @@
 Of many trials the best is also the luckiest: its loss is lower than what its point gives on average.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import TrialState
-
 from tbptt.config.compose import CommandError
-from tbptt.options.metrics import sign
 from tbptt.studies.plan import Plan, differences
+from tbptt.studies.ranking import best_first, complete
+from tbptt.studies.records import ChosenTrial
 from tbptt.studies.study import Study
 from tbptt.tasks.prepare import fingerprint_of
 
@@ -19,16 +19,16 @@ ALLOW = "takes the command that began it, or study.allow_changed=true"
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen, the best first: of each trial its ``trial`` number, ``value`` and ``point``; by which seeds."""
+    """Which trials were chosen, the best first, and the seeds by which they were."""
 
-    trials: list[dict[str, Any]] = field(default_factory=list)
+    trials: list[ChosenTrial] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
 
     @property
     def points(self) -> list[dict[str, Any]]:
         return [c["point"] for c in self.trials]
 
-    def after(self, before: list[dict[str, Any]]) -> "Chosen":
+    def after(self, before: Sequence[ChosenTrial]) -> "Chosen":
         """With what was chosen before, which stays so whatever became the best since; no more in all than here."""
         known = [c["point"] for c in before]
         more = [c for c in self.trials if c["point"] not in known]
@@ -43,7 +43,8 @@ def best_of(plan: Plan) -> Chosen:
     name, seeds = plan.settings.best_of, plan.settings.seeds or []
     assert name is not None
     study = existing_study("study.best_of", name, plan.settings.storage)
-    spec = study.attrs["spec"]
+    record = study.record
+    spec = record.spec
     lines = [
         f"study.best_of: {line}; takes the space of study {name}" for line in differences(spec, plan.spec, "space")
     ]
@@ -53,19 +54,19 @@ def best_of(plan: Plan) -> Chosen:
         lines.append(f"objective: got {plan.objectives}; takes that of study {name}, {study.objectives}")
     if known_seeds := sorted(set(study.seeds_used()) & set(seeds)):
         lines.append(f"study.seeds: got {known_seeds}, by which study {name} was searched; takes others")
-    if "data" in spec and not lines:
+    if record.data is not None and not lines:
         data = fingerprint_of(plan.cfg)
-        if data != spec["data"] and not plan.settings.allow_changed:
+        if data != record.data and not plan.settings.allow_changed:
             lines.append(f"study.best_of: the data are not those of study {name}; {ALLOW}")
-    complete = [t for t in study.trials() if t.state == TrialState.COMPLETE]
-    if not complete:
+    ranked = best_first(complete(study.trials()), *study.objectives)
+    if not ranked:
         lines.append(f"study.best_of: got {name!r}, of which no trial is complete yet")
     used = study.seeds_used()
     study.close()
     if lines:
         raise CommandError(lines)
-    chosen: list[dict[str, Any]] = []
-    for t in sorted(complete, key=lambda t: sign(study.objectives[0]) * t.values[0]):
+    chosen: list[ChosenTrial] = []
+    for t in ranked:
         if t.params not in [c["point"] for c in chosen]:
             chosen.append({"trial": t.number, "value": t.values[0], "point": t.params})
     return Chosen(chosen[: plan.n_trials], used)

@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt import compat
 from tbptt.config.checks import as_before
 from tbptt.config.compose import CommandError, Source, composed, parsed
 from tbptt.config.moved import first_name, name_now
@@ -262,7 +263,7 @@ def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]
     if isinstance(sweep, ChoiceSweep):
         if "log" in sweep.tags:
             raise ValueError("got tag log on a choice; takes it on a range or an interval")
-        texts = tuple(dict.fromkeys(Override._get_value_element_as_str(item) for item in sweep.list))
+        texts = tuple(dict.fromkeys(compat.as_typed(item) for item in sweep.list))
         if not texts:
             raise ValueError("got no values; takes at least one")
         if len(texts) > MOST_CHOICES:
@@ -338,7 +339,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], *parts: str) 
     ]
 
 
-def other_parameters(before: dict[str, str], now: dict[str, str]) -> list[str]:
+def other_parameters(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """The dimensions that differ in what Optuna keeps of a parameter for good, a line each.
 
     That is a choice's values, and whether a range is one of whole numbers and is logarithmic; its ends may change.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from tbptt import compat
 from tbptt.config.hydra_node import LAUNCHERS
 from tbptt.system.devices import GPU_FAILED, NO_GPU, NoGpu
 from tbptt.system.runtime import stop_as_the_terminal_asks
@@ -177,14 +178,13 @@ def stop(processes: Iterable[WorkerProcess]) -> None:
 def end_joblib(stop: bool) -> None:
     """End the processes of Hydra's joblib launcher, if there are any: they would outlive the command by minutes, and
     hold its output open. With ``stop`` those that train give their trials back first, as after Ctrl-C."""
-    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
-    executor = loky and loky._executor
-    if not executor:
+    executor = compat.joblib_executor()
+    if executor is None:
         return
     if stop:
-        for process in list(executor._processes.values()):
+        for process in compat.process_ids(executor):
             with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGINT)
+                os.kill(process, signal.SIGINT)
     executor.shutdown(wait=True)
 
 

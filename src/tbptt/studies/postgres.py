@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from tbptt import compat
 from tbptt.system.retry import retry
 from tbptt.system.runtime import Lost
 from tbptt.system.stores import absolute_uri, without_password
 from tbptt.system.trouble import causes
 
 log = logging.getLogger("tbptt")
-logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # shows whole statements in an outage
+logging.getLogger(compat.OPTUNA_STORAGE_LOG).setLevel(logging.ERROR)
 
 RETRY_SECONDS = 600.0  # how long a worker tries to reach its database, until it gives up
 # A cut network is noticed within half a minute on both sides; libpq's own waits are hours.
@@ -109,7 +110,7 @@ class ServerStorage(RDBStorage):
 
     def stale(self, study_id: int) -> set[int]:
         """Trials whose worker was silent for too long, by the server's clock."""
-        return set(self._get_stale_trial_ids(study_id))
+        return compat.stale_trials(self, study_id)
 
 
 class SignsOfLife:
@@ -160,9 +161,7 @@ def _retried(name: str) -> Callable[..., Any]:
     return call
 
 
-# Optuna's cache, which wraps a storage, also asks for what begins with one underscore.
-_ASKED = [name for name in vars(BaseStorage) if not name.startswith("_") and name != "remove_session"]
-for _name in [*_ASKED, "_set_trial_param", "_get_best_trial_id", "_get_trials", "_get_stale_trial_ids"]:
+for _name in compat.storage_calls():
     if _name not in ("create_new_trial", "create_new_study"):
         setattr(ServerStorage, _name, _retried(_name))
 

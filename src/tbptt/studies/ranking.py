@@ -1,46 +1,93 @@
-"""Which trials of a study are better than others, and which is the best."""
+"""Which trials of a study are better than others, which is the best, and which run of it."""
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tbptt.options.metrics import sign
+from tbptt.options.metrics import TRAIN_LOSS, sign
 from tbptt.options.values import shown
+from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
+
+
+def cost(value: float, objective: str) -> float:
+    """A value of an objective, so that the smaller is the better one; one that is NaN is worse than any."""
+    return math.inf if math.isnan(value) else sign(objective) * value
+
+
+def is_complete(trial: FrozenTrial) -> bool:
+    """Whether a trial ended with a number for each objective. Optuna takes no other as complete, but a storage can be
+    written into by anybody."""
+    return trial.state == TrialState.COMPLETE and bool(trial.values) and not any(map(_is_missing, trial.values))
+
+
+def _is_missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def complete(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that can be held against each other, in their order."""
+    return [t for t in trials if is_complete(t)]
 
 
 def best_first(trials: Iterable[FrozenTrial], *objectives: str) -> list[FrozenTrial]:
     """Complete trials by the first objective, ties by the next ones; then the others by how far they came."""
-    return sorted(trials, key=lambda t: rank(t, objectives))
+    return sorted(trials, key=lambda t: _place(t, objectives))
 
 
-def rank(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[float, ...]:
+def _place(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[float, ...]:
     """What :func:`best_first` sorts by."""
-    if trial.state == TrialState.COMPLETE:
-        return 0, *(sign(o) * value for o, value in zip(objectives, trial.values, strict=False))
+    if is_complete(trial):
+        return 0, *(cost(value, o) for o, value in zip(objectives, trial.values, strict=False))
     return 1, -epochs_run(trial)
+
+
+def best_first_by(trials: Iterable[FrozenTrial], i: int, objective: str) -> list[FrozenTrial]:
+    """Complete trials by objective ``i`` of their study alone, equal ones in their order."""
+    return sorted(complete(trials), key=lambda t: cost(t.values[i], objective))
+
+
+def best_trial(trials: Iterable[FrozenTrial], *objectives: str) -> FrozenTrial | None:
+    """The complete trial that is best by the first objective; of equal ones by the next, then the first of them."""
+    return min(complete(trials), key=lambda t: _place(t, objectives), default=None)
+
+
+def pareto_front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
+    """The complete trials than which none is better, the best by the first objective first."""
+    front: list[FrozenTrial] = []
+    for t in best_first(complete(trials), *objectives):  # in this order, no trial is worse than a later one
+        if not any(_dominates(other, t, objectives) for other in front):
+            front.append(t)
+    return front
+
+
+def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> bool:
+    costs = [(cost(x, o), cost(y, o)) for o, x, y in zip(objectives, a.values, b.values, strict=True)]
+    return all(x <= y for x, y in costs) and any(x < y for x, y in costs)
 
 
 def epochs_run(trial: FrozenTrial) -> int:
     """Of its first seed."""
-    return len(trial.user_attrs.get("curves", {}).get("train/loss", trial.intermediate_values))
+    return len(TrialRecord.of(trial).curve(TRAIN_LOSS) or trial.intermediate_values)
 
 
-def best_trial(trials: Sequence[FrozenTrial], *objectives: str) -> FrozenTrial | None:
-    """The complete trial that is best by the first objective; of equal ones by the next, then the first of them."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    return min(complete, key=lambda t: rank(t, objectives), default=None)
+def by_seed(trial: FrozenTrial, i: int = 0) -> list[float]:
+    """A complete trial's values of objective ``i``, one a run."""
+    return TrialRecord.of(trial).by_seed(i) or [trial.values[i]]
 
 
 def best_run(study: Study, trial: FrozenTrial) -> tuple[str | None, str]:
     """The run of a complete trial whose config and checkpoint are kept, and what sets it apart where there are several:
     the best of a few seeds is better than the trial is."""
-    runs, values, objective = trial.user_attrs.get("run_ids", []), seed_values(trial), study.objectives[0]
+    record, objective = TrialRecord.of(trial), study.objectives[0]
+    runs, values = record.run_ids, record.by_seed(0)
     if len(values) < 2 or len(runs) != len(values):
         return next(iter(runs), None), ""
-    i = values.index(min(values, key=lambda value: sign(objective) * value))
-    seeds = [] if study.attrs.get("changes") else study.attrs.get("spec", {}).get("seeds") or []
+    i = min(range(len(values)), key=lambda i: cost(values[i], objective))
+    of_study = study.record
+    seeds = () if of_study.changes else of_study.seeds
     which = f"seed {seeds[i]}" if len(seeds) == len(values) else f"run {i + 1}"
     words = f"{which}, the luckiest of trial {trial.number}'s {len(values)} seeds: {objective} {shown(values[i])}"
     return runs[i], f"{words}; their mean is {shown(trial.values[0])}"
@@ -48,12 +95,7 @@ def best_run(study: Study, trial: FrozenTrial) -> tuple[str | None, str]:
 
 def rerun_command(study: Study) -> str:
     """What trains a study's best trial again. A server is not taken from a file, so it is in the command."""
-    uri = study.attrs.get("tracking_uri", "")
+    uri = study.record.tracking_uri or ""
     quoted = f'"{uri}"' if uri.startswith("$") else shlex.quote(uri)  # a variable, for the shell
     server = f" tracking.uri={quoted}" if uri and not uri.startswith("sqlite") else ""
     return f"python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best{server}"
-
-
-def seed_values(trial: FrozenTrial) -> list[float]:
-    """The first objective of each of a trial's runs."""
-    return [values[0] for values in trial.user_attrs.get("values_by_seed", []) if values]

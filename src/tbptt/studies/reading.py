@@ -15,9 +15,10 @@ from typing import Any
 import sqlalchemy
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 from sqlalchemy import Connection
+
+from tbptt.compat import optuna_tables
 
 Rows = dict[int, list[tuple[Any, ...]]]
 
@@ -35,6 +36,7 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
 
 
 def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
+    models = optuna_tables()
     table = models.TrialModel.__table__.c
     columns = (table.trial_id, table.number, table.state, table.datetime_start, table.datetime_complete)
     trials = sqlalchemy.select(*columns).where(table.study_id == study_id).order_by(table.trial_id)
@@ -69,7 +71,7 @@ def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
 
 def _rows(connection: Connection, model: Any, study_id: int, *columns: str) -> Rows:
     """Some columns of a table, by trial, in the order in which they were written."""
-    table, trials = model.__table__, models.TrialModel.__table__
+    table, trials = model.__table__, optuna_tables().TrialModel.__table__
     (own,) = table.primary_key.columns
     wanted = sqlalchemy.select(table.c.trial_id, *(table.c[name] for name in columns))
     of_study = wanted.join(trials, table.c.trial_id == trials.c.trial_id).where(trials.c.study_id == study_id)

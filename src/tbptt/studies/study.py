@@ -16,12 +16,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from tbptt.compat import queued_point, study_id, trial_id
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import PrunerConfig, SamplerConfig
 from tbptt.options.metrics import direction
 from tbptt.options.values import Value
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.reading import read_trials
+from tbptt.studies.records import StudyRecord, TrialRecord
 from tbptt.studies.samplers import build_pruner, build_sampler
 from tbptt.studies.space import Space
 from tbptt.system.liveness import holding, identity, is_alive, is_seen_to_be_gone
@@ -30,16 +32,7 @@ from tbptt.system.stores import absolute_uri, locked, sqlite_path
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 INTERRUPTED = "interrupted"
-PROGRESS = "progress"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-# User attributes of a trial, where it is not obvious from the name:
-#   worker     who runs it (liveness.holding, on a server identity)
-#   reason     why it failed
-#   requeued   this failed trial is run again, as a trial whose ``retry_of`` is its number
-#   resume     MLflow runs of a trial that was stopped with this point, one a seed: it goes on where they stopped
-#   attempt    how often its point was begun before and died with its process, or by its GPU
-#   progress   how far it is (trial_progress.py), every few seconds
-#   same_as    the earlier trial that had the same point; this one was not run
 T = TypeVar("T")
 
 
@@ -120,11 +113,10 @@ class Study:
         if path is not None and not path.exists():
             raise KeyError([])
         opened = _open(storage, 15)
-        studies = {s.study_name: s.user_attrs for s in opened.get_all_studies()}
+        made = {s.study_name: list(StudyRecord.of(s).objectives) for s in opened.get_all_studies()}
         opened.engine.dispose()
-        made = {known: attrs["objectives"] for known, attrs in studies.items() if "objectives" in attrs}
-        if name not in made:
-            raise KeyError(sorted(made))
+        if not made.get(name):
+            raise KeyError(sorted(known for known, objectives in made.items() if objectives))
         return cls(name, storage, made[name])
 
     def close(self) -> None:
@@ -132,14 +124,14 @@ class Study:
         self.storage.engine.dispose()
 
     @property
-    def attrs(self) -> dict[str, Any]:
-        return self.optuna.user_attrs
+    def record(self) -> StudyRecord:
+        """What is kept with it, as it is now."""
+        return StudyRecord.of(self.optuna)
 
     def seeds_used(self) -> list[int]:
         """Every seed that had a part in what is best here: its own, and those of the study it was chosen from."""
-        spec = self.attrs.get("spec", {})
-        own = spec.get("seeds") or [spec.get("config", {}).get("seed")]
-        return sorted({*self.attrs.get("seeds_used", []), *(seed for seed in own if seed is not None)})
+        record = self.record
+        return sorted({*record.seeds_used, *(record.seeds or record.own_seed)})
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Within, no other process decides anything about the study."""
@@ -159,11 +151,11 @@ class Study:
 
     def trials(self) -> list[FrozenTrial]:
         """All that count: not the copies of a point that was sampled twice."""
-        return [t for t in self.optuna.get_trials(deepcopy=False) if "same_as" not in t.user_attrs]
+        return [t for t in self.optuna.get_trials(deepcopy=False) if not _is_copy(t)]
 
     def read(self) -> list[FrozenTrial]:
         """The same as :meth:`trials`, read anew; for a process that needs them once."""
-        return [t for t in read_trials(self.storage, self.optuna._study_id) if "same_as" not in t.user_attrs]
+        return [t for t in read_trials(self.storage, study_id(self.optuna)) if not _is_copy(t)]
 
     def counts(self) -> Counts:
         trials = self.trials()
@@ -171,7 +163,7 @@ class Study:
         return Counts(
             states.count(TrialState.COMPLETE),
             states.count(TrialState.PRUNED),
-            sum(map(self._is_failure, trials)),
+            len(self._failed_for_good(trials)),
             states.count(TrialState.RUNNING),
             states.count(TrialState.WAITING),
         )
@@ -180,13 +172,13 @@ class Study:
 
     def enqueue(self, points: Iterable[Mapping[str, Value]]) -> None:
         """Put the points of a finite space in the queue, once; call it under the lock."""
-        if self.attrs.get("enqueued"):
+        if self.record.enqueued:
             return
         there = {frozenset(point_of(t).items()) for t in self.trials()}  # of a process that died while it was at this
         for point in points:
             if frozenset(point.items()) not in there:
                 self.optuna.enqueue_trial(dict(point))
-        self.optuna.set_user_attr("enqueued", True)
+        StudyRecord.enqueued.write(self.optuna, True)
 
     def claim(
         self, space: Space, budget: Budget, sampler: SamplerConfig, pruner: PrunerConfig, epochs: int, is_grid: bool
@@ -204,13 +196,14 @@ class Study:
                     warnings.filterwarnings("ignore", "Heartbeat of storage")  # database.py has its own
                     trial = self.optuna.ask()
                 if isinstance(self.storage, ServerStorage):  # before it has a worker: one without is taken for dead
-                    self.storage.beat(trial._trial_id)
-                trial.set_user_attr("worker", holding(self.path.parent) if self.path else identity())
+                    self.storage.beat(trial_id(trial))
+                TrialRecord.worker.write(trial, holding(self.path.parent) if self.path else identity())
                 point = space.suggest(trial)
-                twin = None if "retry_of" in trial.user_attrs or is_grid else self._twin(trial, space)
+                is_retry = TrialRecord.of(trial).retry_of is not None
+                twin = None if is_retry or is_grid else self._twin(trial, space)
                 if twin is None:
                     return trial, point
-                trial.set_user_attr("same_as", twin)
+                TrialRecord.same_as.write(trial, twin)
                 self.optuna.tell(trial, state=TrialState.FAIL)
                 if self._all_seen(space):
                     return None
@@ -252,7 +245,7 @@ class Study:
         """Whether no point of a finite space is left. Once the sampler has nothing new to say, the next unseen
         point is put in the queue."""
         recent = self.optuna.get_trials(deepcopy=False)[-10:]
-        if len(recent) < 10 or not all("same_as" in t.user_attrs for t in recent):
+        if len(recent) < 10 or not all(map(_is_copy, recent)):
             return False
         seen = {frozenset(t.params.items()) for t in self._begun()}
         unseen = next((point for point in space.points() if frozenset(point.items()) not in seen), None)
@@ -263,15 +256,15 @@ class Study:
     def _refill(self) -> None:
         """Queue a copy of every failed trial that is to be run again and has none yet."""
         trials = self.trials()
-        copied = {t.user_attrs.get("retry_of") for t in trials}
+        done_with = {TrialRecord.of(t).retry_of for t in trials} | {t.number for t in self._failed_for_good(trials)}
         for t in trials:
-            if t.state == TrialState.FAIL and t.number not in copied and not self._is_failure(t) and point_of(t):
-                died = t.user_attrs.get("died", False)
-                forgiven = not t.user_attrs.get("requeued")  # its retries begin anew
-                attempt = (t.user_attrs.get("attempt", 0) + 1) if died and not forgiven else 0
-                attrs: dict[str, Any] = {"retry_of": t.number, "attempt": attempt}
-                if died or not forgiven:
-                    attrs["resume"] = t.user_attrs.get("run_ids", []) or t.user_attrs.get("resume", [])
+            if t.state == TrialState.FAIL and t.number not in done_with and point_of(t):
+                record = TrialRecord.of(t)
+                forgiven = not record.requeued  # its retries begin anew
+                attempt = record.attempt + 1 if record.died and not forgiven else 0
+                attrs: dict[str, Any] = {TrialRecord.retry_of.name: t.number, TrialRecord.attempt.name: attempt}
+                if record.died or not forgiven:
+                    attrs[TrialRecord.resume.name] = list(record.run_ids or record.resume)
                 self.optuna.enqueue_trial(point_of(t), user_attrs=attrs)
 
     # --- ends of trials --------------------------------------------------------------------------------------
@@ -292,7 +285,7 @@ class Study:
         def unless_ended() -> None:
             trial = self.optuna.get_trials(deepcopy=False)[number]
             if trial.state == TrialState.RUNNING:
-                attempt = trial.user_attrs.get("attempt", 0)
+                attempt = TrialRecord.of(trial).attempt
                 counted = f"{reason} (attempt {attempt + 1} of {retries + 1})"
                 self._fail(number, counted, attempt < retries, died=True)
 
@@ -300,8 +293,8 @@ class Study:
 
     def _fail(self, number: int, reason: str, again: bool, died: bool) -> None:
         trial = self.optuna.get_trials(deepcopy=False)[number]
-        for name, value in (("reason", reason), ("requeued", again), ("died", died)):
-            self.optuna._storage.set_trial_user_attr(trial._trial_id, name, value)
+        for key, value in ((TrialRecord.reason, reason), (TrialRecord.requeued, again), (TrialRecord.died, died)):
+            self.storage.set_trial_user_attr(trial_id(trial), key.name, value)
         self.optuna.tell(number, state=TrialState.FAIL)
 
     def reap(self, retries: int) -> list[FrozenTrial]:
@@ -312,15 +305,15 @@ class Study:
         running = [t for t in self.trials() if t.state == TrialState.RUNNING]
         silent: set[int] = set()
         if isinstance(self.storage, ServerStorage):
-            silent = self.storage.stale(self.optuna._study_id)
-            dead = [t for t in running if t._trial_id in silent or is_seen_to_be_gone(t.user_attrs.get("worker"))]
+            silent = self.storage.stale(study_id(self.optuna))
+            dead = [t for t in running if trial_id(t) in silent or is_seen_to_be_gone(TrialRecord.of(t).worker)]
         else:
             assert self.path is not None
-            dead = [t for t in running if not is_alive(t.user_attrs.get("worker"), self.path.parent)]
+            dead = [t for t in running if not is_alive(TrialRecord.of(t).worker, self.path.parent)]
         reaped = []
         for t in dead:
-            attempt = t.user_attrs.get("attempt", 0)
-            how = "killed, out of memory or cut off" if t._trial_id in silent else "killed or out of memory"
+            attempt = TrialRecord.of(t).attempt
+            how = "killed, out of memory or cut off" if trial_id(t) in silent else "killed or out of memory"
             reason = f"its process died, {how} (attempt {attempt + 1} of {retries + 1})"
             with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # it was alive, and has just told its end
                 self._fail(t.number, reason, attempt < retries, died=True)
@@ -333,20 +326,20 @@ class Study:
 
         def unless_at_it() -> None:
             trials = self.trials()
-            if any(map(self._is_failure, trials)) and not any(t.state == TrialState.RUNNING for t in trials):
-                self.optuna.set_user_attr("forgiven", trials[-1].number + 1)
+            if self._failed_for_good(trials) and not any(t.state == TrialState.RUNNING for t in trials):
+                StudyRecord.forgiven.write(self.optuna, trials[-1].number + 1)
 
         self._decide(unless_at_it)
 
-    def _is_failure(self, trial: FrozenTrial) -> bool:
-        """Whether a trial failed for good: it will not be run again."""
-        if trial.state != TrialState.FAIL or trial.user_attrs.get("requeued"):
-            return False
-        return trial.number >= self.attrs.get("forgiven", 0)
+    def _failed_for_good(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """Those of some trials that failed and will not be run again."""
+        failed = [t for t in trials if t.state == TrialState.FAIL and not TrialRecord.of(t).requeued]
+        first = self.record.forgiven if failed else 0
+        return [t for t in failed if t.number >= first]
 
     def failures(self) -> list[FrozenTrial]:
         """Trials that failed for good."""
-        return [t for t in self.trials() if self._is_failure(t)]
+        return self._failed_for_good(self.trials())
 
 
 def _open(storage: str, heartbeat: int) -> RDBStorage:
@@ -358,13 +351,19 @@ def _open(storage: str, heartbeat: int) -> RDBStorage:
 
 def state_of(trial: FrozenTrial) -> str:
     """How a trial stands. Optuna calls a diverged one pruned, and failed one that was interrupted and is run again."""
-    if trial.user_attrs.get("stop_reason") == "diverged":
+    record = TrialRecord.of(trial)
+    if record.stop_reason == "diverged":
         return "diverged"
-    if trial.state == TrialState.FAIL and trial.user_attrs.get("requeued"):
+    if trial.state == TrialState.FAIL and record.requeued:
         return "run again"
     return trial.state.name.lower().replace("fail", "failed")
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
     """A trial's point, also before all of its parameters were suggested; empty where it has none yet."""
-    return {**trial.params, **trial.system_attrs.get("fixed_params", {})}
+    return {**trial.params, **queued_point(trial)}
+
+
+def _is_copy(trial: FrozenTrial) -> bool:
+    """Whether it is a point that was sampled twice, and not trained again."""
+    return TrialRecord.of(trial).same_as is not None

@@ -17,6 +17,7 @@ from tbptt.config.compose import CommandError, Source, parsed
 from tbptt.config.hydra_node import LAUNCHERS
 from tbptt.config.names import SWEEPS, numbered
 from tbptt.config.schema import TrackingConfig
+from tbptt.options.metrics import VAL_LOSS
 from tbptt.options.values import Value, text_of
 from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
@@ -28,6 +29,7 @@ from tbptt.studies.plan import Order, Plan, differences, make_plan, other_parame
 from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
 from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage
 from tbptt.studies.ranking import best_run, best_trial, rerun_command
+from tbptt.studies.records import StudyRecord, TrialRecord
 from tbptt.studies.study import Budget, Study
 from tbptt.studies.sweep_end import Report, settle
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
@@ -145,43 +147,43 @@ def _prepare(
     code = code_tags()
     (SWEEPS / study.name).mkdir(parents=True, exist_ok=True)
     with study.locked():
-        attrs = study.attrs
-        if "spec" in attrs:
-            changed = differences(attrs["spec"], spec)
+        record = study.record
+        if record.spec:
+            changed = differences(record.spec, spec)
             if changed and not plan.settings.allow_changed:
                 advice = "takes another study.name, study.fresh=true, or study.allow_changed=true"
                 raise CommandError([f"study {study.name}: {line}; {advice}" for line in changed])
-            if fixed := other_parameters(attrs["spec"]["space"], spec["space"]):
+            if fixed := other_parameters(record.space, spec["space"]):
                 advice = "cannot change within a study; takes another study.name, or study.fresh=true"
                 raise CommandError([f"study {study.name}: {line}; {advice}" for line in fixed])
             if changed:
-                study.optuna.set_user_attr("changes", [*attrs.get("changes", []), *changed])
-                study.optuna.set_user_attr("enqueued", False)
-            if attrs.get("code") != code.get("git.sha"):
+                StudyRecord.changes.write(study.optuna, [*record.changes, *changed])
+                StudyRecord.enqueued.write(study.optuna, False)
+            if record.code != code.get("git.sha"):
                 log.warning("study %s: the code has changed since it was begun", study.name)
-        study.optuna.set_user_attr("seeds_used", sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
-        study.optuna.set_user_attr("spec", spec)
-        study.optuna.set_user_attr("code", attrs.get("code", code.get("git.sha")))
-        study.optuna.set_user_attr("n_trials", plan.n_trials)
-        study.optuna.set_user_attr("objectives", plan.objectives)
-        study.optuna.set_user_attr("tracking_uri", hide(plan.cfg.tracking.uri))
-        parent = store.reopen_run(attrs["parent_run"]) if "parent_run" in attrs else None
+        StudyRecord.seeds_used.write(study.optuna, sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
+        StudyRecord.spec.write(study.optuna, spec)
+        StudyRecord.code.write(study.optuna, record.code if record.spec else code.get("git.sha"))
+        StudyRecord.n_trials.write(study.optuna, plan.n_trials)
+        StudyRecord.objectives.write(study.optuna, plan.objectives)
+        StudyRecord.tracking_uri.write(study.optuna, hide(plan.cfg.tracking.uri))
+        was = record.parent_run
+        parent = store.reopen_run(was) if was else None
         if parent is None:
-            if was := attrs.get("parent_run"):
+            if was:
                 log.warning("study %s: its parent run %s was deleted in MLflow; a new one is made", study.name, was)
             parent = store.start_run(study.name, {**code, "study.name": study.name})
             parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
-            study.optuna.set_user_attr("parent_run", parent.id)
+            StudyRecord.parent_run.write(study.optuna, parent.id)
         if chosen.trials:
-            before = attrs.get("chosen", [])
-            chosen = chosen.after(before)
-            if len(chosen.trials) > len(before):
-                study.optuna.set_user_attr("enqueued", False)
-            study.optuna.set_user_attr("chosen", chosen.trials)
+            chosen = chosen.after(record.chosen)
+            if len(chosen.trials) > len(record.chosen):
+                StudyRecord.enqueued.write(study.optuna, False)
+            StudyRecord.chosen.write(study.optuna, chosen.trials)
             points = chosen.points
         if points:
             progress.now(f"queueing {len(points)} points")
-            study.optuna.set_user_attr("n_trials", len(points))
+            StudyRecord.n_trials.write(study.optuna, len(points))
             study.enqueue(points)
     return parent
 
@@ -243,7 +245,7 @@ def _time_is_over(study: Study, plan: Plan, order: Order) -> str | None:
     """That ``study.timeout`` ended the sweep before its trials were done, in a line; None where it did not."""
     if order.deadline is None or time.monotonic() < order.deadline or not study.has_more(_budget(plan), plan.is_grid):
         return None
-    counts, total = study.counts(), study.attrs["n_trials"]
+    counts, total = study.counts(), study.record.n_trials
     done = f"{counts.complete + counts.pruned}{f' of {total}' if total else ''} trials"
     return f"study.timeout of {plan.settings.timeout:g} s is over: {done}; the same command goes on"
 
@@ -303,7 +305,7 @@ def _run_pool(
     try:
         for slot in range(workers):
             begin(slot, early[slot] if slot < len(early) else pool.WorkerProcess(slot))
-        show = SweepProgress(plan.cfg.progress, study.name, study.attrs["n_trials"], plan.objectives, workers)
+        show = SweepProgress(plan.cfg.progress, study.name, study.record.n_trials, plan.objectives, workers)
         with show as display, signals.pausing(lambda: pool.pause(slots)):
             while slots:
                 time.sleep(POLL_SECONDS)
@@ -332,8 +334,8 @@ def _say_result(study: Study, plan: Plan) -> None:
     if best is not None:
         point = " ".join(plan.space.overrides(best.params))
         values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
-        baseline = best.user_attrs.get("baseline")
-        side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == "val/loss" else ""
+        baseline = TrialRecord.of(best).baseline
+        side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == VAL_LOSS else ""
         say(f"best: trial {best.number}  {values}{side}  {point}")
         say(f"rerun it: {rerun_command(study)}")
         if luck := best_run(study, best)[1]:

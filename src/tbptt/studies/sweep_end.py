@@ -12,6 +12,7 @@ from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
 from tbptt.studies.plan import Plan
 from tbptt.studies.ranking import best_trial
+from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
 from tbptt.system.runtime import Interrupted, StopSignals
 
@@ -66,7 +67,7 @@ def _note_best(study: Study, store: Store, parent: Run) -> None:
     best = best_trial(study.trials(), *study.objectives)
     if best is None:
         return
-    ids = best.user_attrs.get("run_ids", [])
+    ids = TrialRecord.of(best).run_ids
     if any(store.run(run_id) is None for run_id in ids):  # `mlflow gc` removed one
         return
     runs = [store.client.get_run(run_id).data.metrics for run_id in ids]

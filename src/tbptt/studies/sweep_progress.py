@@ -12,11 +12,13 @@ from rich.text import Text
 from tbptt.options.values import short_value
 from tbptt.runs.progress import Status, clock, short
 from tbptt.studies.ranking import best_trial
-from tbptt.studies.study import DONE, PROGRESS, state_of
+from tbptt.studies.records import TrialRecord
+from tbptt.studies.study import state_of
 from tbptt.system.runtime import say
 
 SHOWN = 16  # running trials
 PLAIN_EVERY = 30.0  # seconds between two lines about running trials, where there is no terminal
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 FINISHED = (*DONE, TrialState.FAIL)
 
 
@@ -86,7 +88,7 @@ class SweepProgress(Status):
 
     def _reason_once(self, trial: FrozenTrial) -> str:
         """Why a trial failed; where another failed for the same reason, its number."""
-        reason = one_line(trial.user_attrs.get("reason", "-"))
+        reason = one_line(TrialRecord.of(trial).reason or "-")
         first = self._reasons.setdefault(reason, trial.number)
         return reason if first == trial.number or len(reason) < 40 else f"for the same reason as trial {first}"
 
@@ -103,19 +105,19 @@ def _count_done(trials: Sequence[FrozenTrial]) -> int:
 
 def how_far(trial: FrozenTrial) -> str:
     """Where a running trial is, as far as its worker has noted."""
-    at = trial.user_attrs.get(PROGRESS)
+    at = TrialRecord.of(trial).progress
     if at is None:
         return "first epoch"
-    parts = [f"seed {at['seed']}/{at['seeds']}"] if at["seeds"] > 1 else []
-    parts += [f"epoch {at['epoch']}/{at['epochs']}", f"held-out {short(at['held_out'])}"]
-    return "  ".join([*parts, f"{clock(at['seconds_left'])} left"])
+    parts = [f"seed {at.seed}/{at.seeds}"] if at.seeds > 1 else []
+    parts += [f"epoch {at.epoch}/{at.epochs}", f"held-out {short(at.held_out)}"]
+    return "  ".join([*parts, f"{clock(at.seconds_left)} left"])
 
 
 def failure_lines(failures: Sequence[FrozenTrial]) -> list[str]:
     """Which trials failed, and why: each reason once."""
     by_reason: dict[str, list[str]] = {}
     for t in failures:
-        by_reason.setdefault(one_line(t.user_attrs.get("reason", "no reason is known")), []).append(str(t.number))
+        by_reason.setdefault(one_line(TrialRecord.of(t).reason or "no reason is known"), []).append(str(t.number))
     return [f"trial{'s' if len(n) > 1 else ''} {listed(n)} failed: {reason}" for reason, n in by_reason.items()]
 
 

@@ -2,12 +2,14 @@
 
 import threading
 from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from typing import Any
 
+from tbptt.options.metrics import VAL_LOSS
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.progress import Pace
 from tbptt.studies.postgres import ServerStorage
-from tbptt.studies.study import PROGRESS
+from tbptt.studies.records import HowFar, TrialRecord
 
 EVERY = 2.0  # seconds between two notes at least
 
@@ -23,7 +25,7 @@ class TrialProgress:
     def __init__(self, storage: Any, trial_id: int, epochs: int, seeds: int):
         self.storage, self.trial_id, self.epochs, self.seeds = storage, trial_id, epochs, seeds
         self._pace = Pace()
-        self._newest: dict[str, Any] | None = None
+        self._newest: HowFar | None = None
         self._new, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
 
@@ -39,14 +41,14 @@ class TrialProgress:
         """Note a finished epoch of the trial's run number ``seed``, from 0."""
         self._pace.add(epoch)
         left = (self.seeds - seed) * self.epochs - epoch.number - 1
-        self._newest = {
-            "seed": seed + 1,
-            "seeds": self.seeds,
-            "epoch": epoch.number + 1,
-            "epochs": self.epochs,
-            "held_out": epoch.metrics.get("val/loss"),
-            "seconds_left": self._pace.seconds_for(left),
-        }
+        self._newest = HowFar(
+            seed=seed + 1,
+            seeds=self.seeds,
+            epoch=epoch.number + 1,
+            epochs=self.epochs,
+            held_out=epoch.metrics.get(VAL_LOSS),
+            seconds_left=self._pace.seconds_for(left),
+        )
         self._new.set()
 
     def _write(self) -> None:
@@ -55,9 +57,11 @@ class TrialProgress:
             if self._end.is_set():
                 return
             self._new.clear()
+            newest = self._newest
+            assert newest is not None
             # What cannot be noted, as a server is away or the trial has just ended, is not.
             with suppress(Exception), self._without_retry():
-                self.storage.set_trial_user_attr(self.trial_id, PROGRESS, self._newest)
+                self.storage.set_trial_user_attr(self.trial_id, TrialRecord.progress.name, asdict(newest))
             self._end.wait(EVERY)
 
     def _without_retry(self) -> Any:

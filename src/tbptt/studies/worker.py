@@ -16,9 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
+from tbptt.compat import trial_id
 from tbptt.config.compose import CommandError, composed
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import TrackingConfig
+from tbptt.options.metrics import kept_curves
 from tbptt.options.values import Value
 from tbptt.runs import tracking
 from tbptt.runs.epoch import Epoch
@@ -29,6 +31,7 @@ from tbptt.runs.store_errors import is_outage as is_run_outage
 from tbptt.studies.plan import Order, Plan
 from tbptt.studies.pool import wait_while_paused
 from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage, SignsOfLife, is_outage
+from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import INTERRUPTED, Budget, Study
 from tbptt.studies.trial_progress import TrialProgress
 from tbptt.system.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
@@ -44,7 +47,6 @@ from tbptt.tasks.prepare import PreparedLast
 log = logging.getLogger("tbptt")
 
 SECONDS_TO_A_KILL = 60.0  # SLURM's KillWait is half of it, unless a cluster has another
-CURVES = ("train/loss", "val/loss", "train/eval_loss", "schedule/chunks")  # kept with the trial, for the report
 
 
 class StillPending(Exception):
@@ -128,7 +130,7 @@ class Worker:
         """Train a point, once a seed, and tell the study how it ended. Raises what ends this worker too."""
         had_room = True
         try:
-            with SignsOfLife(self.server, trial._trial_id) if self.server else nullcontext() as life:
+            with SignsOfLife(self.server, trial_id(trial)) if self.server else nullcontext() as life:
                 self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
         except RunTaken as error:  # it is given out again when that has ended
             log.warning("trial %d: %s", trial.number, error)
@@ -170,10 +172,10 @@ class Worker:
 
     def _tell(self, trial: Trial, results: list[Result]) -> None:
         """Tell the study how a trial ended."""
-        trial.set_user_attr("stop_reason", results[-1].stop_reason)
-        trial.set_user_attr("best_epochs", [r.best.epoch for r in results])
-        trial.set_user_attr("values_by_seed", [list(r.best.values) for r in results])
-        trial.set_user_attr("baseline", results[0].baseline)
+        TrialRecord.stop_reason.write(trial, results[-1].stop_reason)
+        TrialRecord.best_epochs.write(trial, [r.best.epoch for r in results])
+        TrialRecord.values_by_seed.write(trial, [list(r.best.values) for r in results])
+        TrialRecord.baseline.write(trial, results[0].baseline)
         if results[-1].stop_reason in ("pruned", "diverged"):
             self.study.optuna.tell(trial, state=TrialState.PRUNED)  # Optuna takes the last reported value for it
             return
@@ -198,12 +200,12 @@ class Worker:
         OmegaConf.update(cfg, "study.name", self.study.name)
         results: list[Result] = []
         run_ids: list[str] = []
-        curves: dict[str, list[float | None]] = {name: [] for name in CURVES}
+        curves: dict[str, list[float | None]] = {name: [] for name in kept_curves(cfg.task.name)}
         reports: list[tuple[float, int]] = []  # that the study does not have yet
 
         def on_start(run_id: str) -> None:
             run_ids.append(run_id)
-            trial.set_user_attr("run_ids", run_ids)
+            TrialRecord.run_ids.write(trial, run_ids)
 
         def after_epoch(epoch: Epoch) -> bool:
             """Of the first seed: keep the curves, report the objective; whether to prune."""
@@ -218,9 +220,9 @@ class Worker:
             reports.append((value, epoch.number))
             return self._report(trial, reports)
 
-        resumed: list[str] = trial.user_attrs.get("resume", [])
+        resumed = TrialRecord.of(trial).resume
         seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
-        shown = TrialProgress(self.study.storage, trial._trial_id, cfg.epochs, len(seeds)).__enter__()
+        shown = TrialProgress(self.study.storage, trial_id(trial), cfg.epochs, len(seeds)).__enter__()
         try:
             for i, seed in enumerate(seeds):
                 if seed is not None:
@@ -247,7 +249,7 @@ class Worker:
             shown.__exit__()
             for value, epoch in reports:
                 trial.report(value, epoch)
-            trial.set_user_attr("curves", curves)
+            TrialRecord.curves.write(trial, curves)
         return results
 
     def _report(self, trial: Trial, reports: list[tuple[float, int]]) -> bool:

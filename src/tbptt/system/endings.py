@@ -1,6 +1,5 @@
 """How a command ends: the line about what failed, the line that opens the UI, the exit itself."""
 
-import atexit
 import os
 import shlex
 import sys
@@ -8,6 +7,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from tbptt import compat
 from tbptt.system.devices import GpuTrouble
 from tbptt.system.early import is_the_command
 from tbptt.system.secrets import hide
@@ -28,7 +28,7 @@ def leave(status: int) -> NoReturn:
     """
     if not _is_ours_alone():
         sys.exit(status)
-    atexit._run_exitfuncs()
+    compat.run_exit_functions()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

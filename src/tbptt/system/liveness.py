@@ -3,6 +3,7 @@ else by process and boot; not by clock."""
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -32,7 +33,7 @@ def is_process(who: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(who, dict) and {"host", "boot", "pid", "started"} <= who.keys()
 
 
-def is_alive(who: dict[str, Any] | None, folder: Path | None = None) -> bool:
+def is_alive(who: Mapping[str, Any] | None, folder: Path | None = None) -> bool:
     """Whether the process that ``identity`` or ``holding`` described still runs.
 
     Args:
@@ -49,7 +50,7 @@ def is_alive(who: dict[str, Any] | None, folder: Path | None = None) -> bool:
     return bool(who["boot"] == boot_id() and who["started"] is not None and who["started"] == started_at(who["pid"]))
 
 
-def is_seen_to_be_gone(who: dict[str, Any] | None) -> bool:
+def is_seen_to_be_gone(who: Mapping[str, Any] | None) -> bool:
     """Whether no process ``identity`` described, or one that could be seen from here and is not there any more.
 
     Where machines share a study, two may have the same name, so a name says nothing here.

@@ -5,12 +5,12 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import cast
 
-from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from tbptt import compat
 from tbptt.system.environment import OF_MLFLOW
 from tbptt.system.stores import without_password
 
@@ -79,14 +79,14 @@ def _interpolated(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[t
     that were read for it."""
     for place in range(len(node)) if isinstance(node, ListConfig) else list(node):
         name = prefix.removesuffix(".") if isinstance(node, ListConfig) else f"{prefix}{place}"
-        inner = node._get_node(place)
+        inner = compat.node_at(node, place)
         if OmegaConf.is_interpolation(node, place):
             _read.clear()
             value = None
             with suppress(OmegaConfBaseException):  # it does not fit the key, which would be said with what was read
                 value = node[place]
-            yield name, str(cast(Node, inner)._value()), value, set(_read)
-        elif isinstance(inner, DictConfig | ListConfig) and not inner._is_missing() and not inner._is_none():
+            yield name, compat.as_it_stands(inner), value, set(_read)
+        elif isinstance(inner, DictConfig | ListConfig) and compat.has_content(inner):
             yield from _interpolated(inner, f"{name}.")
 
 
