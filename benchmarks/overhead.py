@@ -51,7 +51,7 @@ def bare_loop(config: Config) -> Callable[[], float]:
     """A function that trains one epoch with nothing around it and returns its seconds."""
     torch.manual_seed(config.seed)
     data = SequenceDataModule(config.data)
-    network = build_network(config.model, config.data.window)
+    network = build_network(config.model, config.data.window, outputs=2)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 

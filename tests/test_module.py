@@ -49,7 +49,7 @@ def train(
     """Every epoch of a training under Lightning."""
     torch.manual_seed(config.seed)
     data = SequenceDataModule(config.data)
-    network = build_network(config.model, config.data.window)
+    network = build_network(config.model, config.data.window, outputs=2)
     schedule = ChunkSchedule.plan([7, 3, 1], epochs=config.epochs)
     epochs: list[Epoch] = []
 
@@ -77,7 +77,7 @@ def curve(epochs: list[Epoch]) -> Curve:
 def test_lightning_changes_no_number_of_the_bare_loop(settings: Config) -> None:
     torch.manual_seed(settings.seed)
     data = SequenceDataModule(settings.data)
-    network = build_network(settings.model, settings.data.window)
+    network = build_network(settings.model, settings.data.window, outputs=2)
     parameters = FlatParameters(network)
     lr_and_more = {k: v for k, v in vars(settings.optimizer).items() if k != "name"}
     optimizer = build_optimizer([parameters.vector], settings.optimizer.name, **lr_and_more)

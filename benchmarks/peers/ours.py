@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     data = SequenceDataModule(config.data)
-    network = build_network(config.model, config.data.window)
+    network = build_network(config.model, config.data.window, outputs=2)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 

@@ -5,7 +5,9 @@
 
 from tbptt.data.options import DataConfig as DataConfig
 from tbptt.data.options import SplitData as SplitData
+from tbptt.models.options import ArticleModel as ArticleModel
 from tbptt.models.options import ModelConfig as ModelConfig
+from tbptt.models.protocol import Network as Network
 from tbptt.options.option import Option as Option
 from tbptt.options.option import key as key
 from tbptt.options.takes import TEXT as TEXT

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from tbptt.data.sequences import Sequences
-from tbptt.models.article import QNetwork
+from tbptt.models.protocol import Network
 from tbptt.system.runtime import full_float32
 
 
 @torch.no_grad()
-def evaluate(network: QNetwork, sequences: Sequences, chunk_length: int = 500) -> Tensor:
+def evaluate(network: Network, sequences: Sequences, chunk_length: int = 500) -> Tensor:
     """Mean squared error over all valid steps and both actions with the weights frozen and the noise off: one pass,
     state zero at the start and carried, never in less than float32. A scalar on the device; the network's mode is left
     as it was.

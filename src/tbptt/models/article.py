@@ -1,4 +1,4 @@
-"""The article's network: dense layers, noise, recurrent layers, two Q-values a step."""
+"""The article's network: dense layers, noise, recurrent layers, as many predictions a step as the task has."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,16 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tbptt.models import kernels
+from tbptt.models.layers import Dense, GaussianNoise
 
 # One entry a recurrent layer: (h, c) for an LSTM, (h,) for a GRU, each (1, B, H).
 State = list[tuple[Tensor, ...]]
-
-
-class Dense(nn.Linear):
-    """PyTorch's, with tanh; through the compiled kernel where that can be used."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.dense_tanh(x, self.weight, self.bias) if kernels.usable(x) else super().forward(x).tanh()
 
 
 class LSTM(nn.LSTM):
@@ -40,41 +34,6 @@ class LSTM(nn.LSTM):
 CELLS: dict[str, Any] = {"lstm": LSTM, "gru": nn.GRU}
 
 
-class GaussianNoise(nn.Module):
-    """Adds N(0, std²) to every element, in training only.
-
-    On the CPU, drawing takes 8 % of a training step, so the noise is a stretch, at a random offset, of a pool that is
-    drawn once from the seed in force when the layer is made; offsets come from PyTorch's global generator.
-    """
-
-    POOL = 1 << 22  # elements, 16 MiB
-
-    def __init__(self, std: float):
-        super().__init__()
-        self.std = std
-        self._seed = torch.initial_seed()
-        self._pool = torch.empty(0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.std == 0:
-            return x
-        return torch.add(x, self._noise(x), alpha=self.std)
-
-    def _noise(self, x: Tensor) -> Tensor:
-        """Standard normal, of x's shape; fresh on a GPU, where it costs little, and for an x too large for it."""
-        count = x.numel()
-        if x.device.type != "cpu" or 2 * count > self.POOL:
-            return torch.randn_like(x)
-        if self._pool.dtype != x.dtype or not len(self._pool):
-            generator = torch.Generator().manual_seed(self._seed)
-            self._pool = torch.randn(self.POOL, generator=generator, dtype=x.dtype)
-        offset = int(torch.randint(self.POOL - count, ()))
-        return self._pool[offset : offset + count].view(x.shape)
-
-    def extra_repr(self) -> str:
-        return f"std={self.std}"
-
-
 def leave_autocast(x: Tensor) -> bool:
     """Whether a recurrent layer that gets ``x`` is to be kept out of autocast, in float32.
 
@@ -85,7 +44,7 @@ def leave_autocast(x: Tensor) -> bool:
 
 
 class QNetwork(nn.Module):
-    """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(2).
+    """Dense(tanh) → noise for each of ``dense``; recurrent layers ``hidden`` with noise between; Dense(outputs).
 
     Args:
         inputs: features a step, D.
@@ -95,6 +54,7 @@ class QNetwork(nn.Module):
         noise_std: of the noise layers, in units of what they add to.
         init: ``keras`` (Glorot uniform kernels, orthogonal recurrent kernels, both drawn over all gates together,
             zero biases but 1 at the LSTM's forget gates, one trained bias a gate) or ``torch`` (PyTorch's own).
+        outputs: predictions a step, O.
     """
 
     def __init__(
@@ -105,6 +65,7 @@ class QNetwork(nn.Module):
         cell: str = "lstm",
         noise_std: float = 0.01,
         init: str = "keras",
+        outputs: int = 2,
     ):
         super().__init__()
         sizes = [inputs, *dense]
@@ -112,13 +73,13 @@ class QNetwork(nn.Module):
         sizes = [sizes[-1], *hidden]
         self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
         self.noise = GaussianNoise(noise_std)
-        self.head = nn.Linear(sizes[-1], 2)
+        self.head = nn.Linear(sizes[-1], outputs)
         self.cell, self.hidden = cell, list(hidden)
         if init == "keras":
             self._init_keras()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(B, K, D) and the state before the chunk → (B, K, 2) and the state after it.
+        """(B, K, D) and the state before the chunk → (B, K, O) and the state after it.
 
         The recurrent layers run time-major; an ``x`` laid out so in memory, as LagFeatures gives it, is not copied.
         """
@@ -159,8 +120,3 @@ class QNetwork(nn.Module):
             # PyTorch adds two biases a gate; training both would double the bias's step.
             nn.init.zeros_(layer.bias_hh_l0)
             layer.bias_hh_l0.requires_grad_(False)
-
-
-def detach(state: State) -> State:
-    """The same state, cut off from what computed it: no gradient passes."""
-    return [tuple(part.detach() for part in layer) for layer in state]

@@ -168,7 +168,7 @@ def fit(
             hold(store, begun.id, ends, check)
         state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
-        layers = kernels.describe(device, config.precision, config.model.cell, bool(config.model.dense))
+        layers = config.model.layers(device, config.precision)
         trained_by = {"device": devices.describe(device), "versions.kernels": layers}
 
         def opened() -> Run:
@@ -214,7 +214,7 @@ def fit(
             progress.moved()
 
         with _closing(run, outbox, signals, lambda: module.stop_reason):
-            network = build_network(config.model, config.data.window)
+            network = build_network(config.model, config.data.window, outputs=2)
             module = SequenceModule(network, config, _schedule(config), between=between)
             write_text(run.folder / "config.yaml", rerunnable(cfg))
             before = [unpacked(one) for one in state.get("records", [])] if state else []

@@ -11,7 +11,7 @@ import torch
 from tbptt.config.schema import Config
 from tbptt.data.sequences import Sequences
 from tbptt.evaluation.losses import evaluate
-from tbptt.models.article import QNetwork
+from tbptt.models.protocol import Network
 from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
@@ -33,7 +33,7 @@ class SequenceModule(pl.LightningModule):
 
     def __init__(
         self,
-        network: QNetwork,
+        network: Network,
         config: Config,
         schedule: ChunkSchedule,
         on_epoch: Callable[[Epoch], str | None] = lambda epoch: None,

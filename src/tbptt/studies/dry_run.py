@@ -68,7 +68,7 @@ def _seconds_an_epoch(plan: Plan) -> float:
     sequences = Sequences(
         LagFeatures(prices, scaler, parts.window, config.data.features), q.float(), None, [steps] * series
     )
-    network = build_network(config.model, config.data.window)
+    network = build_network(config.model, config.data.window, outputs=2)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], "sgd", lr=1e-6)
     chunks = max(1, steps // CHUNK)
