@@ -73,6 +73,33 @@ class ArticleModel(ModelConfig, options=["article"]):
         return kernels.describe(device, precision, self.cell, bool(self.dense))
 
 
+@dataclass
+class MinLSTMModel(ModelConfig, options=["minlstm"]):
+    dense: list[int] = key(SIZES, [64, 64])
+    hidden: list[int] = key(SOME_SIZES, [64, 64])
+    noise_std: float = key(number(0), 0.01)
+    forget_bias: float = key(number(0), 1.0)
+    scan: str = key(one_of("parallel", "sequential"), "parallel")
+
+    def build(self, inputs: int, outputs: int) -> "nn.Module":
+        from tbptt.models.minlstm import MinLSTMNetwork
+
+        return MinLSTMNetwork(
+            inputs, outputs, self.dense, self.hidden, self.noise_std, self.forget_bias, self.scan == "parallel"
+        )
+
+    def parameters_estimate(self, inputs: int, outputs: int) -> int | None:
+        sizes = [inputs, *self.dense]
+        return _weights(sizes) + 3 * _weights([sizes[-1], *self.hidden])
+
+    def layers(self, device: str, precision: object) -> str:
+        from tbptt.models import kernels
+
+        if device == "cuda" or not self.dense:
+            return "torch"
+        return kernels.describe(device, precision, "minlstm")
+
+
 def _weights(sizes: list[int]) -> int:
     """Of layers of such sizes, each on top of the one before."""
     return sum(a * b for a, b in pairwise(sizes))
