@@ -530,6 +530,10 @@ def register_own_generator(network: Any) -> None:
             "state['h'] is (1, 2, 2) of float32 before a chunk and (1, 2, 2) of float64 after it; takes one shape and",
         ),
         (gives(lambda y, state: (y, {"h": "x"})), "its state['h'] is of the type str"),
+        (
+            built(lambda network: network.register_buffer("phase", torch.ones(1, dtype=torch.complex64))),
+            "its phase is no dense tensor of real numbers; a checkpoint keeps those only",
+        ),
         (built(register_own_generator), "its random is a random generator of its own"),
     ],
 )
@@ -542,7 +546,7 @@ def test_what_cannot_be_trained_is_told_in_a_line(model: ModelConfig, said: str)
 
 def test_a_network_that_needs_numbers_to_be_built_has_no_outline() -> None:
     def needs_numbers(network: Small) -> None:
-        network.scale = float(network.head.weight.abs().max())  # type: ignore[assignment]
+        network.scale = float(network.head.weight.detach().abs().max())  # type: ignore[assignment]
 
     model = built(needs_numbers)
     assert outline(model, 3, 2) is None

@@ -1,5 +1,6 @@
 """From a config to a network."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -33,7 +34,8 @@ def build_network(model: ModelConfig, inputs: int, outputs: int) -> Network:
 def outline(model: ModelConfig, inputs: int, outputs: int) -> Network | None:
     """The shapes of a network without their numbers, which take no memory; None where it can only be built whole."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is built in earnest too
             return build_network(model, inputs, outputs)
     except (ValueError, RuntimeError):
         return None

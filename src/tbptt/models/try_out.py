@@ -71,8 +71,8 @@ def _form_problem(before: State, after: State) -> str | None:
 def _not_kept(network: Network) -> str | None:
     """What of a module a checkpoint has no room for."""
     for name, value in network.state_dict().items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
-            return f"its {name} is no dense tensor; a checkpoint keeps those only"
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_complex():
+            return f"its {name} is no dense tensor of real numbers; a checkpoint keeps those only"
     for module in network.modules():
         for name, value in vars(module).items():
             if isinstance(value, torch.Generator):

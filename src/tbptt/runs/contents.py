@@ -17,10 +17,10 @@ from tbptt.options.metrics import OBJECTIVES
 from tbptt.system.memory import too_large
 from tbptt.training.schedule import ChunkSchedule
 
-NUMBERS = ("Float", "Double", "Half", "BFloat16", "ComplexFloat", "ComplexDouble")
 # What stands in the pickle of a checkpoint beside plain types.
 CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | {
-    f"torch {kind}Storage" for kind in (*NUMBERS, "Byte", "Char", "Bool", "Short", "Int", "Long")
+    f"torch {kind}Storage"
+    for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Bool", "Short", "Int", "Long")
 }
 DEEPEST = 50  # levels of lists and dicts
 LEAVES = (str, int, float, type(None))  # and bool

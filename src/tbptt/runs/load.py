@@ -73,16 +73,16 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
                 raise ValueError(wrong_value(name, value, takes.text))
     model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
     inputs, outputs, weights = cfg.data.window, 2, state["model"]
-    if problem := size_problem(model, inputs, outputs):
-        raise ValueError(problem)
-    # Shapes first, without numbers; an own network may be one that needs them.
-    network = outline(model, inputs, outputs)
-    if network is None:
-        network = build_network(model, inputs, outputs)
+    if (shapes := outline(model, inputs, outputs)) is not None:
+        _see_that_they_fit(shapes, weights)
+    elif problem := size_problem(model, inputs, outputs):
+        raise ValueError(f"its model cannot be built: {problem}")
+    try:
+        network = build_network(model, inputs, outputs)  # an own one may have no outline, and can be built nevertheless
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"its model cannot be built: {(str(error).splitlines() or [''])[0]}") from None
+    if shapes is None:
         _see_that_they_fit(network, weights)
-    else:
-        _see_that_they_fit(network, weights)
-        network = build_network(model, inputs, outputs)
     network.load_state_dict(weights)
     return network
 
