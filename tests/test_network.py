@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tbptt.models.article import GaussianNoise, QNetwork, State, detach, leave_autocast
+from tbptt.models.article import GaussianNoise, QNetwork, State, leave_autocast
+from tbptt.models.state import detach
 
 Arrays = dict[str, np.ndarray]
 

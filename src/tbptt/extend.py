@@ -6,7 +6,9 @@
 
 from tbptt.data.options import DataConfig as DataConfig
 from tbptt.data.options import SplitData as SplitData
+from tbptt.models.options import ArticleModel as ArticleModel
 from tbptt.models.options import ModelConfig as ModelConfig
+from tbptt.models.protocol import Network as Network
 from tbptt.options.callbacks import CallbackConfig as CallbackConfig
 from tbptt.options.metrics import metric as metric
 from tbptt.options.option import Option as Option

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tbptt import compat
 from tbptt.config.moved import MOVED
 from tbptt.config.names import name_problem
+from tbptt.config.network import network_problem
 from tbptt.config.schema import all_keys
 from tbptt.data.options import ArticleData, DataConfig, PricesData
 from tbptt.data.split import load_parts, may_be_degenerate, memory_of
@@ -121,9 +122,10 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         except ValueError as error:
             key = "data.columns" if "no column" in str(error) else "data.path" if "path" in cfg.data else "data"
             found[key] = f"{key}: {error}"
-    if not any(name.startswith(("data.", "model.")) for name in found) and (problem := too_large(_weights(cfg))):
-        sizes = f"{cfg.model.dense}, {cfg.model.hidden}"
-        found["model.hidden"] = wrong_value("model", sizes, f"what fits: it {problem}")
+    if not any(name.startswith(("data.", "task.", "model.")) for name in found):
+        outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
+        if line := network_problem(cfg, outputs):
+            found["model"] = line
     if length is not None and not any(name.startswith("schedule.") for name in found):
         found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
     return [hide(line) for line in found.values()]
@@ -152,16 +154,6 @@ def _length_of(data: DataConfig, task: TaskConfig) -> int:
         if most > LARGEST:
             raise ValueError(f"{name} has a price of {most:g}; takes prices up to {LARGEST:g}")
     return parts.length
-
-
-def _weights(cfg: DictConfig) -> int:
-    """About how many bytes a network's weights take, with their gradient and an optimizer's two averages."""
-    count, before = 0, cfg.data.window
-    for size in cfg.model.dense:
-        count, before = count + before * size, size
-    for size in cfg.model.hidden:
-        count, before = count + 4 * size * (before + size), size
-    return 16 * count
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:

@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 from tbptt.data.sequences import Sequences
-from tbptt.models.article import QNetwork
+from tbptt.models.protocol import Network
 from tbptt.options.metrics import Metric
 from tbptt.system.runtime import full_float32
 
 
-def evaluate(network: QNetwork, sequences: Sequences, chunk_length: int = 500) -> Tensor:
+def evaluate(network: Network, sequences: Sequences, chunk_length: int = 500) -> Tensor:
     """The mean loss over all valid steps; see :func:`measure`."""
     return measure(network, sequences, (), chunk_length)["loss"]
 
 
 @torch.no_grad()
 def measure(
-    network: QNetwork, sequences: Sequences, metrics: Sequence[Metric], chunk_length: int = 500
+    network: Network, sequences: Sequences, metrics: Sequence[Metric], chunk_length: int = 500
 ) -> dict[str, Tensor]:
     """The mean loss over all valid steps and outputs, and each metric by its name, with the weights frozen and the
     noise off: one pass, state zero at the start and carried, never in less than float32. Scalars on the device; the

@@ -1,16 +1,102 @@
 """Networks, as a config says them."""
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from tbptt.options.option import Option, key
 from tbptt.options.takes import list_of, number, one_of, whole
 
+if TYPE_CHECKING:
+    from torch import nn
+
+SIZES, SOME_SIZES = (list_of("whole numbers from 1", whole(1), low) for low in (0, 1))
+
 
 @dataclass
-class ModelConfig(Option, options=["article"]):
+class ModelConfig(Option):
+    """A network; fields but ``name`` are its settings, which ``build`` reads."""
+
     group = "model"
-    dense: list[int] = key(list_of("whole numbers from 1", whole(1), 0), [64, 64])
-    hidden: list[int] = key(list_of("whole numbers from 1", whole(1)), [64, 64])
+    needs = ("build",)
+
+    def build(self, inputs: int, outputs: int) -> "nn.Module":
+        """The network with fresh weights, drawn from PyTorch's generator; see :class:`tbptt.models.protocol.Network`.
+
+        Args:
+            inputs: features a step, D.
+            outputs: predictions a step, O.
+        """
+        raise NotImplementedError  # each option has its own
+
+    def parameters_estimate(self, inputs: int, outputs: int) -> int | None:
+        """About how many trained numbers the network has, told without building it; None: not known."""
+        return None
+
+    def layers(self, device: str, precision: object) -> str:
+        """What computes its layers, for the tag ``versions.kernels`` of its runs.
+
+        Args:
+            device: ``cpu`` or ``cuda``.
+            precision: as in a config.
+        """
+        return "torch"
+
+
+@dataclass
+class ArticleModel(ModelConfig, options=["article"]):
+    dense: list[int] = key(SIZES, [64, 64])
+    hidden: list[int] = key(SOME_SIZES, [64, 64])
     cell: str = key(one_of("lstm", "gru"), "lstm")
     noise_std: float = key(number(0), 0.01)
     init: str = key(one_of("keras", "torch"), "keras")
+
+    def build(self, inputs: int, outputs: int) -> "nn.Module":
+        from tbptt.models.article import QNetwork
+
+        return QNetwork(inputs, self.dense, self.hidden, self.cell, self.noise_std, self.init, outputs)
+
+    def parameters_estimate(self, inputs: int, outputs: int) -> int | None:
+        return _weights([inputs, *self.dense]) + _recurrent_weights([*[inputs, *self.dense][-1:], *self.hidden])
+
+    def layers(self, device: str, precision: object) -> str:
+        from tbptt.models import kernels
+
+        return kernels.describe(device, precision, self.cell, bool(self.dense))
+
+
+@dataclass
+class MinLSTMModel(ModelConfig, options=["minlstm"]):
+    dense: list[int] = key(SIZES, [64, 64])
+    hidden: list[int] = key(SOME_SIZES, [64, 64])
+    noise_std: float = key(number(0), 0.01)
+    forget_bias: float = key(number(0), 1.0)
+    scan: str = key(one_of("parallel", "sequential"), "parallel")
+
+    def build(self, inputs: int, outputs: int) -> "nn.Module":
+        from tbptt.models.minlstm import MinLSTMNetwork
+
+        return MinLSTMNetwork(
+            inputs, outputs, self.dense, self.hidden, self.noise_std, self.forget_bias, self.scan == "parallel"
+        )
+
+    def parameters_estimate(self, inputs: int, outputs: int) -> int | None:
+        sizes = [inputs, *self.dense]
+        return _weights(sizes) + 3 * _weights([sizes[-1], *self.hidden])
+
+    def layers(self, device: str, precision: object) -> str:
+        from tbptt.models import kernels
+
+        if device == "cuda" or not self.dense:
+            return "torch"
+        return kernels.describe(device, precision, "minlstm")
+
+
+def _weights(sizes: list[int]) -> int:
+    """Of layers of such sizes, each on top of the one before."""
+    return sum(a * b for a, b in pairwise(sizes))
+
+
+def _recurrent_weights(sizes: list[int]) -> int:
+    """The same of recurrent layers with four gates."""
+    return sum(4 * b * (a + b) for a, b in pairwise(sizes))

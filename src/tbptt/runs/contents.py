@@ -18,7 +18,8 @@ from tbptt.training.schedule import ChunkSchedule
 
 # What stands in the pickle of a checkpoint beside plain types.
 CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | {
-    f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Bool", "Int", "Long")
+    f"torch {kind}Storage"
+    for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Bool", "Short", "Int", "Long")
 }
 DEEPEST = 50  # levels of lists and dicts
 FLOATS = (torch.float32, torch.float64)

@@ -168,7 +168,7 @@ def fit(
             hold(store, begun.id, ends, check)
         state = begun.last_state(take_over=True) if begun else None
         facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
-        layers = kernels.describe(device, config.precision, config.model.cell, bool(config.model.dense))
+        layers = config.model.layers(device, config.precision)
         trained_by = {"device": devices.describe(device), "versions.kernels": layers}
 
         def opened() -> Run:

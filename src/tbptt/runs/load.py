@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.config.checks import keys
+from tbptt.config.network import size_problem
 from tbptt.config.schema import typed
 from tbptt.models.options import ModelConfig
 from tbptt.options.takes import wrong_value
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tbptt.data.features import Scaler
-    from tbptt.models.article import QNetwork
+    from tbptt.models.protocol import Network
 
 
 def load_run(
     run_id: str | Path, tracking_uri: str | None = None, which: str = "best"
-) -> "tuple[QNetwork, Scaler, DictConfig]":
+) -> "tuple[Network, Scaler, DictConfig]":
     """The trained network of a run, for use in Python.
 
     Args:
@@ -34,7 +35,7 @@ def load_run(
         which: ``best`` (the epoch with the best objective) or ``last``.
 
     Returns:
-        model: a :class:`tbptt.models.article.QNetwork` in evaluation mode on the CPU; ``model(x, state)`` as it says.
+        model: a :class:`tbptt.models.protocol.Network` in evaluation mode on the CPU; ``model(x, state)`` as it says.
         scaler: a :class:`tbptt.data.features.Scaler`; ``scaler.to_price_units(y)`` brings predictions back to prices.
         config: the run's, as it was composed.
 
@@ -57,12 +58,10 @@ def load_run(
     return network.eval(), Scaler(**content["scaler"]), cfg
 
 
-def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
+def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
     """The network that a checkpoint's config describes, with its weights. Raises ValueError where these do not fit each
     other, before any memory is taken for it."""
-    import torch
-
-    from tbptt.models.build import build_network
+    from tbptt.models.build import build_network, outline
 
     for name, node, leaf, takes in keys(cfg):
         if name.startswith(("model.", "task.")) or name in ("data.window", "data.features"):
@@ -74,20 +73,29 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "QNetwork":
             if not takes.test(value):
                 raise ValueError(wrong_value(name, value, takes.text))
     model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
+    inputs, weights = cfg.data.window, state["model"]
     outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
+    if (shapes := outline(model, inputs, outputs)) is not None:
+        _see_that_they_fit(shapes, weights)
+    elif problem := size_problem(model, inputs, outputs):
+        raise ValueError(f"its model cannot be built: {problem}")
     try:
-        with torch.device("meta"):  # shapes, without numbers
-            needs = {name: v.shape for name, v in build_network(model, cfg.data.window, outputs).state_dict().items()}
-    except (RuntimeError, OverflowError, TypeError) as error:
+        network = build_network(model, inputs, outputs)  # an own one may have no outline, and can be built nevertheless
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"its model cannot be built: {(str(error).splitlines() or [''])[0]}") from None
-    weights = state["model"]
+    if shapes is None:
+        _see_that_they_fit(network, weights)
+    network.load_state_dict(weights)
+    return network
+
+
+def _see_that_they_fit(network: "Network", weights: "dict[str, Tensor]") -> None:
+    """Raise ValueError where weights are not those of a network."""
+    needs = {name: value.shape for name, value in network.state_dict().items()}
     if wrong := [name for name, shape in needs.items() if name not in weights or weights[name].shape != shape]:
         raise ValueError(f"its weights are not those of its model: {wrong[0]} is another, or missing")
     if more := [name for name in weights if name not in needs]:
         raise ValueError(f"its weights are not those of its model, which has no {more[0][:100]}")
-    network = build_network(model, cfg.data.window, outputs)
-    network.load_state_dict(weights)
-    return network
 
 
 def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from tbptt.config.schema import Config
 from tbptt.data.sequences import Sequences
 from tbptt.evaluation.losses import evaluate, measure
-from tbptt.models.article import QNetwork
+from tbptt.models.protocol import Network
 from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS, measured
 from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
@@ -34,7 +34,7 @@ class SequenceModule(pl.LightningModule):
 
     def __init__(
         self,
-        network: QNetwork,
+        network: Network,
         config: Config,
         schedule: ChunkSchedule,
         on_epoch: Callable[[Epoch], str | None] = lambda epoch: None,

@@ -3,7 +3,7 @@
 Nothing in the loop waits for the host: losses, norms and the finite flag stay on the device until the pass ends.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tbptt.data.sequences import Sequences
-from tbptt.models.article import QNetwork, State, detach
+from tbptt.models.protocol import Network
+from tbptt.models.state import State, detach, leaves, rebuild
 from tbptt.training.clipping import clip_gradients
 from tbptt.training.flat import FlatParameters, Steps
 from tbptt.training.schedule import chunk_bounds
@@ -59,7 +60,7 @@ class Step:
 
     def __init__(
         self,
-        network: QNetwork,
+        network: Network,
         parameters: FlatParameters,
         optimizer: Steps,
         clip: float | None = None,
@@ -95,7 +96,7 @@ class Step:
 
 
 def train_pass(
-    network: QNetwork,
+    network: Network,
     parameters: FlatParameters,
     optimizer: Steps,
     sequences: Sequences,
@@ -130,7 +131,8 @@ def train_pass(
         for i, (start, stop) in enumerate(bounds):
             count = sequences.count(start, stop)
             segment = _segment(stop - start, segment_length)
-            if segment is None and fixed is not None:
+            # A state with a gradient, of parameters at the start of sequences, is no memory that a graph could read.
+            if segment is None and fixed is not None and not _is_trained(state):
                 state = fixed.run(step, sequences, start, stop, state, count, finite, record.of(i))
             else:
                 if segment is None:
@@ -195,50 +197,85 @@ def _by_segments(
     borders = [*range(start, stop, length), stop]
     segments = len(borders) - 1
     random = _RandomState(sequences.targets.device)
+    form, given = state, leaves(state)
     # In one piece each: small tensors that outlive the large ones around them would leave holes in the heap.
-    states = [tuple(part.new_empty(segments, *part.shape) for part in layer) for layer in state]
-    first = random.get()
-    randoms = first.new_empty(segments, len(first))
+    states = [_rows(leaf, segments) for leaf in given]
+    buffers = [_rows(buffer, segments) for buffer in network.buffers()]
+    randoms = [first.new_empty(segments, len(first)) for first in random.get()]
     with torch.no_grad():
         for i, (a, b) in enumerate(pairwise(borders)):
-            randoms[i] = random.get()
-            for layer, kept in zip(state, states, strict=True):
-                for part, row in zip(layer, kept, strict=True):
-                    row[i] = part
+            _keep(i, randoms, random.get())
+            _keep(i, states, leaves(state))
+            _keep(i, buffers, network.buffers())
             _, state = network(sequences.features(a, b), state)
             between()
-    after = random.get()
+    after, buffers_after = random.get(), [buffer.clone() for buffer in network.buffers()]
     total = torch.zeros((), device=sequences.targets.device, dtype=sequences.targets.dtype)
-    handed_over: list[Tensor] = []
+    handed_over: list[Tensor | None] = [None] * len(given)  # of each part of the state; None where it gets none
     for i in reversed(range(segments)):
         a, b = borders[i], borders[i + 1]
-        random.set(randoms[i].clone())  # PyTorch crashes on a view
-        before = [tuple(row[i].detach().requires_grad_(i > 0) for row in kept) for kept in states]
-        y, end = network(sequences.features(a, b), before)
+        random.set([rows[i].clone() for rows in randoms])  # PyTorch crashes on a view
+        _put_back(network, [rows[i] for rows in buffers])
+        before = [
+            rows[i].detach().requires_grad_(rows.is_floating_point() and (i > 0 or leaf.requires_grad))
+            for rows, leaf in zip(states, given, strict=True)
+        ]
+        y, end = network(sequences.features(a, b), rebuild(form, before))
         loss = sequences.loss(y, a, b) / count
-        ends = [part for layer in end for part in layer] if handed_over else []
-        torch.autograd.backward([loss, *ends], [None, *handed_over])
-        handed_over = [part.grad for layer in before for part in layer if part.grad is not None]
+        ends, gradients = _with_gradient(leaves(end), handed_over)
+        torch.autograd.backward([loss, *ends], [None, *gradients])
+        handed_over = [leaf.grad for leaf in before]
         total += loss.detach()
         between()
+    if any(gradient is not None for gradient in handed_over):
+        torch.autograd.backward(*_with_gradient(given, handed_over))
     random.set(after)
+    _put_back(network, buffers_after)
     return total, detach(state)
 
 
+def _is_trained(state: State) -> bool:
+    return any(leaf.requires_grad for leaf in leaves(state))
+
+
+def _rows(tensor: Tensor, count: int) -> Tensor:
+    """Room for so many tensors like this one."""
+    return tensor.new_empty(count, *tensor.shape)
+
+
+def _keep(row: int, kept: list[Tensor], tensors: Iterable[Tensor]) -> None:
+    for rows, tensor in zip(kept, tensors, strict=True):
+        rows[row] = tensor
+
+
+@torch.no_grad()
+def _put_back(network: Network, values: list[Tensor]) -> None:
+    """Give the module's buffers the values that they had."""
+    for buffer, value in zip(network.buffers(), values, strict=True):
+        buffer.copy_(value)
+
+
+def _with_gradient(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors to backpropagate from, and their gradients: without those that nothing was computed with, and those
+    that no parameter took part in."""
+    pairs = [(t, g) for t, g in zip(tensors, gradients, strict=True) if t.requires_grad and g is not None]
+    return [t for t, _ in pairs], [g for _, g in pairs]
+
+
 class _RandomState:
-    """The generator that the noise layers draw from, on the CPU or a GPU."""
+    """The generators that a network may draw from: the CPU's, and that of the GPU that it is on."""
 
     def __init__(self, device: torch.device):
         self.device = device if device.type == "cuda" else None
 
-    def get(self) -> Tensor:
-        return torch.cuda.get_rng_state(self.device) if self.device else torch.get_rng_state()
+    def get(self) -> list[Tensor]:
+        of_gpu = [torch.cuda.get_rng_state(self.device)] if self.device else []
+        return [torch.get_rng_state(), *of_gpu]
 
-    def set(self, state: Tensor) -> None:
+    def set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
         if self.device:
-            torch.cuda.set_rng_state(state, self.device)
-        else:
-            torch.set_rng_state(state)
+            torch.cuda.set_rng_state(states[1], self.device)
 
 
 def epoch_loss(losses: Sequence[float], sequences: Sequences) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tbptt.data.sequences import Sequences
-from tbptt.models.article import State
+from tbptt.models.state import State, copy_into, leaves, rebuild
 from tbptt.training.chunks import Step
 
 
@@ -27,7 +27,9 @@ class FixedStep:
         self.step, self.length = step, length
         self.stretch = sequences.stretch(length)
         targets = self.stretch.targets
-        self.state = step.network.zero_state(sequences.batch)
+        state = step.network.zero_state(sequences.batch)
+        self._places = [leaf.detach().clone() for leaf in leaves(state)]  # zero_state may give views, or parameters
+        self.state = rebuild(state, self._places)
         self.count = torch.ones((), dtype=targets.dtype, device=targets.device)
         self.finite = torch.ones((), dtype=torch.bool, device=targets.device)
         self.seen = torch.zeros(4, device=targets.device)
@@ -42,10 +44,7 @@ class FixedStep:
         self.stretch.copy_from(sequences, start)
         self.count.fill_(count)
         self.finite.copy_(finite)
-        for layer, given in zip(self.state, state, strict=True):
-            for mine, part in zip(layer, given, strict=True):
-                if mine is not part:
-                    mine.copy_(part)
+        copy_into(self._places, leaves(state))
         self._compute()
         finite.copy_(self.finite)
         seen.copy_(self.seen)
@@ -54,9 +53,7 @@ class FixedStep:
     def _update(self) -> None:
         loss, state = self.step.whole(self.stretch, 0, self.length, self.state, self.count)
         self.step.take(loss, self.finite, self.seen)
-        for layer, after in zip(self.state, state, strict=True):
-            for mine, part in zip(layer, after, strict=True):
-                mine.copy_(part)
+        copy_into(self._places, leaves(state))
 
     def _compute(self) -> None:
         if self._stream is None:

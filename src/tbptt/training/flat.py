@@ -1,5 +1,6 @@
 """All that is trained as one vector: the optimizer, clipping and the finite check touch one tensor instead of many."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,26 @@ class Steps(Protocol):
     def step(self) -> Any: ...
 
 
+class Module(Protocol):
+    """What is needed of an ``nn.Module``."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+def why_not_flat(module: Module) -> str | None:
+    """Why the trained parameters of a module cannot be one vector; None where they can. Parameters that are shared
+    count once, frozen ones not at all."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if not trained:
+        return "the network has no parameters that are trained"
+    kinds = sorted({str(p.dtype).removeprefix("torch.") for p in trained})
+    if len(kinds) > 1 or not trained[0].is_floating_point():
+        return f"the network trains parameters of the types {', '.join(kinds)}; takes one floating-point type"
+    return None
+
+
 class FlatParameters:
     """All trained parameters of a module as one vector, and all their gradients as another.
 
@@ -22,10 +43,14 @@ class FlatParameters:
 
     On a GPU each recurrent layer is a block of the vector, its frozen biases included, and has it as a memory of its
     own: only so does cuDNN read the weights where they are, instead of copying them together at every call. Frozen
-    biases are zero and get no gradient, which leaves them so with every optimizer.
+    biases are zero and get no gradient, which leaves them so with every optimizer. A layer with anything else that is
+    frozen is no block: weight decay would change it.
 
     Args:
         blocks: whether recurrent layers are blocks; on a GPU by default.
+
+    Raises:
+        ValueError: the parameters cannot be one vector; see :func:`why_not_flat`.
 
     Attributes:
         vector: (P,) nn.Parameter whose ``grad`` is the whole gradient.
@@ -36,14 +61,13 @@ class FlatParameters:
 
     ALIGNED = 64  # elements; cuDNN's kernels read several at once
 
-    def __init__(self, module: nn.Module, blocks: bool | None = None):
+    def __init__(self, module: Module, blocks: bool | None = None):
+        if problem := why_not_flat(module):
+            raise ValueError(problem)
         self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         parameters = list(self.named.values())
         first = parameters[0]
-        if blocks if blocks is not None else first.is_cuda:
-            layers = [list(m.parameters()) for m in module.modules() if isinstance(m, nn.RNNBase)]
-        else:
-            layers = []
+        layers = _blocks(module) if (blocks if blocks is not None else first.is_cuda) else []
         starts, length = self._layout(parameters, layers)
         self.vector = nn.Parameter(first.detach().new_zeros(length))
         self.vector.grad = torch.zeros_like(self.vector)
@@ -120,3 +144,17 @@ class FlatParameters:
         optimizer.step()
         finite.logical_and_(weights.sum().isfinite())
         torch.where(finite, weights, self._before, out=weights)
+
+
+def _blocks(module: Module) -> list[list[nn.Parameter]]:
+    """The parameters of each recurrent layer that can be a block: all of them its own, those that are frozen zero."""
+    layers: list[list[nn.Parameter]] = []
+    taken: set[nn.Parameter] = set()
+    for layer in (m for m in module.modules() if isinstance(m, nn.RNNBase)):
+        parameters = list(layer.parameters())
+        frozen = [p for p in parameters if not p.requires_grad]
+        is_own = taken.isdisjoint(parameters)
+        if is_own and len(frozen) < len(parameters) and not any(bool(p.any()) for p in frozen):
+            layers.append(parameters)
+            taken |= set(parameters)
+    return layers

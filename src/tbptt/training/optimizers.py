@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tbptt.models.protocol import Network
 from tbptt.options.option import GROUPS
 from tbptt.training.flat import FlatParameters
 from tbptt.training.options import OptimizerConfig
@@ -122,7 +123,7 @@ def _state(
     }
 
 
-def state_problem(config: OptimizerConfig, network: nn.Module, state: Mapping[int, Mapping[str, Any]]) -> str | None:
+def state_problem(config: OptimizerConfig, network: Network, state: Mapping[int, Mapping[str, Any]]) -> str | None:
     """Why what was kept of an optimizer cannot be of this network's parameters, or None.
 
     What one of your own keeps of a tensor may have any shape.

@@ -1,0 +1,68 @@
+"""What is wrong with a config's network, found out before a run begins with it."""
+
+from functools import lru_cache
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.models.options import ModelConfig
+from tbptt.options.takes import wrong_value
+from tbptt.system.memory import too_large
+
+BYTES = 16  # of a trained number: itself, its gradient, and an optimizer's two averages
+
+
+def network_problem(cfg: DictConfig, outputs: int) -> str | None:
+    """The line about a network that is too large, or that cannot be trained; None where there is nothing to say.
+
+    An option of one's own is built and computes two short chunks, which takes the import of torch; ours are tested.
+    """
+    try:
+        model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
+    except (ValueError, TypeError) as error:  # a class of one's own may look at its values together
+        return f"model: {(str(error).splitlines() or [''])[0]}"
+    if problem := size_problem(model, cfg.data.window, outputs):
+        return problem
+    if type(model).__module__.startswith("tbptt.models."):
+        return None
+    return _tried(_Same(model), cfg.data.window, outputs)
+
+
+def size_problem(model: ModelConfig, inputs: int, outputs: int) -> str | None:
+    """The line about a network whose weights do not fit into memory, told before any is taken for them."""
+    count = model.parameters_estimate(inputs, outputs)
+    if not count or not (problem := too_large(BYTES * count)):
+        return None
+    sizes = [f"{name} {value}" for name, value in vars(model).items() if isinstance(value, list) or type(value) is int]
+    return wrong_value("model", ", ".join(sizes), f"what fits: it {problem}")
+
+
+class _Same:
+    """An option, equal to others of its class with the same values: a study's points mostly share theirs."""
+
+    def __init__(self, model: ModelConfig):
+        self.model, self._key = model, (type(model), repr(model))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@lru_cache(maxsize=1000)
+def _tried(same: _Same, inputs: int, outputs: int) -> str | None:
+    from tbptt.models.build import outline
+    from tbptt.models.try_out import try_out
+    from tbptt.training.flat import why_not_flat
+
+    model: Any = same.model
+    try:
+        if (shapes := outline(model, inputs, outputs)) is not None:
+            count = sum(p.numel() for p in shapes.parameters())
+            if problem := too_large(BYTES * count):
+                return f"model: {model.name} {problem}"
+        problem = why_not_flat(try_out(model, inputs, outputs))
+    except ValueError as error:
+        return str(error)
+    return problem and f"model={model.name}: {problem}"

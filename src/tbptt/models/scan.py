@@ -1,0 +1,92 @@
+"""h_t = f_t · h_{t-1} + b_t over many steps at once, element by element, forward and backward.
+
+T steps are cut into about √T blocks of about √T steps. All blocks are walked through together, from zero, for what each
+makes of the state that it is given; then that is handed from block to block; then all are walked through again from
+their own state. That is about 3·√T steps instead of T, each on √T times as many numbers.
+
+Where f is in [0, 1], as a gate is, products of it only shrink: no logarithms are needed for any number of steps, and
+rounding stays what it is step by step. (A scan in the log domain, as Heinsen's of 2023, subtracts sums of logarithms
+that grow with T: at 20,000 steps they are around 10⁴, where float32 leaves three digits.)
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def scan(f: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """All h_t of h_t = f_t · h_{t-1} + b_t.
+
+    Args:
+        f, b: (T, ...) factors, best from 0 to 1, and what is added; T is at least 1.
+        h0: (...) the h before the first step.
+
+    Returns:
+        (T, ...); differentiable once.
+    """
+    return _Scan.apply(f, b, h0)
+
+
+def sequential(f: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """The same, step by step."""
+    steps, h = [], h0
+    for f_t, b_t in zip(f, b, strict=True):
+        h = f_t * h + b_t
+        steps.append(h)
+    return torch.stack(steps)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+        h = torch.empty_like(b, memory_format=torch.contiguous_format)
+        _walk(f, b, h0, h, backwards=False)
+        ctx.save_for_backward(f, h, h0)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dh: Tensor) -> Any:
+        """What reaches b_t is g_t = dh_t + f_{t+1} · g_{t+1}: the same from the end to the beginning."""
+        f, h, h0 = ctx.saved_tensors
+        g = torch.empty_like(h)
+        g[-1] = dh[-1]
+        _walk(f[1:], dh[:-1], g[-1], g[:-1], backwards=True)
+        df = torch.empty_like(h)
+        torch.mul(g[0], h0, out=df[0])
+        torch.mul(g[1:], h[:-1], out=df[1:])
+        return df, g, f[0] * g[0]
+
+
+def _walk(f: Tensor, b: Tensor, start: Tensor, h: Tensor, backwards: bool) -> None:
+    """Fill ``h`` (T, ...) from one end to the other, beginning after ``start`` (...)."""
+    steps = len(b)
+    width = math.isqrt(steps)
+    if not width:
+        return
+    body = width * (steps // width)
+    cut = slice(steps - body, steps) if backwards else slice(body)
+    f_, b_, h_ = (t[cut].unflatten(0, (-1, width)) for t in (f, b, h))  # (blocks, width, ...)
+    within, blocks = list(range(width)), list(range(len(b_)))
+    rest = list(range(body, steps))
+    if backwards:
+        within, blocks, rest = within[::-1], blocks[::-1], list(range(steps - body))[::-1]
+
+    product, end = f_[:, within[0]].clone(), b_[:, within[0]].clone()  # of each block: (blocks, ...)
+    for j in within[1:]:
+        product.mul_(f_[:, j])
+        torch.addcmul(b_[:, j], f_[:, j], end, out=end)
+    starts = torch.empty_like(end)
+    before = start
+    for i in blocks:
+        starts[i] = before
+        before = torch.addcmul(end[i], product[i], before)
+    before = starts
+    for j in within:
+        before = torch.addcmul(b_[:, j], f_[:, j], before, out=h_[:, j])
+    last = h[cut][0 if backwards else -1]
+    for t in rest:
+        last = torch.addcmul(b[t], f[t], last, out=h[t])
