@@ -31,6 +31,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 INTERRUPTED = "interrupted"
 PROGRESS = "progress"
+ENDED_BY = "ended_by"  # of the study: the line that says what ended it early
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # User attributes of a trial, where it is not obvious from the name:
 #   worker     who runs it (liveness.holding, on a server identity)
@@ -140,6 +141,12 @@ class Study:
         spec = self.attrs.get("spec", {})
         own = spec.get("seeds") or [spec.get("config", {}).get("seed")]
         return sorted({*self.attrs.get("seeds_used", []), *(seed for seed in own if seed is not None)})
+
+    def note_end(self, why: str | None) -> None:
+        """Keep for the report what ended the study before its trials were done; None where nothing did, or it goes
+        on."""
+        if self.attrs.get(ENDED_BY) != why:
+            self.optuna.set_user_attr(ENDED_BY, why)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Within, no other process decides anything about the study."""

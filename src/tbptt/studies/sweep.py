@@ -103,6 +103,8 @@ def run_sweep(
         try:
             try:
                 _run_workers(study, plan, order, config, context, signals, early)
+                over = _time_is_over(study, plan, order)
+                study.note_end(over)
             except BaseException as error:
                 settle(study, plan, store, parent, signals, report, error)
                 raise
@@ -114,7 +116,7 @@ def run_sweep(
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
     progress.end()
-    if plan.cfg.progress != "none" and (over := _time_is_over(study, plan, order)):
+    if plan.cfg.progress != "none" and over:
         say(over)
     _say_result(study, plan)
     if failures := study.failures():
@@ -161,6 +163,7 @@ def _prepare(
                 study.optuna.set_user_attr("enqueued", False)
             if attrs.get("code") != code.get("git.sha"):
                 log.warning("study %s: the code has changed since it was begun", study.name)
+        study.note_end(None)  # it goes on
         study.optuna.set_user_attr("seeds_used", sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
         study.optuna.set_user_attr("spec", spec)
         study.optuna.set_user_attr("code", attrs.get("code", code.get("git.sha")))
