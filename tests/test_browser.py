@@ -25,6 +25,7 @@ from studies import HOSTILE, made_study, made_trial
 
 from tbptt.article.claims import read_curves
 from tbptt.article.page import write_verdict
+from tbptt.reports import figures, thinning
 from tbptt.reports.page import write_report
 
 # A machine without a browser can still run the other tests; CI installs one, and fails without.
@@ -227,6 +228,41 @@ def test_a_dot_names_its_trial_and_its_point_and_can_be_clicked(page: WebDriver)
         number,
     )
     assert highlighted(page)[0] == f"trial {number}"
+
+
+@pytest.mark.parametrize(
+    ("number", "has_row", "has_curve"), [(3, True, True), (9, False, True), (38, False, False), (99, False, False)]
+)
+def test_a_trial_without_a_row_says_where_it_is(
+    browser: WebDriver, large: Path, number: int, has_row: bool, has_curve: bool
+) -> None:
+    browser.get_log("browser")
+    page = opened(browser, large)
+    if number < 40:
+        click(page, f"//*[@id='front']//button[@data-trial='{number}']")
+    else:  # which nothing on the page names
+        page.execute_script(f"pick({number})")
+    bar = page.find_element(By.ID, "picked")
+    assert bar.is_displayed()
+    assert bar.text.startswith(f"trial {number} · ")
+    assert ("its row is in trials.csv" in bar.text) != has_row
+    links = [link.text for link in bar.find_elements(By.TAG_NAME, "a")]
+    assert links == ["its curve"] * has_curve + ["its row"] * has_row
+    assert len(page.find_elements(By.CSS_SELECTOR, "#trials .picked")) == has_row
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of more trials than its table and its curves have room for, all of them on the Pareto front."""
+    folder = tmp_path_factory.mktemp("large")
+    trials = [made_trial(values=[1.0 + i, 50.0 - i], params={"clip": 1.0 + i}) for i in range(40)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(thinning, "MOST_ROWS", 5)
+        patch.setattr(figures, "MOST_OWN", 5)
+        patch.setattr(figures, "MOST_DRAWN", 10)  # of the others every fourth
+        return write_report(made_study(trials, ["val/loss", "time/epoch_seconds"])).absolute()
 
 
 def test_a_phone_scrolls_down_only(page: WebDriver, report: Path) -> None:

@@ -23,6 +23,8 @@ from test_study import GRID, SEARCH, loss, run, taken
 
 from tbptt.cli.servers import PostgreSQL, ServerTrouble
 from tbptt.config.checks import problems
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs.tracking import Store
 from tbptt.studies import postgres
 from tbptt.studies.postgres import ServerStorage, SignsOfLife, is_outage
 from tbptt.studies.study import Budget, Study
@@ -365,6 +367,24 @@ def test_budget_and_grid_are_seen_without_a_claim(toy: Study) -> None:
     assert not toy.has_more(budget, is_grid=True)
     assert not toy.has_more(Budget(6, None, None, 1), is_grid=False)
     assert toy.has_more(Budget(7, None, None, 1), is_grid=False)
+
+
+# --- runs in it --------------------------------------------------------------------------------------------------
+
+
+def test_names_params_and_tags_beyond_a_column_are_shortened(server: PostgreSQL, here: Path) -> None:
+    """Which SQLite would take whole, whatever its columns say; PostgreSQL refuses a letter more."""
+    server.start()
+    store = Store(TrackingConfig(uri=server.uri("mlflow")))
+    run = store.start_run("schedule.chunks=[2,1], ø" * 100, {"note": "ø" * 9000})
+    run.log_params({"space": "ø" * 9000})
+    run.set_tags({"more": "ø" * 9000})
+    run.finish("FINISHED", "ø" * 9000)
+    found = store.client.get_run(run.id)
+    assert found.info.run_name == ("schedule.chunks=[2,1], ø" * 100)[:249] + "…"
+    assert found.data.params["space"] == "ø" * 5999 + "…"
+    assert {found.data.tags[name] for name in ("note", "more", "stop.reason")} == {"ø" * 7999 + "…"}
+    assert found.info.status == "FINISHED"
 
 
 # --- what a connection that is lost in the middle leaves ---------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -27,7 +29,7 @@ from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.runs.journal import deliver_pending, points, read_journal, thinned
 from tbptt.runs.pending import CLAIM, OWNER, pending_folder, this_owner
-from tbptt.runs.tracking import Store
+from tbptt.runs.tracking import Run, Store
 from tbptt.system.stores import absolute_uri
 
 
@@ -197,6 +199,73 @@ def test_a_killed_run_is_not_left_running(here: Path, small: Callable[..., DictC
     steps = [p.step for p in client.get_metric_history(run.info.run_id, "val/loss")]
     assert steps == list(range(len(steps)))
     assert len(steps) >= 3
+
+
+class Lock:
+    """What another process does to a SQLite file for some epochs of a run, and what was sent to it meanwhile."""
+
+    def __init__(self, path: Path, first: int, last: int, patch: pytest.MonkeyPatch):
+        self.path, self.first, self.last, self.sent = path, first, last, 0
+        self.other: sqlite3.Connection | None = None
+        log_points = Run.log_points
+
+        def counted(run: Run, *points: Any) -> None:
+            self.sent += self.other is not None
+            log_points(run, *points)
+
+        patch.setattr(Run, "log_points", counted)
+        patch.setattr("tbptt.runs.journal.SHORT_LOCK", 0.01)
+        patch.setattr("tbptt.runs.journal.AFTER_A_LOCK", 0.0)
+
+    def after_epoch(self, epoch: Epoch) -> bool:
+        if epoch.number == self.first:
+            self.other = sqlite3.connect(self.path, isolation_level=None)
+            self.other.execute("BEGIN EXCLUSIVE")
+        if epoch.number == self.last and self.other:
+            self.other.close()
+            self.other = None
+        return False
+
+
+def steps(run_id: str, name: str = "val/loss") -> list[int]:
+    client = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db"))
+    return sorted(point.step for point in client.get_metric_history(run_id, name))
+
+
+def test_training_neither_waits_for_a_store_that_others_lock_nor_loses_a_point(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is said of a lock that passes within a minute. What it kept back is sent in parts, between epochs."""
+    monkeypatch.setattr("tbptt.runs.journal.LONGEST_SEND", 0.0)
+    lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
+    sent: list[int] = []
+
+    def after_epoch(epoch: Epoch) -> bool:
+        if not lock.other:
+            sent.append(len(steps(run_ids[0])))
+        return lock.after_epoch(epoch)
+
+    run_ids: list[str] = []
+    cfg = small("epochs=10", "schedule.patience=null")
+    assert fit(cfg, after_epoch=after_epoch, on_start=run_ids.append).stop_reason == "epochs"
+    assert lock.sent == 0, "MLflow itself would wait for 20 seconds each"
+    assert sent == [0, 1, 2, 3, 4, 5], "an epoch a time, before the lock and after it"
+    assert steps(run_ids[0]) == steps(run_ids[0], "train/loss") == list(range(10))
+    assert not caplog.records
+
+
+def test_a_lock_that_does_not_pass_is_told_once_and_its_end_too(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tbptt.runs.journal.LOCKED", 0.0)
+    lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
+    run_id = fit(small("epochs=10", "schedule.patience=null"), after_epoch=lock.after_epoch).run_id
+    why = f"tracking.uri: {lock.path} is locked by another process, for more than a minute"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"run {run_id}: the store does not take its curves ({why}); they are kept",
+        f"run {run_id}: the store takes its curves again; nothing is missing",
+    ]
+    assert steps(run_id) == list(range(10))
 
 
 def test_the_table_of_updates_has_every_update_once(here: Path, small: Callable[..., DictConfig]) -> None:

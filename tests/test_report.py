@@ -77,6 +77,15 @@ def test_a_trial_whose_last_epoch_was_its_best_is_said_to_have_had_no_more(here:
     assert "Its last epoch, 3, was its best" in text
 
 
+def test_what_ended_the_study_early_is_said_until_it_has_gone_on(here: Path) -> None:
+    study = made_study([made_trial(values=[1.2])], n_trials=4)
+    over = "study.timeout of 60 s is over: 1 of 4 trials; the same command goes on"
+    study.note_end(over)
+    assert over in page_of(write_report(study)).text
+    study.note_end(None)
+    assert "study.timeout" not in page_of(write_report(study)).text
+
+
 def test_without_a_complete_trial_the_best_value_so_far_is_said(here: Path) -> None:
     trials = [made_trial("PRUNED", curve=[3.0]), made_trial("RUNNING", curve=[2.0, 1.7])]
     text = page_of(write_report(made_study(trials))).text

@@ -1,8 +1,11 @@
 """An interrupted run that goes on is the run that was never stopped, bit for bit."""
 
+import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -310,6 +313,18 @@ def test_what_cannot_be_resumed_is_said(here: Path, small: Callable[..., DictCon
     assert "that run has ended (epochs); epochs above 6 would let it go on" in line(ended)
     assert "takes the id of a run in" in line("nope")
     assert "it did not finish its first epoch" in line(interrupted(small(*RUN), 3))
+    deleted = interrupted(small(*RUN), 25)
+    client().delete_run(deleted)
+    restore = f"MLFLOW_TRACKING_URI=sqlite:///{here}/mlruns/mlflow.db mlflow runs restore --run-id {deleted}"
+    assert line(deleted).endswith(f"that run was deleted in MLflow; restore it first: {restore}")
+    subprocess.run(f"{sys.executable} -m {restore.split(' ', 1)[1]}", shell=True, check=True, env=as_typed(restore))
+    assert resume_problems(small(f"resume={deleted}"), ["resume"], False) == []
+
+
+def as_typed(command: str) -> dict[str, str]:
+    """The environment of a command that begins with a variable of it."""
+    name, value = command.split(" ")[0].split("=", 1)
+    return {**os.environ, name: value}
 
 
 def test_of_two_commands_that_resume_a_run_at_once_one_does(here: Path, small: Callable[..., DictConfig]) -> None:

@@ -650,6 +650,26 @@ def test_a_time_limit_starts_no_trial_after_it(
     assert 2 <= len(left.trials) < 1000
     assert set(left.states) <= {COMPLETE, PRUNED}
     assert left.parent.info.status == "FINISHED"
+    ended_by = left.study.user_attrs["ended_by"]  # for the report
+    done = f"{len(left.trials)} of 1000 trials"
+    assert ended_by == f"study.timeout of 5 s is over: {done}; the same command goes on"
+    assert sweep(RATES, f"study.n_trials={len(left.trials) + 1}", "study/sampler=random")[0] == 0
+    assert Left(place).study.user_attrs["ended_by"] is None
+
+
+def test_a_study_whose_parent_was_deleted_in_mlflow_gets_a_new_one(sweep: Sweep, place: Path) -> None:
+    words = ["clip=1,2", "epochs=1"]
+    assert sweep(*words)[0] == 0
+    left = Left(place)
+    before, best = left.parent.info.run_id, left.parent.data.tags["best.trial"]
+    left.client.delete_run(before)
+    status, _, err = sweep(*words)
+    assert status == 0
+    assert f"its parent run {before} was deleted in MLflow; a new one is made" in err
+    parent = Left(place).parent  # of those that are not deleted, the one without a parent
+    assert parent.info.run_id == Left(place).study.user_attrs["parent_run"] != before
+    assert (parent.info.status, parent.data.tags["best.trial"]) == ("FINISHED", best)
+    assert parent.data.params["space"]
 
 
 # --- identity ---------------------------------------------------------------------------------------------------

@@ -7,8 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pages import page_of
 from studies import made_study, made_trial
 
+from tbptt.cli.reports import write_report
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs.tracking import Store
 from tbptt.studies.plan import Order
 from tbptt.studies.sweep import _time_is_over
 from tbptt.studies.sweep_end import settle
@@ -125,3 +129,23 @@ def test_a_sweep_says_that_its_time_was_over_before_its_trials_were_done(
     plan: Any = SimpleNamespace(settings=settings, n_trials=total, is_grid=False)
     order = Order("conf", "config", None, [], "parent").within(seconds)
     assert _time_is_over(study, plan, order) == says
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_best_run_that_mlflow_gc_removed_costs_its_values_only(is_removed: bool, here: Path) -> None:
+    store = Store(TrackingConfig(uri="sqlite:///mlruns/mlflow.db"))
+    parent, run = store.start_run("a study", {}), store.start_run("its best", {})
+    run.log_points([("best/val/loss", 0.5, 0)], 0)
+    run.finish("FINISHED")
+    study = made_study([made_trial(values=[0.5], params={"clip": 1.0}, run_ids=[run.id])], parent_run=parent.id)
+    if is_removed:
+        store.client.delete_run(run.id)
+        store.client._tracking_client.store._hard_delete_run(run.id)  # as `mlflow gc` does
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
+    with StopSignals() as signals:
+        assert settle(study, plan, store, parent, signals, write_report) is None
+    found = store.client.get_run(parent.id)
+    assert found.info.status == "FINISHED"
+    noted = {} if is_removed else {"best/val/loss": 0.5}
+    assert (found.data.metrics, "best.trial" in found.data.tags) == (noted, not is_removed)
+    assert "Best: trial 0" in page_of(here / "sweeps" / study.name / "report.html").text

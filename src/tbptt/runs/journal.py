@@ -1,8 +1,8 @@
 """A run's curves on their way to MLflow: written to a journal on this machine first, sent when the store takes them.
 
-Training never waits for a server. What could not be sent stays in the journal, ``pending/RUN/curves.jsonl`` beside the
-store, and is sent when the server is back, or when the next run starts. A store drops a point that it has already, so
-sending again is safe.
+Training waits neither for a server nor for a file that another process has locked. What could not be sent stays in the
+journal, ``pending/RUN/curves.jsonl`` beside the store, and is sent when the store takes it, or when the next run
+starts. A store drops a point that it has already, so sending again is safe.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,13 +32,13 @@ from tbptt.runs.pending import (
     pending_folder,
     this_owner,
 )
-from tbptt.runs.store_errors import is_outage
-from tbptt.runs.tracking import Run, Store
+from tbptt.runs.store_errors import is_locked, is_outage, still_locked
+from tbptt.runs.tracking import LOCKED, Run, Store
 from tbptt.system.claims import release
 from tbptt.system.files import open_own, replaced, write_json, write_text
 from tbptt.system.retry import retry
 from tbptt.system.secrets import hide
-from tbptt.system.stores import without_password
+from tbptt.system.stores import refuse_locked, without_password
 from tbptt.system.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
@@ -47,6 +48,9 @@ LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
 LAST_TRY = 10.0  # seconds that the end of a run waits for a server
 HELD_BY_OTHERS = 120.0  # seconds to wait for whoever delivers what a run left behind
 CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
+SHORT_LOCK = 0.5  # seconds that training waits for others who write to a store on this machine; MLflow waits 20
+AFTER_A_LOCK = 5.0  # seconds until it tries again
+LONGEST_SEND = 1.0  # seconds of sending to such a store in one go: what a lock kept back, Ctrl-C must not wait for
 
 
 def hold(store: Store, run_id: str, ends: contextlib.ExitStack, check: Callable[[], None]) -> None:
@@ -84,6 +88,8 @@ class Outbox:
         self._wake, self._end = threading.Event(), threading.Event()
         self._closing = False
         self._warned = False
+        self._locked_since: float | None = None
+        self._next_try = 0.0
         self._thread = None if run.store.is_local else threading.Thread(target=self._send_always, daemon=True)
         if self._thread:
             self._thread.start()
@@ -115,7 +121,7 @@ class Outbox:
         """Pass on what is new: at once to a store on this machine, by the thread to a server."""
         if self._thread:
             self._wake.set()
-        else:
+        elif time.monotonic() >= self._next_try:
             try:
                 self._send_new()
             except Exception as error:
@@ -164,15 +170,21 @@ class Outbox:
 
     def _send_new(self) -> None:
         """Pass on what the store does not have yet. Raises whatever keeps the store from taking it."""
+        began = time.monotonic()
         ready = self._epochs[self._sent :]
         if ready and not self.run.is_local:
             # First: points that no checkpoint goes with would be trained, and sent, again by another machine.
             self.run.send_checkpoints()
+        if ready and self.run.store.path:
+            refuse_locked(self.run.store.path, SHORT_LOCK)
         for epoch in ready:
             if self._closing:
                 return
             self.run.log_points(points(epoch, self.update_points), epoch.time)
             self._sent += 1
+            if self.run.store.path and time.monotonic() - began > LONGEST_SEND:
+                break
+        self._locked_since = None
         if self._warned:
             log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
         self._warned = False
@@ -181,11 +193,20 @@ class Outbox:
         """Say that what is new stays in the journal for now; training goes on."""
         if self.run.store.is_local and (trouble := disk_trouble(error)):
             raise trouble from error  # the next checkpoint would find the same
-        if not self._warned:
-            log.warning(
-                "run %s: the store does not take its curves (%s); they are kept", self.run.id, _first_line(error)
-            )
+        if self._warned or self._is_lock_that_may_pass(error):
+            return
+        why = _first_line(still_locked(self.run.store.tracking.uri) if is_locked(error) else error)
+        log.warning("run %s: the store does not take its curves (%s); they are kept", self.run.id, why)
         self._warned = True
+
+    def _is_lock_that_may_pass(self, error: BaseException) -> bool:
+        """Whether an error is a lock on a store here that is young enough to say nothing of it."""
+        if not is_locked(error):
+            return False
+        now = time.monotonic()
+        self._next_try = now + AFTER_A_LOCK
+        self._locked_since = now if self._locked_since is None else self._locked_since
+        return now - self._locked_since < LOCKED
 
     def _check_open(self) -> None:
         if self._closing:

@@ -10,14 +10,13 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tbptt.config.compose import CommandError
-from tbptt.system.stores import absolute_uri, sqlite_path, without_password
+from tbptt.system.stores import absolute_uri, is_busy, sqlite_path, without_password
 from tbptt.system.trouble import causes
 
 
 def is_locked(error: BaseException) -> bool:
     """Whether an error says that another process has a SQLite file locked, here and not behind a server."""
-    names = (getattr(each, "sqlite_errorname", "") for each in causes(error) if isinstance(each, sqlite3.Error))
-    return any(name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) for name in names)
+    return any(is_busy(each) for each in causes(error) if isinstance(each, sqlite3.Error))
 
 
 def still_locked(uri: str) -> ConnectionError:

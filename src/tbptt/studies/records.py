@@ -222,6 +222,7 @@ class StudyRecord(Record):
     enqueued = Key(_flag)  # all points of its finite space are in the queue
     seeds_used = Key(_wholes)  # that had a part in what is best here, also in the study whose best these are
     chosen = Key(_chosen)  # of a study of the best of another: which, the best first
+    ended_by = Key(_text)  # the line that says what ended it before its trials were done; None where nothing did
     forgiven = Key(_count)  # trials below this number that failed do not count as failures: the study was resumed
 
     @property

@@ -133,6 +133,12 @@ class Study:
         record = self.record
         return sorted({*record.seeds_used, *(record.seeds or record.own_seed)})
 
+    def note_end(self, why: str | None) -> None:
+        """Keep for the report what ended the study before its trials were done; None where nothing did, or it goes
+        on."""
+        if self.record.ended_by != why:
+            StudyRecord.ended_by.write(self.optuna, why)
+
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Within, no other process decides anything about the study."""
         if isinstance(self.storage, ServerStorage):

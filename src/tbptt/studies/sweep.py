@@ -104,6 +104,8 @@ def run_sweep(
         try:
             try:
                 _run_workers(study, plan, order, config, context, signals, early)
+                over = _time_is_over(study, plan, order)
+                study.note_end(over)
             except BaseException as error:
                 settle(study, plan, store, parent, signals, report, error)
                 raise
@@ -115,7 +117,7 @@ def run_sweep(
                 raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
             raise
     progress.end()
-    if plan.cfg.progress != "none" and (over := _time_is_over(study, plan, order)):
+    if plan.cfg.progress != "none" and over:
         say(over)
     _say_result(study, plan)
     if failures := study.failures():
@@ -161,6 +163,7 @@ def _prepare(
                 StudyRecord.enqueued.write(study.optuna, False)
             if record.code != code.get("git.sha"):
                 log.warning("study %s: the code has changed since it was begun", study.name)
+        study.note_end(None)  # it goes on
         StudyRecord.seeds_used.write(study.optuna, sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
         StudyRecord.spec.write(study.optuna, spec)
         StudyRecord.code.write(study.optuna, record.code if record.spec else code.get("git.sha"))

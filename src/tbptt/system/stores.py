@@ -138,6 +138,24 @@ def _begins(path: Path) -> bytes:
         return b""
 
 
+def refuse_locked(path: Path, seconds: float) -> None:
+    """Raise sqlite3.OperationalError where another process keeps a SQLite file locked for so long, to write or to read
+    it: what is written could not be committed. Any other error is left to who writes."""
+    uri = f"file:{quote(str(path))}?mode=rw"  # makes none
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether an error says that another process has a SQLite file locked."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file, which is made if need be; others wait."""
