@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from tbptt.cli.servers import MLflow
 from tbptt.config.schema import TrackingConfig
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.runs.journal import deliver_pending, points, read_journal, thinned
@@ -72,7 +73,7 @@ def test_a_server_that_is_killed_and_restarted_misses_nothing(
 
     cfg = small(f"tracking.uri={server.uri}", f"epochs={epochs}", "schedule.patience=null")
     try:
-        result = fit(cfg, after_epoch=after_epoch)
+        result = fit(cfg, RunContext(after_epoch=after_epoch))
         client = MlflowClient(server.uri)
         for name in ("train/loss", "val/loss", "time/epoch_seconds"):
             steps = [p.step for p in client.get_metric_history(result.run_id, name)]
@@ -134,7 +135,7 @@ def test_training_does_not_wait_for_a_slow_server(here: Path, small: Callable[..
 
     try:
         cfg = small(f"tracking.uri={slow.uri}", f"epochs={epochs}", "schedule.patience=null")
-        result = fit(cfg, after_epoch=after_epoch)
+        result = fit(cfg, RunContext(after_epoch=after_epoch))
         assert there[0] < epochs // 2  # it was far behind when training was done
         history = MlflowClient(server.uri).get_metric_history(result.run_id, "val/loss")
         assert sorted(p.step for p in history) == list(range(epochs))
@@ -158,7 +159,7 @@ def test_a_run_that_ended_without_its_server_is_delivered_by_the_next(
                 server.kill()
             return False
 
-        first = fit(cfg, after_epoch=gone)
+        first = fit(cfg, RunContext(after_epoch=gone))
         assert "sent when the next run starts" in caplog.text
         server.start()
         fit(cfg)

@@ -17,8 +17,9 @@ from tbptt.config.compose import CommandError, Source, parsed
 from tbptt.config.schema import register
 from tbptt.options.option import GROUPS
 from tbptt.options.values import Value
-from tbptt.studies.plan import Order, Plan, make_plan
+from tbptt.studies.plan import Plan, make_plan
 from tbptt.studies.space import IntRange
+from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.training.options import GeometricSchedule
 from tbptt.training.schedule import ChunkSchedule, geometric_chunks
 
@@ -272,22 +273,22 @@ def test_a_deadline_is_that_of_all_processes_of_a_machine_and_begins_anew_on_ano
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("tbptt.studies.plan.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("tbptt.studies.plan.boot_id", lambda: "here")
-    order = Order("conf", "config", None, [], "parent").within(60)
+    monkeypatch.setattr("tbptt.studies.worker_spec.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tbptt.studies.worker_spec.boot_id", lambda: "here")
+    spec = WorkerSpec("conf", "config", None, [], "parent").within(60)
     now[0] += 10
-    assert order.own_deadline() == order.given().own_deadline() == 1060
-    assert order.given().seconds == 50
-    monkeypatch.setattr("tbptt.studies.plan.boot_id", lambda: "there")  # whose clock counts from elsewhere
+    assert spec.own_deadline() == spec.given().own_deadline() == 1060
+    assert spec.given().seconds == 50
+    monkeypatch.setattr("tbptt.studies.worker_spec.boot_id", lambda: "there")  # whose clock counts from elsewhere
     now[0] = 5.0
-    assert replace(order, seconds=50).own_deadline() == 55
-    assert Order("conf", "config", None, [], "parent").within(None).given().own_deadline() is None
+    assert replace(spec, seconds=50).own_deadline() == 55
+    assert WorkerSpec("conf", "config", None, [], "parent").within(None).given().own_deadline() is None
 
 
 def test_a_worker_plans_the_same_study(plan: Planned, source: Source) -> None:
     words = ["schedule.chunks=[10],[2,1]", "epochs=shuffle(range(1,9))", "study.n_trials=5", 'study.name="it\'s"']
-    order = Order(str(source.folder), source.name, None, words, "parent")
-    there, here = order.plan(), plan(*words)
+    spec = WorkerSpec(str(source.folder), source.name, None, words, "parent")
+    there, here = spec.plan(), plan(*words)
     assert (there.name, there.digest, there.n_trials) == (here.name, here.digest, 5)
     assert there.points() == here.points()
 

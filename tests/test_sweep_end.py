@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from studies import made_study, made_trial
 
-from tbptt.studies.plan import Order
 from tbptt.studies.sweep import _time_is_over
 from tbptt.studies.sweep_end import settle
+from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system.runtime import Interrupted, StopSignals
 
 STOPS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
@@ -44,19 +44,17 @@ def ended(
     study = made_study(trials)
     monkeypatch.setattr(study, "reap", lambda retries: [])
     monkeypatch.setattr("tbptt.studies.sweep_end._note_best", lambda *_: None)
-    monkeypatch.setattr("tbptt.reports.page.SHARED", ())
 
-    def write_report(*_: Any) -> Path:
+    def report(*_: Any) -> list[Path]:
         if at_report:
             os.kill(os.getpid(), at_report)
-        return Path("report.html")
+        return [Path("report.html")]
 
-    monkeypatch.setattr("tbptt.reports.page.write_report", write_report)
     store: Any = SimpleNamespace(is_local=True, patiently=lambda call: call(), children=lambda *_: [])
     plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
     parent: Any = Parent(at_finish)
     with StopSignals() as signals:
-        signum = settle(study, plan, store, parent, signals, error)
+        signum = settle(study, plan, store, parent, signals, report, error)
     return parent.ends, signum, signals
 
 
@@ -125,5 +123,5 @@ def test_a_sweep_says_that_its_time_was_over_before_its_trials_were_done(
     study = made_study([made_trial(values=[0.5], params={"clip": 1.0}) for _ in range(complete)], n_trials=total)
     settings = SimpleNamespace(timeout=60.0, max_failures=None, retries=1)
     plan: Any = SimpleNamespace(settings=settings, n_trials=total, is_grid=False)
-    order = Order("conf", "config", None, [], "parent").within(seconds)
-    assert _time_is_over(study, plan, order) == says
+    spec = WorkerSpec("conf", "config", None, [], "parent").within(seconds)
+    assert _time_is_over(study, plan, spec) == says

@@ -17,7 +17,8 @@ from tbptt.config.words import Text, as_typed, spelled, text_keys
 from tbptt.options.option import GROUPS, key
 from tbptt.options.takes import TEXT, list_of
 from tbptt.options.values import text_of
-from tbptt.studies.plan import Order, make_plan
+from tbptt.studies.plan import make_plan
+from tbptt.studies.worker_spec import WorkerSpec
 
 NAMES = [
     "S&P 500 Historical Data.csv", "^GSPC.csv", "CL=F.csv", "prices (1).csv", "it's.csv", "~/x.csv", "a#b;c!d.csv",
@@ -169,7 +170,7 @@ def test_workers_and_files_of_a_study_carry_the_same_text(files: Path) -> None:
     source = Source(CONF)
     with source.opened():
         plan = make_plan(source, parsed(words)[0])
-        there = Order(str(CONF), "config", None, [*words, f"study.name={text_of(plan.name)}"], "parent").plan()
+        there = WorkerSpec(str(CONF), "config", None, [*words, f"study.name={text_of(plan.name)}"], "parent").plan()
         assert there.name == plan.name == "it's (a) study"
         assert there.points() == plan.points()
         found = []

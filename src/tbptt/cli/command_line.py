@@ -17,8 +17,7 @@ from tbptt.config.typed import Typed, overrides_of, read
 from tbptt.config.words import as_typed, text_keys
 from tbptt.options.option import OF_A_RUN
 from tbptt.runs.resume import resume_problems
-from tbptt.studies.plan import make_plan
-from tbptt.system.devices import from_another_process
+from tbptt.studies.planned import checked_plan
 from tbptt.system.environment import words_of_environment
 from tbptt.system.stores import without_password
 
@@ -66,8 +65,7 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
 def _search_problems(source: Source, overrides: Sequence[Override], is_wrong: bool) -> list[str]:
     """What is wrong with a sweep; ``is_wrong``: some of its words are already."""
     try:
-        with from_another_process():  # the workers train, not this one
-            make_plan(source, overrides)
+        checked_plan(source, overrides)
     except CommandError as error:
         return [line for line in error.lines if not (is_wrong and line.startswith("-m: "))]
     return []

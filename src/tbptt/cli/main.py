@@ -18,6 +18,7 @@ from tbptt.config.compose import CommandError, Source, composed
 from tbptt.config.schema import register
 from tbptt.options.option import load_own
 from tbptt.runs import progress
+from tbptt.studies.planned import one_command
 from tbptt.system.endings import SweepFailed, failure_line, ui_line
 from tbptt.system.environment import said, words_of_environment
 from tbptt.system.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, prepare_output, say
@@ -82,7 +83,7 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
         say(help_text(conf))
         return 0
     try:
-        with progress.Status(_typed_mode(argv)) as status:
+        with progress.Status(_typed_mode(argv)) as status, one_command():
             status.now("checking the command", after=10)  # what is wrong with it is to be said alone
             sys.argv[1:] = checked(argv, conf)
             hydra_main()

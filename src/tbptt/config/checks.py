@@ -41,6 +41,26 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     Args:
         here: whether this machine will train: else it is not asked for its GPU.
     """
+    found = _wrong_values(cfg)
+    found |= {line.split(":")[0]: line for line in remember(cfg)}
+    known = {name for name, *_ in keys(cfg)}
+    found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
+    _add_wrong_stores(found, cfg)
+    found |= _wrong_device(cfg, here)
+    length = None
+    if not any(name.startswith("data.") for name in found):
+        wrong, length = _wrong_data(cast(DataConfig, OmegaConf.to_object(cfg.data)))
+        found |= wrong
+    if not any(name.startswith(("data.", "model.")) for name in found) and (problem := too_large(_weights(cfg))):
+        sizes = f"{cfg.model.dense}, {cfg.model.hidden}"
+        found["model.hidden"] = wrong_value("model", sizes, f"what fits: it {problem}")
+    if length is not None and not any(name.startswith("schedule.") for name in found):
+        found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
+    return [hide(line) for line in found.values()]
+
+
+def _wrong_values(cfg: DictConfig) -> dict[str, str]:
+    """By key: a line for each that is missing, or holds what it does not take."""
     found: dict[str, str] = {}
     for name, node, leaf, takes in keys(cfg):
         if OmegaConf.is_missing(node, leaf):
@@ -56,15 +76,22 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
             found[name] = wrong_value(name, value, takes.text)
         elif in_a_url(value) and not (name in MAY_BE_IN_THE_ENVIRONMENT and _has_own_line(name, node)):
             found[name] = f"{name}: {IN_A_URL}"
-    found |= {line.split(":")[0]: line for line in remember(cfg)}
-    known = {name for name, *_ in keys(cfg)}
-    found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
+    return found
+
+
+def _add_wrong_stores(found: dict[str, str], cfg: DictConfig) -> None:
+    """Add what is wrong with where runs and studies are kept, to those keys that have no line yet."""
     if "tracking.uri" not in found and (problem := _uri_problem(cfg.tracking.uri)):
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
         found["study.storage"] = f"study.storage: {problem}"
     if not {"study.name", "study.storage", "tracking.uri"} & set(found) and (problem := name_problem(cfg)):
         found["study.name"] = f"study.name: {problem}"
+
+
+def _wrong_device(cfg: DictConfig, here: bool) -> dict[str, str]:
+    """By key: what only a GPU has, where there is none."""
+    found = {}
     if here and cfg.device == "cuda" and (reason := why_no_gpu()):
         lacks = f"this machine has no GPU that PyTorch can use ({reason})"
         found["device"] = f"device: got 'cuda'; {lacks}; takes auto or cpu here"
@@ -73,30 +100,29 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
             found["precision"] = "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"
         if cfg.cuda_graphs is True:
             found["cuda_graphs"] = "cuda_graphs: got True, which only GPUs have; takes false here"
+    return found
+
+
+def _wrong_data(data: DataConfig) -> tuple[dict[str, str], int | None]:
+    """By key: why data cannot be used; and the steps of its longest training series, None where it cannot."""
+    found: dict[str, str] = {}
     length = None
-    if not any(name.startswith("data.") for name in found):
-        data = cast(DataConfig, OmegaConf.to_object(cfg.data))
-        try:
-            if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
-                size = {"length": data.length, "window": data.window, "horizon": resolved_horizon(data)}
-                key = "n_series" if data.n_series > sum(size.values()) else max(size, key=lambda name: size[name])
-                got = size.get(key, data.n_series)
-                found[f"data.{key}"] = wrong_value(f"data.{key}", got, f"what fits: it {problem}")
-            elif isinstance(data, ArticleData) and (wrong := horizon_problem(data)):
-                found[f"data.{wrong[0]}"] = wrong_value(f"data.{wrong[0]}", getattr(data, wrong[0]), wrong[1])
-            elif not isinstance(data, ArticleData) or may_be_degenerate(data):
-                length = _length_of(data)
-            else:
-                length = data.length
-        except ValueError as error:
-            key = "data.columns" if "no column" in str(error) else "data.path" if "path" in cfg.data else "data"
-            found[key] = f"{key}: {error}"
-    if not any(name.startswith(("data.", "model.")) for name in found) and (problem := too_large(_weights(cfg))):
-        sizes = f"{cfg.model.dense}, {cfg.model.hidden}"
-        found["model.hidden"] = wrong_value("model", sizes, f"what fits: it {problem}")
-    if length is not None and not any(name.startswith("schedule.") for name in found):
-        found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
-    return [hide(line) for line in found.values()]
+    try:
+        if isinstance(data, ArticleData) and (problem := too_large(memory_of(data))):
+            size = {"length": data.length, "window": data.window, "horizon": resolved_horizon(data)}
+            key = "n_series" if data.n_series > sum(size.values()) else max(size, key=lambda name: size[name])
+            got = size.get(key, data.n_series)
+            found[f"data.{key}"] = wrong_value(f"data.{key}", got, f"what fits: it {problem}")
+        elif isinstance(data, ArticleData) and (wrong := horizon_problem(data)):
+            found[f"data.{wrong[0]}"] = wrong_value(f"data.{wrong[0]}", getattr(data, wrong[0]), wrong[1])
+        elif not isinstance(data, ArticleData) or may_be_degenerate(data):
+            length = _length_of(data)
+        else:
+            length = data.length
+    except ValueError as error:
+        key = "data.columns" if "no column" in str(error) else "data.path" if "path" in vars(data) else "data"
+        found[key] = f"{key}: {error}"
+    return found, length
 
 
 def _has_own_line(name: str, node: DictConfig) -> bool:

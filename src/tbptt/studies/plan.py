@@ -5,12 +5,10 @@ import json
 import math
 import random
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,14 +16,13 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config.compose import CommandError, Source, composed, parsed
+from tbptt.config.compose import CommandError, Source, composed
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
-from tbptt.config.schema import StudyConfig, flatten, register
+from tbptt.config.schema import StudyConfig, flatten
 from tbptt.options.metrics import as_objectives
 from tbptt.options.values import Value, stored, text_of
 from tbptt.studies.space import Choice, Dimension, Interval, IntRange, Space, named
-from tbptt.system.liveness import boot_id
 
 # Neither the space nor the data, the model or what trains it: a study stays the same when these change.
 NOT_IN_THE_NAME = (
@@ -345,48 +342,3 @@ def plain_value(cfg: DictConfig, key: str) -> Any:
     """A key's value in plain types."""
     value = OmegaConf.select(cfg, key)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker needs to know; it can be sent as text.
-
-    Attributes:
-        folder, config_name, also: the Source.
-        overrides: as they were typed, with the study's name.
-        parent: id of the study's MLflow run.
-        deadline: a time.monotonic() of this machine's ``boot`` after which no trial is started, or None.
-        seconds: that were left until then when the order was given.
-    """
-
-    folder: str
-    config_name: str
-    also: str | None
-    overrides: list[str]
-    parent: str
-    deadline: float | None = None
-    seconds: float | None = None
-    boot: str = ""
-
-    def within(self, seconds: float | None) -> "Order":
-        """The same, to be done within so many seconds from now."""
-        if seconds is None:
-            return self
-        return replace(self, deadline=time.monotonic() + seconds, seconds=seconds, boot=boot_id())
-
-    def given(self) -> "Order":
-        """The same, as it is given out now."""
-        return self if self.deadline is None else self.within(self.deadline - time.monotonic())
-
-    def own_deadline(self) -> float | None:
-        """The deadline by this process's time.monotonic(). All processes of a machine share that clock, which nobody
-        sets, until it boots again; on another machine the seconds begin when this is asked."""
-        if self.deadline is None or self.seconds is None or (self.boot and self.boot == boot_id()):
-            return self.deadline
-        return time.monotonic() + self.seconds
-
-    def plan(self) -> Plan:
-        register()
-        source = Source(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
-        with source.opened():
-            return make_plan(source, parsed(self.overrides)[0])
