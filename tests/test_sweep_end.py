@@ -48,7 +48,7 @@ def ended(
     def report(*_: Any) -> list[Path]:
         if at_report:
             os.kill(os.getpid(), at_report)
-        return [Path("report.html")]
+        return []
 
     store: Any = SimpleNamespace(is_local=True, patiently=lambda call: call(), children=lambda *_: [])
     plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
