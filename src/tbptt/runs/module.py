@@ -92,7 +92,7 @@ class SequenceModule(pl.LightningModule):
             clip=self.config.clip,
             clip_mode=self.config.clip_mode,
             segment_length=self.config.segment_length,
-            between=self.after_chunk,
+            after_chunk=self.after_chunk,
             fixed=self._fixed,
         )
         self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer
