@@ -20,7 +20,7 @@ import torch
 from machine import machine, spread
 from omegaconf import OmegaConf
 
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import Config, register
 from tbptt.models.build import build_network
 from tbptt.runs import checkpoint, journal, module
@@ -76,7 +76,7 @@ def main() -> None:
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     register()
     with tempfile.TemporaryDirectory() as folder:
-        source = Source(CONF)
+        source = ConfigSource(CONF)
         with source.opened():
             cfg = source.compose(
                 [

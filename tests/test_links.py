@@ -8,7 +8,7 @@ import pytest
 from conftest import CONF
 from omegaconf import DictConfig
 
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import TrackingConfig, register
 from tbptt.runs import checkpoint
 from tbptt.runs.context import RunContext
@@ -51,7 +51,7 @@ def test_hydras_record_of_a_trial_is_not_written_through_links(mine: Path, here:
     names = ("config.yaml", "hydra.yaml", "overrides.yaml")
     for name in names:
         (here / name).symlink_to(mine)
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         source.save(here, ["clip=2.0"])
     assert mine.read_text() == "mine"

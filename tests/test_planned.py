@@ -8,7 +8,7 @@ import pytest
 from conftest import CONF, SMALL
 
 from tbptt.cli.command_line import checked
-from tbptt.config.compose import CommandError, Source
+from tbptt.config.compose import CommandError, ConfigSource
 from tbptt.data import prices
 from tbptt.data.options import PricesData
 from tbptt.studies import planned
@@ -40,16 +40,16 @@ def words_for_hydra(*typed: str) -> list[str]:
 def test_a_command_runs_the_plan_that_it_was_checked_with(here: Path, made: list[Plan]) -> None:
     with one_command():
         words = words_for_hydra(*WORDS)
-        assert plan_of(Source(CONF), words) is made[0]
+        assert plan_of(ConfigSource(CONF), words) is made[0]
     assert len(made) == 1
 
 
 def test_other_words_another_source_and_another_command_are_planned_anew(here: Path, made: list[Plan]) -> None:
     with one_command():
         words = words_for_hydra(*WORDS)
-        assert plan_of(Source(CONF), [*words, "seed=7"]).cfg.seed == 7
-        assert plan_of(Source(CONF, also=here), words) is not made[0]
-    assert plan_of(Source(CONF), words) is not made[0]
+        assert plan_of(ConfigSource(CONF), [*words, "seed=7"]).cfg.seed == 7
+        assert plan_of(ConfigSource(CONF, also=here), words) is not made[0]
+    assert plan_of(ConfigSource(CONF), words) is not made[0]
     assert len(made) == 4
 
 
@@ -58,7 +58,7 @@ def test_nothing_is_kept_of_a_wrong_command(here: Path, made: list[Plan]) -> Non
         with pytest.raises(CommandError, match="clip: got 'x'"):
             checked(["-m", "clip=0.5,x", *SMALL], CONF)
         with pytest.raises(CommandError, match="clip: got 'x'"):
-            plan_of(Source(CONF), ["clip=0.5,x", *SMALL])
+            plan_of(ConfigSource(CONF), ["clip=0.5,x", *SMALL])
     assert made == []
 
 

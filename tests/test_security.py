@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from test_command_line import listing, refused
 
 from tbptt.cli.command_line import checked
-from tbptt.config.compose import CommandError, Source, composed
+from tbptt.config.compose import CommandError, ConfigSource, composed
 from tbptt.config.plain import rerunnable
 from tbptt.config.schema import register
 from tbptt.runs.context import RunContext
@@ -422,7 +422,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def composed_with(*words: str) -> tuple[Any, list[str]]:
     register()
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         return composed(source, list(words))
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.cli.main import job, run
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.reports.page import SHARED
 from tbptt.runs.context import RunContext
 from tbptt.system.liveness import is_alive
@@ -182,7 +182,9 @@ def place(here: Path, empty_store: Path) -> Path:
 
 
 Sweep = Callable[..., tuple[int, str, str]]
-REMEMBERED: dict[tuple[Source, tuple[str, ...]], DictConfig] = {}  # a composition takes 0.15 s, and many are alike
+REMEMBERED: dict[
+    tuple[ConfigSource, tuple[str, ...]], DictConfig
+] = {}  # a composition takes 0.15 s, and many are alike
 
 
 @pytest.fixture
@@ -205,15 +207,15 @@ def sweep(
         assert 1 <= workers <= plan.settings.workers
         work(spec)
 
-    compose = Source.compose
+    compose = ConfigSource.compose
 
-    def remembering(source: Source, overrides: Iterable[str]) -> DictConfig:
+    def remembering(source: ConfigSource, overrides: Iterable[str]) -> DictConfig:
         key = source, tuple(overrides)
         if key not in REMEMBERED:
             REMEMBERED[key] = compose(*key)
         return REMEMBERED[key].copy()
 
-    monkeypatch.setattr(Source, "compose", remembering)
+    monkeypatch.setattr(ConfigSource, "compose", remembering)
     monkeypatch.setattr("tbptt.studies.sweep._run_pool", only_worker)
     monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
     monkeypatch.setattr("tbptt.reports.page.write_report", no_report)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tbptt.cli.command_line import checked
 from tbptt.cli.help_page import help_text
-from tbptt.config.compose import CommandError, Source, composed
+from tbptt.config.compose import CommandError, ConfigSource, composed
 from tbptt.config.schema import register
 from tbptt.options.option import load_own
 from tbptt.runs import progress
@@ -136,7 +136,7 @@ def _report(argv: Sequence[str], conf: Path) -> int:
         return _ended(REPORT_USAGE, WRONG)
     try:
         register()
-        source = Source(conf)
+        source = ConfigSource(conf)
         with source.opened():
             typed = [word.split("=")[0] for word in words[1:]]
             cfg, wrong = composed(source, [*words[1:], *words_of_environment(typed)])

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config.compose import CommandError, Source, composed
+from tbptt.config.compose import CommandError, ConfigSource, composed
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
 from tbptt.config.schema import StudyConfig, flatten
@@ -71,7 +71,7 @@ class Plan:
         shuffled: whether a finite space is run in a shuffled order.
     """
 
-    source: Source
+    source: ConfigSource
     fixed: tuple[str, ...]
     cfg: DictConfig
     space: Space
@@ -136,7 +136,7 @@ class Plan:
         return derived(dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions), self.digest)
 
 
-def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
+def make_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
     """Read a sweep and check every value in it. Call it with ``source`` opened.
 
     Raises:
@@ -190,7 +190,7 @@ def _too_many(plan: Plan) -> list[str]:
     return lines
 
 
-def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) -> tuple[list[Swept], list[str]]:
+def _all_swept(source: ConfigSource, fixed: list[str], overrides: Sequence[Override]) -> tuple[list[Swept], list[str]]:
     """What ``sweep=NAME`` declares and what was typed; a key that was typed is not taken from the declaration."""
     swept, lines = [], []
     typed = [o for o in overrides if o.is_sweep_override()]
@@ -212,7 +212,7 @@ def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) 
     return sorted(swept, key=lambda s: len(s.when)), lines  # a group comes before what it brings
 
 
-def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, str], ...]) -> Iterator[Swept]:
+def _declared(source: ConfigSource, space: Mapping[str, Any], when: tuple[tuple[str, str], ...]) -> Iterator[Swept]:
     """A ``space`` mapping: {key: a sweep, a list of choices, or {option: the space under it}}."""
     parser = OverridesParser.create()
     for key, content in space.items():
@@ -231,7 +231,7 @@ def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, s
             yield Swept(key, ChoiceSweep(list=[only]), when, (only,), bool(source.options(key)))
 
 
-def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:
+def _swept(source: ConfigSource, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:
     """Raises ValueError for a sweep that cannot be searched."""
     key, sweep = override.get_key_element(), override.value()
     if key.startswith(("+", "~")):

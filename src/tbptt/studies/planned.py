@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from tbptt.config.compose import Source, parsed
+from tbptt.config.compose import ConfigSource, parsed
 from tbptt.studies.plan import Plan, make_plan
 from tbptt.system.devices import from_another_process
 
@@ -26,7 +26,7 @@ def one_command() -> Iterator[None]:
         _kept.reset(token)
 
 
-def checked_plan(source: Source, overrides: Sequence[Override]) -> Plan:
+def checked_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
     """:func:`make_plan` for a process that does not train itself, kept for the rest of the command."""
     with from_another_process():  # the workers train, not this one
         plan = make_plan(source, overrides)
@@ -36,7 +36,7 @@ def checked_plan(source: Source, overrides: Sequence[Override]) -> Plan:
     return plan
 
 
-def plan_of(source: Source, words: Sequence[str]) -> Plan:
+def plan_of(source: ConfigSource, words: Sequence[str]) -> Plan:
     """The plan that the command was checked with; one made now where there is none for exactly these words, as where
     some of them were meant for Hydra itself, which keeps those."""
     kept = (_kept.get() or {}).get(_key(source, words))
@@ -46,5 +46,5 @@ def plan_of(source: Source, words: Sequence[str]) -> Plan:
         return checked_plan(source, parsed(words)[0])
 
 
-def _key(source: Source, words: Sequence[str]) -> Key:
+def _key(source: ConfigSource, words: Sequence[str]) -> Key:
     return source.folder, source.name, source.also, tuple(words)

@@ -13,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config.compose import CommandError, Source
+from tbptt.config.compose import CommandError, ConfigSource
 from tbptt.config.hydra_node import LAUNCHERS
 from tbptt.config.names import SWEEPS, numbered
 from tbptt.config.schema import TrackingConfig
@@ -98,10 +98,10 @@ def run_sweep(
         raise SweepFailed("\n".join(failure_lines(failures)))
 
 
-def _source_of(config: DictConfig) -> Source:
+def _source_of(config: DictConfig) -> ConfigSource:
     """Where Hydra composed its config from."""
     found = {s.provider: Path(s.path) for s in config.hydra.runtime.config_sources if s.schema == "file"}
-    return Source(found["main"], config.hydra.job.config_name, found.get("command-line"))
+    return ConfigSource(found["main"], config.hydra.job.config_name, found.get("command-line"))
 
 
 def _say_what_would_run(plan: Plan, points: Sequence[Mapping[str, Value]]) -> None:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tbptt.config.compose import Source, parsed
+from tbptt.config.compose import ConfigSource, parsed
 from tbptt.config.schema import register
 from tbptt.studies.plan import Plan, make_plan
 from tbptt.system.liveness import boot_id
@@ -15,7 +15,7 @@ class WorkerSpec:
     """What a worker needs to know; it can be sent as text.
 
     Attributes:
-        folder, config_name, also: the Source.
+        folder, config_name, also: the ConfigSource.
         overrides: as they were typed, with the study's name.
         parent: id of the study's MLflow run.
         deadline: a time.monotonic() of this machine's ``boot`` after which no trial is started, or None.
@@ -49,8 +49,8 @@ class WorkerSpec:
         return time.monotonic() + self.seconds
 
     @property
-    def source(self) -> Source:
-        return Source(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
+    def source(self) -> ConfigSource:
+        return ConfigSource(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
 
     def plan(self) -> Plan:
         """The study's plan, checked here: another process, maybe another machine, is not the head's. Call it with
