@@ -23,7 +23,7 @@ from machine import machine
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import register
 from tbptt.data.options import ArticleData
 from tbptt.data.prices import HELD_OUT, waves
@@ -109,7 +109,7 @@ def main() -> None:
     options = parser.parse_args()
     register()
     print(machine())
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     for fee in options.fee:
         with source.opened():
             cfg = source.compose([f"task.fee={fee}", *options.overrides])

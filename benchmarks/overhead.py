@@ -20,10 +20,11 @@ import torch
 from machine import machine, spread
 from omegaconf import OmegaConf
 
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import Config, register
 from tbptt.models.build import build_network
 from tbptt.runs import checkpoint, journal, module
+from tbptt.runs.context import RunContext
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
 from tbptt.system.runtime import keep_freed_memory
@@ -75,7 +76,7 @@ def main() -> None:
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     register()
     with tempfile.TemporaryDirectory() as folder:
-        source = Source(CONF)
+        source = ConfigSource(CONF)
         with source.opened():
             cfg = source.compose(
                 [
@@ -110,7 +111,7 @@ def main() -> None:
             return False
 
         began[0] = time.perf_counter()
-        fit(cfg, after_epoch=after_epoch)
+        fit(cfg, RunContext(after_epoch=after_epoch))
     # The first epoch has the start-up in it.
     walls, bare = walls[1:], bare[1:]
     parts = {name: column[1 : len(walls) + 1] for name, column in times.items()}

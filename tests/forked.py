@@ -18,15 +18,15 @@ CONTEXT.set_forkserver_preload(["conftest", "hydra", "tbptt.studies.sweep", "tbp
 
 
 class ForkedWorker:
-    """A pool.WorkerProcess, forked when its order comes."""
+    """A pool.WorkerProcess, forked when its spec comes."""
 
     def __init__(self, slot: int):
         self.returncode: int | None = None
         self.pid = 0
 
-    def give(self, order: Any, log: Path) -> None:
+    def give(self, spec: Any, log: Path) -> None:
         reader, writer = os.pipe()
-        os.write(writer, json.dumps({**asdict(order), "log": str(log.absolute())}).encode() + b"\n")
+        os.write(writer, json.dumps({**asdict(spec), "log": str(log.absolute())}).encode() + b"\n")
         self.pid = os.fork()
         if not self.pid:
             try:

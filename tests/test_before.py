@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from tbptt import inputs, load_run
 from tbptt.cli.command_line import checked
 from tbptt.cli.main import report
-from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.compose import CommandError, ConfigSource, parsed
 from tbptt.config.schema import register
 from tbptt.studies.plan import make_plan
 
@@ -200,15 +200,17 @@ def test_a_run_whose_prices_have_changed_is_still_refused(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def source() -> Iterator[Source]:
+def source() -> Iterator[ConfigSource]:
     register()
-    opened = Source(CONF)
+    opened = ConfigSource(CONF)
     with opened.opened():
         yield opened
 
 
 @pytest.mark.parametrize("known", EXPECTED["names"], ids=lambda known: known["name"])
-def test_a_command_without_a_name_is_still_the_same_study(known: dict[str, Any], source: Source, begun: Path) -> None:
+def test_a_command_without_a_name_is_still_the_same_study(
+    known: dict[str, Any], source: ConfigSource, begun: Path
+) -> None:
     with chdir(begun):
         plan = make_plan(source, parsed(known["words"])[0])
     assert (plan.name, plan.digest) == (known["name"], known["digest"])

@@ -14,7 +14,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from studies import made_study, made_trial
 
-from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.compose import CommandError, ConfigSource, parsed
 from tbptt.config.schema import register
 from tbptt.reports.page import write_report
 from tbptt.studies.best_of import best_of
@@ -32,7 +32,7 @@ def plan(here: Path) -> Planned:
     register()
 
     def planned(*words: str) -> Plan:
-        source = Source(CONF)
+        source = ConfigSource(CONF)
         with source.opened():
             return make_plan(source, parsed(words)[0])
 

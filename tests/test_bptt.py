@@ -309,18 +309,18 @@ def test_between_may_stop_a_pass_after_a_segment_and_after_an_update() -> None:
     for segment_length, calls in ((None, 2), (2, 2 * (2 * 6 + 1))):
         seen = 0
 
-        def between() -> None:
+        def after_chunk() -> None:
             nonlocal seen
             seen += 1
 
-        spied(make(), Problem().sequences(), 2, segment_length=segment_length, between=between)
+        spied(make(), Problem().sequences(), 2, segment_length=segment_length, after_chunk=after_chunk)
         assert seen == calls
 
     def stop() -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        spied(make(), Problem().sequences(), 2, between=stop)
+        spied(make(), Problem().sequences(), 2, after_chunk=stop)
 
 
 # --- a whole pass ---------------------------------------------------------------------------------------------
@@ -484,7 +484,7 @@ def trained_once(
         optimizer,
         problem.sequences(),
         5,
-        between=lambda: snapshots.append(parameters.vector.detach().clone()),
+        after_chunk=lambda: snapshots.append(parameters.vector.detach().clone()),
         **passes,
     )
     return record, snapshots, parameters, optimizer
@@ -540,7 +540,7 @@ def test_a_loss_that_overflows_above_a_finite_gradient_stops_updates() -> None:
         optimizer,
         problem.sequences(torch.float32),
         5,
-        between=lambda: weights.append(parameters.vector.detach().clone()),
+        after_chunk=lambda: weights.append(parameters.vector.detach().clone()),
     )
     assert torch.isfinite(record.losses).tolist() == [True, True, False, True, True]
     assert torch.isfinite(record.norms).all()
@@ -575,7 +575,7 @@ def test_weights_that_overflow_by_an_update_are_put_back(name: str, config: Call
         optimizer,
         problem.sequences(torch.float32),
         4,
-        between=lambda: weights.append(parameters.vector.detach().clone()),
+        after_chunk=lambda: weights.append(parameters.vector.detach().clone()),
     )
     good = 1 if name == "adadelta" else 0
     assert math.isfinite(record.losses[0])

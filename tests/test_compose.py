@@ -5,7 +5,7 @@ from conftest import CONF
 from hydra import compose
 from omegaconf import OmegaConf
 
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import register
 
 
@@ -25,7 +25,7 @@ from tbptt.config.schema import register
 )
 def test_values_on_top_of_a_choice_are_what_hydra_composes(words: list[str]) -> None:
     register()
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         source.compose([words[0]] if words else [])  # something else before
         for _ in range(2):
@@ -39,7 +39,7 @@ def test_values_on_top_of_a_choice_are_what_hydra_composes(words: list[str]) -> 
 
 def test_a_config_that_was_changed_leaves_the_next_alone() -> None:
     register()
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         cfg = source.compose(["clip=1"])
         cfg.optimizer.lr = 5.0

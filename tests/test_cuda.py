@@ -28,6 +28,7 @@ from test_bptt import (
 
 from tbptt.evaluation.losses import evaluate
 from tbptt.options.option import GROUPS
+from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
 from tbptt.system import devices
 from tbptt.system.runtime import set_precision
@@ -136,7 +137,7 @@ def test_a_run_goes_on_on_the_other_device(here: Path, small: Callable[..., Dict
     begun = fit(small(f"device={DEVICE}", "epochs=2", *words))
     assert begun.stop_reason == "epochs"
     elsewhere = ["device=cpu", *(w for w in words if w == "precision=bf16")]
-    result = fit(small("epochs=4", *elsewhere), resume=begun.run_id)
+    result = fit(small("epochs=4", *elsewhere), RunContext(resume=begun.run_id))
     assert result.run_id == begun.run_id
     assert result.stop_reason == "epochs"
     assert result.best.value is not None

@@ -26,10 +26,10 @@ from tbptt.config.checks import problems
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.tracking import Store
 from tbptt.studies import postgres
-from tbptt.studies.postgres import ServerStorage, SignsOfLife, is_outage
+from tbptt.studies.postgres import Heartbeat, ServerStorage, is_outage
 from tbptt.studies.study import Budget, Study
 from tbptt.system.liveness import identity, is_alive, is_seen_to_be_gone
-from tbptt.system.runtime import Lost
+from tbptt.system.runtime import LeaseLost
 
 pytest.importorskip("psycopg")
 ELSEWHERE = {"host": "elsewhere", "boot": "another", "numbers": "", "pid": 1, "started": "1"}
@@ -233,7 +233,7 @@ def test_a_trial_whose_making_was_not_acknowledged_is_not_counted(
     assert same(toy).optuna.trials[made[0]].state == TrialState.FAIL
 
 
-# --- signs of life --------------------------------------------------------------------------------------------
+# --- heartbeats --------------------------------------------------------------------------------------------
 
 
 def test_a_silent_worker_of_another_machine_is_dead_and_its_trial_run_again(toy: Study) -> None:
@@ -250,27 +250,27 @@ def test_a_silent_worker_of_another_machine_is_dead_and_its_trial_run_again(toy:
         trial.report(1.0, 0)
 
 
-def test_one_that_gives_signs_of_life_is_not(toy: Study) -> None:
+def test_one_with_a_heartbeat_is_not(toy: Study) -> None:
     trial, _ = taken(toy, SEARCH, total=1)
     trial.set_user_attr("worker", ELSEWHERE)
-    with SignsOfLife(toy.storage, trial._trial_id) as life:
+    with Heartbeat(toy.storage, trial._trial_id) as heartbeat:
         time.sleep(6)
         assert toy.reap(1) == []
-        life.check()
+        heartbeat.check_lease()
 
 
 def test_one_that_is_cut_off_stops_before_others_take_over(toy: Study, server: PostgreSQL) -> None:
     trial, _ = taken(toy, SEARCH, total=1)
     began = time.monotonic()
-    with SignsOfLife(toy.storage, trial._trial_id) as life:
+    with Heartbeat(toy.storage, trial._trial_id) as heartbeat:
         server.stop("immediate")
 
         def train() -> None:
             while time.monotonic() < began + 20:
-                life.check()
+                heartbeat.check_lease()
                 time.sleep(0.05)
 
-        with pytest.raises(Lost):
+        with pytest.raises(LeaseLost):
             train()
         assert 2.5 < time.monotonic() - began < 4 + 0.5
     server.start()

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from tbptt.config.checks import problems
 from tbptt.models import kernels
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import _and_then, fit
 from tbptt.runs.resume import resume_problems, resumed_config
@@ -158,8 +159,7 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
     with pytest.raises(GpuFailed):
         fit(
             small("epochs=3", "precision=tf32", "cuda_graphs=true"),
-            on_start=ids.append,
-            after_epoch=lambda epoch: epoch.number == 1 and stop(epoch),
+            RunContext(on_start=ids.append, after_epoch=lambda epoch: epoch.number == 1 and stop(epoch)),
         )
     monkeypatch.undo()
     monkeypatch.chdir(here)
@@ -178,7 +178,7 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
     assert (begun.precision, begun.cuda_graphs) == (32, False)
     (said,) = [r.message for r in caplog.records]
     assert said == "resume: it goes on on the CPU, without precision=tf32 and cuda_graphs=true, which only GPUs have"
-    assert fit(begun, resume=ids[0]).stop_reason == "epochs"
+    assert fit(begun, RunContext(resume=ids[0])).stop_reason == "epochs"
     tags = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db")).get_run(ids[0]).data.tags
     assert tags["device"] == "cuda (A GPU), then cpu"
     assert tags["versions.kernels"] == f"cuDNN 91002, then {kernels.describe()}"

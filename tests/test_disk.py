@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig
 
 from tbptt.runs import checkpoint
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
@@ -109,14 +110,14 @@ def test_on_disk_a_run_that_fills_it_ends_with_a_line_and_goes_on_when_there_is_
         return False
 
     with pytest.raises(DiskTrouble) as caught:
-        fit(cfg, after_epoch=after_epoch, on_start=ids.append)
+        fit(cfg, RunContext(after_epoch=after_epoch, on_start=ids.append))
     (run_id,) = ids
     assert str(caught.value).startswith(f"no room is left on the disk ({disk}/mlruns/artifacts/{run_id}")
     assert str(caught.value).endswith(f"go on with it: python train.py resume={run_id}")
     assert not caplog.records  # that line says it all
     make_room(disk)
     assert_whole(disk)
-    fit(cfg, resume=run_id)
+    fit(cfg, RunContext(resume=run_id))
     assert curve(run_id) == curve(whole)
     assert len(curve(run_id)) == 12
     assert client().get_run(run_id).info.status == "FINISHED"
@@ -198,13 +199,13 @@ def test_a_folder_taken_away_ends_a_run_with_a_line(here: Path, small: Callable[
         return False
 
     with pytest.raises(DiskTrouble) as caught:
-        fit(small(*RUN), after_epoch=after_epoch, on_start=ids.append)
+        fit(small(*RUN), RunContext(after_epoch=after_epoch, on_start=ids.append))
     assert "what was finished is kept" in str(caught.value)
     assert "\n" not in str(caught.value)
     shutil.rmtree(folder, ignore_errors=True)
     Path("away").rename(folder)
     assert_whole(here)
-    fit(small(*RUN), resume=ids[0])
+    fit(small(*RUN), RunContext(resume=ids[0]))
     assert curve(ids[0]) == curve(fit(small(*RUN)).run_id)
 
 
@@ -231,13 +232,13 @@ def test_a_disk_that_fails_at_a_checkpoint_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", failing)
         with pytest.raises(DiskTrouble) as caught:
-            fit(small(*RUN), on_start=ids.append)
+            fit(small(*RUN), RunContext(on_start=ids.append))
     assert str(caught.value).startswith(f"{says} ")
     assert_whole(here)
     info = client().get_run(ids[0])
     assert (info.info.status, info.data.tags["stop.reason"]) == ("FAILED", "error")
     assert not list(here.rglob(".*.ckpt.*"))
-    fit(small(*RUN), resume=ids[0])
+    fit(small(*RUN), RunContext(resume=ids[0]))
     assert curve(ids[0]) == curve(fit(small(*RUN)).run_id)
 
 

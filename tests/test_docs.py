@@ -21,6 +21,7 @@ from mlflow.entities import Metric, Param
 from tbptt.cli import main
 from tbptt.cli.main import job, run
 from tbptt.reports import page
+from tbptt.runs.context import RunContext
 from tbptt.runs.load import load_run
 from tbptt.system import runtime
 from tbptt.system.runtime import StopSignals
@@ -117,7 +118,7 @@ def give(
         return here / "report.html"
 
     monkeypatch.setattr(page, "write_report", report_of)
-    monkeypatch.setattr("tbptt.studies.sweep._run_pool", lambda study, plan, order, *_: work(order))
+    monkeypatch.setattr("tbptt.studies.sweep._run_pool", lambda study, plan, spec, *_: work(spec))
     monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
     monkeypatch.setenv("TBPTT_STORAGE", "sqlite:///sweeps/optuna.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
@@ -152,7 +153,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
     Path("prices.csv").write_text("\n".join(["date,close_a,close_b,volume_a", *rows]))
     with monkeypatch.context() as stopped:
         stopped.setattr(runtime, "StopSignals", StoppedAtOnce)
-        stopped.setattr("tbptt.runs.fit.StopSignals", StoppedAtOnce)
+        stopped.setattr("tbptt.runs.fit.RunContext", lambda **more: RunContext(signals=StoppedAtOnce(), **more))
         status, said = give("train.py", *LITTLE, *SERIES, "epochs=3")
     assert status == 130
     run_id = re.search(r"resume=(\w{32})", said)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from studies import made_study, made_trial
 
 from tbptt.config.compose import CommandError
+from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
 from tbptt.studies import pool, worker
 from tbptt.studies.study import Counts
@@ -102,13 +103,13 @@ def test_a_run_says_how_to_go_on_and_does(here: Path, small: Callable[..., DictC
         return False
 
     with pytest.raises(GpuFailed) as raised:
-        fit(small("epochs=2"), after_epoch=second)
+        fit(small("epochs=2"), RunContext(after_epoch=second))
     (run,) = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db")).search_runs(["1"])
     assert (run.info.status, run.data.tags["stop.reason"]) == ("FAILED", "error")
     said = failure_line(raised.value)
     assert said.endswith(f"; go on with it: python train.py resume={run.info.run_id}")
     assert said.startswith("the GPU failed: CUDA error: an illegal memory access was encountered; go on")
-    assert fit(small("epochs=2"), resume=run.info.run_id).run_id == run.info.run_id
+    assert fit(small("epochs=2"), RunContext(resume=run.info.run_id)).run_id == run.info.run_id
 
 
 # --- a study ----------------------------------------------------------------------------------------------------
@@ -252,14 +253,14 @@ def test_a_worker_gives_back_what_its_gpu_stopped(
 def test_a_workers_process_says_by_its_status_what_its_gpu_did(
     here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
-    def work(order: object, pause: object) -> None:
+    def work(spec: object, pause: object) -> None:
         raise error
 
     monkeypatch.setattr(worker, "work", work)
     monkeypatch.setattr(worker, "die_with_parent", lambda: None)
     monkeypatch.setattr(worker.os, "dup2", lambda *_: None)
-    order = {"folder": "", "config_name": "", "also": None, "overrides": [], "parent": "", "deadline": None}
-    monkeypatch.setattr(worker, "_first_line", lambda: json.dumps({**order, "log": "workers.log"}).encode())
+    spec = {"folder": "", "config_name": "", "also": None, "overrides": [], "parent": "", "deadline": None}
+    monkeypatch.setattr(worker, "_first_line", lambda: json.dumps({**spec, "log": "workers.log"}).encode())
     assert worker.main() == status
 
 
@@ -270,7 +271,7 @@ def test_a_gpu_that_went_away_since_the_command_was_given_is_told_from_a_wrong_c
         raise CommandError(["device: got 'cuda'; this machine has no GPU that PyTorch can use (it is gone)"])
 
     one: Any = object.__new__(worker.Worker)
-    one.order = SimpleNamespace(plan=plan)
+    one.spec = SimpleNamespace(plan=plan)
     for reason, kind in (("it is gone", NoGpu), (None, CommandError)):
         monkeypatch.setattr(devices, "why_no_gpu", lambda reason=reason: reason)
         with pytest.raises(kind):

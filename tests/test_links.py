@@ -8,9 +8,10 @@ import pytest
 from conftest import CONF
 from omegaconf import DictConfig
 
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import TrackingConfig, register
 from tbptt.runs import checkpoint
+from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
 from tbptt.runs.journal import JOURNAL, OUTCOME, OWNER, deliver_pending
 from tbptt.runs.pending import claim_left_run, claim_run, has_living_owner, let_go
@@ -50,7 +51,7 @@ def test_hydras_record_of_a_trial_is_not_written_through_links(mine: Path, here:
     names = ("config.yaml", "hydra.yaml", "overrides.yaml")
     for name in names:
         (here / name).symlink_to(mine)
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         source.save(here, ["clip=2.0"])
     assert mine.read_text() == "mine"
@@ -91,7 +92,7 @@ def test_links_in_a_studys_folder_are_told_before_anything_is_written(mine: Path
     assert told == [str(study / name) for name in ("0", "1/.hydra", "2", "workers.log")]
 
 
-def test_files_of_others_are_not_removed_where_signs_of_life_should_be(mine: Path, here: Path) -> None:
+def test_files_of_others_are_not_removed_where_heartbeats_should_be(mine: Path, here: Path) -> None:
     (here / "sweeps").mkdir()
     (here / "sweeps" / ".alive").symlink_to(here)
     with pytest.raises(ValueError, match="is a link"):
@@ -117,7 +118,7 @@ def test_a_run_writes_through_no_link(mine: Path, here: Path, small: Callable[..
         for name in ("last.ckpt", "best.ckpt", "last.previous.ckpt"):
             (run.folder / "checkpoints" / name).symlink_to(mine)
 
-    run_id = fit(small(f"tracking.uri='{store.tracking.uri}'"), on_start=plant).run_id
+    run_id = fit(small(f"tracking.uri='{store.tracking.uri}'"), RunContext(on_start=plant)).run_id
     assert mine.read_text() == "mine"
     run = store.run(run_id)
     assert run is not None

@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.config.schema import Config
 from tbptt.evaluation.losses import evaluate
 from tbptt.models.build import build_network
+from tbptt.runs.callbacks import AfterEpoch, CloseEpoch
+from tbptt.runs.context import RunContext
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
@@ -42,7 +44,7 @@ def settings(small: Compose) -> Config:
 def train(
     config: Config,
     *,
-    between: Callable[[SequenceModule, SequenceDataModule], None] = lambda module, data: None,
+    after_chunk: Callable[[SequenceModule, SequenceDataModule], None] = lambda module, data: None,
     ask: Callable[[Epoch], str | None] = lambda epoch: None,
     **trainer: Any,
 ) -> tuple[list[Epoch], SequenceModule]:
@@ -53,11 +55,13 @@ def train(
     schedule = ChunkSchedule.plan([7, 3, 1], epochs=config.epochs)
     epochs: list[Epoch] = []
 
-    def on_epoch(epoch: Epoch) -> str | None:
-        epochs.append(epoch)
-        return ask(epoch)
+    class Ask(AfterEpoch):
+        def take(self, module: SequenceModule, epoch: Epoch) -> None:
+            epochs.append(epoch)
+            if reason := ask(epoch):
+                module.stop(reason)
 
-    module = SequenceModule(network, config, schedule, on_epoch, lambda: between(module, data))
+    module = SequenceModule(network, config, schedule, lambda: after_chunk(module, data))
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     pl.Trainer(
         max_epochs=config.epochs,
@@ -65,6 +69,7 @@ def train(
         devices=1,
         logger=False,
         enable_checkpointing=False,
+        callbacks=[CloseEpoch(), Ask()],
         **{**quiet, **trainer},
     ).fit(module, datamodule=data)
     return epochs, module
@@ -102,7 +107,7 @@ def test_mid_epoch_validation_leaves_training_state_alone(settings: Config) -> N
         seen.append(evaluate(module.network, data.held_out).item())
         module.train()
 
-    epochs, _ = train(settings, between=validate)
+    epochs, _ = train(settings, after_chunk=validate)
     assert len(seen) == sum(CHUNKS)
     assert len(set(seen)) > 1  # the weights did move between
     assert curve(epochs) == curve(train(settings)[0])
@@ -149,7 +154,7 @@ def test_error_between_chunks_stops_training_at_once(settings: Config) -> None:
             raise InterruptedError("stop here")
 
     with pytest.raises(InterruptedError, match="stop here"):
-        train(settings, between=stop)
+        train(settings, after_chunk=stop)
     assert len(calls) == 9
 
 
@@ -163,7 +168,7 @@ def test_divergence_stops_with_the_last_finite_weights(settings: Config) -> None
             if len(weights) == 3:
                 data.training.targets.fill_(math.inf)
 
-    epochs, module = train(settings, between=poison)
+    epochs, module = train(settings, after_chunk=poison)
     assert module.stop_reason == "diverged"
     assert len(epochs) == 2
     last = epochs[-1]
@@ -180,7 +185,7 @@ def test_held_out_loss_that_is_not_finite_is_a_divergence_too(settings: Config) 
         if module.updates == 7:
             data.held_out.targets.fill_(math.inf)
 
-    epochs, module = train(settings, between=poison)
+    epochs, module = train(settings, after_chunk=poison)
     assert module.stop_reason == "diverged"
     assert len(epochs) == 2
     assert "val/loss" not in epochs[-1].metrics
@@ -192,7 +197,7 @@ def test_snapshot_is_plain_and_holds_a_copy(settings: Config) -> None:
     modules: list[SequenceModule] = []
     _, module = train(
         settings,
-        between=lambda module, data: modules.append(module),
+        after_chunk=lambda module, data: modules.append(module),
         ask=lambda epoch: snapshots.append(modules[-1].snapshot(epoch)),
     )
     assert [s["epoch"] for s in snapshots] == list(range(6))
@@ -234,7 +239,7 @@ def test_nothing_of_a_run_outlives_it(here: Path, small: Compose, monkeypatch: p
     gc.disable()
     try:
         with suppress(KeyError):
-            fit(small("epochs=1"), after_epoch=after_epoch)
+            fit(small("epochs=1"), RunContext(after_epoch=after_epoch))
         assert (len(alive), len(made)) == (5, 1)
         assert not [ref() for ref in (*alive, *made) if ref() is not None]
     finally:

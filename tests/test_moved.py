@@ -17,6 +17,7 @@ from test_resume import interrupted
 from tbptt import load_run
 from tbptt.cli.main import run
 from tbptt.config.schema import TrackingConfig
+from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
 from tbptt.runs.resume import resume_problems, resumed_config
 from tbptt.runs.tracking import Store
@@ -54,7 +55,7 @@ def files_of(run_id: str) -> Path:
 def resumed(small: Config, run_id: str) -> None:
     cfg = small("epochs=3", f"resume={run_id}")
     assert resume_problems(cfg, ["resume"], False) == []
-    fit(resumed_config(cfg, ["resume"]), resume=run_id)
+    fit(resumed_config(cfg, ["resume"]), RunContext(resume=run_id))
 
 
 def test_a_run_resumed_in_a_copy_leaves_the_first_project_as_it_was(begun: Begun, small: Config) -> None:

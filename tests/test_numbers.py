@@ -130,7 +130,7 @@ def losses_of(cell: str, optimizer: dict[str, Any], **settings: Any) -> tuple[li
             steps,
             sequences,
             schedule.chunks,
-            between=lambda: losses.append(evaluate(network, sequences).item()),
+            after_chunk=lambda: losses.append(evaluate(network, sequences).item()),
             **settings,
         )
         clipped += record.clipped.tolist()

@@ -23,10 +23,11 @@ from test_outbox import free_port
 from tbptt.cli.servers import MLflow
 from tbptt.config.schema import register
 from tbptt.runs import checkpoint, journal
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch, packed, unpacked
 from tbptt.runs.fit import fit
 from tbptt.runs.tracking import Store
-from tbptt.system.runtime import Lost
+from tbptt.system.runtime import LeaseLost
 
 EPOCHS, DEATH = 8, 4
 CURVES = ("train/loss", "val/loss", "train/chunk_loss", "grad/norm", "schedule/chunks")
@@ -91,7 +92,7 @@ def die_in(folder: str, uri: str, epoch: int, ids: str, sends: float, cut: int |
         send(client, run_id, path, *more)
 
     MlflowClient.log_artifact = cut_short
-    fit(cfg, on_start=lambda run_id: Path(ids).write_text(run_id) and None, after_epoch=after_epoch)
+    fit(cfg, RunContext(on_start=lambda run_id: Path(ids).write_text(run_id) and None, after_epoch=after_epoch))
 
 
 def died(folder: Path, uri: str, epoch: int = DEATH, sends: float = 0.0, cut: int | None = None) -> str:
@@ -139,7 +140,7 @@ def test_another_machine_goes_on_as_if_nothing_had_been(
     sent = len(client.get_metric_history(run_id, "train/loss"))
     assert sent >= 3 if sends == 0 else sent <= 1
     second = machine("second")
-    resumed = fit(cfg, resume=run_id)
+    resumed = fit(cfg, RunContext(resume=run_id))
     assert resumed.run_id == run_id
     assert_same(client, whole, run_id)
     assert list((second / "mlruns" / "pending").glob("*/*")) == []
@@ -160,22 +161,22 @@ def test_a_third_machine_and_the_first_again(
     assert (first / "mlruns" / "pending" / run_id / "checkpoints" / "last.ckpt").exists()
     second = machine("second")
     monkeypatch.setattr(journal, "CHECKPOINTS_EVERY", 0.0)
-    with pytest.raises(Lost):  # it goes on to epoch 5, and is cut off
-        fit(cfg, resume=run_id, still_ours=_lost_after(client, run_id, 5))
+    with pytest.raises(LeaseLost):  # it goes on to epoch 5, and is cut off
+        fit(cfg, RunContext(resume=run_id, check_lease=_lost_after(client, run_id, 5)))
     assert (second / "mlruns" / "pending" / run_id).exists(), "until it is known who has the run"
     assert client.get_run(run_id).info.status == "RUNNING", "it is another's by now"
     machine("first")
-    assert fit(cfg, resume=run_id).run_id == run_id
+    assert fit(cfg, RunContext(resume=run_id)).run_id == run_id
     assert_same(client, whole, run_id)
 
 
 def _lost_after(client: MlflowClient, run_id: str, epochs: int) -> Callable[[], None]:
-    """Raises Lost once so many epochs have arrived."""
+    """Raises LeaseLost once so many epochs have arrived."""
 
     def check() -> None:
         time.sleep(0.1)
         if len(client.get_metric_history(run_id, "train/loss")) >= epochs:
-            raise Lost
+            raise LeaseLost
 
     return check
 
@@ -188,7 +189,7 @@ def test_an_upload_that_was_cut_costs_an_epoch_at_most(
     for cut in range(2, 7):  # of the last, and of the best
         run_id = died(machine(f"first {cut}"), server.uri, epoch=EPOCHS - 2, cut=cut)
         machine(f"second {cut}")
-        resumed = fit(cfg, resume=run_id).run_id
+        resumed = fit(cfg, RunContext(resume=run_id)).run_id
         assert (resumed == run_id) == (cut > 2), "without the first, it begins anew"
         assert_same(client, whole, resumed)
 
@@ -217,7 +218,7 @@ def test_a_worker_waits_for_a_tracking_server(
         fit(cfg)
     process = CONTEXT.Process(target=_start_later, args=(server.folder, server.database, server.port))
     process.start()
-    result = fit(cfg, retry_seconds=90.0)
+    result = fit(cfg, RunContext(retry_seconds=90.0))
     process.join()
     assert client.get_run(result.run_id).info.status == "FINISHED"
     assert [step for step, _ in curves(client, result.run_id)["train/loss"]] == list(range(EPOCHS))

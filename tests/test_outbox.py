@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 from tbptt.cli.servers import MLflow
 from tbptt.config.schema import TrackingConfig
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.runs.journal import deliver_pending, points, read_journal, thinned
@@ -74,7 +75,7 @@ def test_a_server_that_is_killed_and_restarted_misses_nothing(
 
     cfg = small(f"tracking.uri={server.uri}", f"epochs={epochs}", "schedule.patience=null")
     try:
-        result = fit(cfg, after_epoch=after_epoch)
+        result = fit(cfg, RunContext(after_epoch=after_epoch))
         client = MlflowClient(server.uri)
         for name in ("train/loss", "val/loss", "time/epoch_seconds"):
             steps = [p.step for p in client.get_metric_history(result.run_id, name)]
@@ -136,7 +137,7 @@ def test_training_does_not_wait_for_a_slow_server(here: Path, small: Callable[..
 
     try:
         cfg = small(f"tracking.uri={slow.uri}", f"epochs={epochs}", "schedule.patience=null")
-        result = fit(cfg, after_epoch=after_epoch)
+        result = fit(cfg, RunContext(after_epoch=after_epoch))
         assert there[0] < epochs // 2  # it was far behind when training was done
         history = MlflowClient(server.uri).get_metric_history(result.run_id, "val/loss")
         assert sorted(p.step for p in history) == list(range(epochs))
@@ -160,7 +161,7 @@ def test_a_run_that_ended_without_its_server_is_delivered_by_the_next(
                 server.kill()
             return False
 
-        first = fit(cfg, after_epoch=gone)
+        first = fit(cfg, RunContext(after_epoch=gone))
         assert "sent when the next run starts" in caplog.text
         server.start()
         fit(cfg)
@@ -247,7 +248,7 @@ def test_training_neither_waits_for_a_store_that_others_lock_nor_loses_a_point(
 
     run_ids: list[str] = []
     cfg = small("epochs=10", "schedule.patience=null")
-    assert fit(cfg, after_epoch=after_epoch, on_start=run_ids.append).stop_reason == "epochs"
+    assert fit(cfg, RunContext(after_epoch=after_epoch, on_start=run_ids.append)).stop_reason == "epochs"
     assert lock.sent == 0, "MLflow itself would wait for 20 seconds each"
     assert sent == [0, 1, 2, 3, 4, 5], "an epoch a time, before the lock and after it"
     assert steps(run_ids[0]) == steps(run_ids[0], "train/loss") == list(range(10))
@@ -259,7 +260,7 @@ def test_a_lock_that_does_not_pass_is_told_once_and_its_end_too(
 ) -> None:
     monkeypatch.setattr("tbptt.runs.journal.LOCKED", 0.0)
     lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
-    run_id = fit(small("epochs=10", "schedule.patience=null"), after_epoch=lock.after_epoch).run_id
+    run_id = fit(small("epochs=10", "schedule.patience=null"), RunContext(after_epoch=lock.after_epoch)).run_id
     why = f"tracking.uri: {lock.path} is locked by another process, for more than a minute"
     assert [record.getMessage() for record in caplog.records] == [
         f"run {run_id}: the store does not take its curves ({why}); they are kept",

@@ -13,12 +13,13 @@ import yaml
 from conftest import CONF
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.compose import CommandError, ConfigSource, parsed
 from tbptt.config.schema import register
 from tbptt.options.option import GROUPS
 from tbptt.options.values import Value
-from tbptt.studies.plan import Order, Plan, make_plan
+from tbptt.studies.plan import Plan, make_plan
 from tbptt.studies.space import IntRange
+from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.training.options import GeometricSchedule
 from tbptt.training.schedule import ChunkSchedule, geometric_chunks
 
@@ -26,7 +27,7 @@ SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 Planned = Callable[..., Plan]
 
 
-class Remembering(Source):
+class Remembering(ConfigSource):
     """Composes each point once for all tests: it takes 0.15 s, and they have many in common."""
 
     remembered: ClassVar[dict[tuple[str, ...], DictConfig]] = {}
@@ -39,7 +40,7 @@ class Remembering(Source):
 
 
 @pytest.fixture(scope="module")
-def source() -> Iterator[Source]:
+def source() -> Iterator[ConfigSource]:
     register()
     opened = Remembering(CONF)
     with opened.opened():
@@ -47,7 +48,7 @@ def source() -> Iterator[Source]:
 
 
 @pytest.fixture
-def plan(source: Source, here: Path) -> Iterator[Planned]:
+def plan(source: ConfigSource, here: Path) -> Iterator[Planned]:
     """Plans what would be typed after -m, and sees that nothing is written for it."""
 
     def planned(*words: str) -> Plan:
@@ -140,7 +141,9 @@ def test_a_shuffled_order_is_the_same_each_time(plan: Planned, words: str) -> No
     assert orders[0] != values(plan(words, "clip=3.0"), "epochs")  # another study, another order
 
 
-def test_a_list_of_names_is_a_value(plan: Planned, tmp_path_factory: pytest.TempPathFactory, source: Source) -> None:
+def test_a_list_of_names_is_a_value(
+    plan: Planned, tmp_path_factory: pytest.TempPathFactory, source: ConfigSource
+) -> None:
     path = tmp_path_factory.mktemp("data") / "prices.csv"
     rows = [f"{100 + i % 7},{50 + i % 5},{20 + i % 3}" for i in range(300)]
     path.write_text("\n".join(["S&P 500,d'or,c", *rows]))
@@ -294,22 +297,22 @@ def test_a_deadline_is_that_of_all_processes_of_a_machine_and_begins_anew_on_ano
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("tbptt.studies.plan.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("tbptt.studies.plan.boot_id", lambda: "here")
-    order = Order("conf", "config", None, [], "parent").within(60)
+    monkeypatch.setattr("tbptt.studies.worker_spec.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tbptt.studies.worker_spec.boot_id", lambda: "here")
+    spec = WorkerSpec("conf", "config", None, [], "parent").within(60)
     now[0] += 10
-    assert order.own_deadline() == order.given().own_deadline() == 1060
-    assert order.given().seconds == 50
-    monkeypatch.setattr("tbptt.studies.plan.boot_id", lambda: "there")  # whose clock counts from elsewhere
+    assert spec.own_deadline() == spec.given().own_deadline() == 1060
+    assert spec.given().seconds == 50
+    monkeypatch.setattr("tbptt.studies.worker_spec.boot_id", lambda: "there")  # whose clock counts from elsewhere
     now[0] = 5.0
-    assert replace(order, seconds=50).own_deadline() == 55
-    assert Order("conf", "config", None, [], "parent").within(None).given().own_deadline() is None
+    assert replace(spec, seconds=50).own_deadline() == 55
+    assert WorkerSpec("conf", "config", None, [], "parent").within(None).given().own_deadline() is None
 
 
-def test_a_worker_plans_the_same_study(plan: Planned, source: Source) -> None:
+def test_a_worker_plans_the_same_study(plan: Planned, source: ConfigSource) -> None:
     words = ["schedule.chunks=[10],[2,1]", "epochs=shuffle(range(1,9))", "study.n_trials=5", 'study.name="it\'s"']
-    order = Order(str(source.folder), source.name, None, words, "parent")
-    there, here = order.plan(), plan(*words)
+    spec = WorkerSpec(str(source.folder), source.name, None, words, "parent")
+    there, here = spec.plan(), plan(*words)
     assert (there.name, there.digest, there.n_trials) == (here.name, here.digest, 5)
     assert there.points() == here.points()
 
@@ -447,7 +450,7 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
         folder = tmp_path_factory.mktemp("conf")
         (folder / "sweep").mkdir()
         (folder / "sweep" / "mine.yaml").write_text(f"# @package _global_\nspace: {space}\n")
-        also = Source(CONF, "config", folder)
+        also = ConfigSource(CONF, "config", folder)
         register()
         with also.opened():
             return make_plan(also, parsed(["sweep=mine", *words])[0])

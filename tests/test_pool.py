@@ -1,4 +1,4 @@
-"""Workers that wait for their order: without one they leave, and leave nothing behind."""
+"""Workers that wait for their spec: without one they leave, and leave nothing behind."""
 
 import os
 import sys
@@ -13,29 +13,29 @@ from omegaconf import OmegaConf
 
 from tbptt.config.hydra_node import LAUNCHERS
 from tbptt.studies import pool, worker
-from tbptt.studies.plan import Order
+from tbptt.studies.worker_spec import WorkerSpec
 
-ORDER = Order("conf", "config", None, ["clip=1,2"], "parent")
+SPEC = WorkerSpec("conf", "config", None, ["clip=1,2"], "parent")
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers whose imports take no time: they copy their order to its log."""
+    """Workers whose imports take no time: they copy their spec to its log."""
     code = "import json, sys; l = sys.stdin.readline(); l and open(json.loads(l)['log'], 'a').write(l); sys.exit(not l)"
     popen = pool.subprocess.Popen
     monkeypatch.setattr(pool.subprocess, "Popen", lambda command, **more: popen([sys.executable, "-c", code], **more))
 
 
-def test_without_an_order_a_worker_leaves(here: Path, quick: None) -> None:
+def test_without_a_spec_a_worker_leaves(here: Path, quick: None) -> None:
     worker = pool.WorkerProcess(0)
     assert worker.poll() is None
     assert worker.wait() == 1
     assert list(here.iterdir()) == []
 
 
-def test_an_order_reaches_a_worker_that_waits(here: Path, quick: None) -> None:
+def test_a_spec_reaches_a_worker_that_waits(here: Path, quick: None) -> None:
     worker = pool.WorkerProcess(0)
-    worker.give(ORDER, Path("workers.log"))
+    worker.give(SPEC, Path("workers.log"))
     assert worker.wait() == 0
     assert '"overrides": ["clip=1,2"]' in Path("workers.log").read_text()
 
@@ -47,7 +47,7 @@ def test_one_that_has_died_says_so_by_its_status(here: Path, monkeypatch: pytest
     )
     worker = pool.WorkerProcess(0)
     worker._process.wait()
-    worker.give(ORDER, Path("workers.log"))
+    worker.give(SPEC, Path("workers.log"))
     assert worker.poll() == 3
 
 
@@ -118,9 +118,9 @@ def test_a_worker_waits_until_the_last_word_is_that_it_goes_on(said: bytes, told
     os.close(told)
 
 
-def test_what_follows_the_order_is_left_for_later(told: int) -> None:
-    os.write(told, b"{order}\npg")
-    assert worker._first_line() == b"{order}\n"
+def test_what_follows_the_spec_is_left_for_later(told: int) -> None:
+    os.write(told, b"{spec}\npg")
+    assert worker._first_line() == b"{spec}\n"
     pool.wait_while_paused()
     os.close(told)
     assert os.read(0, 9) == b""
@@ -165,7 +165,7 @@ with StopSignals() as signals, signals.pausing(pause):
 """
 
 
-def test_a_paused_worker_gives_signs_of_life_and_ends_when_it_is_asked_or_its_head_is_gone(
+def test_a_paused_worker_has_a_heartbeat_and_ends_when_it_is_asked_or_its_head_is_gone(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, popen = Path("log"), pool.subprocess.Popen
@@ -181,7 +181,7 @@ def test_a_paused_worker_gives_signs_of_life_and_ends_when_it_is_asked_or_its_he
 
     paused = pool.WorkerProcess(0)
     try:
-        paused.give(ORDER, log)
+        paused.give(SPEC, log)
         until("works", "beats")
         paused.pause()
         until("pauses", "beats", "beats", "beats")  # the thread goes on

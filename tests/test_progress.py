@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tbptt.config.schema import register
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.runs.progress import Progress, Status, beside_mean, now, starting
@@ -39,7 +40,7 @@ def third(store: str) -> Epoch:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*SMALL, store])
     epochs: list[Epoch] = []
-    fit(cfg, after_epoch=lambda epoch: bool(epochs.append(epoch)))
+    fit(cfg, RunContext(after_epoch=lambda epoch: bool(epochs.append(epoch))))
     metrics = {"train/loss": 0.5, "val/loss": 0.25, "grad/norm_mean": 1.5} | TIMES
     return replace(epochs[0], number=2, stage=1, chunks=4, metrics=metrics, last=False)
 
@@ -138,7 +139,7 @@ def test_none_prints_the_runs_id_alone_where_a_script_can_read_it(
 
 
 def test_a_workers_run_prints_nothing(small: Compose, store: str, capfd: pytest.CaptureFixture[str]) -> None:
-    fit(small("progress=plain", store), show=False)
+    fit(small("progress=plain", store), RunContext(show=False))
     assert capfd.readouterr() == ("", "")
 
 

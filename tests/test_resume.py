@@ -22,6 +22,7 @@ from tbptt.cli.command_line import checked
 from tbptt.config.compose import CommandError
 from tbptt.config.schema import register
 from tbptt.runs import checkpoint
+from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
 from tbptt.runs.journal import Outbox
 from tbptt.runs.resume import resume_problems, resumed_config
@@ -68,7 +69,7 @@ def interrupted(cfg: DictConfig, chunks: int) -> str:
     """Train until a signal comes after so many chunks; the run's id."""
     ids: list[str] = []
     with pytest.raises(Interrupted):
-        fit(cfg, signals=StopAfter(chunks), on_start=ids.append)
+        fit(cfg, RunContext(signals=StopAfter(chunks), on_start=ids.append))
     return ids[0]
 
 
@@ -86,7 +87,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
         run_id = interrupted(cfg, stop)
         info = client().get_run(run_id)
         assert (info.info.status, info.data.tags["stop.reason"]) == ("KILLED", "interrupted")
-        result = fit(cfg, resume=run_id)
+        result = fit(cfg, RunContext(resume=run_id))
         assert result.run_id == run_id
         assert curves(run_id) == curves(whole), f"stopped after {stop} chunks"
         a, b = last(whole), last(run_id)
@@ -101,7 +102,7 @@ def test_a_run_stopped_in_its_first_epoch_is_begun_anew(here: Path, small: Calla
     cfg = small(*RUN)
     whole = fit(cfg).run_id
     stopped = interrupted(cfg, 4)
-    again = fit(cfg, resume=stopped).run_id
+    again = fit(cfg, RunContext(resume=stopped)).run_id
     assert again != stopped
     assert curves(again) == curves(whole)
     assert client().get_run(stopped).info.status == "KILLED"
@@ -113,8 +114,8 @@ def test_a_run_stopped_again_and_again_is_still_the_same(here: Path, small: Call
     run_id = interrupted(cfg, 12)
     for chunks in (3, 11, 5):
         with pytest.raises(Interrupted):
-            fit(cfg, resume=run_id, signals=StopAfter(chunks))
-    fit(cfg, resume=run_id)
+            fit(cfg, RunContext(resume=run_id, signals=StopAfter(chunks)))
+    fit(cfg, RunContext(resume=run_id))
     assert curves(run_id) == curves(whole)
 
 
@@ -135,8 +136,8 @@ def test_a_crash_between_checkpoint_and_journal_loses_no_epoch(
         broken.setattr(Outbox, "add", crash)
         broken.setattr(Outbox, "close", lambda *args, **more: None)  # a killed process closes nothing
         with pytest.raises(SystemError):
-            fit(cfg, on_start=ids.append)
-    fit(cfg, resume=ids[0])
+            fit(cfg, RunContext(on_start=ids.append))
+    fit(cfg, RunContext(resume=ids[0]))
     assert curves(ids[0]) == curves(whole)
 
 
@@ -155,7 +156,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
         torch.save(state, path)
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-    fit(cfg, resume=run_id)
+    fit(cfg, RunContext(resume=run_id))
     assert "last.ckpt" in caplog.text
     assert "last.previous.ckpt" in caplog.text
     a, b = last(whole), last(run_id)
@@ -166,7 +167,7 @@ def test_more_epochs_continue_a_run_that_had_ended(here: Path, small: Callable[.
     overrides = ["schedule=fixed", "schedule.chunks=[4]", "eval_every=1"]
     whole = fit(small(*overrides, "epochs=6")).run_id
     run_id = fit(small(*overrides, "epochs=4")).run_id
-    fit(small(*overrides, "epochs=6"), resume=run_id)
+    fit(small(*overrides, "epochs=6"), RunContext(resume=run_id))
     assert curves(run_id) == curves(whole)
 
 

@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 from test_command_line import listing, refused
 
 from tbptt.cli.command_line import checked
-from tbptt.config.compose import CommandError, Source, composed
+from tbptt.config.compose import CommandError, ConfigSource, composed
 from tbptt.config.plain import rerunnable
 from tbptt.config.schema import register
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.system.endings import failure_line
@@ -395,7 +396,7 @@ def test_a_failure_that_shows_a_secret_is_kept_without_it(
         raise RuntimeError(f"401 for {secret}")
 
     with pytest.raises(RuntimeError) as caught:
-        fit(small(), after_epoch=fails)
+        fit(small(), RunContext(after_epoch=fails))
     assert failure_line(caught.value).startswith("RuntimeError: 401 for $SOME_TOKEN")
     (kept,) = here.rglob("traceback.txt")
     assert "401 for $SOME_TOKEN" in kept.read_text()
@@ -421,7 +422,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def composed_with(*words: str) -> tuple[Any, list[str]]:
     register()
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         return composed(source, list(words))
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.cli.main import job, run
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.reports.page import SHARED
+from tbptt.runs.context import RunContext
 from tbptt.system.liveness import is_alive
 from tbptt.system.stores import locked
 
@@ -39,17 +40,18 @@ DEADLINE = 240  # seconds until a process is taken to hang
 # trial in its second epoch while there is a file named hold.
 SITECUSTOMIZE = """
 import importlib.abc, importlib.util, os, sys, time
+from dataclasses import replace
 
 def broken(fit):
-    def broken_fit(cfg, *, after_epoch, signals, **more):
+    def broken_fit(cfg, context):
         def after(epoch):
             if str(cfg.study.trial) in os.environ.get("FAIL", "").split(","):
                 raise RuntimeError("broken on purpose")
-            while epoch.number == 1 and os.path.exists("hold") and signals.signum is None:
+            while epoch.number == 1 and os.path.exists("hold") and context.signals.signum is None:
                 open(f"held-{cfg.study.trial}", "w").close()
                 time.sleep(0.02)
-            return after_epoch(epoch)
-        return fit(cfg, after_epoch=after, signals=signals, **more)
+            return context.after_epoch(epoch)
+        return fit(cfg, replace(context, after_epoch=after))
     return broken_fit
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -180,7 +182,9 @@ def place(here: Path, empty_store: Path) -> Path:
 
 
 Sweep = Callable[..., tuple[int, str, str]]
-REMEMBERED: dict[tuple[Source, tuple[str, ...]], DictConfig] = {}  # a composition takes 0.15 s, and many are alike
+REMEMBERED: dict[
+    tuple[ConfigSource, tuple[str, ...]], DictConfig
+] = {}  # a composition takes 0.15 s, and many are alike
 
 
 @pytest.fixture
@@ -199,19 +203,19 @@ def sweep(
             (place / name).touch()
         return place / "report.html"
 
-    def only_worker(study: Any, plan: Any, order: Any, workers: int, *_: Any) -> None:
+    def only_worker(study: Any, plan: Any, spec: Any, workers: int, *_: Any) -> None:
         assert 1 <= workers <= plan.settings.workers
-        work(order)
+        work(spec)
 
-    compose = Source.compose
+    compose = ConfigSource.compose
 
-    def remembering(source: Source, overrides: Iterable[str]) -> DictConfig:
+    def remembering(source: ConfigSource, overrides: Iterable[str]) -> DictConfig:
         key = source, tuple(overrides)
         if key not in REMEMBERED:
             REMEMBERED[key] = compose(*key)
         return REMEMBERED[key].copy()
 
-    monkeypatch.setattr(Source, "compose", remembering)
+    monkeypatch.setattr(ConfigSource, "compose", remembering)
     monkeypatch.setattr("tbptt.studies.sweep._run_pool", only_worker)
     monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
     monkeypatch.setattr("tbptt.reports.page.write_report", no_report)
@@ -576,14 +580,14 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[]
     fit = worker.fit
 
     def does(what: dict[int, Callable[[], None]]) -> None:
-        def broken(cfg: Any, *, after_epoch: Any, **more: Any) -> Any:
+        def broken(cfg: Any, context: RunContext) -> Any:
             def after(epoch: Any) -> Any:
                 act = what.get(cfg.study.trial, what.get(-1))
                 if epoch.number == 1 and act:
                     act()
-                return after_epoch(epoch)
+                return context.after_epoch(epoch)
 
-            return fit(cfg, after_epoch=after, **more)
+            return fit(cfg, replace(context, after_epoch=after))
 
         monkeypatch.setattr("tbptt.studies.worker.fit", broken)
 
@@ -620,14 +624,14 @@ def test_a_trial_interrupted_before_its_first_epoch_ends_is_run_again(
 
     fit, stops = worker.fit, [signal.SIGINT]
 
-    def cut(cfg: Any, *, after_epoch: Any, **more: Any) -> Any:
+    def cut(cfg: Any, context: RunContext) -> Any:
         def after(epoch: Any) -> Any:
             if stops:
-                more["signals"].signum = stops.pop()
-                more["signals"].check()
-            return after_epoch(epoch)
+                context.signals.signum = stops.pop()
+                context.signals.check()
+            return context.after_epoch(epoch)
 
-        return fit(cfg, after_epoch=after, **more)
+        return fit(cfg, replace(context, after_epoch=after))
 
     monkeypatch.setattr("tbptt.studies.worker.fit", cut)
     status, _, _ = sweep("clip=1,2")

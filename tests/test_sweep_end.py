@@ -13,9 +13,9 @@ from studies import made_study, made_trial
 from tbptt.cli.reports import write_report
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.tracking import Store
-from tbptt.studies.plan import Order
 from tbptt.studies.sweep import _time_is_over
 from tbptt.studies.sweep_end import settle
+from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system.runtime import Interrupted, StopSignals
 
 STOPS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
@@ -127,8 +127,8 @@ def test_a_sweep_says_that_its_time_was_over_before_its_trials_were_done(
     study = made_study([made_trial(values=[0.5], params={"clip": 1.0}) for _ in range(complete)], n_trials=total)
     settings = SimpleNamespace(timeout=60.0, max_failures=None, retries=1)
     plan: Any = SimpleNamespace(settings=settings, n_trials=total, is_grid=False)
-    order = Order("conf", "config", None, [], "parent").within(seconds)
-    assert _time_is_over(study, plan, order) == says
+    spec = WorkerSpec("conf", "config", None, [], "parent").within(seconds)
+    assert _time_is_over(study, plan, spec) == says
 
 
 @pytest.mark.parametrize("is_removed", [False, True])

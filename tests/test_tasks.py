@@ -11,7 +11,7 @@ from conftest import CONF, SMALL
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.config.checks import problems
-from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.compose import CommandError, ConfigSource, parsed
 from tbptt.config.moved import MOVED, moved
 from tbptt.config.plain import plain, rerunnable
 from tbptt.config.schema import register, typed
@@ -190,18 +190,18 @@ def test_a_task_has_its_own_loss_scale_and_baseline(small: Compose) -> None:
 
 
 @pytest.fixture
-def source() -> Source:
+def source() -> ConfigSource:
     register()
-    return Source(CONF)
+    return ConfigSource(CONF)
 
 
-def test_an_old_name_typed_is_the_new_one(source: Source) -> None:
+def test_an_old_name_typed_is_the_new_one(source: ConfigSource) -> None:
     words, lines = parsed(["data.gamma=0.8", "data.fee_unit=change_std", "data.horizon=7"])
     assert lines == []
     assert [o.input_line for o in words] == ["task.gamma=0.8", "task.fee_unit=change_std", "task.horizon=7"]
 
 
-def test_a_file_with_old_names_means_the_same(source: Source, tmp_path: Path) -> None:
+def test_a_file_with_old_names_means_the_same(source: ConfigSource, tmp_path: Path) -> None:
     with source.opened():
         now = source.compose([*SMALL, "task.gamma=0.7", "task.fee=0.5", "task.horizon=9"])
     content = rerunnable(now)
@@ -213,7 +213,7 @@ def test_a_file_with_old_names_means_the_same(source: Source, tmp_path: Path) ->
     old = before + "\n" + "\n".join(lines) + "\nmodel:\n" + after
     assert task
     (tmp_path / "old.yaml").write_text(old)
-    elsewhere = Source(tmp_path, "old", CONF, shipped=CONF)
+    elsewhere = ConfigSource(tmp_path, "old", CONF, shipped=CONF)
     with elsewhere.opened():
         again = elsewhere.compose([])
         assert plain(again)["task"] == plain(now)["task"]
@@ -223,7 +223,7 @@ def test_a_file_with_old_names_means_the_same(source: Source, tmp_path: Path) ->
         assert problems(again) == []
 
 
-def test_a_checkpoints_config_with_old_names_is_read(source: Source) -> None:
+def test_a_checkpoints_config_with_old_names_is_read(source: ConfigSource) -> None:
     with source.opened():
         now = plain(source.compose([*SMALL, "task.gamma=0.7"]))
     old = {**now, "data": {**now["data"], **{k: v for k, v in now["task"].items() if k != "name"}}}
@@ -233,7 +233,7 @@ def test_a_checkpoints_config_with_old_names_is_read(source: Source) -> None:
     assert "gamma" in old["data"], "what was given is left as it was"
 
 
-def test_a_study_of_a_key_that_has_another_name_now_is_the_same_study(source: Source) -> None:
+def test_a_study_of_a_key_that_has_another_name_now_is_the_same_study(source: ConfigSource) -> None:
     with source.opened():
         plans = [make_plan(source, parsed([*SMALL, f"{key}=0.8,0.9"])[0]) for key in ("data.gamma", "task.gamma")]
     assert plans[0].name == plans[1].name
@@ -244,7 +244,7 @@ def test_a_study_of_a_key_that_has_another_name_now_is_the_same_study(source: So
         assert plan.spec["config"]["data.fee"] == 0.02
 
 
-def test_tasks_can_be_searched(source: Source) -> None:
+def test_tasks_can_be_searched(source: ConfigSource) -> None:
     with source.opened():
         plan = make_plan(source, parsed([*OF_ANY_TASK, "task=q_values,forecast"])[0])
         with pytest.raises(CommandError, match=r"task\.gamma: a key of task=q_values, and another task is chosen"):
@@ -252,7 +252,7 @@ def test_tasks_can_be_searched(source: Source) -> None:
     assert [list(point.values()) for point in plan.points()] == [["q_values"], ["forecast"]]
 
 
-def test_every_moved_key_is_one_of_the_schema(source: Source) -> None:
+def test_every_moved_key_is_one_of_the_schema(source: ConfigSource) -> None:
     with source.opened():
         cfg = source.compose([])
     for old, new in MOVED.items():

@@ -24,6 +24,7 @@ from tbptt import load_run
 from tbptt.config.moved import MOVED
 from tbptt.config.schema import register
 from tbptt.data.prices import HELD_OUT, TRAINING, article_series
+from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import Result, fit, train
 from tbptt.system.runtime import Interrupted
@@ -106,7 +107,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fit:
 
     def fitted(*overrides: str, base: list[str] = SMALL, **arguments: Any) -> Trained:
         cfg = composed(*base, f"tracking.uri={uri}", *overrides)
-        result = fit(cfg, **arguments)
+        result = fit(cfg, RunContext(**arguments))
         client = MlflowClient(uri)
         return Trained(cfg, result, client.get_run(result.run_id), client, uri)
 

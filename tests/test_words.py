@@ -11,13 +11,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tbptt.cli.command_line import checked
-from tbptt.config.compose import CommandError, Source, composed, parsed
+from tbptt.config.compose import CommandError, ConfigSource, composed, parsed
 from tbptt.config.schema import PrunerConfig, register
 from tbptt.config.words import Text, as_typed, spelled, text_keys
 from tbptt.options.option import GROUPS, key
 from tbptt.options.takes import TEXT, list_of
 from tbptt.options.values import text_of
-from tbptt.studies.plan import Order, make_plan
+from tbptt.studies.plan import make_plan
+from tbptt.studies.worker_spec import WorkerSpec
 
 NAMES = [
     "S&P 500 Historical Data.csv", "^GSPC.csv", "CL=F.csv", "prices (1).csv", "it's.csv", "~/x.csv", "a#b;c!d.csv",
@@ -152,7 +153,7 @@ DATA = ["data=prices", "data.window=8", "task.horizon=3"]
 @pytest.mark.parametrize("name", ["S&P 500 (1).csv", "it's.csv", "a, b.csv", "~/x.csv", "'a\\${b}.csv'"])
 def test_a_file_of_any_name_is_found(name: str, files: Path) -> None:
     words = checked([*DATA, f"data.path={name}", "data.columns=[<CLOSE>,700.10,TRUE]"], CONF)
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         cfg, wrong = composed(source, words)
     assert cfg is not None
@@ -166,10 +167,10 @@ def test_workers_and_files_of_a_study_carry_the_same_text(files: Path) -> None:
     typed = ["-m", *DATA, "data.path=S&P 500 (1).csv,it's.csv", "data.columns=[<CLOSE>],[700.10,TRUE]"]
     flag, *words = checked([*typed, "study.name=it's (a) study"], CONF)
     assert flag == "-m"
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         plan = make_plan(source, parsed(words)[0])
-        there = Order(str(CONF), "config", None, [*words, f"study.name={text_of(plan.name)}"], "parent").plan()
+        there = WorkerSpec(str(CONF), "config", None, [*words, f"study.name={text_of(plan.name)}"], "parent").plan()
         assert there.name == plan.name == "it's (a) study"
         assert there.points() == plan.points()
         found = []

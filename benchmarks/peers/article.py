@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from turns import STEPS
 
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import Config, register
 from tbptt.runs.datamodule import SequenceDataModule
 
@@ -24,7 +24,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def article(chunks: int) -> Config:
     """The default run, ``chunks`` updates an epoch, each on 200 steps of every series."""
     register()
-    source = Source(CONF)
+    source = ConfigSource(CONF)
     with source.opened():
         cfg = source.compose(["schedule=fixed", f"schedule.chunks=[{chunks}]", f"data.length={chunks * STEPS}"])
     return cast(Config, OmegaConf.to_object(cfg))

@@ -12,15 +12,14 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt import compat
-from tbptt.config.compose import CommandError, Source, composed, parsed, refuse_growth
+from tbptt.config.compose import CommandError, ConfigSource, Source, composed, parsed, refuse_growth
 from tbptt.config.moved import first_name
 from tbptt.config.schema import register
 from tbptt.config.typed import Typed, overrides_of, read
 from tbptt.config.words import as_typed, text_keys
 from tbptt.options.option import OF_A_RUN
 from tbptt.runs.resume import resume_problems
-from tbptt.studies.plan import make_plan
-from tbptt.system.devices import from_another_process
+from tbptt.studies.planned import checked_plan
 from tbptt.system.environment import words_of_environment
 from tbptt.system.stores import without_password
 
@@ -76,8 +75,7 @@ def _by_typed_name(line: str, typed: Typed) -> str:
 def _search_problems(source: Source, overrides: Sequence[Override], is_wrong: bool) -> list[str]:
     """What is wrong with a sweep; ``is_wrong``: some of its words are already."""
     try:
-        with from_another_process():  # the workers train, not this one
-            make_plan(source, overrides)
+        checked_plan(source, overrides)
     except CommandError as error:
         return [line for line in error.lines if not (is_wrong and line.startswith("-m: "))]
     return []
@@ -98,7 +96,7 @@ def _as_text(line: str, typed: Typed) -> str:
     return ""
 
 
-def _run_problems(source: Source, overrides: Sequence[Override], typed: Typed) -> list[str]:
+def _run_problems(source: ConfigSource, overrides: Sequence[Override], typed: Typed) -> list[str]:
     """What is wrong with a single run."""
     lines = []
     sweeps = [o for o in overrides if o.is_sweep_override()]
@@ -137,7 +135,9 @@ def _nodes(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _nodes(inner, f"{prefix}{name}.")
 
 
-def _find_source(flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Override]) -> tuple[Source, dict[str, str]]:
+def _find_source(
+    flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Override]
+) -> tuple[ConfigSource, dict[str, str]]:
     """A config in ``--config-dir`` comes before the shipped one of the same name; Hydra has it the other way round.
 
     Where another option of a group is chosen on top of it, what it says of that group is left out.
@@ -146,13 +146,13 @@ def _find_source(flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Over
     if "~" in name:  # which stands before a group that is left out
         raise CommandError([f"--config-name: got {name!r}; takes the name of a config, which has no ~ in it"])
     if "--config-dir" not in flags:
-        return Source(conf, name), dict(flags)
+        return ConfigSource(conf, name), dict(flags)
     folder = Path(flags["--config-dir"]).absolute()
     if not folder.is_dir():
         raise CommandError([f"--config-dir: got {flags['--config-dir']!r}; takes a folder that exists"])
     file = folder / f"{name}.yaml"
     if not file.is_file():
-        return Source(conf, name, folder, shipped=conf), dict(flags)
+        return ConfigSource(conf, name, folder, shipped=conf), dict(flags)
     try:
         refuse_growth(file)
         own = OmegaConf.load(file)
@@ -169,7 +169,7 @@ def _find_source(flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Over
         for group, o in chosen.items()
         if o.is_sweep_override() or OmegaConf.select(own, f"{group}.name") != o.value()
     ]
-    source = Source(folder, "~".join([name, *(group for group in others if group in own)]), conf, shipped=conf)
+    source = ConfigSource(folder, "~".join([name, *(group for group in others if group in own)]), conf, shipped=conf)
     source.register()
     turned = {"--config-path": str(folder), "--config-dir": str(conf), "--config-name": source.name}
     return source, {**flags, **turned}

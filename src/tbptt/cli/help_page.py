@@ -8,7 +8,7 @@ from typing import cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tbptt.config.checks import keys
-from tbptt.config.compose import Source
+from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import register
 from tbptt.config.typed import FLAGS
 from tbptt.options.option import CHOSEN, GROUPS
@@ -32,7 +32,7 @@ What has several values, sweep= and study.* need -m. A key that takes text takes
 def help_text(conf: Path) -> str:
     """What can be typed: commands, groups, and every key of the default config with what it takes."""
     register()
-    source = Source(conf)
+    source = ConfigSource(conf)
     with source.opened():
         cfg = source.compose([])
         groups = [f"  {group:<24} {', '.join(source.options(group))}" for group in CHOSEN]

@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from tbptt.cli.command_line import checked
 from tbptt.cli.help_page import help_text
-from tbptt.config.compose import CommandError, Source, composed
+from tbptt.config.compose import CommandError, ConfigSource, composed
 from tbptt.config.moved import move
 from tbptt.config.schema import register
 from tbptt.options.own import load_own
 from tbptt.runs import progress
+from tbptt.studies.planned import one_command
 from tbptt.system.endings import SweepFailed, failure_line, ui_line
 from tbptt.system.environment import said, words_of_environment
 from tbptt.system.runtime import Interrupted, PastHydra, StopSignals, errors_past_hydra, prepare_output, say
@@ -84,7 +85,7 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
         say(help_text(conf))
         return 0
     try:
-        with progress.Status(_typed_mode(argv)) as status:
+        with progress.Status(_typed_mode(argv)) as status, one_command():
             status.now("checking the command", after=10)  # what is wrong with it is to be said alone
             sys.argv[1:] = checked(argv, conf)
             hydra_main()
@@ -137,7 +138,7 @@ def _report(argv: Sequence[str], conf: Path) -> int:
         return _ended(REPORT_USAGE, WRONG)
     try:
         register()
-        source = Source(conf)
+        source = ConfigSource(conf)
         with source.opened():
             typed = [word.split("=")[0] for word in words[1:]]
             cfg, wrong = composed(source, [*words[1:], *words_of_environment(typed)])

@@ -64,6 +64,29 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     Args:
         here: whether this machine will train: else it is not asked for its GPU.
     """
+    found = _wrong_values(cfg)
+    if not {"objective", "task.name"} & set(found) and (line := _objective_of_another_task(cfg)):
+        found["objective"] = line
+    found |= {line.split(":")[0]: line for line in remember(cfg)}
+    known = {name for name, *_ in keys(cfg)}
+    found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
+    _add_wrong_stores(found, cfg)
+    found |= _wrong_device(cfg, here)
+    length = None
+    if not any(name.startswith(("data.", "task.")) for name in found):
+        wrong, length = _wrong_data(cfg)
+        found |= wrong
+    if not any(name.startswith(("data.", "task.", "model.")) for name in found):
+        outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
+        if line := network_problem(cfg, outputs):
+            found["model"] = line
+    if length is not None and not any(name.startswith("schedule.") for name in found):
+        found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
+    return [hide(line) for line in found.values()]
+
+
+def _wrong_values(cfg: DictConfig) -> dict[str, str]:
+    """By key: a line for each that is missing, or holds what it does not take."""
     found: dict[str, str] = {}
     for name, node, leaf, takes in keys(cfg):
         if OmegaConf.is_missing(node, leaf):
@@ -79,17 +102,22 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
             found[name] = wrong_value(name, value, takes.text)
         elif in_a_url(value) and not (name in MAY_BE_IN_THE_ENVIRONMENT and _has_own_line(name, node)):
             found[name] = f"{name}: {IN_A_URL}"
-    if not {"objective", "task.name"} & set(found) and (line := _objective_of_another_task(cfg)):
-        found["objective"] = line
-    found |= {line.split(":")[0]: line for line in remember(cfg)}
-    known = {name for name, *_ in keys(cfg)}
-    found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
+    return found
+
+
+def _add_wrong_stores(found: dict[str, str], cfg: DictConfig) -> None:
+    """Add what is wrong with where runs and studies are kept, to those keys that have no line yet."""
     if "tracking.uri" not in found and (problem := _uri_problem(cfg.tracking.uri)):
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
         found["study.storage"] = f"study.storage: {problem}"
     if not {"study.name", "study.storage", "tracking.uri"} & set(found) and (problem := name_problem(cfg)):
         found["study.name"] = f"study.name: {problem}"
+
+
+def _wrong_device(cfg: DictConfig, here: bool) -> dict[str, str]:
+    """By key: what only a GPU has, where there is none."""
+    found = {}
     if here and cfg.device == "cuda" and (reason := why_no_gpu()):
         lacks = f"this machine has no GPU that PyTorch can use ({reason})"
         found["device"] = f"device: got 'cuda'; {lacks}; takes auto or cpu here"
@@ -102,33 +130,33 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     if cfg.cuda_graphs is True and not getattr(optimizer, "capturable", True) and "cuda_graphs" not in found:
         no = f"optimizer={cfg.optimizer.name} does not say that a graph can hold its step (capturable = True)"
         found["cuda_graphs"] = f"cuda_graphs: got True, and {no}; takes false"
+    return found
+
+
+def _wrong_data(cfg: DictConfig) -> tuple[dict[str, str], int | None]:
+    """By key: why the data cannot be used for the task; and the steps of the longest training series, None where they
+    cannot."""
+    data = cast(DataConfig, OmegaConf.to_object(cfg.data))
+    task = cast(TaskConfig, OmegaConf.to_object(cfg.task))
+    found: dict[str, str] = {}
     length = None
-    if not any(name.startswith(("data.", "task.")) for name in found):
-        data = cast(DataConfig, OmegaConf.to_object(cfg.data))
-        task = cast(TaskConfig, OmegaConf.to_object(cfg.task))
-        try:
-            if isinstance(data, ArticleData) and (problem := too_large(memory_of(data, task))):
-                size = {"data.length": data.length, "data.window": data.window, task.shortened_by or "task": task.ahead}
-                size |= {"data.n_series": data.n_series} if data.n_series > sum(size.values()) else {}
-                key = max(size, key=lambda name: size[name])
-                got = OmegaConf.select(cfg, key) if "." in key else size[key]
-                found[key] = wrong_value(key, got, f"what fits: it {problem}")
-            elif isinstance(data, ArticleData) and (wrong := task.problem(data.length)):
-                found[f"task.{wrong[0]}"] = wrong_value(f"task.{wrong[0]}", getattr(task, wrong[0]), wrong[1])
-            elif not isinstance(data, ArticleData) or may_be_degenerate(data):
-                length = _length_of(data, task)
-            else:
-                length = data.length
-        except ValueError as error:
-            key = "data.columns" if "no column" in str(error) else "data.path" if "path" in cfg.data else "data"
-            found[key] = f"{key}: {error}"
-    if not any(name.startswith(("data.", "task.", "model.")) for name in found):
-        outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
-        if line := network_problem(cfg, outputs):
-            found["model"] = line
-    if length is not None and not any(name.startswith("schedule.") for name in found):
-        found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
-    return [hide(line) for line in found.values()]
+    try:
+        if isinstance(data, ArticleData) and (problem := too_large(memory_of(data, task))):
+            size = {"data.length": data.length, "data.window": data.window, task.shortened_by or "task": task.ahead}
+            size |= {"data.n_series": data.n_series} if data.n_series > sum(size.values()) else {}
+            key = max(size, key=lambda name: size[name])
+            got = OmegaConf.select(cfg, key) if "." in key else size[key]
+            found[key] = wrong_value(key, got, f"what fits: it {problem}")
+        elif isinstance(data, ArticleData) and (wrong := task.problem(data.length)):
+            found[f"task.{wrong[0]}"] = wrong_value(f"task.{wrong[0]}", getattr(task, wrong[0]), wrong[1])
+        elif not isinstance(data, ArticleData) or may_be_degenerate(data):
+            length = _length_of(data, task)
+        else:
+            length = data.length
+    except ValueError as error:
+        key = "data.columns" if "no column" in str(error) else "data.path" if "path" in vars(data) else "data"
+        found[key] = f"{key}: {error}"
+    return found, length
 
 
 def _objective_of_another_task(cfg: DictConfig) -> str | None:

@@ -50,7 +50,7 @@ class CommandError(ValueError):
 
 
 @dataclass(frozen=True)
-class Source:
+class ConfigSource:
     """Where a config comes from: the folder looked in first, the name of the primary config, one more folder.
 
     ``shipped`` is the one of them that may set Hydra up, where it still has to be seen that the other does not.
@@ -141,7 +141,7 @@ def _no_override(word: str, error: Exception) -> str:
     return f"{without_password(word)}: not an override ({str(error).splitlines()[0]}); takes key=value"
 
 
-def composed(source: Source, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
+def composed(source: ConfigSource, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
     """The config of one run, None where it cannot be composed, and all that is wrong with it."""
     try:
         cfg, hydra = source.compose_both(overrides)
@@ -185,7 +185,7 @@ def _look_at_files() -> None:
 
 
 @lru_cache(maxsize=32)  # a trial's is asked for when it is checked and when it is recorded
-def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+def _composed(source: ConfigSource, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
     """Hydra takes 0.1 s to read and merge the files of the chosen options, and the points of a study mostly choose the
     same: values are put on top of a copy, by Hydra's own function."""
     words = OverridesParser.create().parse_overrides(list(overrides))
@@ -204,7 +204,7 @@ def _composed(source: Source, overrides: tuple[str, ...]) -> tuple[DictConfig, D
 
 
 @lru_cache(maxsize=32)
-def _chosen(source: Source, overrides: tuple[str, ...]) -> DictConfig:
+def _chosen(source: ConfigSource, overrides: tuple[str, ...]) -> DictConfig:
     """As Hydra composes it, its own part included."""
     searched = [f"hydra.searchpath=[{quoted(f'file://{source.also}')}]"] if source.also else []
     return compose(source.name, [*searched, *overrides], return_hydra_config=True)
@@ -213,12 +213,12 @@ def _chosen(source: Source, overrides: tuple[str, ...]) -> DictConfig:
 @cache
 def _shipped(shipped: Path, words: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
     """The shipped config with some overrides, and Hydra's own part of it."""
-    source = Source(shipped)
+    source = ConfigSource(shipped)
     with source.opened():
         return source.compose_both(words)
 
 
-def _located(source: Source, overrides: list[str], error: Exception) -> list[str]:
+def _located(source: ConfigSource, overrides: list[str], error: Exception) -> list[str]:
     """Hydra stops at the first error; find what is wrong with each override by itself, then with what is left."""
     words, _ = parsed(overrides)
     lines, groups, good = [], [], []
@@ -260,7 +260,7 @@ def _located(source: Source, overrides: list[str], error: Exception) -> list[str
     return lines or [_first_line(error)]
 
 
-def _unknown(source: Source, key: str, known: Iterable[str], groups: list[str]) -> str:
+def _unknown(source: ConfigSource, key: str, known: Iterable[str], groups: list[str]) -> str:
     """A key that there is not: under which choice there would be one, or the nearest that there is."""
     if key.startswith("hydra/"):
         return f"{key}: there is no such option"

@@ -73,8 +73,8 @@ class PricesData(SplitData, options=["prices"]):
     path: str = key(Takes("the path of a CSV or Parquet file", TEXT.test))
 
     def prices(self) -> "dict[str, Prices]":
-        from tbptt.data.prices import read_prices
+        from tbptt.data.prices import prices_of_file
 
         if re.match(r"[a-z][a-z0-9+.-]*://", self.path, re.IGNORECASE):
             raise ValueError(f"got {without_password(self.path)}, a URL; takes the path of a file on this machine")
-        return read_prices(os.path.expanduser(self.path), self.columns)  # noqa: PTH111 -- ~x may be a file's name
+        return prices_of_file(os.path.expanduser(self.path), self.columns)  # noqa: PTH111 -- ~x may be a file's name

@@ -28,8 +28,11 @@ class SequenceModule(pl.LightningModule):
     (a validation pass, a sanity check) can touch it.
 
     Args:
-        on_epoch: takes each finished epoch, before the next begins; may return a reason to stop.
-        between: called between chunks; may raise to stop.
+        after_chunk: called after each chunk; may raise to stop.
+
+    Attributes:
+        finished: the epoch that was closed last; None before the first.
+        stop_reason: why training ends with it; None where it goes on.
     """
 
     def __init__(
@@ -37,20 +40,19 @@ class SequenceModule(pl.LightningModule):
         network: Network,
         config: Config,
         schedule: ChunkSchedule,
-        on_epoch: Callable[[Epoch], str | None] = lambda epoch: None,
-        between: Callable[[], None] = lambda: None,
+        after_chunk: Callable[[], None] = lambda: None,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.network = network
         self.config = config
         self.schedule = schedule
-        self.on_epoch = on_epoch
-        self.between = between
+        self.after_chunk = after_chunk
         self.updates = 0
         self.train_seconds = 0.0
         self.first_epoch = 0
         self.stop_reason: str | None = None
+        self.finished: Epoch | None = None
         self._restored: dict[str, Any] | None = None
         self._fixed: FixedSteps | None = None
         self._measured: dict[str, torch.Tensor] = {"loss": torch.tensor(math.nan)}
@@ -90,7 +92,7 @@ class SequenceModule(pl.LightningModule):
             clip=self.config.clip,
             clip_mode=self.config.clip_mode,
             segment_length=self.config.segment_length,
-            between=self.between,
+            after_chunk=self.after_chunk,
             fixed=self._fixed,
         )
         self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer
@@ -100,8 +102,10 @@ class SequenceModule(pl.LightningModule):
     def validation_step(self, batch: Sequences, batch_idx: int) -> None:
         self._measured = measure(self.network, batch, measured(self.config.task.name))
 
-    def on_train_epoch_end(self) -> None:
-        """Close the epoch: metrics, the schedule's move, the reason to stop if there is one."""
+    def close_epoch(self) -> None:
+        """Close the epoch: metrics, the schedule's move, the reason to stop if there is one. Called by the first of the
+        callbacks (:func:`tbptt.runs.callbacks.in_order`), so that the others have it: Lightning calls a module's own
+        hook after theirs."""
         stage, chunks = self.schedule.stage, self.schedule.chunks
         updates = len(self._losses)
         good = int(sum(self._finite))
@@ -118,7 +122,7 @@ class SequenceModule(pl.LightningModule):
             self.stop_reason = "schedule"
         elif self.epoch + 1 >= self.config.epochs:
             self.stop_reason = "epochs"
-        elif self.trainer.should_stop:  # Lightning calls callbacks before this
+        elif self.trainer.should_stop:  # by a callback of the user's, while the epoch trained
             self.stop_reason = "callback"
         last = self.stop_reason is not None
         if stage_ended and self._fixed:
@@ -144,28 +148,30 @@ class SequenceModule(pl.LightningModule):
         metrics["time/epoch_seconds"] = time.perf_counter() - self._epoch_began
 
         self.updates += updates
-        asked = self.on_epoch(
-            Epoch(
-                number=self.epoch,
-                time=int(time.time() * 1000),
-                stage=stage,
-                chunks=chunks,
-                metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
-                first_update=self.updates - updates,
-                losses=losses,
-                norms=norms,
-                clipped=clipped,
-                diverged_at=good if diverged else None,
-                stage_ended=stage_ended,
-                last=last,
-            )
+        self.trainer.should_stop = last
+        self.finished = Epoch(
+            number=self.epoch,
+            time=int(time.time() * 1000),
+            stage=stage,
+            chunks=chunks,
+            metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
+            first_update=self.updates - updates,
+            losses=losses,
+            norms=norms,
+            clipped=clipped,
+            diverged_at=good if diverged else None,
+            stage_ended=stage_ended,
+            last=last,
         )
-        self.stop_reason = self.stop_reason or asked
-        self.trainer.should_stop = self.stop_reason is not None
+
+    def stop(self, reason: str) -> None:
+        """End training with this epoch; the first reason is the one that is kept."""
+        self.stop_reason = self.stop_reason or reason
+        self.trainer.should_stop = True
 
     def release(self) -> None:
-        """Drop the callbacks, and what only training needs; the weights stay."""
-        self.on_epoch, self.between = lambda epoch: None, lambda: None
+        """Drop the callback, and what only training needs; the weights stay."""
+        self.after_chunk = lambda: None
         if self._fixed:
             self._fixed.clear()
 

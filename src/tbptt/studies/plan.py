@@ -5,12 +5,10 @@ import json
 import math
 import random
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,15 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from tbptt import compat
 from tbptt.config.checks import as_before
-from tbptt.config.compose import CommandError, Source, composed, parsed
+from tbptt.config.compose import CommandError, ConfigSource, composed
 from tbptt.config.moved import first_name, name_now
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
-from tbptt.config.schema import StudyConfig, flatten, register
+from tbptt.config.schema import StudyConfig, flatten
 from tbptt.options.metrics import as_objectives
 from tbptt.options.values import Value, stored, text_of
 from tbptt.studies.space import Choice, Dimension, Interval, IntRange, Space, named
-from tbptt.system.liveness import boot_id
 
 # Neither the space nor the data, the model or what trains it: a study stays the same when these change.
 NOT_IN_THE_NAME = (
@@ -77,7 +74,7 @@ class Plan:
         shuffled: whether a finite space is run in a shuffled order.
     """
 
-    source: Source
+    source: ConfigSource
     fixed: tuple[str, ...]
     cfg: DictConfig
     space: Space
@@ -149,7 +146,7 @@ class Plan:
         return derived(dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions), self.digest)
 
 
-def make_plan(source: Source, overrides: Sequence[Override]) -> Plan:
+def make_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
     """Read a sweep and check every value in it. Call it with ``source`` opened.
 
     Raises:
@@ -203,7 +200,7 @@ def _too_many(plan: Plan) -> list[str]:
     return lines
 
 
-def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) -> tuple[list[Swept], list[str]]:
+def _all_swept(source: ConfigSource, fixed: list[str], overrides: Sequence[Override]) -> tuple[list[Swept], list[str]]:
     """What ``sweep=NAME`` declares and what was typed; a key that was typed is not taken from the declaration."""
     swept, lines = [], []
     typed = [o for o in overrides if o.is_sweep_override()]
@@ -225,7 +222,7 @@ def _all_swept(source: Source, fixed: list[str], overrides: Sequence[Override]) 
     return sorted(swept, key=lambda s: len(s.when)), lines  # a group comes before what it brings
 
 
-def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, str], ...]) -> Iterator[Swept]:
+def _declared(source: ConfigSource, space: Mapping[str, Any], when: tuple[tuple[str, str], ...]) -> Iterator[Swept]:
     """A ``space`` mapping: {key: a sweep, a list of choices, or {option: the space under it}}."""
     parser = OverridesParser.create()
     for typed, content in space.items():
@@ -245,7 +242,7 @@ def _declared(source: Source, space: Mapping[str, Any], when: tuple[tuple[str, s
             yield Swept(key, ChoiceSweep(list=[only]), when, (only,), bool(source.options(key)))
 
 
-def _swept(source: Source, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:
+def _swept(source: ConfigSource, override: Override, when: tuple[tuple[str, str], ...]) -> Swept:
     """Raises ValueError for a sweep that cannot be searched."""
     key, sweep = override.get_key_element(), override.value()
     if key.startswith(("+", "~")):
@@ -356,48 +353,3 @@ def plain_value(cfg: DictConfig, key: str) -> Any:
     """A key's value in plain types."""
     value = OmegaConf.select(cfg, key)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker needs to know; it can be sent as text.
-
-    Attributes:
-        folder, config_name, also: the Source.
-        overrides: as they were typed, with the study's name.
-        parent: id of the study's MLflow run.
-        deadline: a time.monotonic() of this machine's ``boot`` after which no trial is started, or None.
-        seconds: that were left until then when the order was given.
-    """
-
-    folder: str
-    config_name: str
-    also: str | None
-    overrides: list[str]
-    parent: str
-    deadline: float | None = None
-    seconds: float | None = None
-    boot: str = ""
-
-    def within(self, seconds: float | None) -> "Order":
-        """The same, to be done within so many seconds from now."""
-        if seconds is None:
-            return self
-        return replace(self, deadline=time.monotonic() + seconds, seconds=seconds, boot=boot_id())
-
-    def given(self) -> "Order":
-        """The same, as it is given out now."""
-        return self if self.deadline is None else self.within(self.deadline - time.monotonic())
-
-    def own_deadline(self) -> float | None:
-        """The deadline by this process's time.monotonic(). All processes of a machine share that clock, which nobody
-        sets, until it boots again; on another machine the seconds begin when this is asked."""
-        if self.deadline is None or self.seconds is None or (self.boot and self.boot == boot_id()):
-            return self.deadline
-        return time.monotonic() + self.seconds
-
-    def plan(self) -> Plan:
-        register()
-        source = Source(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
-        with source.opened():
-            return make_plan(source, parsed(self.overrides)[0])

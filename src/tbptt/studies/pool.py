@@ -26,17 +26,17 @@ from tbptt.system.runtime import stop_as_the_terminal_asks
 from tbptt.system.trouble import WHAT, WORKER_STATUS, DiskTrouble
 
 if TYPE_CHECKING:
-    from tbptt.studies.plan import Order
     from tbptt.studies.study import Study
+    from tbptt.studies.worker_spec import WorkerSpec
 
 log = logging.getLogger("tbptt")
 
-PAUSED, GOES_ON = b"p", b"g"  # what a head says to its workers after their order
+PAUSED, GOES_ON = b"p", b"g"  # what a head says to its workers after their spec
 STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
 
 
 class WorkerProcess:
-    """``python -m tbptt.studies.worker``, waiting for its order on stdin, where it is also told to pause.
+    """``python -m tbptt.studies.worker``, waiting for its :class:`WorkerSpec` on stdin, where it is also told to pause.
 
     Args:
         slot: which of the workers it is; they take the machine's GPUs in turn.
@@ -55,12 +55,12 @@ class WorkerProcess:
             env=env,
         )
 
-    def give(self, order: "Order", log: Path) -> None:
+    def give(self, spec: "WorkerSpec", log: Path) -> None:
         """Let it begin; from now on it writes to ``log``. One that has died says so by its return code."""
-        self._say(json.dumps({**asdict(order), "log": str(log.absolute())}).encode() + b"\n")
+        self._say(json.dumps({**asdict(spec), "log": str(log.absolute())}).encode() + b"\n")
 
     def pause(self) -> None:
-        """Have it wait between two chunks, its signs of life going on, until :meth:`go_on`, or until this process is
+        """Have it wait between two chunks, its heartbeat going on, until :meth:`go_on`, or until this process is
         gone. A stop by the system would keep it, and what it holds, for ever where this process is killed."""
         self._say(PAUSED)  # first: it looks when the signal comes
         self._process.send_signal(signal.SIGTSTP)

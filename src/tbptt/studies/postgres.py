@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from tbptt import compat
 from tbptt.system.retry import retry
-from tbptt.system.runtime import Lost
+from tbptt.system.runtime import LeaseLost
 from tbptt.system.stores import absolute_uri, without_password
 from tbptt.system.trouble import causes
 
@@ -55,7 +55,7 @@ class ServerStorage(RDBStorage):
     :meth:`locked`, within which nothing is tried again, and starts over as a whole (:meth:`retry`).
 
     Args:
-        heartbeat: seconds between two signs of life of a worker; one that was silent for four times as long is dead.
+        heartbeat: seconds between two heartbeats of a worker; one that was silent for four times as long is dead.
 
     Attributes:
         check: called while waiting; may raise to stop.
@@ -113,8 +113,8 @@ class ServerStorage(RDBStorage):
         return compat.stale_trials(self, study_id)
 
 
-class SignsOfLife:
-    """While entered, a thread notes every few seconds that a trial's worker is there."""
+class Heartbeat:
+    """While entered, a thread notes every few seconds that a trial's worker is there, which keeps its lease."""
 
     def __init__(self, storage: ServerStorage, trial_id: int):
         self.storage, self.trial_id = storage, trial_id
@@ -123,10 +123,10 @@ class SignsOfLife:
         self._last = time.monotonic()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def check(self) -> None:
-        """Raise Lost where none arrived for so long that others will soon take the worker for dead."""
+    def check_lease(self) -> None:
+        """Raise LeaseLost where no heartbeat arrived for so long that others will soon take the worker for dead."""
         if time.monotonic() - self._last > 3 * self.every:
-            raise Lost
+            raise LeaseLost
 
     def _beat(self) -> None:
         while not self._end.wait(self.every):
@@ -144,7 +144,7 @@ class SignsOfLife:
                 if began == -math.inf:
                     return
 
-    def __enter__(self) -> "SignsOfLife":
+    def __enter__(self) -> "Heartbeat":
         self._thread.start()
         return self
 

@@ -188,6 +188,7 @@ class TrialRecord(Record):
     stop_reason = Key(_text)  # of its last run: epochs, schedule, pruned, diverged
     best_epochs = Key(_epochs)  # of each run, from 0; None for one whose objective was never measured
     values_by_seed = Key(_rows)  # of each run its objectives at its best epoch
+    metrics = Key(lambda value: _mapping(value) or NOTHING)  # of its runs at their best epochs, the mean
     baseline = Key(_number)  # the held-out loss of predicting the mean
     curves = Key(_mapping)  # of its first run, by metric, those of metrics.kept_curves: a value an epoch
     # What it has to do with other trials.

@@ -13,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config.compose import CommandError, Source, parsed
+from tbptt.config.compose import CommandError, ConfigSource
 from tbptt.config.hydra_node import LAUNCHERS
 from tbptt.config.names import SWEEPS, numbered
 from tbptt.config.schema import TrackingConfig
@@ -25,26 +25,26 @@ from tbptt.runs.versions import code_tags
 from tbptt.studies import pool
 from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.dry_run import describe
-from tbptt.studies.plan import Order, Plan, differences, make_plan, other_parameters
+from tbptt.studies.plan import Plan, differences, other_parameters
+from tbptt.studies.planned import plan_of
 from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
 from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage
 from tbptt.studies.ranking import best_run, best_trial, rerun_command
 from tbptt.studies.records import StudyRecord, TrialRecord
 from tbptt.studies.study import Budget, Study
-from tbptt.studies.sweep_end import Report, settle
+from tbptt.studies.sweep_end import HOW_TO_GO_ON, Report, settled
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
-from tbptt.system.devices import GpuFailed, from_another_process, gpu_trouble
+from tbptt.studies.worker_spec import WorkerSpec
+from tbptt.system.devices import GpuFailed, gpu_trouble
 from tbptt.system.endings import SweepFailed, failure_line, ui_line
 from tbptt.system.files import links_in
 from tbptt.system.runtime import Interrupted, StopSignals, say
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
-from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
 from tbptt.tasks.prepare import fingerprint_of
 
 log = logging.getLogger("tbptt")
 
-HOW_TO_GO_ON = "give the same command again to go on"
 POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0  # between two looks at a study on a server
 
@@ -60,23 +60,18 @@ def run_sweep(
 
     Args:
         report: writes the study's report.
-        early: workers that wait for their order already; what is not needed of them stays so.
+        early: workers that wait for their spec already; what is not needed of them stays so.
 
     Raises:
         CommandError: the sweep is wrong, or an existing study of its name is another.
         SweepFailed: trials failed; the others were run.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; what was running goes on when the same command is given again.
     """
-    source = _source_of(config)
-    with source.opened(), from_another_process():
-        plan = make_plan(source, parsed(arguments)[0])
+    plan = plan_of(_source_of(config), arguments)
     chosen = best_of(plan) if plan.settings.best_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
-        progress.now("timing an epoch")
-        text = describe(plan, points)
-        progress.end()
-        say(text)
+        _say_what_would_run(plan, points)
         return
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
@@ -86,36 +81,18 @@ def run_sweep(
         raise CommandError(lines)
     spec = _spec(plan)
     with StopSignals() as signals:
-        is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
-        with nullcontext() if is_local else signals.at_once():
-            # In this order: where the store of runs cannot be used, no empty study is left.
-            store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
-            study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
-        signals.check()  # to make the tables of a new store takes seconds
+        study, store = _opened(plan, name, signals)
         parent = _prepare(study, plan, store, points, chosen, spec)
         store.retry_seconds = RETRY_SECONDS  # from here on: at the start it is better to say that a server is away
         study.reap(plan.settings.retries)
         study.retry_failed()
-        words = [*arguments, f"study.name={text_of(name)}", "study.fresh=false"]
-        also = str(source.also) if source.also else None
-        order = Order(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)
+        worker = _worker_spec(plan, name, arguments, parent)
         if isinstance(study.storage, ServerStorage):
             study.storage.check = signals.check
-        try:
-            try:
-                _run_workers(study, plan, order, config, context, signals, early)
-                over = _time_is_over(study, plan, order)
-                study.note_end(over)
-            except BaseException as error:
-                settle(study, plan, store, parent, signals, report, error)
-                raise
-            if signum := settle(study, plan, store, parent, signals, report):
-                raise Interrupted(signum, f"; {HOW_TO_GO_ON}")
-        except Exception as error:
-            if trouble := disk_trouble(error):
-                where = trouble.where or fullest([SWEEPS, store.folder])
-                raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
-            raise
+        with settled(study, plan, store, parent, signals, report):
+            _run_workers(study, plan, worker, config, context, signals, early)
+            over = _time_is_over(study, plan, worker)
+            study.note_end(over)
     progress.end()
     if plan.cfg.progress != "none" and over:
         say(over)
@@ -124,10 +101,17 @@ def run_sweep(
         raise SweepFailed("\n".join(failure_lines(failures)))
 
 
-def _source_of(config: DictConfig) -> Source:
+def _source_of(config: DictConfig) -> ConfigSource:
     """Where Hydra composed its config from."""
     found = {s.provider: Path(s.path) for s in config.hydra.runtime.config_sources if s.schema == "file"}
-    return Source(found["main"], config.hydra.job.config_name, found.get("command-line"))
+    return ConfigSource(found["main"], config.hydra.job.config_name, found.get("command-line"))
+
+
+def _say_what_would_run(plan: Plan, points: Sequence[Mapping[str, Value]]) -> None:
+    progress.now("timing an epoch")
+    text = describe(plan, points)
+    progress.end()
+    say(text)
 
 
 def _spec(plan: Plan) -> dict[str, Any]:
@@ -135,6 +119,25 @@ def _spec(plan: Plan) -> dict[str, Any]:
     if any(d.key.split(".")[0] in ("data", "task") for d in plan.space.dimensions):
         return plan.spec
     return {**plan.spec, "data": fingerprint_of(plan.cfg)}
+
+
+def _opened(plan: Plan, name: str, signals: StopSignals) -> tuple[Study, Store]:
+    """The study, and the store of its runs; on a server, a signal ends the wait for it."""
+    is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
+    with nullcontext() if is_local else signals.at_once():
+        # In this order: where the store of runs cannot be used, no empty study is left.
+        store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
+        study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
+    signals.check()  # to make the tables of a new store takes seconds
+    return study, store
+
+
+def _worker_spec(plan: Plan, name: str, arguments: Sequence[str], parent: Run) -> WorkerSpec:
+    """What workers are told, from when on the study's time runs."""
+    source = plan.source
+    words = [*arguments, f"study.name={text_of(name)}", "study.fresh=false"]
+    also = str(source.also) if source.also else None
+    return WorkerSpec(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)
 
 
 def _prepare(
@@ -194,7 +197,7 @@ def _prepare(
 def _run_workers(
     study: Study,
     plan: Plan,
-    order: Order,
+    worker: WorkerSpec,
     config: DictConfig,
     context: HydraContext,
     signals: StopSignals,
@@ -203,7 +206,7 @@ def _run_workers(
     """Run workers until the budget is used up. On a server, trials of other machines' workers are waited for: one that
     dies is run again."""
     settings = plan.settings
-    budget = _budget(plan, order.deadline)
+    budget = _budget(plan, worker.deadline)
     is_local = config.hydra.launcher._target_ == LAUNCHERS["basic"]
     strikes = 0
     ends = Ends(study, settings.retries, 1, "what the jobs printed", HOW_TO_GO_ON)  # of rounds of jobs
@@ -216,7 +219,7 @@ def _run_workers(
             workers = settings.workers if remaining is None else min(settings.workers, max(remaining, 1))
             if is_local:
                 before = len(study.trials())
-                _run_pool(study, plan, order, workers, signals, early)
+                _run_pool(study, plan, worker, workers, signals, early)
                 early = ()
                 now = study.counts()
                 elsewhere = isinstance(study.storage, ServerStorage) and now.running
@@ -225,7 +228,7 @@ def _run_workers(
             elif workers <= counts.running:  # jobs of a command that was stopped are at it
                 signals.check()
                 time.sleep(WATCH_SECONDS)
-            elif troubles := _run_jobs(order, workers - counts.running, config, context, signals):
+            elif troubles := _run_jobs(worker, workers - counts.running, config, context, signals):
                 if all(isinstance(gpu_trouble(error), GpuFailed) for error in troubles):
                     ends.gpu_failed()
                     continue
@@ -244,9 +247,9 @@ def _budget(plan: Plan, deadline: float | None = None) -> Budget:
     return Budget(plan.n_trials, deadline, plan.settings.max_failures, plan.settings.retries)
 
 
-def _time_is_over(study: Study, plan: Plan, order: Order) -> str | None:
+def _time_is_over(study: Study, plan: Plan, worker: WorkerSpec) -> str | None:
     """That ``study.timeout`` ended the sweep before its trials were done, in a line; None where it did not."""
-    if order.deadline is None or time.monotonic() < order.deadline or not study.has_more(_budget(plan), plan.is_grid):
+    if worker.deadline is None or time.monotonic() < worker.deadline or not study.has_more(_budget(plan), plan.is_grid):
         return None
     counts, total = study.counts(), study.record.n_trials
     done = f"{counts.complete + counts.pruned}{f' of {total}' if total else ''} trials"
@@ -254,16 +257,16 @@ def _time_is_over(study: Study, plan: Plan, order: Order) -> str | None:
 
 
 def _run_jobs(
-    order: Order, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals
+    worker: WorkerSpec, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals
 ) -> list[Exception]:
     """Workers as the jobs of another Hydra launcher; what ended some early. Where this process is stopped, they go
     on."""
     from tbptt.studies.worker import work_as_job
 
     launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=partial(work_as_job, order.given()), config=config
+        hydra_context=context, task_function=partial(work_as_job, worker.given()), config=config
     )
-    words = [word for word in order.overrides if word.startswith("cluster=")]  # Hydra's own part of a job needs it
+    words = [word for word in worker.overrides if word.startswith("cluster=")]  # Hydra's own part of a job needs it
     troubles: list[Exception] = []
 
     def launch() -> None:
@@ -292,14 +295,14 @@ def _run_jobs(
 
 
 def _run_pool(
-    study: Study, plan: Plan, order: Order, workers: int, signals: StopSignals, early: Sequence[WorkerProcess]
+    study: Study, plan: Plan, worker: WorkerSpec, workers: int, signals: StopSignals, early: Sequence[WorkerProcess]
 ) -> None:
     """Worker processes on this machine. One that dies is replaced; its trial goes back to the study."""
     log_path = SWEEPS / study.name / "workers.log"
     slots: dict[WorkerProcess, int] = {}
 
     def begin(slot: int, process: WorkerProcess) -> None:
-        process.give(order, log_path)
+        process.give(worker, log_path)
         slots[process] = slot
 
     next_look = 0.0

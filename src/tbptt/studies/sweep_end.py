@@ -2,12 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from optuna.trial import TrialState
 
+from tbptt.config.names import SWEEPS
 from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
 from tbptt.studies.plan import Plan
@@ -15,9 +17,38 @@ from tbptt.studies.ranking import best_trial
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
 from tbptt.system.runtime import Interrupted, StopSignals
+from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
 
 # Writes a study's report; gives the files that belong to its parent run, too.
 Report = Callable[[Study, Store], Sequence[Path]]
+
+
+HOW_TO_GO_ON = "give the same command again to go on"
+
+
+@contextmanager
+def settled(
+    study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals, report: Report
+) -> Iterator[None]:
+    """While entered the sweep runs; at its end, whatever that is, :func:`settle`.
+
+    Raises:
+        Interrupted: a signal stopped the sweep, or came while it was settled.
+        DiskTrouble: the disk stopped it, with what to do about that.
+    """
+    try:
+        try:
+            yield
+        except BaseException as error:
+            settle(study, plan, store, parent, signals, report, error)
+            raise
+        if signum := settle(study, plan, store, parent, signals, report):
+            raise Interrupted(signum, f"; {HOW_TO_GO_ON}")
+    except Exception as error:
+        if trouble := disk_trouble(error):
+            where = trouble.where or fullest([SWEEPS, store.folder])
+            raise DiskTrouble(trouble.number, where, f"; when that is mended, {HOW_TO_GO_ON}") from error
+        raise
 
 
 def settle(

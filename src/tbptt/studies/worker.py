@@ -20,25 +20,25 @@ from tbptt.compat import trial_id
 from tbptt.config.compose import CommandError, composed
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import TrackingConfig
-from tbptt.options.metrics import kept_curves
 from tbptt.options.values import Value
 from tbptt.runs import tracking
-from tbptt.runs.epoch import Epoch
+from tbptt.runs.context import RunContext
 from tbptt.runs.fit import Result, fit
 from tbptt.runs.journal import deliver_pending
 from tbptt.runs.pending import RunTaken
 from tbptt.runs.store_errors import is_outage as is_run_outage
-from tbptt.studies.plan import Order, Plan
+from tbptt.studies.plan import Plan
 from tbptt.studies.pool import wait_while_paused
-from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage, SignsOfLife, is_outage
+from tbptt.studies.postgres import RETRY_SECONDS, Heartbeat, ServerStorage
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import INTERRUPTED, Budget, Study
-from tbptt.studies.trial_progress import TrialProgress
+from tbptt.studies.trial_reports import TrialReports
+from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
 from tbptt.system.endings import failure_line, leave
 from tbptt.system.files import make_folder, open_own
 from tbptt.system.retry import retry
-from tbptt.system.runtime import Interrupted, Lost, StopSignals, die_with_parent, prepare_output
+from tbptt.system.runtime import Interrupted, LeaseLost, StopSignals, die_with_parent, prepare_output
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
 from tbptt.system.trouble import WHAT, WORKER_STATUS, disk_trouble
@@ -53,7 +53,7 @@ class StillPending(Exception):
     """A tracking server does not have all of the runs yet."""
 
 
-def work(order: Order, also: Sequence[signal.Signals] = (), pause: Callable[[], None] | None = None) -> None:
+def work(spec: WorkerSpec, also: Sequence[signal.Signals] = (), pause: Callable[[], None] | None = None) -> None:
     """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM, or one of ``also``; the trial goes
     back to the study.
 
@@ -63,14 +63,15 @@ def work(order: Order, also: Sequence[signal.Signals] = (), pause: Callable[[], 
     with StopSignals(also) as signals, signals.pausing(pause) if pause else nullcontext():
         if pause:
             pause()  # the signal may have come before
-        Worker(order, signals).work()
+        with spec.source.opened():  # once: a worker's plan and all of its trials are of the same files
+            Worker(spec, signals).work()
 
 
 class Worker:
     """One worker's study, and what it keeps between its trials."""
 
-    def __init__(self, order: Order, signals: StopSignals):
-        self.order, self.signals, self.deadline = order, signals, order.own_deadline()
+    def __init__(self, spec: WorkerSpec, signals: StopSignals):
+        self.spec, self.signals, self.deadline = spec, signals, spec.own_deadline()
         with signals.at_once():  # it reads the data
             self.plan = self._planned()
         self.study = self._opened()
@@ -80,9 +81,9 @@ class Worker:
         self.prepare = PreparedLast()
 
     def _planned(self) -> Plan:
-        """What the order means. Raises NoGpu where its GPU went away since the command was checked."""
+        """What its spec means. Raises NoGpu where its GPU went away since the command was checked."""
         try:
-            return self.order.plan()
+            return self.spec.plan()
         except CommandError as error:
             if lacks := lacks_gpu(error.lines):
                 raise NoGpu(lacks) from error
@@ -101,15 +102,14 @@ class Worker:
         """Run trials until none is left."""
         plan, settings = self.plan, self.plan.settings
         budget = Budget(plan.n_trials, self.deadline, settings.max_failures, settings.retries)
-        with plan.source.opened():  # once: all of its trials are of the same files
-            while True:
-                self.signals.check()
-                claimed = self.study.claim(
-                    plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
-                )
-                if claimed is None:
-                    break
-                self._run_trial(*claimed)
+        while True:
+            self.signals.check()
+            claimed = self.study.claim(
+                plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
+            )
+            if claimed is None:
+                break
+            self._run_trial(*claimed)
         self._deliver_the_rest()
 
     def _deliver_the_rest(self) -> None:
@@ -130,12 +130,13 @@ class Worker:
         """Train a point, once a seed, and tell the study how it ended. Raises what ends this worker too."""
         had_room = True
         try:
-            with SignsOfLife(self.server, trial_id(trial)) if self.server else nullcontext() as life:
-                self._tell(trial, self._train_point(trial, point, life.check if life else lambda: None))
+            with Heartbeat(self.server, trial_id(trial)) if self.server else nullcontext() as heartbeat:
+                check_lease = heartbeat.check_lease if heartbeat else lambda: None
+                self._tell(trial, self._train_point(trial, point, check_lease))
         except RunTaken as error:  # it is given out again when that has ended
             log.warning("trial %d: %s", trial.number, error)
             self.study.fail(trial.number, INTERRUPTED, again=True)
-        except (Lost, UpdateFinishedTrialError):
+        except (LeaseLost, UpdateFinishedTrialError):
             log.warning("trial %d: this worker was cut off for too long", trial.number)
             self.study.fail(trial.number, INTERRUPTED, again=True)
         except Interrupted:
@@ -185,9 +186,40 @@ class Worker:
             return
         self.study.optuna.tell(trial, means)
 
-    def _train_point(self, trial: Trial, point: dict[str, Value], still_ours: Callable[[], None]) -> list[Result]:
+    def _train_point(self, trial: Trial, point: dict[str, Value], check_lease: Callable[[], None]) -> list[Result]:
         """One run a seed; the first that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
+        cfg = self._composed(trial, words)
+        resumed = TrialRecord.of(trial).resume
+        seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
+        results: list[Result] = []
+        with TrialReports(self.study, trial, self.plan.objectives, cfg, len(seeds)) as reports:
+            for i, seed in enumerate(seeds):
+                if seed is not None:
+                    cfg = cfg.copy()
+                    OmegaConf.update(cfg, "seed", seed)
+                context = RunContext(
+                    name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
+                    parent=self.spec.parent,
+                    tags={"study.name": self.study.name, "trial.number": str(trial.number)},
+                    resume=resumed[i] if i < len(resumed) else None,
+                    after_epoch=reports.after_epoch,
+                    on_start=reports.on_start,
+                    signals=self.signals,
+                    prepare=self.prepare,
+                    show=False,
+                    check_lease=check_lease,
+                    retry_seconds=RETRY_SECONDS,
+                )
+                results.append(fit(cfg, context))
+                if results[-1].stop_reason in ("pruned", "diverged"):
+                    break
+            reports.ended([result.best.epoch for result in results])
+        return results
+
+    def _composed(self, trial: Trial, words: Sequence[str]) -> DictConfig:
+        """A trial's config, checked here, as it is recorded in its folder. Raises ValueError where it is wrong by now,
+        and NoGpu where that is for want of a GPU."""
         overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
         with self.signals.at_once():
             cfg, wrong = composed(self.plan.source, overrides)
@@ -198,77 +230,10 @@ class Worker:
         own = SWEEPS / self.study.name
         self.plan.source.save(make_folder(own / str(trial.number) / ".hydra", own), overrides)
         OmegaConf.update(cfg, "study.name", self.study.name)
-        results: list[Result] = []
-        run_ids: list[str] = []
-        curves: dict[str, list[float | None]] = {name: [] for name in kept_curves(cfg.task.name)}
-        reports: list[tuple[float, int]] = []  # that the study does not have yet
-
-        def on_start(run_id: str) -> None:
-            run_ids.append(run_id)
-            TrialRecord.run_ids.write(trial, run_ids)
-
-        def after_epoch(epoch: Epoch) -> bool:
-            """Of the first seed: keep the curves, report the objective; whether to prune."""
-            shown.epoch(epoch, len(run_ids) - 1)
-            if len(run_ids) > 1:
-                return False
-            for name, curve in curves.items():
-                curve.append(epoch.metrics.get(name))
-            value = epoch.metrics.get(self.plan.objectives[0])
-            if value is None or len(self.plan.objectives) > 1:  # Optuna cannot prune for several objectives
-                return False
-            reports.append((value, epoch.number))
-            return self._report(trial, reports)
-
-        resumed = TrialRecord.of(trial).resume
-        seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
-        shown = TrialProgress(self.study.storage, trial_id(trial), cfg.epochs, len(seeds)).__enter__()
-        try:
-            for i, seed in enumerate(seeds):
-                if seed is not None:
-                    cfg = cfg.copy()
-                    OmegaConf.update(cfg, "seed", seed)
-                result = fit(
-                    cfg,
-                    name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
-                    parent=self.order.parent,
-                    tags={"study.name": self.study.name, "trial.number": str(trial.number)},
-                    resume=resumed[i] if i < len(resumed) else None,
-                    after_epoch=after_epoch,
-                    on_start=on_start,
-                    signals=self.signals,
-                    prepare=self.prepare,
-                    show=False,
-                    still_ours=still_ours,
-                    retry_seconds=RETRY_SECONDS,
-                )
-                results.append(result)
-                if result.stop_reason in ("pruned", "diverged"):
-                    break
-        finally:
-            shown.__exit__()
-            for value, epoch in reports:
-                trial.report(value, epoch)
-            TrialRecord.curves.write(trial, curves)
-        return results
-
-    def _report(self, trial: Trial, reports: list[tuple[float, int]]) -> bool:
-        """Tell the study what it does not have yet; whether to prune. Training does not wait for a server."""
-        try:
-            with self.server.without_retry() if self.server else nullcontext():
-                while reports:
-                    trial.report(*reports[0])
-                    reports.pop(0)
-                return trial.should_prune()
-        except UpdateFinishedTrialError:  # others took this worker for dead; its run is theirs, too
-            raise Lost from None
-        except Exception as error:
-            if self.server and is_outage(error):
-                return False
-            raise
+        return cfg
 
 
-def work_as_job(order: Order, cfg: DictConfig) -> None:
+def work_as_job(spec: WorkerSpec, cfg: DictConfig) -> None:
     """A worker as a job of one of Hydra's launchers; the job's own config says nothing.
 
     Before its time is up, or when it has to make room, SLURM signals it. The trial goes back to the study then, with
@@ -277,7 +242,7 @@ def work_as_job(order: Order, cfg: DictConfig) -> None:
     """
     usual = signal.getsignal(signal.SIGUSR2)
     try:
-        work(order, also=(signal.SIGUSR1, signal.SIGUSR2))
+        work(spec, also=(signal.SIGUSR1, signal.SIGUSR2))
     except Interrupted as stop:
         if stop.signum in (signal.SIGUSR1, signal.SIGUSR2) and callable(usual):
             usual(signal.SIGUSR2, None)
@@ -304,10 +269,10 @@ def _write_to(path: str) -> None:
 
 
 def main() -> int:
-    """``python -m tbptt.studies.worker``, and a line of JSON on stdin: the order, and ``log``, the file to write to
-    from then.
+    """``python -m tbptt.studies.worker``, and a line of JSON on stdin: its :class:`WorkerSpec`, and ``log``, the file
+    to write to from then.
 
-    Exit status: 0 nothing is left, or no order came; 128 + a signal's number; WORKER_STATUS + an error's number where
+    Exit status: 0 nothing is left, or none came; 128 + a signal's number; WORKER_STATUS + an error's number where
     the disk stopped it; GPU_FAILED or NO_GPU where the GPU did."""
     die_with_parent()
     prepare_output()
@@ -318,7 +283,7 @@ def main() -> int:
     _write_to(content.pop("log"))
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     try:
-        work(Order(**content), pause=wait_while_paused)
+        work(WorkerSpec(**content), pause=wait_while_paused)
     except Interrupted as stop:
         return 128 + stop.signum
     except Exception as error:

@@ -90,7 +90,7 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-class Lost(Exception):
+class LeaseLost(Exception):
     """This process was cut off for so long that another has taken its run over."""
 
 

@@ -105,7 +105,7 @@ def train_pass(
     clip: float | None = None,
     clip_mode: str = "norm",
     segment_length: int | str | None = "auto",
-    between: Callable[[], None] = lambda: None,
+    after_chunk: Callable[[], None] = lambda: None,
     fixed: "FixedSteps | None" = None,
 ) -> PassRecord:
     """Train once on every valid step of every sequence: ``chunks`` updates, state zero at the start, carried and
@@ -116,7 +116,7 @@ def train_pass(
         clip, clip_mode: see :func:`tbptt.training.clipping.clip_gradients`.
         segment_length: in steps; a longer chunk is backpropagated through segment by segment, with the same gradient
             and the activations of one segment in memory; ``auto`` picks it; None: never.
-        between: called after each segment and update is under way; may raise to stop.
+        after_chunk: called after each segment and update is under way; may raise to stop.
         fixed: does the same in memory of its own, which a CUDA graph needs, for chunks that are not cut into segments;
             kept from pass to pass, for this network and optimizer only.
     """
@@ -138,15 +138,15 @@ def train_pass(
                 if segment is None:
                     loss, state = step.whole(sequences, start, stop, state, count)
                 else:
-                    loss, state = _by_segments(step, sequences, start, stop, state, count, segment, between)
+                    loss, state = _by_segments(step, sequences, start, stop, state, count, segment, after_chunk)
                 step.take(loss, finite, record.of(i))
-            between()
+            after_chunk()
     return record
 
 
 @cache
 def parts_of(length: int, chunks: int, segment_length: int | str | None) -> int:
-    """How often :func:`train_pass` calls ``between``."""
+    """How often :func:`train_pass` calls ``after_chunk``."""
     total = 0
     for start, stop in chunk_bounds(length, chunks):
         segment = _segment(stop - start, segment_length)
@@ -184,7 +184,7 @@ def _by_segments(
     state: State,
     count: int,
     length: int,
-    between: Callable[[], None],
+    after_chunk: Callable[[], None],
 ) -> tuple[Tensor, State]:
     """The same as :meth:`Step.whole`, gradient included, holding the activations of one segment only.
 
@@ -208,7 +208,7 @@ def _by_segments(
             _keep(i, states, leaves(state))
             _keep(i, buffers, network.buffers())
             _, state = network(sequences.features(a, b), state)
-            between()
+            after_chunk()
     after, buffers_after = random.get(), [buffer.clone() for buffer in network.buffers()]
     total = torch.zeros((), device=sequences.targets.device, dtype=sequences.targets.dtype)
     handed_over: list[Tensor | None] = [None] * len(given)  # of each part of the state; None where it gets none
@@ -226,7 +226,7 @@ def _by_segments(
         torch.autograd.backward([loss, *ends], [None, *gradients])
         handed_over = [leaf.grad for leaf in before]
         total += loss.detach()
-        between()
+        after_chunk()
     if any(gradient is not None for gradient in handed_over):
         torch.autograd.backward(*_with_gradient(given, handed_over))
     random.set(after)

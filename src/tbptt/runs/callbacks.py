@@ -1,0 +1,156 @@
+"""What happens at the end of each epoch, as Lightning callbacks; :func:`in_order` is their order."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+
+from tbptt.config.plain import plain
+from tbptt.data.features import Scaler
+from tbptt.runs import checkpoint, own_callbacks
+from tbptt.runs.best import Best
+from tbptt.runs.epoch import Epoch, packed
+from tbptt.runs.journal import Outbox
+from tbptt.runs.module import SequenceModule
+from tbptt.runs.progress import Progress
+
+log = logging.getLogger("tbptt")
+
+ASKED = "callback"  # the reason of a run that a callback of the user's stopped
+
+
+def in_order(
+    cfg: DictConfig,
+    scaler: Scaler,
+    best: Best,
+    outbox: Outbox,
+    progress: Progress,
+    after_epoch: Callable[[Epoch], bool],
+    own: Sequence[pl.Callback] = (),
+) -> list[pl.Callback]:
+    """A run's callbacks, in the order in which Lightning is to call them; ``own`` are the user's.
+
+    Whatever stops the process, what was finished is kept: an epoch is in the checkpoint before the journal has it, and
+    in the journal before the store is asked to take it, as each can be made again from the one before it, and not the
+    other way round. The user's, and whether to prune, come before the checkpoint, which holds what the former keep and
+    says why a run stopped.
+    """
+    return [
+        CloseEpoch(),
+        *own,
+        StopWhereAsked(),
+        Prune(after_epoch),
+        SaveCheckpoints(cfg, scaler, best, outbox, own),
+        WriteJournal(outbox),
+        SendToStore(outbox),
+        ShowProgress(progress, best),
+    ]
+
+
+class CloseEpoch(pl.Callback):
+    """Closes the epoch. In a callback, as Lightning calls these before the module's own hook."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SequenceModule)
+        pl_module.close_epoch()
+        assert pl_module.finished is not None
+        # Where callbacks that Lightning ships, as EarlyStopping, look for them.
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in pl_module.finished.metrics.items()})
+
+
+class AfterEpoch(pl.Callback):
+    """Something that is done with each epoch that was closed."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SequenceModule)
+        assert pl_module.finished is not None
+        self.take(pl_module, pl_module.finished)
+
+    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+        raise NotImplementedError  # each has its own
+
+
+class StopWhereAsked(AfterEpoch):
+    """Stops the run where a callback of the user's has set ``trainer.should_stop``."""
+
+    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+        if module.trainer.should_stop:
+            module.stop(ASKED)
+
+
+class Prune(AfterEpoch):
+    """Asks whether the run is to be pruned, and stops it so."""
+
+    def __init__(self, after_epoch: Callable[[Epoch], bool]):
+        self.after_epoch = after_epoch
+
+    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+        if self.after_epoch(epoch):
+            module.stop("pruned")
+
+
+class SaveCheckpoints(AfterEpoch):
+    """Writes ``last.ckpt``, and ``best.ckpt`` where the epoch is the best so far."""
+
+    def __init__(self, cfg: DictConfig, scaler: Scaler, best: Best, outbox: Outbox, own: Sequence[pl.Callback] = ()):
+        self.cfg, self.scaler, self.best, self.outbox, self.own = cfg, scaler, best, outbox, own
+
+    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+        improved = self.best.take(epoch)
+        content: dict[str, Any] = {
+            "config": plain(self.cfg),
+            "scaler": self.scaler.state_dict(),
+            "best": vars(self.best),
+            "stop_reason": module.stop_reason,
+            "record": asdict(epoch),
+            **module.snapshot(epoch),
+            **own_callbacks.kept(self.own),
+        }
+        run = self.outbox.run
+        if not run.is_local:  # another machine may go on with it, where the journal is not
+            content["records"] = [packed(one) for one in [*self.outbox.epochs, epoch]]
+        checkpoint.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
+        if improved:
+            checkpoint.save(run.folder / "checkpoints" / "best.ckpt", content)
+
+
+class WriteJournal(AfterEpoch):
+    """Writes the epoch down on this machine."""
+
+    def __init__(self, outbox: Outbox):
+        self.outbox = outbox
+
+    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+        self.outbox.add(epoch)
+
+
+class SendToStore(AfterEpoch):
+    """Passes on what the journal has and the store has not; training does not wait for a server."""
+
+    def __init__(self, outbox: Outbox):
+        self.outbox = outbox
+
+    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+        self.outbox.send()
+
+
+class ShowProgress(AfterEpoch):
+    """Shows the epoch, and says where training diverged."""
+
+    def __init__(self, progress: Progress, best: Best):
+        self.progress, self.best = progress, best
+
+    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+        self.progress.epoch(epoch, module.schedule, self.best.value)
+        if epoch.diverged_at is not None:
+            log.warning(_divergence(epoch, self.best))
+
+
+def _divergence(epoch: Epoch, best: Best) -> str:
+    at = f"diverged in epoch {epoch.number + 1}, update {epoch.diverged_at}: the loss or gradient was not finite"
+    kept = f"the best of epoch {best.epoch + 1} is kept" if best.epoch is not None else "there is no best epoch"
+    return f"{at}; training stops with the weights before it, {kept}. A smaller lr or clip usually helps."

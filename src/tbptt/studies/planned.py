@@ -1,0 +1,50 @@
+"""The plan of a command, from where it is checked to where it is run: Hydra stands between, and carries words only."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from tbptt.config.compose import ConfigSource, parsed
+from tbptt.studies.plan import Plan, make_plan
+from tbptt.system.devices import from_another_process
+
+Key = tuple[Path, str, Path | None, tuple[str, ...]]
+
+_kept: ContextVar[dict[Key, Plan] | None] = ContextVar("plans of a command", default=None)
+
+
+@contextmanager
+def one_command() -> Iterator[None]:
+    """Within, what :func:`checked_plan` made is what :func:`plan_of` gives for the same words."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def checked_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
+    """:func:`make_plan` for a process that does not train itself, kept for the rest of the command."""
+    with from_another_process():  # the workers train, not this one
+        plan = make_plan(source, overrides)
+    kept = _kept.get()
+    if kept is not None:
+        kept[_key(source, [str(o.input_line) for o in overrides])] = plan
+    return plan
+
+
+def plan_of(source: ConfigSource, words: Sequence[str]) -> Plan:
+    """The plan that the command was checked with; one made now where there is none for exactly these words, as where
+    some of them were meant for Hydra itself, which keeps those."""
+    kept = (_kept.get() or {}).get(_key(source, words))
+    if kept is not None:
+        return kept
+    with source.opened():
+        return checked_plan(source, parsed(words)[0])
+
+
+def _key(source: ConfigSource, words: Sequence[str]) -> Key:
+    return source.folder, source.name, source.also, tuple(words)

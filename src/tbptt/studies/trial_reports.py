@@ -1,0 +1,97 @@
+"""What a trial's runs tell the study while they train: their ids, the curves of the first, its objective."""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from types import TracebackType
+
+from omegaconf import DictConfig
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial
+
+from tbptt.compat import trial_id
+from tbptt.options.metrics import kept_curves, measured
+from tbptt.runs.epoch import Epoch
+from tbptt.studies.postgres import ServerStorage, is_outage
+from tbptt.studies.records import TrialRecord
+from tbptt.studies.study import Study
+from tbptt.studies.trial_progress import TrialProgress
+from tbptt.system.runtime import LeaseLost
+
+
+class TrialReports:
+    """Entered while a trial trains. Training does not wait for a server: what that did not take comes at the end.
+
+    Args:
+        objectives: the study's.
+        cfg: the trial's config.
+        seeds: how many runs it has.
+    """
+
+    def __init__(self, study: Study, trial: Trial, objectives: list[str], cfg: DictConfig, seeds: int):
+        self.trial, self.objectives = trial, objectives
+        self.server = study.storage if isinstance(study.storage, ServerStorage) else None
+        self._shown = TrialProgress(study.storage, trial_id(trial), cfg.epochs, seeds)
+        self._run_ids: list[str] = []
+        self._curves: dict[str, list[float | None]] = {name: [] for name in kept_curves(cfg.task.name)}
+        self._measured = [metric.name for metric in measured(cfg.task.name)]
+        self._by_run: list[dict[int, dict[str, float]]] = []  # of each run, by epoch, what was measured
+        self._to_report: list[tuple[float, int]] = []  # that the study does not have yet
+
+    def __enter__(self) -> "TrialReports":
+        self._shown.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._shown.__exit__()
+        for value, epoch in self._to_report:
+            self.trial.report(value, epoch)
+        TrialRecord.curves.write(self.trial, self._curves)
+
+    def on_start(self, run_id: str) -> None:
+        """A run of the trial has its id."""
+        self._run_ids.append(run_id)
+        self._by_run.append({})
+        TrialRecord.run_ids.write(self.trial, self._run_ids)
+
+    def after_epoch(self, epoch: Epoch) -> bool:
+        """Of the first seed: keep the curves, report the objective; whether to prune."""
+        self._shown.epoch(epoch, len(self._run_ids) - 1)
+        self._by_run[-1][epoch.number] = {n: epoch.metrics[n] for n in self._measured if n in epoch.metrics}
+        if len(self._run_ids) > 1:
+            return False
+        for name, curve in self._curves.items():
+            curve.append(epoch.metrics.get(name))
+        value = epoch.metrics.get(self.objectives[0])
+        if value is None or len(self.objectives) > 1:  # Optuna cannot prune for several objectives
+            return False
+        self._to_report.append((value, epoch.number))
+        return self._should_prune()
+
+    def ended(self, best_epochs: Sequence[int | None]) -> None:
+        """All runs have ended: keep what was measured at their best epochs, the mean over them."""
+        at_best = [run.get(best, {}) for run, best in zip(self._by_run, best_epochs, strict=True) if best is not None]
+        means = {
+            name: math.fsum(values[name] for values in at_best) / len(at_best)
+            for name in self._measured
+            if at_best and all(name in values for values in at_best)
+        }
+        TrialRecord.metrics.write(self.trial, means)
+
+    def _should_prune(self) -> bool:
+        """Tell the study what it does not have yet; whether to prune. Raises LeaseLost where others took this worker
+        for dead."""
+        try:
+            with self.server.without_retry() if self.server else nullcontext():
+                while self._to_report:
+                    self.trial.report(*self._to_report[0])
+                    self._to_report.pop(0)
+                return self.trial.should_prune()
+        except UpdateFinishedTrialError:  # its run is theirs, too
+            raise LeaseLost from None
+        except Exception as error:
+            if self.server and is_outage(error):
+                return False
+            raise

@@ -1,0 +1,59 @@
+"""What the head of a sweep tells its workers, on this machine or another."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tbptt.config.compose import ConfigSource, parsed
+from tbptt.config.schema import register
+from tbptt.studies.plan import Plan, make_plan
+from tbptt.system.liveness import boot_id
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs to know; it can be sent as text.
+
+    Attributes:
+        folder, config_name, also: the ConfigSource.
+        overrides: as they were typed, with the study's name.
+        parent: id of the study's MLflow run.
+        deadline: a time.monotonic() of this machine's ``boot`` after which no trial is started, or None.
+        seconds: that were left until then when it was given out.
+    """
+
+    folder: str
+    config_name: str
+    also: str | None
+    overrides: list[str]
+    parent: str
+    deadline: float | None = None
+    seconds: float | None = None
+    boot: str = ""
+
+    def within(self, seconds: float | None) -> "WorkerSpec":
+        """The same, to be done within so many seconds from now."""
+        if seconds is None:
+            return self
+        return replace(self, deadline=time.monotonic() + seconds, seconds=seconds, boot=boot_id())
+
+    def given(self) -> "WorkerSpec":
+        """The same, as it is given out now."""
+        return self if self.deadline is None else self.within(self.deadline - time.monotonic())
+
+    def own_deadline(self) -> float | None:
+        """The deadline by this process's time.monotonic(). All processes of a machine share that clock, which nobody
+        sets, until it boots again; on another machine the seconds begin when this is asked."""
+        if self.deadline is None or self.seconds is None or (self.boot and self.boot == boot_id()):
+            return self.deadline
+        return time.monotonic() + self.seconds
+
+    @property
+    def source(self) -> ConfigSource:
+        return ConfigSource(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
+
+    def plan(self) -> Plan:
+        """The study's plan, checked here: another process, maybe another machine, is not the head's. Call it with
+        ``source`` opened. Raises CommandError with a line for everything that is wrong here."""
+        register()
+        return make_plan(self.source, parsed(self.overrides)[0])
