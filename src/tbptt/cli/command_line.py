@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt import compat
-from tbptt.config.compose import CommandError, ConfigSource, Source, composed, parsed, refuse_growth
+from tbptt.config.compose import CommandError, ConfigSource, composed, parsed, refuse_growth
 from tbptt.config.moved import first_name
 from tbptt.config.schema import register
 from tbptt.config.typed import Typed, overrides_of, read
