@@ -72,7 +72,7 @@ def _by_typed_name(line: str, typed: Typed) -> str:
     return f"{old}: {said} (its name is {key} now)" if old != key and old in was else line
 
 
-def _search_problems(source: Source, overrides: Sequence[Override], is_wrong: bool) -> list[str]:
+def _search_problems(source: ConfigSource, overrides: Sequence[Override], is_wrong: bool) -> list[str]:
     """What is wrong with a sweep; ``is_wrong``: some of its words are already."""
     try:
         checked_plan(source, overrides)

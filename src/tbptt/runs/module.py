@@ -116,14 +116,7 @@ class SequenceModule(pl.LightningModule):
         train_loss = math.nan if good < updates else epoch_loss(self._losses, self._batch)
         stage_ended = False if diverged else self.schedule.end_epoch(train_loss)
 
-        if diverged:
-            self.stop_reason = "diverged"
-        elif self.schedule.done:
-            self.stop_reason = "schedule"
-        elif self.epoch + 1 >= self.config.epochs:
-            self.stop_reason = "epochs"
-        elif self.trainer.should_stop:  # by a callback of the user's, while the epoch trained
-            self.stop_reason = "callback"
+        self.stop_reason = self._why_stop(diverged)
         last = self.stop_reason is not None
         if stage_ended and self._fixed:
             self._fixed.clear()
@@ -163,6 +156,16 @@ class SequenceModule(pl.LightningModule):
             stage_ended=stage_ended,
             last=last,
         )
+
+    def _why_stop(self, diverged: bool) -> str | None:
+        """Why training ends with this epoch; None where it goes on."""
+        if diverged:
+            return "diverged"
+        if self.schedule.done:
+            return "schedule"
+        if self.epoch + 1 >= self.config.epochs:
+            return "epochs"
+        return "callback" if self.trainer.should_stop else None  # the user's, while the epoch trained
 
     def stop(self, reason: str) -> None:
         """End training with this epoch; the first reason is the one that is kept."""
