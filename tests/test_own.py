@@ -1,5 +1,6 @@
 """Options of your own: a file in own/ and a yaml, and nothing else."""
 
+import csv
 import json
 import os
 import re
@@ -42,7 +43,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = option.split("/")[1]
         for path in (f"own/{name}.py", f"conf/{option}.yaml"):
             (folder / path).write_text(written(path))
-    (folder / "own" / "agc.py").write_text(written("own/agc.py"))
+    for name in ("agc", "wild"):  # which need no yaml
+        (folder / "own" / f"{name}.py").write_text(written(f"own/{name}.py"))
     return folder
 
 
@@ -413,3 +415,35 @@ def test_a_model_that_cannot_be_trained_costs_a_line_before_anything_is_written(
     (line,) = done.stderr.splitlines()
     assert said in line
     assert sorted(clone.glob("mlruns/**")) == runs
+
+
+def test_a_target_and_a_metric_are_searched_resumed_loaded_and_shown(clone: Path) -> None:
+    (typed,) = [line for line in DOCS.splitlines() if "objective=val/wild" in line]
+    task = ["task=volatility", "task.steps=5", "study.name=targets", "study.seeds=[0,1]"]
+    done = command(clone, *typed.split()[1:], *small("task."), *task)
+    assert done.returncode == 0, done.stderr
+    page = (clone / "sweeps" / "targets" / "report.html").read_text()
+    assert "held-out, wild predictions" in page  # its curve, in the figure's menu
+    with (clone / "sweeps" / "targets" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 <= float(row["val/wild"]) <= 1 and float(row["val/mae"]) > 0 for row in rows)
+    assert "val/right_side" not in rows[0]  # of another task
+    part = command(clone, "train.py", *small("task."), "task=volatility", "epochs=2")
+    run_id = re.findall(r"[0-9a-f]{32}", part.stdout)[0]
+    again = command(clone, "train.py", f"resume={run_id}", "epochs=3", "progress=none")
+    assert again.returncode == 0, again.stderr
+    script = f"""
+import json, mlflow, tbptt, torch
+network, scaler, config = tbptt.load_run({run_id!r}, which="last")
+y, _ = network(torch.zeros(1, 4, 8), network.zero_state(1))
+client = mlflow.MlflowClient("sqlite:///mlruns/mlflow.db")
+steps = [point.step for point in client.get_metric_history({run_id!r}, "val/wild")]
+print(json.dumps([list(scaler.to_price_units(y).shape), config.task.name, config.task.steps, steps]))
+"""
+    back = command(clone, "-c", script)
+    assert back.returncode == 0, back.stderr
+    assert json.loads(back.stdout) == [[1, 4, 1], "volatility", 20, [0, 1, 2]]
+    wrong = command(clone, "train.py", "task=volatility", "task.steps=0", "task.gamma=0.5", "objective=val/wilde")
+    assert [line.split(":")[0] for line in wrong.stderr.splitlines()] == ["task.steps", "task.gamma", "objective"]
+    short = command(clone, "train.py", *small("task."), "task=volatility", "data=random_walk", "data.n=60")
+    assert "targets that look 20 prices ahead (val_fraction 0.2; task.steps shortens that)" in short.stderr

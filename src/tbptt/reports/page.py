@@ -19,7 +19,7 @@ from tbptt.reports import figures, optuna_figures, thinning
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
 from tbptt.reports.pareto import pareto
-from tbptt.reports.tables import params_of, write_explained, write_table
+from tbptt.reports.tables import metrics_of, params_of, write_explained, write_table
 from tbptt.runs.progress import beside_mean
 from tbptt.studies.ranking import (
     best_first,
@@ -79,6 +79,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
 def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> str:
     """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
     record, params = study.record, params_of(trials)
+    metrics = metrics_of(trials, study.objectives)
     ranked = best_first(trials, *study.objectives)
     sections, missing = _sections(trials, ranked, study.objectives)
     drawn = thinning.numbers_in(figure for section in sections for figure in section.figures)
@@ -101,8 +102,9 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         failed=len(failures),
         labels={t.number: figures.label(t) for t in trials if t.number in drawn},
         params=params,
+        metrics=metrics,
         first_sort="ascending" if sign(study.objectives[0]) == 1 else "descending",
-        rows=[_row(t, params, study.objectives, store) for t in ranked[: thinning.MOST_ROWS]],
+        rows=[_row(t, params, metrics, study.objectives, store) for t in ranked[: thinning.MOST_ROWS]],
         total=len(ranked),
         parent=_run_link(record.parent_run, store),
         ui=_ui_command(study),
@@ -277,13 +279,20 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
-def _row(t: FrozenTrial, params: list[str], objectives: list[str], store: Any | None) -> dict[str, Any]:
+def _number(value: Any) -> str:
+    return shown(value, 5) if is_number(value) else ""
+
+
+def _row(
+    t: FrozenTrial, params: list[str], metrics: list[str], objectives: list[str], store: Any | None
+) -> dict[str, Any]:
     record = TrialRecord.of(t)
     seeds = record.by_seed(0)
     return {
         "number": t.number,
         "state": state_of(t),
-        "values": [shown(v, 5) if is_number(v) else "" for v in t.values or [None] * len(objectives)],
+        "values": [_number(v) for v in t.values or [None] * len(objectives)],
+        "metrics": [_number(record.metrics.get(name)) for name in metrics],
         "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
         "params": [short_value(t.params[name]) if name in t.params else "" for name in params],
         "epochs": epochs_run(t),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from tbptt.options.metrics import METRICS
 from tbptt.options.values import text_of
 from tbptt.reports.explained import explained
 from tbptt.studies.ranking import epochs_run
@@ -18,6 +19,13 @@ def params_of(trials: Sequence[FrozenTrial]) -> list[str]:
     return list(dict.fromkeys(name for t in trials for name in t.params))
 
 
+def metrics_of(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[str]:
+    """What else was measured of trials, in the order of the table of metrics."""
+    found = {name for t in trials for name in TrialRecord.of(t).metrics}
+    ordered = [*(name for name in METRICS if name in found), *sorted(found - set(METRICS))]
+    return [name for name in ordered if name not in objectives]
+
+
 def write_table(
     path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[ChosenTrial]
 ) -> None:
@@ -26,12 +34,12 @@ def write_table(
 
     Of a study of the best of another, also the trial that a point was there, and its value.
     """
-    params = params_of(trials)
+    params, metrics = params_of(trials), metrics_of(trials, objectives)
     before = ("chosen_trial", "chosen_value") if chosen else ()
     also = (*before, "stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
-        out.writerow(["trial", "state", *objectives, *params, *also])
+        out.writerow(["trial", "state", *objectives, *metrics, *params, *also])
         for t in trials:
             record = TrialRecord.of(t)
             there = next(([c["trial"], c["value"]] for c in chosen if c["point"] == t.params), ["", ""])
@@ -40,6 +48,7 @@ def write_table(
                     t.number,
                     t.state.name,
                     *(t.values or [""] * len(objectives)),
+                    *(record.metrics.get(name, "") for name in metrics),
                     *(text_of(t.params[name]) if name in t.params else "" for name in params),
                     *(there if chosen else ()),
                     record.stop_reason or "",
