@@ -38,7 +38,7 @@ CHUNK = 1000  # steps at once
 
 
 def rows(sequences: Sequences, some: slice, absolute: bool) -> "list[tuple[Tensor, Tensor]]":
-    """Inputs with a one behind them, and targets, of some of the series: (N, D), (N, 2), a stretch of time each."""
+    """Inputs with a one behind them, and targets, of some of the series: (N, D), (N, 2), a span of time each."""
     found = []
     for start in range(0, sequences.length, CHUNK):
         stop = min(start + CHUNK, sequences.length)

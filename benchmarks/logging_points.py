@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.epoch import Epoch
-from tbptt.runs.journal import points
+from tbptt.runs.journal import metric_points
 from tbptt.runs.tracking import Store
 
 Points = list[tuple[str, float, int]]
@@ -34,7 +34,9 @@ def epoch_points(number: int, updates: int) -> Points:
     first = number * updates
     values = [1 + 1 / (1 + first + i) for i in range(updates)]
     metrics = {f"epoch/metric_{i}": values[-1] for i in range(METRICS)}
-    return points(Epoch(number, 0, 0, updates, metrics, first, values, values, values, None, False, False), updates)
+    return metric_points(
+        Epoch(number, 0, 0, updates, metrics, first, values, values, values, None, False, False), updates
+    )
 
 
 def main(rounds: int = 10, updates: int = 50) -> None:

@@ -11,7 +11,7 @@ import pytest
 from studies import BEGAN, HOSTILE, made_trial, numbered
 
 from tbptt.reports import figures
-from tbptt.reports.figures import curves, points, thinned, timeline, with_curves
+from tbptt.reports.figures import curve_points, curves, thinned, timeline, with_curves
 from tbptt.studies.ranking import best_first
 
 SPEED = "time/timesteps_per_second"  # maximized
@@ -60,7 +60,7 @@ def test_a_curve_of_one_epoch_is_seen() -> None:
 
 def test_epochs_without_a_finite_loss_leave_no_point() -> None:
     trial = made_trial(curve=[2.0, None, math.nan, math.inf, 1.0], values=[1.0])
-    assert points(trial, "val/loss") == {1: 2.0, 5: 1.0}
+    assert curve_points(trial, "val/loss") == {1: 2.0, 5: 1.0}
 
 
 def test_a_running_trial_is_drawn_as_far_as_it_has_reported() -> None:

@@ -316,7 +316,7 @@ def test_a_network_may_have_three_outputs(kind: type[Any]) -> None:
     problem.targets = torch.randn(3, LENGTH, 3, generator=torch.Generator().manual_seed(0)).double().numpy()
     w, sequences = weights_of(network), problem.sequences()
     step = Step(network, FlatParameters(network), torch.optim.SGD(network.parameters(), lr=0))
-    loss, state = step.whole(sequences, 0, LENGTH, network.zero_state(3), 3 * sequences.valid_steps)
+    loss, state = step.backward(sequences, 0, LENGTH, network.zero_state(3), 3 * sequences.valid_steps)
     expected = loss_of(problem, forward(network, w, problem.inputs(), network.zero_state(3))[0], 0, LENGTH)
     same(loss, expected.detach())
     same(step.parameters.grad, plain_gradient(expected, w))

@@ -28,7 +28,7 @@ from tbptt.config.schema import TrackingConfig
 from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
-from tbptt.runs.journal import deliver_pending, points, read_journal, thinned
+from tbptt.runs.journal import deliver_pending, metric_points, read_journal, thinned
 from tbptt.runs.pending import CLAIM, OWNER, pending_folder, this_owner
 from tbptt.runs.tracking import Run, Store
 from tbptt.system.stores import absolute_uri
@@ -283,7 +283,7 @@ def test_a_line_cut_by_a_crash_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "curves.jsonl"
     path.write_text(line + "\n" + line[:40])
     assert read_journal(path) == [epoch]
-    assert points(epoch, 1) == [("val/loss", 1.0, 0), ("train/chunk_loss", 2.0, 1), ("grad/norm", 4.0, 1)]
+    assert metric_points(epoch, 1) == [("val/loss", 1.0, 0), ("train/chunk_loss", 2.0, 1), ("grad/norm", 4.0, 1)]
 
 
 @pytest.mark.parametrize(("count", "most"), [(1, 50), (50, 50), (100, 50), (1000, 7), (5, 0)])

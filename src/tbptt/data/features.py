@@ -138,8 +138,8 @@ class LagFeatures:
         self.now = None if self.now is None else self.now.to(device)
         return self
 
-    def stretch(self, length: int) -> "LagFeatures":
-        """Room for so many of its steps, which :meth:`copy_from` fills; steps [0, length) are there then."""
+    def buffer(self, length: int) -> "LagFeatures":
+        """A buffer for so many of its steps, which :meth:`copy_from` fills; steps [0, length) are there then."""
         room = copy(self)
         room.length = length
         room.past = self.past.new_empty(length + self.window - 1, self.batch)

@@ -62,11 +62,11 @@ class Sequences:
         mask = None if self.mask is None else self.mask.to(device)
         return Sequences(self.features.to(device), self.targets.to(device), mask, self.steps, self.task, self.scaler)
 
-    def stretch(self, length: int) -> "Sequences":
-        """Room for so many of their steps, which :meth:`copy_from` fills."""
+    def buffer(self, length: int) -> "Sequences":
+        """A buffer for so many of their steps, which :meth:`copy_from` fills."""
         targets = self.targets.new_empty(self.batch, length, self.targets.shape[2])
         mask = None if self.mask is None else self.mask.new_empty(self.batch, length)
-        return Sequences(self.features.stretch(length), targets, mask, [length] * self.batch, self.task)
+        return Sequences(self.features.buffer(length), targets, mask, [length] * self.batch, self.task)
 
     def copy_from(self, other: "Sequences", start: int) -> None:
         """Take the steps of others from ``start`` on, in place, as many as there is room for."""

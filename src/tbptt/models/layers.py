@@ -16,7 +16,7 @@ class Dense(nn.Linear):
 class GaussianNoise(nn.Module):
     """Adds N(0, std²) to every element, in training only.
 
-    On the CPU, drawing takes 8 % of a training step, so the noise is a stretch, at a random offset, of a pool that is
+    On the CPU, drawing takes 8 % of a training step, so the noise is a part, at a random offset, of a pool that is
     drawn once from the seed in force when the layer is made; offsets come from PyTorch's global generator.
     """
 

@@ -82,7 +82,7 @@ def name_of(text: str, width: int) -> str:
     return re.sub(r"([./_]) ", r"\1", wrapped(re.sub(r"([./_])", r"\1 ", html.unescape(text)), width))
 
 
-def points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:
+def curve_points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:
     """A curve by epoch, the first being 1. A running trial has none yet, but has reported its ``objective``."""
     return {step + 1: float(f"{y:.5g}") for step, y in _finite(trial, metric, objective)}
 
@@ -116,7 +116,7 @@ def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
     is where a stage of the schedule begins."""
     traces: list[dict[str, Any]] = []
     for metric, (_, ending, dash) in styles().items():
-        lines = [(t, xy) for t in trials if (xy := points(t, metric, objective))]
+        lines = [(t, xy) for t in trials if (xy := curve_points(t, metric, objective))]
         shown = not traces
         for trace in _traces(lines, ending, dash) if lines else ():
             traces.append({**trace, "visible": shown, "meta": {**trace.get("meta", {}), "loss": metric}})

@@ -263,7 +263,7 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
         (cost(y, objective), epoch, y, t)
         for t in trials
         if not is_complete(t)
-        for epoch, y in figures.points(t, objective, objective).items()
+        for epoch, y in figures.curve_points(t, objective, objective).items()
     ]
     if not reached:
         return ""

@@ -180,7 +180,7 @@ class Outbox:
         for epoch in ready:
             if self._closing:
                 return
-            self.run.log_points(points(epoch, self.update_points), epoch.time)
+            self.run.log_points(metric_points(epoch, self.update_points), epoch.time)
             self._sent += 1
             if self.run.store.path and time.monotonic() - began > LONGEST_SEND:
                 break
@@ -247,7 +247,7 @@ def _line(epoch: Epoch) -> str:
     return json.dumps(asdict(epoch)) + "\n"
 
 
-def points(epoch: Epoch, update_points: int) -> list[tuple[str, float, int]]:
+def metric_points(epoch: Epoch, update_points: int) -> list[tuple[str, float, int]]:
     """The metric points of an epoch: (name, value, step)."""
     found = [(name, value, epoch.number) for name, value in epoch.metrics.items()]
     for i in thinned(len(epoch.losses), update_points):
@@ -309,7 +309,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
     for epoch in epochs:
         if not run.is_own():
             break
-        run.log_points(points(epoch, update_points), epoch.time)
+        run.log_points(metric_points(epoch, update_points), epoch.time)
     if not run.is_own():
         log.warning("run %s: another machine has gone on with it; what this one had of it is left out", run.id)
         shutil.rmtree(folder, ignore_errors=True)

@@ -41,7 +41,7 @@ def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
 
 
 def _seconds_an_epoch(plan: Plan) -> float:
-    """Timed on a short stretch of the first point's training, then scaled to its length.
+    """Timed on a short part of the first point's training, then scaled to its length.
 
     What a run takes to begin and an epoch to be recorded is not in it: short runs take many times as long.
     """

@@ -69,7 +69,7 @@ class Step:
         self.network, self.parameters, self.optimizer = network, parameters, optimizer
         self.clip, self.clip_mode = clip, clip_mode
 
-    def whole(
+    def backward(
         self, sequences: Sequences, start: int, stop: int, state: State, count: Tensor | int
     ) -> tuple[Tensor, State]:
         """Set the gradient of a chunk, whose mean is over ``count`` numbers; returns its loss and the state after it,
@@ -80,7 +80,7 @@ class Step:
         loss.backward()
         return loss.detach(), detach(state)
 
-    def take(self, loss: Tensor, finite: Tensor, seen: Tensor) -> None:
+    def apply(self, loss: Tensor, finite: Tensor, seen: Tensor) -> None:
         """Update the weights by the gradient that was set.
 
         Args:
@@ -136,10 +136,10 @@ def train_pass(
                 state = fixed.run(step, sequences, start, stop, state, count, finite, record.of(i))
             else:
                 if segment is None:
-                    loss, state = step.whole(sequences, start, stop, state, count)
+                    loss, state = step.backward(sequences, start, stop, state, count)
                 else:
                     loss, state = _by_segments(step, sequences, start, stop, state, count, segment, after_chunk)
-                step.take(loss, finite, record.of(i))
+                step.apply(loss, finite, record.of(i))
             after_chunk()
     return record
 
@@ -186,7 +186,7 @@ def _by_segments(
     length: int,
     after_chunk: Callable[[], None],
 ) -> tuple[Tensor, State]:
-    """The same as :meth:`Step.whole`, gradient included, holding the activations of one segment only.
+    """The same as :meth:`Step.backward`, gradient included, holding the activations of one segment only.
 
     First forward without a graph, keeping the state at each segment's start; then from the last segment to the first:
     forward again, with the same noise, and backward with the gradient of the state that the later segment handed over

@@ -13,7 +13,7 @@ from tbptt.training.chunks import Step
 
 
 class FixedStep:
-    """One update on a stretch of fixed length: everything that it reads or writes has its place.
+    """One update on a chunk of fixed length: everything that it reads or writes has its place.
 
     Args:
         step: what one update does.
@@ -25,8 +25,8 @@ class FixedStep:
 
     def __init__(self, step: Step, sequences: Sequences, length: int):
         self.step, self.length = step, length
-        self.stretch = sequences.stretch(length)
-        targets = self.stretch.targets
+        self.buffer = sequences.buffer(length)
+        targets = self.buffer.targets
         state = step.network.zero_state(sequences.batch)
         self._places = [leaf.detach().clone() for leaf in leaves(state)]  # zero_state may give views, or parameters
         self.state = rebuild(state, self._places)
@@ -39,9 +39,9 @@ class FixedStep:
         self._stream = torch.cuda.Stream(targets.device) if targets.is_cuda else None
 
     def run(self, sequences: Sequences, start: int, state: State, count: int, finite: Tensor, seen: Tensor) -> State:
-        """Update on the chunk that begins at ``start``; ``finite`` and ``seen`` as in :meth:`Step.take`. Returns the
+        """Update on the chunk that begins at ``start``; ``finite`` and ``seen`` as in :meth:`Step.apply`. Returns the
         state after it, which the next call overwrites."""
-        self.stretch.copy_from(sequences, start)
+        self.buffer.copy_from(sequences, start)
         self.count.fill_(count)
         self.finite.copy_(finite)
         copy_into(self._places, leaves(state))
@@ -51,8 +51,8 @@ class FixedStep:
         return self.state
 
     def _update(self) -> None:
-        loss, state = self.step.whole(self.stretch, 0, self.length, self.state, self.count)
-        self.step.take(loss, self.finite, self.seen)
+        loss, state = self.step.backward(self.buffer, 0, self.length, self.state, self.count)
+        self.step.apply(loss, self.finite, self.seen)
         copy_into(self._places, leaves(state))
 
     def _compute(self) -> None:

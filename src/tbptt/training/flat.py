@@ -75,7 +75,7 @@ class FlatParameters:
         memory: dict[nn.Parameter, tuple[Tensor, int]] = {}  # of one in a block: the block, and where that begins
         for layer in layers:
             begin, end = starts[layer[0]], starts[layer[-1]] + layer[-1].numel()
-            # The one way to a tensor with a storage of its own over this stretch of the vector's.
+            # The one way to a tensor with a storage of its own over this part of the vector's.
             block = torch.utils.dlpack.from_dlpack(weights[begin:end])
             memory |= dict.fromkeys(layer, (block, begin))
         for p, start in starts.items():
