@@ -129,7 +129,9 @@ def test_a_class_without_its_yaml_cannot_be_chosen_yet(clone: Path) -> None:
     yaml.unlink()
     try:
         assert "lion" not in command(clone, "train.py", "--help").stdout
-        assert "optimizer: got 'lion'; takes one of" in command(clone, "train.py", "optimizer=lion").stderr
+        said = command(clone, "train.py", "optimizer=lion").stderr
+        assert said.startswith("optimizer: got 'lion'; takes one of")
+        assert said.endswith("; class LionConfig is there, and a file conf/optimizer/lion.yaml is not\n")
     finally:
         yaml.write_text(content)
 
@@ -447,3 +449,53 @@ print(json.dumps([list(scaler.to_price_units(y).shape), config.task.name, config
     assert [line.split(":")[0] for line in wrong.stderr.splitlines()] == ["task.steps", "task.gamma", "objective"]
     short = command(clone, "train.py", *small("task."), "task=volatility", "data=random_walk", "data.n=60")
     assert "targets that look 20 prices ahead (val_fraction 0.2; task.steps shortens that)" in short.stderr
+
+
+WRONG_PARTS = {
+    "metric": [
+        (
+            "off.sum(), off.numel()",
+            "off.mean()",
+            "metric val/wild: gives a Tensor; takes a sum and",
+        ),
+        (
+            "off.sum(), off",
+            "off.summ(), off",
+            "metric val/wild raised AttributeError: 'Tensor' object",
+        ),
+    ],
+    "target": [
+        ("[:, :, None]", "", "targets gives (2, 12) for prices (2, 32); takes (2, 12 or more, 1)"),
+        (
+            "np.diff(prices, axis=1)",
+            "np.diff(pricess)",
+            "task=volatility: targets raised NameError: name",
+        ),
+        ("return 1", "return 1.0", "task=volatility: outputs is 1.0; takes a whole number from 1"),
+        (
+            "steps: int = key(whole(1), 20)",
+            "loss: int = key(whole(1), 20)",
+            "has a key loss, which is the name",
+        ),
+        ("    def targets(", "    def target(", "task=volatility: class Volatility does not say targets"),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_PARTS)
+def test_a_target_or_a_metric_that_is_wrong_costs_a_line_before_anything_is_written(clone: Path, kind: str) -> None:
+    path = clone / "own" / {"metric": "wild.py", "target": "volatility.py"}[kind]
+    content, runs = path.read_text(), sorted(clone.glob("mlruns/**"))
+    try:
+        for was, becomes, said in WRONG_PARTS[kind]:
+            assert was in content
+            path.write_text(content.replace(was, becomes))
+            done = command(clone, "train.py", *small("task."), "task=volatility")
+            assert done.returncode == 2, done.stderr
+            (line,) = done.stderr.splitlines()
+            assert said in line
+            if "raised" in said:
+                assert re.search(rf"\(own/{path.name}, line \d+\)$", line)
+    finally:
+        path.write_text(content)
+    assert sorted(clone.glob("mlruns/**")) == runs

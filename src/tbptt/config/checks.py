@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from tbptt import compat
 from tbptt.config.moved import MOVED
 from tbptt.config.names import name_problem
-from tbptt.config.network import network_problem
 from tbptt.config.schema import all_keys
+from tbptt.config.try_out import network_problem, task_problem
 from tbptt.data.options import ArticleData, DataConfig, PricesData
 from tbptt.data.split import load_parts, may_be_degenerate, memory_of
 from tbptt.options.metrics import METRICS, as_objectives, objectives_of
@@ -73,10 +73,13 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     _add_wrong_stores(found, cfg)
     found |= _wrong_device(cfg, here)
     length = None
-    if not any(name.startswith(("data.", "task.")) for name in found):
+    task_fits = not any(name.startswith("task.") for name in found)
+    if task_fits and (line := task_problem(cast(TaskConfig, OmegaConf.to_object(cfg.task)))):
+        found["task"] = line
+    if "task" not in found and not any(name.startswith(("data.", "task.")) for name in found):
         wrong, length = _wrong_data(cfg)
         found |= wrong
-    if not any(name.startswith(("data.", "task.", "model.")) for name in found):
+    if "task" not in found and not any(name.startswith(("data.", "task.", "model.")) for name in found):
         outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
         if line := network_problem(cfg, outputs):
             found["model"] = line

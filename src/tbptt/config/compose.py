@@ -29,7 +29,7 @@ from tbptt.config.hydra_node import LAUNCHERS, hydra_problems, not_installed, ty
 from tbptt.config.moved import move, spelled_anew
 from tbptt.config.schema import all_keys
 from tbptt.config.words import spelled, text_keys
-from tbptt.options.option import CHOSEN
+from tbptt.options.option import CHOSEN, GROUPS
 from tbptt.options.takes import wrong_value
 from tbptt.options.values import quoted
 from tbptt.system.files import write_text
@@ -229,7 +229,8 @@ def _located(source: ConfigSource, overrides: list[str], error: Exception) -> li
         else:
             takes = "one of " + ", ".join(options)
             lines.append(
-                wrong_value(override.key_or_group, override.value(), takes) + _nearest(override.value(), options)
+                wrong_value(override.key_or_group, override.value(), takes)
+                + (_without_yaml(override) or _nearest(override.value(), options))
             )
     try:
         base, hydra = source.compose_both(groups)
@@ -288,6 +289,13 @@ def _launcher_problem(error: Exception) -> str | None:
     """Where a config asks for a launcher whose package is not there."""
     found = (name for name in LAUNCHERS if f"'hydra/launcher/{name}'" in str(error))
     return next(map(not_installed, found), None)
+
+
+def _without_yaml(override: Override) -> str:
+    """What to add about a class of one's own whose yaml is missing."""
+    group, name = override.key_or_group, override.value()
+    found = GROUPS.get(group, {}).get(name) if isinstance(name, str) else None
+    return f"; class {found.__name__} is there, and a file conf/{group}/{name}.yaml is not" if found else ""
 
 
 def _nearest(got: object, names: Iterable[str]) -> str:

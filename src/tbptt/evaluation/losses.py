@@ -9,6 +9,7 @@ from tbptt.data.sequences import Sequences
 from tbptt.models.protocol import Network
 from tbptt.options.metrics import Metric
 from tbptt.system.runtime import full_float32
+from tbptt.tasks.try_out import measured
 
 
 def evaluate(network: Network, sequences: Sequences, chunk_length: int = 500) -> Tensor:
@@ -46,11 +47,10 @@ def measure(
 
 def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: int, stop: int) -> None:
     """Add a chunk to a metric's sum and count, (2,)."""
-    assert metric.measure is not None
     target = sequences.targets[:, start:stop]
     if metric.in_prices and sequences.scaler is not None:
         y, target = sequences.scaler.to_price_units(y), sequences.scaler.to_price_units(target)
     mask = None if sequences.mask is None else sequences.mask[:, start:stop]
-    total, count = metric.measure(y, target, mask)
+    total, count = measured(metric, y, target, mask)
     both[0] += total
     both[1] += count

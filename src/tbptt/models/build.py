@@ -1,8 +1,6 @@
 """From a config to a network."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -10,8 +8,7 @@ from torch import nn
 
 from tbptt.models.options import ModelConfig
 from tbptt.models.protocol import Network
-from tbptt.system.runtime import Interrupted
-from tbptt.system.trouble import disk_trouble
+from tbptt.options.own import said_of
 
 
 def build_network(model: ModelConfig, inputs: int, outputs: int) -> Network:
@@ -24,7 +21,7 @@ def build_network(model: ModelConfig, inputs: int, outputs: int) -> Network:
     Raises:
         ValueError: its ``build`` raised something, or gives no network; a line that names the option.
     """
-    with said_of(model, "build"):
+    with said_of(type(model), f"model={model.name}: build"):
         network = model.build(inputs, outputs)
     if problem := _lacks(network):
         raise ValueError(f"model={model.name}: {problem}")
@@ -50,17 +47,3 @@ def _lacks(module: object) -> str | None:
     if any(map(nn.parameter.is_lazy, module.parameters())):
         return "it has lazy layers; takes layers that are told their sizes"
     return None
-
-
-@contextmanager
-def said_of(model: ModelConfig, where: str) -> Iterator[None]:
-    """What a model raises, as a ValueError of one line; not what is no fault of its own."""
-    try:
-        yield
-    except (Interrupted, MemoryError):
-        raise
-    except Exception as error:
-        if disk_trouble(error) or "can't allocate memory" in str(error):
-            raise
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"model={model.name}: {where} raised {type(error).__name__}: {first}") from error

@@ -33,7 +33,7 @@ class ModelConfig(Option):
         """About how many trained numbers the network has, told without building it; None: not known."""
         return None
 
-    def layers(self, device: str, precision: object) -> str:
+    def computed_by(self, device: str, precision: object) -> str:
         """What computes its layers, for the tag ``versions.kernels`` of its runs.
 
         Args:
@@ -59,7 +59,7 @@ class ArticleModel(ModelConfig, options=["article"]):
     def parameters_estimate(self, inputs: int, outputs: int) -> int | None:
         return _weights([inputs, *self.dense]) + _recurrent_weights([*[inputs, *self.dense][-1:], *self.hidden])
 
-    def layers(self, device: str, precision: object) -> str:
+    def computed_by(self, device: str, precision: object) -> str:
         from tbptt.models import kernels
 
         return kernels.describe(device, precision, self.cell, bool(self.dense))
@@ -84,7 +84,7 @@ class MinLSTMModel(ModelConfig, options=["minlstm"]):
         sizes = [inputs, *self.dense]
         return _weights(sizes) + 3 * _weights([sizes[-1], *self.hidden])
 
-    def layers(self, device: str, precision: object) -> str:
+    def computed_by(self, device: str, precision: object) -> str:
         from tbptt.models import kernels
 
         if device == "cuda" or not self.dense:

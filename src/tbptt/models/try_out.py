@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tbptt.models.build import build_network, said_of
+from tbptt.models.build import build_network
 from tbptt.models.options import ModelConfig
 from tbptt.models.protocol import Network
 from tbptt.models.state import State, difference
+from tbptt.options.own import said_of
 
 WHOLE = {"__dict__", "__reduce_ex__"}  # asked for, by vars() or copy(), they give every field
 
@@ -29,7 +30,7 @@ def try_out(model: ModelConfig, inputs: int, outputs: int) -> Network:
     watched, read = _watched(model)
     with torch.random.fork_rng(devices=[]):
         network = build_network(watched, inputs, outputs)
-        with said_of(model, "forward"):
+        with said_of(type(model), f"model={model.name}: forward"):
             problem = _misfit(network, inputs, outputs)
     if problem:
         raise ValueError(f"model={model.name}: {problem}")

@@ -5,7 +5,7 @@ A class that says ``options`` is the schema of these; so is one in a file of you
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -76,5 +76,14 @@ class Option:
     def unfit(cls) -> str | None:
         """Why a class cannot be an option of its group; None where it can."""
         base = next(each for each in cls.__mro__ if "needs" in vars(each))
-        lacks = [name for name in cls.needs if getattr(cls, name, None) is getattr(base, name, None)]
-        return f"does not say {' and '.join(lacks)}" if lacks else None
+        if lacks := [name for name in cls.needs if getattr(cls, name, None) is getattr(base, name, None)]:
+            return f"does not say {' and '.join(lacks)}"
+        own = [name for name, value in vars(cls).items() if isinstance(value, Field) and name not in cls.needs]
+        for name in own:  # it would take the place of what the base class has by that name
+            if any(name in vars(each) and name not in _keys(each) for each in cls.__mro__[1:]):
+                return f"has a key {name}, which is the name of something that {base.__name__} has; takes another name"
+        return None
+
+
+def _keys(cls: type) -> set[str]:
+    return {f.name for f in fields(cls)} if is_dataclass(cls) else set()

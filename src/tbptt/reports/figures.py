@@ -115,7 +115,10 @@ def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
     """Loss by epoch of every trial, given best first. The best is on top, those not complete are dimmed, and a diamond
     is where a stage of the schedule begins."""
     traces: list[dict[str, Any]] = []
-    for metric, (_, ending, dash) in styles().items():
+    kinds = styles()
+    if objective not in STYLES:  # a metric of its own is seen first
+        kinds = dict(sorted(kinds.items(), key=lambda kind: kind[0] != objective))
+    for metric, (_, ending, dash) in kinds.items():
         lines = [(t, xy) for t in trials if (xy := curve_points(t, metric, objective))]
         shown = not traces
         for trace in _traces(lines, ending, dash) if lines else ():
@@ -256,7 +259,8 @@ def axis_type(values: Iterable[float]) -> str:
 
 def _metric_menu(metric_of: Sequence[str | None]) -> dict[str, Any]:
     """Which curves are shown; the loss of predicting the mean, which is none's, is shown with losses."""
-    choices = {name: {metric} for metric, (name, *_) in styles().items() if metric in metric_of}
+    kinds, drawn = styles(), dict.fromkeys(metric for metric in metric_of if metric)
+    choices = {kinds[metric][0]: {metric} for metric in drawn}
     if {VAL_LOSS, TRAIN_LOSS} <= set(metric_of):
         choices["held-out and online"] = {VAL_LOSS, TRAIN_LOSS}
     buttons = [

@@ -149,7 +149,7 @@ def _opened(
         hold(store, begun.id, held, context.check)
     state = begun.last_state(take_over=True) if begun else None
     facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
-    layers = config.model.layers(device, config.precision)
+    layers = config.model.computed_by(device, config.precision)
     trained_by = {"device": devices.describe(device), "versions.kernels": layers}
 
     def opened() -> Run:

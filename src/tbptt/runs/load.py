@@ -10,8 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.config.checks import keys
-from tbptt.config.network import size_problem
 from tbptt.config.schema import typed
+from tbptt.config.try_out import size_problem
 from tbptt.models.options import ModelConfig
 from tbptt.options.takes import wrong_value
 from tbptt.tasks.options import TaskConfig

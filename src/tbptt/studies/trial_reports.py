@@ -10,7 +10,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from tbptt.compat import trial_id
-from tbptt.options.metrics import kept_curves, measured
+from tbptt.options.metrics import VAL_LOSS, kept_curves, measured
 from tbptt.runs.epoch import Epoch
 from tbptt.studies.postgres import ServerStorage, is_outage
 from tbptt.studies.records import TrialRecord
@@ -34,7 +34,7 @@ class TrialReports:
         self._shown = TrialProgress(study.storage, trial_id(trial), cfg.epochs, seeds)
         self._run_ids: list[str] = []
         self._curves: dict[str, list[float | None]] = {name: [] for name in kept_curves(cfg.task.name)}
-        self._measured = [metric.name for metric in measured(cfg.task.name)]
+        self._measured = [VAL_LOSS, *(metric.name for metric in measured(cfg.task.name))]
         self._by_run: list[dict[int, dict[str, float]]] = []  # of each run, by epoch, what was measured
         self._to_report: list[tuple[float, int]] = []  # that the study does not have yet
 

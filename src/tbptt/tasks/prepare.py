@@ -15,6 +15,7 @@ from tbptt.data.prices import Prices
 from tbptt.data.sequences import Sequences
 from tbptt.data.split import Parts, load_parts
 from tbptt.tasks.options import TaskConfig
+from tbptt.tasks.try_out import targets_of
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,7 @@ def _padded(parts: Parts, series: dict[str, Prices], task: TaskConfig) -> tuple[
     # The last price repeated is a future without change, from which no target of a step that counts is computed.
     prices = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
     length = longest - parts.window - parts.ahead
-    targets = np.asarray(task.targets(prices[:, parts.window :], parts.change_std), dtype=np.float64)
-    if targets.ndim != 3 or len(targets) != len(rows) or targets.shape[1] < length or targets.shape[2] != task.outputs:
-        needs = (
-            f"({len(rows)}, {length} or more, {task.outputs}), as it says outputs {task.outputs}, ahead {task.ahead}"
-        )
-        raise ValueError(f"task {task.name}: targets() gave {targets.shape}; takes {needs}")
-    targets = np.ascontiguousarray(targets[:, :length])
-    if not np.isfinite(targets).all():
-        raise ValueError(f"task {task.name}: targets() gave something that is not finite")
+    targets = targets_of(task, prices[:, parts.window :], parts.change_std, length)
     steps = [parts.steps(row) for row in rows]
     return torch.from_numpy(prices[:, : parts.window + length]), torch.from_numpy(targets), steps
 

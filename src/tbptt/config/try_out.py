@@ -1,4 +1,4 @@
-"""What is wrong with a config's network, found out before a run begins with it."""
+"""What is wrong with a config's network, task or metrics, found out before a run begins with them."""
 
 from functools import lru_cache
 from typing import Any, cast
@@ -6,8 +6,12 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.models.options import ModelConfig
+from tbptt.options.metrics import METRICS, measured
+from tbptt.options.option import Option
+from tbptt.options.own import is_own
 from tbptt.options.takes import wrong_value
 from tbptt.system.memory import too_large
+from tbptt.tasks.options import TaskConfig
 
 BYTES = 16  # of a trained number: itself, its gradient, and an optimizer's two averages
 
@@ -23,7 +27,7 @@ def network_problem(cfg: DictConfig, outputs: int) -> str | None:
         return f"model: {(str(error).splitlines() or [''])[0]}"
     if problem := size_problem(model, cfg.data.window, outputs):
         return problem
-    if type(model).__module__.startswith("tbptt.models."):
+    if not is_own(type(model)):
         return None
     return _tried(_Same(model), cfg.data.window, outputs)
 
@@ -37,11 +41,33 @@ def size_problem(model: ModelConfig, inputs: int, outputs: int) -> str | None:
     return wrong_value("model", ", ".join(sizes), f"what fits: it {problem}")
 
 
+def task_problem(task: TaskConfig) -> str | None:
+    """The line about a task, or a metric that is measured for it, that does not give what it says; None where there is
+    nothing to say. Those of one's own are tried on a few numbers, which takes the import of torch; ours are tested."""
+    metrics = [each.name for each in measured(task.name) if is_own(each.measure)]
+    return _tried_task(_Same(task), tuple(metrics)) if metrics or is_own(type(task)) else None
+
+
+@lru_cache(maxsize=1000)
+def _tried_task(same: "_Same", metrics: tuple[str, ...]) -> str | None:
+    from tbptt.tasks.try_out import try_metric, try_task
+
+    task: Any = same.option
+    try:
+        if is_own(type(task)):
+            try_task(task)
+        for name in metrics:
+            try_metric(METRICS[name], task.outputs)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 class _Same:
     """An option, equal to others of its class with the same values: a study's points mostly share theirs."""
 
-    def __init__(self, model: ModelConfig):
-        self.model, self._key = model, (type(model), repr(model))
+    def __init__(self, option: Option):
+        self.option, self._key = option, (type(option), repr(option))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and self._key == other._key
@@ -56,7 +82,7 @@ def _tried(same: _Same, inputs: int, outputs: int) -> str | None:
     from tbptt.models.try_out import try_out
     from tbptt.training.flat import why_not_flat
 
-    model: Any = same.model
+    model: Any = same.option
     try:
         if (shapes := outline(model, inputs, outputs)) is not None:
             count = sum(p.numel() for p in shapes.parameters())

@@ -1,0 +1,76 @@
+"""Whether a task or a metric of one's own gives what it says, seen on a few numbers before a run begins with it."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tbptt.options.metrics import Metric
+from tbptt.options.own import said_of
+from tbptt.tasks.options import Array, TaskConfig
+
+SERIES, STEPS = 2, 12
+
+
+def targets_of(task: TaskConfig, prices: Array, change_std: Array, length: int) -> Array:
+    """A task's targets, (B, length, O) float64.
+
+    Args:
+        prices, change_std: as :meth:`TaskConfig.targets` takes them.
+        length: steps that need targets.
+
+    Raises:
+        ValueError: it raises something, or gives something else; a line that names the task.
+    """
+    with said_of(type(task), f"task={task.name}: targets"):
+        given = np.asarray(task.targets(prices, change_std), dtype=np.float64)
+    if given.ndim != 3 or len(given) != len(prices) or given.shape[1] < length or given.shape[2] != task.outputs:
+        takes = f"({len(prices)}, {length} or more, {task.outputs}), as it looks {task.ahead} prices ahead"
+        raise ValueError(f"task={task.name}: targets gives {given.shape} for prices {prices.shape}; takes {takes}")
+    given = np.ascontiguousarray(given[:, :length])
+    if not np.isfinite(given).all():
+        raise ValueError(f"task={task.name}: targets gives something that is not finite")
+    return given
+
+
+def try_task(task: TaskConfig) -> None:
+    """Raises ValueError with a line where a task's outputs, targets, loss or baseline are not what the loop needs."""
+    with said_of(type(task), f"task={task.name}"):
+        outputs, ahead = task.outputs, task.ahead
+    for name, value, least in (("outputs", outputs, 1), ("ahead", ahead, 0)):
+        if type(value) is not int or value < least:
+            raise ValueError(f"task={task.name}: {name} is {value!r}; takes a whole number from {least}")
+    prices = 100 + np.random.default_rng(0).standard_normal((SERIES, STEPS + ahead)).cumsum(1)
+    target = torch.from_numpy(targets_of(task, prices, np.ones(SERIES), STEPS)).float()
+    for mask in (None, torch.ones(SERIES, STEPS)):
+        y = torch.zeros(SERIES, STEPS, outputs, requires_grad=True)
+        with said_of(type(task), f"task={task.name}: loss"):
+            loss = task.loss(y, target, mask)
+        if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.requires_grad:
+            got = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise ValueError(
+                f"task={task.name}: loss gives {got}; takes the sum over valid steps, a scalar with a gradient"
+            )
+        with said_of(type(task), f"task={task.name}: baseline"):
+            baseline = task.baseline(target, mask)
+        if not isinstance(baseline, Tensor) or tuple(baseline.shape) != (outputs,):
+            raise ValueError(f"task={task.name}: baseline gives {baseline!r}; takes a tensor of ({outputs},)")
+
+
+def try_metric(metric: Metric, outputs: int) -> None:
+    """Raises ValueError with a line where a metric does not give a sum and what to divide it by."""
+    y, target = torch.randn(2, SERIES, STEPS, outputs, generator=torch.Generator().manual_seed(0)).unbind()
+    for mask in (None, torch.ones(SERIES, STEPS)):
+        measured(metric, y, target, mask)
+
+
+def measured(metric: Metric, y: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | float]:
+    """What a metric gives of a chunk, a sum and a count. Raises ValueError with a line that names it."""
+    assert metric.measure is not None
+    with said_of(metric.measure, f"metric {metric.name}"):
+        given = metric.measure(y, target, mask)
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ValueError(f"metric {metric.name}: gives a {type(given).__name__}; takes a sum and what to divide it by")
+    for what, value in zip(("sum", "count"), given, strict=True):
+        if not isinstance(value, int | float) and not (isinstance(value, Tensor) and value.dim() == 0):
+            raise ValueError(f"metric {metric.name}: its {what} is {value!r}; takes a number, or a tensor of one")
+    return given[0], given[1]
