@@ -24,7 +24,7 @@ from tbptt.tasks.options import QValues
 from tbptt.tasks.prepare import baseline_loss
 from tbptt.training.chunks import PassRecord, epoch_loss, train_pass
 from tbptt.training.flat import FlatParameters
-from tbptt.training.optimizers import build_optimizer
+from tbptt.training.optimizers import build_optimizer, optimizer_of
 
 WINDOW, LENGTH, STEPS = 4, 23, [23, 9, 17]
 CELLS = ["lstm", "gru"]
@@ -462,6 +462,10 @@ def shipped(name: str, config: Callable[..., DictConfig], *overrides: str) -> di
     return {str(key): value for key, value in settings.items()}
 
 
+def made_on(parameters: FlatParameters, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    return optimizer_of(GROUPS["optimizer"][settings["name"]](**settings), parameters)
+
+
 def numbers_in(state: Any) -> Iterator[Tensor]:
     """Every tensor of an optimizer's state."""
     if isinstance(state, Tensor):
@@ -476,7 +480,7 @@ def trained_once(
 ) -> tuple[PassRecord, list[Tensor], FlatParameters, torch.optim.Optimizer]:
     """A pass of five updates, with the weights after each."""
     parameters = FlatParameters(network)
-    optimizer = build_optimizer([parameters.vector], **settings)
+    optimizer = made_on(parameters, settings)
     snapshots: list[Tensor] = []
     record = train_pass(
         network,
@@ -568,7 +572,7 @@ def test_weights_that_overflow_by_an_update_are_put_back(name: str, config: Call
     network = make().float()
     weights = [torch.cat([p.detach().flatten() for p in network.parameters() if p.requires_grad])]
     parameters = FlatParameters(network)
-    optimizer = build_optimizer([parameters.vector], **(shipped(name, config) | {"lr": 3e38}))
+    optimizer = made_on(parameters, shipped(name, config) | {"lr": 3e38})
     record = train_pass(
         network,
         parameters,

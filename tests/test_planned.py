@@ -80,7 +80,7 @@ def file(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, li
     prices._last_read.cache_clear()
 
 
-DATA = ["data=prices", "data.path=prices.csv", "data.horizon=5"]
+DATA = ["data=prices", "data.path=prices.csv", "task.horizon=5"]
 
 
 def test_a_file_of_prices_is_read_once_while_a_sweep_of_it_is_checked(file: tuple[Path, list[Path]]) -> None:

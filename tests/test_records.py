@@ -19,6 +19,7 @@ AT = {"seed": 1, "seeds": 2, "epoch": 3, "epochs": 4, "held_out": None, "seconds
 # Every key, by the name that studies of earlier versions have it under: what was written, and what it reads as.
 TRIAL: dict[str, tuple[Any, Any]] = {
     "worker": ({"host": "h", "pid": 1}, {"host": "h", "pid": 1}),
+    "metrics": ({"val/mae": 0.5}, {"val/mae": 0.5}),
     "progress": (AT, HowFar(1, 2, 3, 4, None, 5.5)),
     "run_ids": (["a", "b"], ["a", "b"]),
     "reason": ("no", "no"),
@@ -45,6 +46,7 @@ STUDY: dict[str, tuple[Any, Any]] = {
     "enqueued": (True, True),
     "seeds_used": ([2, 7], [2, 7]),
     "chosen": ([POINT], [POINT]),
+    "ended_by": ("its time is over", "its time is over"),
     "forgiven": (4, 4),
 }
 KINDS: list[tuple[type[Record], dict[str, tuple[Any, Any]]]] = [(TrialRecord, TRIAL), (StudyRecord, STUDY)]
