@@ -155,7 +155,9 @@ class Odd(QValues):
 def test_targets_of_another_shape_are_told_in_a_line(small: Compose) -> None:
     data = OmegaConf.to_object(small().data)
     task = Odd(name="q_values", gamma=0.9, fee=0.0, fee_unit="price")
-    with pytest.raises(ValueError, match=r"task q_values: targets\(\) gave \(3, 165, 3\); takes \(3, 120 or more, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"task=q_values: targets gives \(3, 165, 3\) for prices .*; takes \(3, 120 or"
+    ):
         prepare(data, task)
 
 
