@@ -14,12 +14,13 @@ from tbptt.config.checks import problems
 from tbptt.config.compose import CommandError, ConfigSource, parsed
 from tbptt.config.moved import MOVED, moved
 from tbptt.config.plain import plain, rerunnable
-from tbptt.config.schema import register, typed
+from tbptt.config.schema import flatten, register, typed
+from tbptt.data.features import Scaler
 from tbptt.data.options import DataConfig
 from tbptt.data.sequences import Sequences
 from tbptt.data.split import as_series
 from tbptt.evaluation.losses import measure
-from tbptt.options.metrics import METRICS, measured, metric
+from tbptt.options.metrics import METRICS, Metric, measured, metric
 from tbptt.options.option import GROUPS
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
@@ -258,8 +259,8 @@ def test_every_moved_key_is_one_of_the_schema(source: ConfigSource) -> None:
     with source.opened():
         cfg = source.compose([])
     for old, new in MOVED.items():
-        assert OmegaConf.select(cfg, new) is not None
-        assert OmegaConf.select(cfg, old) is None
+        assert OmegaConf.select(cfg, new) == OmegaConf.select(cfg, old), "of which the data say the default"
+    assert not set(MOVED) & set(flatten(plain(cfg)))
     assert (cfg.task.fee, cfg.task.fee_unit) == (0.02, "price")
     with source.opened():
         assert source.compose(["data=market"]).task.fee_unit == "change_std"
@@ -290,3 +291,38 @@ def test_a_data_source_may_give_a_table(small: Compose) -> None:
     found = as_series(table)
     assert {name: len(row) for name, row in found.items()} == {"a": 300, "b": 200}
     np.testing.assert_array_equal(found["b"], walk[:200])
+
+
+def test_a_data_source_on_top_of_the_articles_has_its_fee(source: ConfigSource, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "long.yaml").write_text("defaults: [article, _self_]\nlength: 777\ngamma: 0.95\n")
+    with ConfigSource(CONF, also=tmp_path).opened():
+        cfg = ConfigSource(CONF, also=tmp_path).compose(["data=long"])
+    assert (cfg.task.fee, cfg.task.fee_unit, cfg.task.gamma) == (0.02, "price", 0.95)
+
+
+def test_a_change_of_zero_has_no_sign_that_could_be_right() -> None:
+    mean, std = torch.tensor([[0.123]], dtype=torch.float64), torch.tensor([0.17], dtype=torch.float64)
+    scaler = Scaler(torch.zeros(1), torch.ones(1), mean, std)
+    changes = torch.tensor([[[0.0], [0.5], [-0.5], [0.0]]], dtype=torch.float64)
+    standardised = scaler.scale_targets(changes).float()
+    assert scaler.to_price_units(standardised)[0, 0].item() != 0, "or this says nothing"
+    found = scaler.targets_in_prices(standardised)
+    assert (found[0, :, 0] == 0).tolist() == [True, False, False, True]
+    for sign in (1.0, -1.0):
+        total, count = METRICS["val/right_sign"].measure(sign * torch.ones(1, 4, 1), found, None)  # type: ignore[misc]
+        assert (total.item(), count) == (1.0, 4.0)
+
+
+def test_a_metric_of_ones_own_cannot_change_what_is_measured_after_it(small: Compose) -> None:
+    cfg = small()
+    held_out = prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).held_out
+    before, y = held_out.targets.clone(), torch.randn(held_out.targets.shape)
+
+    def spoils(y: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, float]:
+        return y.zero_().sum() + target.zero_().sum(), 1.0
+
+    metrics = [Metric("val/spoils", "minimize", "x", measure=spoils), METRICS["val/mae"]]
+    found = measure(Echo(y), held_out, metrics)  # type: ignore[arg-type]
+    assert torch.equal(held_out.targets, before)
+    assert found["val/mae"].item() == pytest.approx((y - before).abs().mean().item(), rel=1e-5)

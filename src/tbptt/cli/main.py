@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.cli.command_line import checked
 from tbptt.cli.help_page import help_text
 from tbptt.config.compose import CommandError, ConfigSource, composed
-from tbptt.config.moved import move
 from tbptt.config.schema import register
 from tbptt.options.own import load_own
 from tbptt.runs import progress
@@ -31,7 +30,6 @@ FAILED, WRONG = 1, 2
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """One training run, as Hydra starts it."""
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) if HydraConfig.initialized() else []
-    move(cfg, [word.partition("=")[0].lstrip("+") for word in cast(list[str], typed)])
     progress.starting(said(cast(list[str], typed)), cfg.progress)
     from tbptt.runs.fit import train
 

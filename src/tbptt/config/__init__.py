@@ -1,11 +1,13 @@
+from importlib import import_module
 from typing import Any
+
+_PLACES = ("extend", "training.options", "data.options", "options.option", "options.metrics", "config.schema")
 
 
 def __getattr__(name: str) -> Any:
     """Files of your own that are older than ``tbptt.extend`` import their classes from here."""
-    from tbptt import extend
-
-    try:
-        return getattr(extend, name)
-    except AttributeError:
-        raise AttributeError(f"module 'tbptt.config' has no attribute {name!r}") from None
+    if not name.startswith("_"):
+        for place in _PLACES:
+            if (found := getattr(import_module(f"tbptt.{place}"), name, None)) is not None:
+                return found
+    raise AttributeError(f"module 'tbptt.config' has no attribute {name!r}")

@@ -207,7 +207,7 @@ def nearest_key(name: str, known: Iterable[str]) -> str | None:
 
 def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
-        if name == "space" or f"{prefix}{name}" in MOVED:  # of a sweep, which plan.py checks; an old name
+        if name == "space" or f"{prefix}{name}" in MOVED:  # of a sweep, which plan.py checks; another name's default
             continue
         inner = compat.node_at(cfg, name)
         if isinstance(inner, DictConfig) and compat.has_content(inner):

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tbptt import compat
 from tbptt.config.checks import keys, nearest_key, problems, unknown_key
 from tbptt.config.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
-from tbptt.config.moved import move, spelled_anew
+from tbptt.config.moved import spelled_anew
 from tbptt.config.schema import all_keys
 from tbptt.config.words import spelled, text_keys
 from tbptt.options.option import CHOSEN, GROUPS
@@ -196,7 +196,6 @@ def _composed(source: ConfigSource, overrides: tuple[str, ...]) -> tuple[DictCon
         compat.put_on_top(cfg, values)
         cfg.hydra.overrides.task = list(overrides)
         cfg.hydra.job.override_dirname = compat.override_dirname(words, cfg.hydra.job.config.override_dirname)
-    move(cfg, [o.key_or_group for o in words])
     hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
     with open_dict(cfg):
         del cfg["hydra"]

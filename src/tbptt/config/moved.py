@@ -1,19 +1,26 @@
-"""Keys that have another name than they had: the old one goes on working, where it was typed, kept or searched."""
+"""Keys that have another name than they had: the old one goes on working, where it was typed, kept or searched.
 
-from collections.abc import Collection, Mapping
+What is learnt of the prices was said with the prices: ``data.gamma`` and three more are keys of ``task=q_values`` now.
+A file of a data source that says them says what they are by default there (conf/task/q_values.yaml); what is kept of a
+config has them under their names of now only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# What is learnt of the prices was said with the prices.
+from tbptt.options.option import GROUPS
+
 MOVED = {f"data.{leaf}": f"task.{leaf}" for leaf in ("gamma", "fee", "fee_unit", "horizon")}
 _OLD = {new: old for old, new in MOVED.items()}
 FIRST_TASK = "q_values"  # the only one there was
 
 
 def name_now(key: str) -> str:
-    """A key by the name that it has now."""
-    return MOVED.get(key, key)
+    """A key by the name that it has now; its own where a data source of the user's has a key of that name itself."""
+    return key if key in _of_own_sources() else MOVED.get(key, key)
 
 
 def first_name(key: str) -> str:
@@ -28,20 +35,9 @@ def spelled_anew(word: str) -> str:
     return f"{key.removesuffix(bare)}{name_now(bare)}{is_there}{value}" if is_there else word
 
 
-def move(cfg: DictConfig, typed: Collection[str] = ()) -> None:
-    """Bring what a file says under an old name to where it is now, in place.
-
-    Args:
-        typed: the keys of the command line, which comes before files.
-    """
-    for old, new in MOVED.items():
-        value = OmegaConf.select(cfg, old)
-        if value is None:
-            continue
-        OmegaConf.update(cfg, old, None)
-        task, leaf = OmegaConf.select(cfg, "task"), new.rpartition(".")[2]
-        if task is not None and leaf in task and new not in typed:  # else it is about a task that was not chosen
-            OmegaConf.update(cfg, new, value)
+def _of_own_sources() -> set[str]:
+    known = {f"data.{f.name}" for option in GROUPS["data"].values() for f in fields(option) if "takes" in f.metadata}
+    return known & set(MOVED)
 
 
 def moved(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,11 +54,30 @@ def moved(content: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def without_moved(content: dict[str, Any]) -> dict[str, Any]:
-    """A config in plain types without the old names, which :func:`move` has emptied; in place."""
-    data = content.get("data")
-    if isinstance(data, dict):
-        for old in MOVED:
-            if data.get(old.rpartition(".")[2], 0) is None:
-                del data[old.rpartition(".")[2]]
+def under_names_of_now(content: dict[str, Any], cfg: DictConfig) -> dict[str, Any]:
+    """A config in plain types, of ``cfg``, with what was said under an old name under that of now only; in place."""
+    data, task = content.get("data"), content.get("task")
+    if not isinstance(data, dict):
+        return content
+    for old, new in MOVED.items():
+        leaf = old.rpartition(".")[2]
+        if isinstance(task, dict) and task.get(leaf) == f"${{{old}}}":
+            task[leaf] = OmegaConf.select(cfg, new)
+        if _is_moved(cfg, leaf):
+            data.pop(leaf, None)
     return content
+
+
+def said_by_old_names_too(cfg: DictConfig) -> DictConfig:
+    """A config that was kept, where who reads ``config.data.gamma`` finds what was trained with; in place."""
+    for old, new in MOVED.items():
+        leaf = old.rpartition(".")[2]
+        if OmegaConf.select(cfg, new) is not None and _is_moved(cfg, leaf):
+            OmegaConf.update(cfg, old, OmegaConf.select(cfg, new))
+    return cfg
+
+
+def _is_moved(cfg: DictConfig, leaf: str) -> bool:
+    """Whether a field of the data's schema is one that has another name now, and no key of its own."""
+    schema = OmegaConf.get_type(cfg, "data")
+    return any(f.name == leaf and "moved" in f.metadata for f in fields(schema)) if isinstance(schema, type) else False

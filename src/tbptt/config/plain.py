@@ -5,7 +5,7 @@ from typing import Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.config.moved import without_moved
+from tbptt.config.moved import under_names_of_now
 from tbptt.options.option import OF_A_RUN
 
 HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name NAME (of this file, without .yaml)\n"
@@ -13,7 +13,7 @@ HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name N
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A config in plain types; ``${...}`` is kept as it was typed, so that no secret is written out."""
-    return without_moved(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
+    return under_names_of_now(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)), cfg)
 
 
 def rerunnable(cfg: DictConfig) -> str:

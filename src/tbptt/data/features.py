@@ -80,6 +80,11 @@ class Scaler:
         """(B, T, O) standardised, as the network gives them → in price units."""
         return predictions * self._std().to(predictions) + self.target_mean.to(predictions)[:, None]
 
+    def targets_in_prices(self, targets: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
+        """:meth:`to_price_units` of targets: what rounding to float32 has left of a zero is zero again."""
+        found = self.to_price_units(targets)
+        return torch.where(found.abs() < 1e-6 * self._std().to(found), 0.0, found)
+
     def _std(self) -> Tensor:
         """(S, 1, 1) or (S, 1, O)."""
         std = self.target_std

@@ -22,10 +22,10 @@ class DataConfig(Option):
     group = "data"
     window: int = key(whole(1), 128)
     features: str = key(one_of("lagged_change", "one_step_change"), "lagged_change")
-    gamma: Any = moved_key("task.gamma")
-    fee: Any = moved_key("task.fee")
-    fee_unit: Any = moved_key("task.fee_unit")
-    horizon: Any = moved_key("task.horizon")
+    gamma: Any = moved_key("task.gamma", 0.99)
+    fee: Any = moved_key("task.fee", 1.3)
+    fee_unit: Any = moved_key("task.fee_unit", "change_std")
+    horizon: Any = moved_key("task.horizon", "auto")
 
     @classmethod
     def unfit(cls) -> str | None:

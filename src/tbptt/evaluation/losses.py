@@ -8,6 +8,7 @@ from torch import Tensor
 from tbptt.data.sequences import Sequences
 from tbptt.models.protocol import Network
 from tbptt.options.metrics import Metric
+from tbptt.options.own import is_own
 from tbptt.system.runtime import full_float32
 from tbptt.tasks.try_out import measured
 
@@ -49,7 +50,9 @@ def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: i
     """Add a chunk to a metric's sum and count, (2,)."""
     target = sequences.targets[:, start:stop]
     if metric.in_prices and sequences.scaler is not None:
-        y, target = sequences.scaler.to_price_units(y), sequences.scaler.to_price_units(target)
+        y, target = sequences.scaler.to_price_units(y), sequences.scaler.targets_in_prices(target)
+    elif is_own(metric.measure):  # which may change what it is given
+        y, target = y.clone(), target.clone()
     mask = None if sequences.mask is None else sequences.mask[:, start:stop]
     total, count = measured(metric, y, target, mask)
     both[0] += total

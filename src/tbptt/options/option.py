@@ -29,9 +29,9 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
     return field(default=default, metadata=metadata)
 
 
-def moved_key(name: str) -> Any:
-    """A key that has another name now: what a file says of it is taken there (config/moved.py)."""
-    return field(default=None, metadata={"moved": name})
+def moved_key(name: str, default: Any) -> Any:
+    """A key that has another name now (config/moved.py); under its old one a file says the default of the new one."""
+    return field(default=default, metadata={"moved": name})
 
 
 # The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tbptt.config.checks import keys
+from tbptt.config.moved import said_by_old_names_too
 from tbptt.config.schema import typed
 from tbptt.config.try_out import size_problem
 from tbptt.models.options import ModelConfig
@@ -55,7 +56,7 @@ def load_run(
         network = network_of(content, cfg)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
-    return network.eval(), Scaler(**content["scaler"]), cfg
+    return network.eval(), Scaler(**content["scaler"]), said_by_old_names_too(cfg)
 
 
 def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":

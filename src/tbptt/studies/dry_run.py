@@ -45,6 +45,7 @@ def _seconds_an_epoch(plan: Plan) -> float:
 
     What a run takes to begin and an epoch to be recorded is not in it: short runs take many times as long.
     """
+    import numpy as np
     import torch
 
     from tbptt.data.features import LagFeatures, Scaler
@@ -52,9 +53,10 @@ def _seconds_an_epoch(plan: Plan) -> float:
     from tbptt.data.split import load_parts
     from tbptt.models.build import build_network
     from tbptt.system.runtime import keep_freed_memory
+    from tbptt.tasks.try_out import targets_of
     from tbptt.training.chunks import train_pass
     from tbptt.training.flat import FlatParameters
-    from tbptt.training.optimizers import build_optimizer
+    from tbptt.training.optimizers import optimizer_of
 
     keep_freed_memory()
     config = cast(Config, OmegaConf.to_object(plan.cfg))
@@ -62,15 +64,16 @@ def _seconds_an_epoch(plan: Plan) -> float:
     parts = load_parts(config.data, config.task)
     series, steps = len(parts.training), min(STEPS, parts.length)
     torch.manual_seed(0)
-    prices = torch.randn(series, parts.window + steps, dtype=torch.float64).cumsum(1)
-    q = torch.randn(series, steps, config.task.outputs, dtype=torch.float64)
-    scaler = Scaler.fit(prices, torch.full((series,), steps), q, parts.window, config.data.features, True)
-    sequences = Sequences(
-        LagFeatures(prices, scaler, parts.window, config.data.features), q.float(), None, [steps] * series, config.task
-    )
+    walks = torch.randn(series, parts.window + steps + parts.ahead, dtype=torch.float64).cumsum(1).numpy()
+    targets = torch.from_numpy(targets_of(config.task, walks[:, parts.window :], np.ones(1), steps))
+    prices, kind = torch.from_numpy(walks[:, : parts.window + steps]), config.data.features
+    scale = config.task.common_scale
+    scaler = Scaler.fit(prices, torch.full((series,), steps), targets, parts.window, kind, True, scale)
+    features = LagFeatures(prices, scaler, parts.window, kind)
+    sequences = Sequences(features, scaler.scale_targets(targets).float(), None, [steps] * series, config.task)
     network = build_network(config.model, config.data.window, config.task.outputs)
     parameters = FlatParameters(network)
-    optimizer = build_optimizer([parameters.vector], "sgd", lr=1e-6)
+    optimizer = optimizer_of(config.optimizer, parameters)
     chunks = max(1, steps // CHUNK)
     train_pass(network, parameters, optimizer, sequences, chunks)
     began = time.perf_counter()

@@ -279,6 +279,6 @@ class _RandomState:
 
 
 def epoch_loss(losses: Sequence[float], sequences: Sequences) -> float:
-    """The mean of a pass's chunk losses, weighted by their valid steps."""
-    weights = [sequences.valid_in(a, b) for a, b in chunk_bounds(sequences.length, len(losses))]
+    """The mean of a pass's chunk losses, weighted by what each was divided by."""
+    weights = [sequences.count(a, b) for a, b in chunk_bounds(sequences.length, len(losses))]
     return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)

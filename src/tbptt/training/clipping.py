@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tbptt.options.own import said_of
 from tbptt.training.clip_modes import CLIP_MODE, OWN, Clip, Gradient
 
 
@@ -64,8 +65,13 @@ def clip_gradients(
     norm = torch.linalg.vector_norm(flat)
     if clip is None:
         return norm, torch.zeros_like(norm)
-    bound = MODES.get(mode) or OWN.get(mode)
-    if bound is None:
+    gradient = Gradient(flat, parts, weights, norm)
+    if mode in MODES:
+        return norm, MODES[mode](gradient, clip).to(norm.dtype)
+    if mode not in OWN:
         raise ValueError(f"clip mode {mode!r} is not {CLIP_MODE.text}")
-    changed = bound(Gradient(flat, parts, weights, norm), clip)
+    with said_of(OWN[mode], f"clip_mode={mode}:"):
+        changed = OWN[mode](gradient, clip)
+    if not isinstance(changed, Tensor) or changed.dim() != 0:
+        raise ValueError(f"clip_mode={mode}: gives {changed!r}; takes a tensor of one, whether it changed anything")
     return norm, changed.to(norm.dtype)

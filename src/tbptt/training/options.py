@@ -148,11 +148,11 @@ class Muon(OptimizerConfig, options=["muon"]):
         of_muon = {"momentum": self.momentum, "nesterov": self.nesterov, "ns_steps": self.ns_steps}
         of_adamw = {"betas": self.betas, "eps": self.eps}
         rest = list(others.values()) if self.decay_biases else without_biases(others)
-        parts = [
-            made(self.kind(), matrices, {**both, **of_muon, "adjust_lr_fn": "match_rms_adamw"}, capturable),
-            made(torch.optim.AdamW, rest, {**both, **of_adamw}, capturable),
+        parts: list[tuple[Any, list[Any], dict[str, Any]]] = [
+            (self.kind(), matrices, {**both, **of_muon, "adjust_lr_fn": "match_rms_adamw"}),
+            (torch.optim.AdamW, rest, {**both, **of_adamw}),
         ]
-        return Together(parts)
+        return Together([made(kind, some, settings, capturable) for kind, some, settings in parts if some])
 
 
 @dataclass
