@@ -21,7 +21,8 @@ from tbptt.data.sequences import Sequences
 from tbptt.data.split import as_series
 from tbptt.evaluation.losses import measure
 from tbptt.options.metrics import METRICS, Metric, measured, metric
-from tbptt.options.option import GROUPS
+from tbptt.options.option import GROUPS, key
+from tbptt.options.takes import whole
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
 from tbptt.runs.load import load_run
@@ -326,3 +327,12 @@ def test_a_metric_of_ones_own_cannot_change_what_is_measured_after_it(small: Com
     found = measure(Echo(y), held_out, metrics)  # type: ignore[arg-type]
     assert torch.equal(held_out.targets, before)
     assert found["val/mae"].item() == pytest.approx((y - before).abs().mean().item(), rel=1e-5)
+
+
+def test_a_key_that_nothing_reads_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match=r"task=deaf: class Deaf has a key never_named that nothing in its file reads"):
+
+        class Deaf(Forecast, options=["deaf"]):
+            locals()["never" + "_named"] = key(whole(1), 1)
+
+    assert "deaf" not in GROUPS["task"]

@@ -51,6 +51,7 @@ class SplitData(DataConfig):
     """Series of which the last part is held out."""
 
     needs = ("prices",)
+    reads_its_keys = True
     columns: list[str] | None = key(list_of("column names", TEXT, high=math.inf, null=True), None)
     val_fraction: float = key(number(0, 1, open_low=True), 0.2)
 

@@ -4,6 +4,8 @@ A class that says ``options`` is the schema of these; so is one in a file of you
 """
 
 import inspect
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
@@ -53,6 +55,7 @@ class Option:
 
     Attributes:
         needs: what a class has to define, beside its keys, to be an option of its group.
+        reads_its_keys: whether the class itself reads its keys, so that one that it never names is a mistake.
 
     With ``new`` the group is newer than some studies, and the first of these options is what was done before there was
     the group: that choice of it stays out of what tells a study from another, see :func:`key`.
@@ -60,6 +63,7 @@ class Option:
 
     group: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    reads_its_keys: ClassVar[bool] = False
     name: str = key(TEXT)
 
     def __init_subclass__(cls, options: Sequence[str] = (), new: bool = False) -> None:
@@ -82,7 +86,19 @@ class Option:
         for name in own:  # it would take the place of what the base class has by that name
             if any(name in vars(each) and name not in _keys(each) for each in cls.__mro__[1:]):
                 return f"has a key {name}, which is the name of something that {base.__name__} has; takes another name"
+        if cls.reads_its_keys and (unread := [name for name in own if not _is_read(name, cls)]):
+            return f"has a key {unread[0]} that nothing in its file reads, which would change nothing"
         return None
+
+
+def _is_read(name: str, cls: type) -> bool:
+    """Whether the file of a class reads an attribute of this name, or all of them at once."""
+    try:
+        source = inspect.getsource(sys.modules[cls.__module__])
+    except (OSError, TypeError, KeyError):  # typed into an interpreter
+        return True
+    at_once = ("vars(self)", "asdict(self", "fields(self", "self.__dict__", "getattr(self")
+    return bool(re.search(rf"\.{name}\b", source)) or any(word in source for word in at_once)
 
 
 def _keys(cls: type) -> set[str]:

@@ -29,6 +29,7 @@ class TaskConfig(Option):
 
     group = "task"
     needs = ("outputs", "ahead", "targets")
+    reads_its_keys = True
     common_scale: ClassVar[bool | None] = False
     shortened_by: ClassVar[str] = ""
 

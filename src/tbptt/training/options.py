@@ -159,6 +159,7 @@ class Muon(OptimizerConfig, options=["muon"]):
 class ScheduleConfig(Option):
     group = "schedule"
     needs = ("as_list",)
+    reads_its_keys = True
     patience: int | None = key(whole(1, None), 20)
     stage_epochs: Any = key(whole(1, "auto", None), "auto")
 
