@@ -14,7 +14,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 # Before they are imported: calls are held against the shapes that these say.
-SHAPED = ("tbptt.data.features", "tbptt.data.sequences", "tbptt.tasks.q_values")
+SHAPED = (
+    *("tbptt.data.features", "tbptt.data.sequences", "tbptt.tasks.q_values", "tbptt.training.clipping"),
+    *("tbptt.models.kernels", "tbptt.models.scan"),
+)
 with jaxtyping.install_import_hook(list(SHAPED), "beartype.beartype"):
     for name in SHAPED:
         importlib.import_module(name)

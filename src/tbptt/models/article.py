@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tbptt.models import kernels
@@ -78,7 +79,7 @@ class QNetwork(nn.Module):
         if init == "keras":
             self._init_keras()
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Float[Tensor, "B K D"], state: State) -> tuple[Float[Tensor, "B K O"], State]:
         """(B, K, D) and the state before the chunk → (B, K, O) and the state after it.
 
         The recurrent layers run time-major; an ``x`` laid out so in memory, as LagFeatures gives it, is not copied.

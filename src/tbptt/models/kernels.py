@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -82,7 +83,14 @@ def usable(x: Tensor) -> bool:
     return library() is not None
 
 
-def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def lstm(
+    x: Float[Tensor, "T B I"],
+    h: Float[Tensor, "1 B H"],
+    c: Float[Tensor, "1 B H"],
+    w_ih: Float[Tensor, "G I"],
+    w_hh: Float[Tensor, "G H"],
+    bias: Float[Tensor, " G"],
+) -> tuple[Float[Tensor, "T B H"], Float[Tensor, "1 B H"], Float[Tensor, "1 B H"]]:
     """What ``nn.LSTM`` of one layer gives.
 
     Args:
@@ -99,7 +107,9 @@ def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tens
     return _lstm_forward(x, h, c, w_ih, w_hh, bias, keep=False)[0]
 
 
-def dense_tanh(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def dense_tanh(
+    x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"]
+) -> Float[Tensor, "*R N"]:
     """tanh(x weightᵀ + bias): x (..., K), weight (N, K) → (..., N)."""
     return _DenseTanh.apply(x, weight, bias)
 

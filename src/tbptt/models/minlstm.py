@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -31,7 +32,7 @@ class MinLSTM(nn.Module):
         nn.init.zeros_(self.gates.bias)
         nn.init.constant_(self.gates.bias.detach()[:hidden], forget_bias)
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "K B D"], h: Float[Tensor, "B H"]) -> Float[Tensor, "K B H"]:
         """(K, B, D) and the h before, (B, H) → all h of the chunk, (K, B, H)."""
         # In float32 under autocast too: products of many gates would lose what bf16 has no room for.
         f, i, c = self.gates(x).to(h.dtype).chunk(3, dim=-1)

@@ -13,11 +13,12 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def scan(f: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+def scan(f: Float[Tensor, "T ..."], b: Float[Tensor, "T ..."], h0: Float[Tensor, "..."]) -> Float[Tensor, "T ..."]:
     """All h_t of h_t = f_t · h_{t-1} + b_t.
 
     Args:

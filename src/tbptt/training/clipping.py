@@ -4,6 +4,7 @@ without the host waiting."""
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tbptt.options.own import said_of
@@ -48,8 +49,12 @@ MODES: dict[str, Clip] = {"norm": _norm, "tensor_norm": _tensor_norm, "value": _
 
 @torch.no_grad()
 def clip_gradients(
-    flat: Tensor, parts: Sequence[Tensor], clip: float | None, mode: str, weights: Sequence[Tensor] = ()
-) -> tuple[Tensor, Tensor]:
+    flat: Float[Tensor, " P"],
+    parts: Sequence[Tensor],
+    clip: float | None,
+    mode: str,
+    weights: Sequence[Tensor] = (),
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Bound the gradient in place.
 
     Args:
