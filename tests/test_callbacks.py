@@ -141,3 +141,39 @@ def test_a_divergence_is_said_with_the_epoch_that_is_kept(
     result = fit(small("epochs=6", "optimizer=sgd", "optimizer.lr=1e30", "clip=null"))
     assert result.stop_reason == "diverged"
     assert "diverged in epoch 1" in caplog.text
+
+
+def test_a_state_that_could_not_be_read_again_ends_the_run_at_its_first_checkpoint(
+    here: Path, small: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(pl.Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"seed": 2**63}
+
+    monkeypatch.setattr("tbptt.runs.own_callbacks.built", lambda config: [Mine()])
+    epochs: list[int] = []
+
+    def after_epoch(epoch: Epoch) -> bool:
+        epochs.append(epoch.number)
+        return False
+
+    with pytest.raises(ValueError, match=r"^callback=none: its state_dict holds .* more than 64 bits; takes tensors"):
+        fit(small(), RunContext(after_epoch=after_epoch))
+    assert epochs == [0]
+    assert not list(here.rglob("*.ckpt"))
+
+
+def test_of_a_runs_checkpoints_only_the_first_is_read_again_and_the_last_when_it_ends(
+    here: Path, small: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    load = checkpoint.load
+
+    def noted(*words: Any) -> dict[str, Any]:
+        content = load(*words)
+        read.append(content["epoch"])
+        return content
+
+    monkeypatch.setattr(checkpoint, "load", noted)
+    fit(small())
+    assert read == [0, 2]

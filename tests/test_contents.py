@@ -2,6 +2,7 @@
 
 import math
 import zipfile
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tbptt import load_run
+from tbptt.config.schema import typed
 from tbptt.runs import checkpoint
 from tbptt.runs.contents import DEEPEST, OF_A_RUN
 
@@ -189,3 +191,63 @@ def test_a_model_that_the_weights_are_not_of_is_told(
         load_run(path)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class Kind(StrEnum):
+    ONE = "one"
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("optimizer", {"state": {}, "param_groups": [{"dtype": torch.float32}]}, "optimizer=mine: its state_dict"),
+        ("optimizer", {"state": {0: {"of": {"a": 1}}}, "param_groups": []}, "optimizer=mine: its state_dict"),
+        ("optimizer", {"state": {0: {"call": lambda: 0}}, "param_groups": []}, "optimizer=mine: its state_dict"),
+        ("scaler", {"fee": torch.ones(1, dtype=torch.int64)}, "task=mine: the scale of its targets"),
+        ("callbacks", {"Mine": {"kind": Kind.ONE}}, "callback=mine: its state_dict"),
+        ("callbacks", {"Mine": {"wave": torch.zeros(2, dtype=torch.complex64)}}, "callback=mine: its state_dict"),
+        ("callbacks", {"Mine": {"seed": 2**63}}, "callback=mine: its state_dict"),
+        ("callbacks", {"Mine": {"wide": torch.zeros(1).expand(10**6)}}, "callback=mine: its state_dict"),
+    ],
+)
+def test_what_could_not_be_read_is_named_when_it_is_first_written(
+    path: Path, good: dict[str, Any], part: str, value: Any, said: str
+) -> None:
+    options = {group: {"name": "mine"} for group in ("optimizer", "task", "callback")}
+    value = {**good["scaler"], **value} if part == "scaler" else value
+    spoilt = {**good, "config": {**good["config"], **options}, part: value}
+    with pytest.raises(ValueError, match=rf"^{said}.* holds what no checkpoint may: .*; takes tensors") as caught:
+        checkpoint.save_and_try(path, spoilt, keep_previous=True)
+    assert "\n" not in str(caught.value)
+    assert list(path.parent.iterdir()) == []
+    checkpoint.save_and_try(path, good, keep_previous=True)
+    with pytest.raises(ValueError, match=said):
+        checkpoint.save_and_try(path, spoilt, keep_previous=True)
+    assert checkpoint.load(path, OF_A_RUN)["best"] == good["best"]  # what was there is there again
+
+
+def test_momenta_in_bfloat16_are_kept(path: Path, good: dict[str, Any]) -> None:
+    state = {0: {"m": torch.rand(3).bfloat16()}}
+    checkpoint.save_and_try(path, {**good, "optimizer": {"state": state, "param_groups": []}})
+    assert torch.equal(checkpoint.load(path, OF_A_RUN)["optimizer"]["state"][0]["m"], state[0]["m"])
+
+
+@pytest.mark.parametrize("group", ["optimizer", "schedule", "callback"])
+def test_a_network_is_loaded_without_options_that_it_does_not_need(
+    path: Path, good: dict[str, Any], group: str
+) -> None:
+    for option in ({"name": "gone", "width": 3}, {"name": "adam", "gone": [1]}):
+        config = {**good["config"], group: option}
+        checkpoint.save(path, {**good, "config": config})
+        network, _, cfg = load_run(path)
+        assert network.hidden == [2]
+        assert cfg[group] == option
+        with pytest.raises(ValueError, match="none of tbptt's"):
+            typed(config)  # as to go on with the run
+
+
+@pytest.mark.parametrize("group", ["model", "task", "data"])
+def test_a_network_whose_own_option_is_gone_is_one_line(path: Path, good: dict[str, Any], group: str) -> None:
+    checkpoint.save(path, {**good, "config": {**good["config"], group: {"name": "gone"}}})
+    with pytest.raises(ValueError, match=rf"{group}: got 'gone'; takes one of .*, or the file in own/ that brings it$"):
+        load_run(path)

@@ -123,6 +123,47 @@ def test_a_file_that_cannot_be_one_costs_a_line(clone: Path, content: str, said:
         assert (done.returncode, done.stderr) == (2, f"{folder}/broken.py: {said}\n")
 
 
+def test_a_file_that_failed_leaves_nothing_and_can_be_mended_in_the_same_process(clone: Path) -> None:
+    """As in a notebook; also what the file imported of one's own before it failed."""
+    script = """
+import sys
+from pathlib import Path
+from tbptt.config.schema import register
+from tbptt.options.metrics import METRICS
+from tbptt.options.option import GROUPS
+from tbptt.options.own import own_digest
+from tbptt.training.clip_modes import OWN
+
+whole = '''
+from tbptt.extend import OptimizerConfig, clip_mode, metric
+class First(OptimizerConfig, options=["first_of_all"]):
+    def build(self, parameters, capturable): ...
+clip_mode("first_of_all")(print)
+metric("val/first_of_all", direction="minimize", label="x")(print)
+'''
+known = lambda: ["first_of_all" in GROUPS["optimizer"], "first_of_all" in OWN, "val/first_of_all" in METRICS]
+helper, file = Path("own/zz_helper.py"), Path("own/aa_first.py")
+helper.write_text(whole)
+file.write_text("from tbptt.own import zz_helper; 1 / 0")
+for _ in range(2):
+    try:
+        register()
+    except ValueError as error:
+        print(error, known(), [name for name in sys.modules if name.endswith(("zz_helper", "aa_first"))])
+file.write_text("from tbptt.own import zz_helper")
+before = own_digest()
+register()
+print(known(), before != own_digest())
+"""
+    try:
+        done = command(clone, "-B", "-c", script)
+    finally:
+        for name in ("zz_helper", "aa_first"):
+            (clone / "own" / f"{name}.py").unlink()
+    failed = "own/aa_first.py: ZeroDivisionError: division by zero [False, False, False] []"
+    assert done.stdout.splitlines() == [failed, failed, "[True, True, True] True"], done.stderr
+
+
 def test_a_class_without_its_yaml_cannot_be_chosen_yet(clone: Path) -> None:
     yaml = clone / "conf" / "optimizer" / "lion.yaml"
     content = yaml.read_text()

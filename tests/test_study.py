@@ -13,8 +13,10 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
+from tbptt.config.compose import CommandError
 from tbptt.config.schema import NSGAII, PrunerConfig, SamplerConfig, StartsRandom
 from tbptt.options.values import Value
+from tbptt.studies.best_of import existing_study
 from tbptt.studies.space import Choice, Interval, IntRange, Space
 from tbptt.studies.study import INTERRUPTED, Budget, Counts, Study, point_of
 from tbptt.system.liveness import identity
@@ -376,6 +378,13 @@ def test_an_existing_study_is_found_and_a_missing_one_is_said_with_those_that_th
     with pytest.raises(KeyError) as error:
         Study.existing("missing", STORAGE)
     assert error.value.args == (["another", "toy"],)
+
+
+def test_a_study_of_a_metric_that_is_gone_says_which_and_where_it_has_to_be(here: Path) -> None:
+    Study("toy", STORAGE, ["val/loss"]).optuna.set_user_attr("objectives", ["val/loss", "val/gone"])
+    said = "STUDY: study toy: its objective val/gone is not there; takes the file in own/ that brings this metric"
+    with pytest.raises(CommandError, match=f"^{said}$"):
+        existing_study("STUDY", "toy", STORAGE)
 
 
 def test_a_point_is_known_before_and_while_it_is_suggested(study: Study) -> None:

@@ -27,6 +27,7 @@ from tbptt.cli.main import job, run
 from tbptt.config.compose import ConfigSource
 from tbptt.reports.page import SHARED
 from tbptt.runs.context import RunContext
+from tbptt.runs.versions import code_tags
 from tbptt.system.liveness import is_alive
 from tbptt.system.stores import locked
 
@@ -763,6 +764,11 @@ def test_changed_code_is_warned_of_and_a_fresh_study_begins_beside_the_old(
         patch.setattr("tbptt.studies.sweep.code_tags", lambda: tags)
         status, _, err = sweep(*words)
     assert (status, err) == (0, "study it's: the code has changed since it was begun\n")
+    with monkeypatch.context() as patch:
+        tags = {**code_tags(), "own.sha256": "0" * 64}
+        patch.setattr("tbptt.studies.sweep.code_tags", lambda: tags)
+        status, _, err = sweep(*words)
+    assert (status, err) == (0, "study it's: the files in own/ have changed since it was begun\n")
     for i in (2, 3):
         assert sweep(*words, "study.fresh=true")[0] == 0
         assert Left(place, f"it's-{i}").states == {COMPLETE: 2}

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import CONF, SMALL
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_metric_name
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.config.checks import problems
@@ -135,6 +138,44 @@ def test_a_metric_cannot_take_anothers_name_or_go_nowhere() -> None:
         metric("mine", direction="minimize", label="x")
     with pytest.raises(ValueError, match="takes one of minimize, maximize"):
         metric("val/mine", direction="up", label="x")
+
+
+@pytest.mark.parametrize(
+    "name", ["val/hit%", "val/a\tb", "val/a,b", "val//a", "val/a/", "val/../a", "val/" + 247 * "a"]
+)
+def test_a_metric_takes_no_name_that_mlflow_refuses(name: str) -> None:
+    if len(name) <= 250:
+        with pytest.raises(MlflowException):
+            _validate_metric_name(name)
+    with pytest.raises(ValueError, match="MLflow takes no such name; takes letters, digits") as caught:
+        metric(name, direction="minimize", label="x")
+    assert "\n" not in str(caught.value)
+    assert name not in METRICS
+
+
+@pytest.mark.parametrize("name", ["val/Größe_1-2. a:b/c", "val/" + 246 * "a"])
+def test_a_metric_takes_a_name_that_mlflow_takes(name: str) -> None:
+    _validate_metric_name(name)
+    metric(name, direction="minimize", label="x")
+
+
+def test_what_a_change_costs_is_kept_in_float64_and_is_one_number_a_series(config: Compose) -> None:
+    class Mine(Forecast):
+        cost: Any = None
+
+        def change_cost(self, change_std: Any) -> Any:
+            return self.cost
+
+    cfg = config(*FORECAST)
+    data, task = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)
+    mine = Mine(**vars(task))
+    mine.cost = np.ones(1, dtype=np.int64)
+    fee = prepare(data, mine).scaler.fee  # type: ignore[arg-type]
+    assert fee is not None
+    assert (fee.dtype, fee.tolist()) == (torch.float64, [1.0])
+    mine.cost = 1
+    with pytest.raises(ValueError, match=r"change_cost gives \(\); takes \(1,\), as change_std"):
+        prepare(data, mine)  # type: ignore[arg-type]
     assert "val/mine" not in METRICS
 
 

@@ -97,6 +97,16 @@ def test_tags_say_which_code_ran() -> None:
     assert tags["git.dirty"] == str(changed).lower()
 
 
+def test_tags_say_which_files_of_ones_own_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for contents in ({}, {"tbptt.own.a": b"1"}, {"tbptt.own.a": b"2"}, {"tbptt.own.b": b"1"}):
+        monkeypatch.setattr("tbptt.options.own._contents", contents)
+        found.append(code_tags().get("own.sha256"))
+    assert found[0] is None
+    assert all(len(each or "") == 64 for each in found[1:])
+    assert len(set(found)) == 4
+
+
 def test_code_outside_a_checkout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no git at all
     versions._code_tags.cache_clear()

@@ -4,7 +4,7 @@ Each key says what it takes, here or beside what it is about (data/options.py, m
 conf/*.yaml gives the values; checks.py holds a config against it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, cast, get_type_hints
 
@@ -140,6 +140,16 @@ class Config:
     space: dict[str, Any] = field(default_factory=dict)  # what sweep=NAME searches
 
 
+@dataclass
+class PartOfConfig(Config):
+    """A config of which what a network does not need may be anything."""
+
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    callback: Any = MISSING
+    study: Any = field(default_factory=StudyConfig)
+
+
 def register() -> None:
     """Make the schema known to Hydra: ``schema``, and ``schema/GROUP/OPTION`` for the yaml files."""
     load_own()
@@ -167,22 +177,42 @@ def _keys_of(schema: type, prefix: str) -> Iterator[tuple[str, Any, Takes]]:
             yield from _keys_of(cast(type, inner), f"{prefix}{f.name}.")
 
 
-def typed(content: dict[str, Any]) -> DictConfig:
-    """A config in plain types, as a run keeps it, under the schema again. Raises ValueError where it does not fit."""
+def typed(content: dict[str, Any], needs: Collection[str] = tuple(GROUPS)) -> DictConfig:
+    """A config in plain types, as a run keeps it, under the schema again.
+
+    Args:
+        needs: groups that have to fit it; another, whose option is not there any more, or has other keys, stays as it
+            is, unchecked.
+
+    Raises:
+        ValueError: it does not fit.
+    """
     load_own()
     try:
         # Before there were callbacks, none was said.
         cfg = OmegaConf.create({"callback": {"name": "none"}, **moved(content)})
-        for group, options in GROUPS.items():
-            place = group.replace("/", ".")
-            if (node := OmegaConf.select(cfg, place)) is not None:
-                if node.name not in options:
-                    raise LookupError(wrong_value(place, node.name, "one of " + ", ".join(options)))
-                schema = OmegaConf.structured(options[node.name])
-                OmegaConf.update(cfg, place, OmegaConf.merge(schema, node), merge=False)
-        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), cfg))
+        schema = Config
+        for group in GROUPS:
+            try:
+                _type_group(cfg, group)
+            except (OmegaConfBaseException, LookupError, TypeError, AttributeError):
+                if group in needs or not isinstance(cfg[group.split("/")[0]], DictConfig):
+                    raise
+                schema = PartOfConfig
+        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), cfg))
     except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"a config that is none of tbptt's: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def _type_group(cfg: DictConfig, group: str) -> None:
+    """Bring what a config has of a group under the schema of its option, in place."""
+    place, options = group.replace("/", "."), GROUPS[group]
+    if (node := OmegaConf.select(cfg, place)) is not None:
+        if node.name not in options:
+            takes = f"one of {', '.join(options)}, or the file in own/ that brings it"
+            raise LookupError(wrong_value(place, node.name, takes))
+        schema = OmegaConf.structured(options[node.name])
+        OmegaConf.update(cfg, place, OmegaConf.merge(schema, node), merge=False)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

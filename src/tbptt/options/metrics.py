@@ -3,12 +3,15 @@
 A metric of your own is a function in a file in ``own/`` with :func:`metric` above it; it is in the table then.
 """
 
+import posixpath
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from omegaconf import ListConfig
 
+from tbptt.options.own import TABLES
 from tbptt.options.takes import Takes
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 # it is to be divided by.
 Measure = Callable[["Tensor", "Tensor", "Tensor | None"], "tuple[Tensor, Tensor | float]"]
 DIRECTIONS = ("minimize", "maximize")
+# What MLflow takes as the name of a metric (its validation.py), which else would refuse a run's curves for ever.
+_STORED = re.compile(r"[/\w.\- :]{1,250}")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ METRICS: dict[str, Metric] = {
         Metric("time/timesteps_per_second", "maximize", "steps trained a second"),
     )
 }
+TABLES.append(METRICS)
 
 
 def metric(
@@ -78,12 +84,18 @@ def metric(
     The function takes predictions and targets, (B, K, O), and a mask, (B, K) of 0 and 1 or None, of one chunk of
     held-out steps, and returns a sum over the valid ones and what to divide it by. Both are added up over the chunks.
 
-    Raises ValueError where the name is there already or is not ``val/NAME``, or the direction is none.
+    Raises ValueError where the name is there already, is not ``val/NAME`` or none that MLflow takes, or the direction
+    is none.
     """
     if name in METRICS:
         raise ValueError(f"metric {name} is there already")
     if not name.startswith("val/") or not name.removeprefix("val/"):
         raise ValueError(f"metric {name!r}: takes a name like val/NAME, as it is measured on held-out series")
+    if not _STORED.fullmatch(name) or posixpath.normpath(name) != name:
+        takes = (
+            "letters, digits, _ - . : / and spaces, at most 250 in all, and between slashes neither nothing, . nor .."
+        )
+        raise ValueError(f"metric {name[:300]!r}: MLflow takes no such name; takes {takes}")
     if direction not in DIRECTIONS:
         raise ValueError(f"metric {name}: direction: got {direction!r}; takes one of {', '.join(DIRECTIONS)}")
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from tbptt.options.own import TABLES
 from tbptt.options.takes import TEXT, Takes, one_of
 
 
@@ -41,6 +42,7 @@ GROUPS: dict[str, dict[str, type]] = {
     group: {}
     for group in ("data", "task", "model", "optimizer", "schedule", "callback", "study/sampler", "study/pruner")
 }
+TABLES.extend(GROUPS.values())
 
 
 CHOSEN = (*GROUPS, "figure", "cluster", "sweep")  # the groups that can be typed

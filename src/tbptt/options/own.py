@@ -4,12 +4,14 @@ These files are code, and are run. They are looked for where you keep yours, nev
 may have sent.
 """
 
+import hashlib
 import importlib
 import inspect
 import pkgutil
+import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -20,11 +22,16 @@ from tbptt.system.runtime import Interrupted
 from tbptt.system.trouble import disk_trouble
 
 ENTRY_POINTS = "tbptt.options"
+TABLES: list[dict[str, Any]] = []  # those that such code puts something into, each as its module is imported
+
+_contents: dict[str, bytes] = {}  # of each module of own/, the digest of its file as it was when it was imported
 
 
 def load_own() -> None:
     """Import what brings options, clip modes and callbacks of your own: the files in ``own/`` and in ``src/tbptt/own``,
     and the entry points ``tbptt.options`` of installed packages. What is imported already is not imported again.
+
+    One that fails leaves nothing behind: mended, it can be imported in the same process.
 
     Raises:
         ValueError: with a line for one that fails.
@@ -34,22 +41,59 @@ def load_own() -> None:
     own.look()
     for module in pkgutil.iter_modules(own.__path__):
         name = f"{own.__name__}.{module.name}"
-        _tried(lambda name=name: importlib.import_module(name), lambda name=name: _file(name))  # type: ignore[misc]
+        if name not in sys.modules:
+            _tried(lambda name=name: importlib.import_module(name), lambda name=name: _file(name), own.__name__)  # type: ignore[misc]
+    _note_contents(own.__name__)
     _load_installed()
+
+
+def own_digest() -> str | None:
+    """SHA-256 of the names and contents of all files of ``own/`` that were imported; None where there were none."""
+    if not _contents:
+        return None
+    return hashlib.sha256(repr(sorted(_contents.items())).encode()).hexdigest()
+
+
+def _note_contents(package: str) -> None:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.startswith(f"{package}.") and name not in _contents and file:
+            with suppress(OSError):  # it was taken away meanwhile
+                _contents[name] = hashlib.sha256(Path(file).read_bytes()).digest()
 
 
 @cache
 def _load_installed() -> None:
     for entry in entry_points(group=ENTRY_POINTS):
-        _tried(entry.load, lambda entry=entry: f"{entry.value}, of an installed package")  # type: ignore[misc]
+        where = f"{entry.value}, of an installed package"
+        _tried(entry.load, lambda where=where: where, entry.module.split(".")[0])  # type: ignore[misc]
 
 
-def _tried(load: Callable[[], object], where: Callable[[], str]) -> None:
+def _tried(load: Callable[[], object], where: Callable[[], str], package: str) -> None:
     try:
-        load()
+        with _undone_if_it_fails(package):
+            load()
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(f"{where()}: {type(error).__name__}: {reason}") from error
+
+
+@contextmanager
+def _undone_if_it_fails(package: str) -> Iterator[None]:
+    """Around an import from ``package``: where it fails, what it registered is taken back, and the modules of the
+    package that it brought are forgotten, as theirs would not be registered a second time."""
+    tables, modules = [dict(table) for table in TABLES], set(sys.modules)
+    try:
+        yield
+    except BaseException:
+        for table, before in zip(TABLES, tables, strict=False):
+            table.clear()
+            table.update(before)
+        for name in [name for name in sys.modules if name not in modules and f"{name}.".startswith(f"{package}.")]:
+            del sys.modules[name]
+            above, _, leaf = name.rpartition(".")
+            vars(sys.modules[above]).pop(leaf, None) if above in sys.modules else None
+        raise
 
 
 def _file(name: str) -> str:

@@ -98,6 +98,7 @@ class SaveCheckpoints(AfterEpoch):
 
     def __init__(self, cfg: DictConfig, scaler: Scaler, best: Best, outbox: Outbox, own: Sequence[pl.Callback] = ()):
         self.cfg, self.scaler, self.best, self.outbox, self.own = cfg, scaler, best, outbox, own
+        self.save = checkpoint.save_and_try  # the first; what the others hold is of the same kinds
 
     def take(self, module: SequenceModule, epoch: Epoch) -> None:
         improved = self.best.take(epoch)
@@ -113,7 +114,8 @@ class SaveCheckpoints(AfterEpoch):
         run = self.outbox.run
         if not run.is_local:  # another machine may go on with it, where the journal is not
             content["records"] = [packed(one) for one in [*self.outbox.epochs, epoch]]
-        checkpoint.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
+        self.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
+        self.save = checkpoint.save
         if improved:
             checkpoint.save(run.folder / "checkpoints" / "best.ckpt", content)
 

@@ -6,6 +6,8 @@
 import hashlib
 import logging
 import os
+import pickle
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +19,20 @@ from torch import Tensor
 
 from tbptt.runs.contents import IF_THERE, OF_A_RUN, plain_copy, unreadable
 from tbptt.system.files import replaced
+from tbptt.system.memory import too_large
 
 log = logging.getLogger("tbptt")
 
 FORMAT = 1
+TESTS = {**OF_A_RUN, **IF_THERE}
+UNFIT = (ValueError, TypeError, AttributeError, pickle.PicklingError)  # what writing or reading such content raises
+# The group whose option gives a part of a checkpoint, and in what.
+GIVEN_BY = {
+    "model": ("model", "its state_dict"),
+    "optimizer": ("optimizer", "its state_dict"),
+    "scaler": ("task", "the scale of its targets, or what change_cost gives,"),
+    "callbacks": ("callback", "its state_dict"),
+}
 
 
 def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
@@ -38,6 +50,54 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
             torch.save({"format": FORMAT, "sha256": digest(content), **content}, file)
         if keep_previous and path.exists():
             _second_name(path, previous(path))
+
+
+def save_and_try(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
+    """:func:`save` a run's checkpoint, and read it as whoever goes on from it will. What an optimizer, a callback or a
+    task of one's own keeps may be something that is only refused then, after hours of training.
+
+    Raises:
+        ValueError: it could not be read; a line that names what cannot be kept. What was at ``path`` is there again.
+    """
+    try:
+        save(path, content, keep_previous)
+    except UNFIT as error:
+        raise ValueError(_what_cannot_be_kept(path, content, error)) from error
+    if too_large(2 * path.stat().st_size):  # not here and now; it may be read elsewhere
+        return
+    try:
+        load(path, OF_A_RUN)
+    except ValueError as error:
+        if keep_previous and previous(path).exists():
+            previous(path).replace(path)
+        else:
+            path.unlink()
+        raise ValueError(_what_cannot_be_kept(path, content, error)) from error
+
+
+def _what_cannot_be_kept(path: Path, content: dict[str, Any], error: Exception) -> str:
+    """The first part of a checkpoint that cannot be written or read by itself, in a line."""
+    for name, value in content.items():
+        part = path.with_name(f".{path.name}.{name}")  # which the next save() clears away, should this be stopped
+        try:
+            save(part, {name: value})
+            load(part, {name: TESTS[name]} if name in TESTS else {})
+        except UNFIT as wrong:
+            group, gives = GIVEN_BY.get(name, ("", ""))
+            whose = f"{group}={content['config'][group]['name']}: {gives}" if group else f"{name}:"
+            takes = "tensors, numbers of 64 bits, texts, and lists of them"
+            return f"{whose} holds what no checkpoint may: {_reason(part, wrong)}; takes {takes}"
+        finally:
+            part.unlink(missing_ok=True)
+    return _reason(path, error)
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why :func:`save` or :func:`load` failed, without the path."""
+    reason = (str(error).splitlines() or [""])[0]
+    if not isinstance(error, ValueError):
+        return f"{type(error).__name__}: {reason}"
+    return re.sub(r"^is not a checkpoint of (tbptt|a run): ", "", reason.removeprefix(f"{path} "))
 
 
 def _second_name(path: Path, other: Path) -> None:
@@ -123,6 +183,7 @@ def _add(found: Any, content: Any) -> None:
             _add(found, value)
     elif isinstance(content, Tensor):
         found.update(f"{content.dtype}{tuple(content.shape)}".encode())
-        found.update(content.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: NumPy has no bfloat16, in which an optimizer may keep its momenta.
+        found.update(content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     else:
         found.update(repr(content).encode())

@@ -38,10 +38,12 @@ def load_run(
     Returns:
         model: a :class:`tbptt.models.protocol.Network` in evaluation mode on the CPU; ``model(x, state)`` as it says.
         scaler: a :class:`tbptt.data.features.Scaler`; ``scaler.to_price_units(y)`` brings predictions back to prices.
-        config: the run's, as it was composed.
+        config: the run's, as it was composed. What is no part of the network, an optimizer, schedule or callback of
+            your own, is there also where its file is not any more; it is not checked then.
 
     Raises:
-        ValueError: there is no such run, or it has no such checkpoint.
+        ValueError: there is no such run, it has no such checkpoint, or its model, task or data are options that are not
+            there.
     """
     from tbptt.data.features import Scaler
     from tbptt.runs import checkpoint, contents
@@ -51,7 +53,7 @@ def load_run(
     else:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
         content, what = _downloaded(str(run_id), uri, which), f"run {run_id}"
-    cfg = typed(content["config"])
+    cfg = typed(content["config"], needs=("model", "task", "data"))
     try:
         network = network_of(content, cfg)
     except ValueError as error:

@@ -7,6 +7,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from tbptt.options.own import own_digest
+
 PACKAGES = ("tbptt", "torch", "pytorch-lightning", "hydra-core", "optuna", "mlflow", "numpy")
 
 
@@ -26,5 +28,7 @@ def _code_tags() -> tuple[tuple[str, str], ...]:
 
 
 def code_tags() -> dict[str, str]:
-    """``git.*`` and ``versions.*``: which code this process runs."""
-    return dict(_code_tags())
+    """``git.*`` and ``versions.*``: which code this process runs; ``own.sha256``, where there are files in ``own/``,
+    which git may not know."""
+    own = own_digest()
+    return {**dict(_code_tags()), **({"own.sha256": own} if own else {})}

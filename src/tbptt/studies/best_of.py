@@ -73,9 +73,11 @@ def best_of(plan: Plan) -> Chosen:
 
 
 def existing_study(key: str, name: str, storage: str) -> Study:
-    """A study that is there; else CommandError, with those that there are."""
+    """A study that is there; else CommandError, with those that there are, or with the objective that is not."""
     try:
         return Study.existing(name, storage)
     except KeyError as error:
         known = ", ".join(error.args[0]) or "none yet"
         raise CommandError([f"{key}: got {name!r}; takes a study of {storage}: {known}"]) from None
+    except ValueError as error:
+        raise CommandError([f"{key}: {error}"]) from None

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tbptt.compat import queued_point, study_id, trial_id
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import PrunerConfig, SamplerConfig
-from tbptt.options.metrics import direction
+from tbptt.options.metrics import direction, objectives_of
 from tbptt.options.values import Value
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.reading import read_trials
@@ -108,7 +108,12 @@ class Study:
 
     @classmethod
     def existing(cls, name: str, storage: str) -> "Study":
-        """Open a study that is there. Raises KeyError where there is none, with the names that there are."""
+        """Open a study that is there.
+
+        Raises:
+            KeyError: there is none, with the names that there are.
+            ValueError: it makes a metric best that is not there any more; a line that names it.
+        """
         path = sqlite_path(storage)
         if path is not None and not path.exists():
             raise KeyError([])
@@ -117,6 +122,10 @@ class Study:
         opened.engine.dispose()
         if not made.get(name):
             raise KeyError(sorted(known for known, objectives in made.items() if objectives))
+        if gone := [each for each in made[name] if each not in objectives_of()]:
+            raise ValueError(
+                f"study {name}: its objective {gone[0]} is not there; takes the file in own/ that brings this metric"
+            )
         return cls(name, storage, made[name])
 
     def close(self) -> None:

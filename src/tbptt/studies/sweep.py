@@ -150,6 +150,7 @@ def _prepare(
 ) -> Run:
     """Hold the plan against the study, or write it down in a new one; queue its points; open the parent run."""
     code = code_tags()
+    own = code.get("own.sha256", "")
     (SWEEPS / study.name).mkdir(parents=True, exist_ok=True)
     with study.locked():
         record = study.record
@@ -166,10 +167,13 @@ def _prepare(
                 StudyRecord.enqueued.write(study.optuna, False)
             if record.code != code.get("git.sha"):
                 log.warning("study %s: the code has changed since it was begun", study.name)
+            if record.own not in (None, own):
+                log.warning("study %s: the files in own/ have changed since it was begun", study.name)
         study.note_end(None)  # it goes on
         StudyRecord.seeds_used.write(study.optuna, sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
         StudyRecord.spec.write(study.optuna, spec)
         StudyRecord.code.write(study.optuna, record.code if record.spec else code.get("git.sha"))
+        StudyRecord.own.write(study.optuna, own if record.own is None else record.own)
         StudyRecord.n_trials.write(study.optuna, plan.n_trials)
         StudyRecord.objectives.write(study.optuna, plan.objectives)
         StudyRecord.tracking_uri.write(study.optuna, hide(plan.cfg.tracking.uri))

@@ -14,7 +14,8 @@ from tbptt.data.options import DataConfig, PricesData
 from tbptt.data.prices import Prices
 from tbptt.data.sequences import Sequences
 from tbptt.data.split import Parts, load_parts
-from tbptt.tasks.options import TaskConfig
+from tbptt.options.own import said_of
+from tbptt.tasks.options import Array, TaskConfig
 from tbptt.tasks.try_out import targets_of
 
 
@@ -44,12 +45,21 @@ def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
     scaler = Scaler.fit(
         prices, torch.tensor(steps), targets, parts.window, data.features, shared, common_scale=task.common_scale
     )
-    cost = task.change_cost(parts.change_std)
-    scaler = replace(scaler, fee=None if cost is None else torch.from_numpy(cost))
+    scaler = replace(scaler, fee=_fee(task, parts.change_std))
     training = _sequences(prices, targets, steps, scaler, data, task)
     prices, targets, steps = _padded(parts, parts.held_out, task)
     held_out = _sequences(prices, targets, steps, scaler, data, task)
     return Prepared(training, held_out, scaler, parts.fingerprint(), baseline_loss(training, held_out, task))
+
+
+def _fee(task: TaskConfig, change_std: Array) -> Tensor | None:
+    """What a task's change of side costs, (S,) float64. Raises ValueError where it gives something else."""
+    with said_of(type(task), f"task={task.name}: change_cost"):
+        given = task.change_cost(change_std)
+        cost = None if given is None else np.array(given, dtype=np.float64)
+    if cost is not None and cost.shape != change_std.shape:
+        raise ValueError(f"task={task.name}: change_cost gives {cost.shape}; takes {change_std.shape}, as change_std")
+    return None if cost is None else torch.from_numpy(cost)
 
 
 class PreparedLast:

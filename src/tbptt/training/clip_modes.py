@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tbptt.options.own import TABLES
 from tbptt.options.takes import OneOfKnown
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SHIPPED = ("norm", "tensor_norm", "value", "std")
 OWN: "dict[str, Clip]" = {}
+TABLES.append(OWN)
 
 
 @dataclass(frozen=True)
