@@ -9,14 +9,17 @@ import pytest
 import pytorch_lightning as pl
 from mlflow import MlflowClient
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import EarlyStopping
 
-from tbptt.runs import callbacks, checkpoint
+from tbptt.runs import callbacks, checkpoint, own_callbacks
 from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.runs.journal import JOURNAL, Outbox, read_journal
 from tbptt.runs.pending import pending_folder
 from tbptt.runs.progress import Progress
+from tbptt.runs.resume import resume_problems
+from tbptt.system.runtime import Interrupted, StopSignals
 from tbptt.system.stores import absolute_uri
 
 Compose = Callable[..., DictConfig]
@@ -177,3 +180,192 @@ def test_of_a_runs_checkpoints_only_the_first_is_read_again_and_the_last_when_it
     monkeypatch.setattr(checkpoint, "load", noted)
     fit(small())
     assert read == [0, 2]
+
+
+# --- callbacks of the user's --------------------------------------------------------------------------------------
+
+Given = Callable[[Callable[[], list[pl.Callback]]], None]
+DIVERGES = ("optimizer=sgd", "optimizer.lr=1e30", "clip=null")
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Given:
+    """Has each run get such callbacks, as from the config's ``callback``."""
+    return lambda build: monkeypatch.setattr(own_callbacks, "built", lambda config: build())
+
+
+def content_of(run_id: str) -> dict[str, Any]:
+    """What the last checkpoint of a run holds."""
+    (last,) = Path("mlruns").rglob(f"{run_id}/artifacts/checkpoints/last.ckpt")
+    return checkpoint.load(last)
+
+
+def never_better(patience: int = 1) -> EarlyStopping:
+    """Ends a run after ``patience`` epochs beside the first."""
+    return EarlyStopping("val/loss", min_delta=1e9, patience=patience)
+
+
+class AtTheEnd(pl.Callback):
+    """Does something at the end of each epoch."""
+
+    def __init__(self, does: Callable[[pl.Trainer, Any], None]):
+        self.does = does
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.does(trainer, pl_module)
+
+
+class StopAfter(StopSignals):
+    """A SIGINT that comes after so many chunks."""
+
+    def __init__(self, chunks: int):
+        super().__init__()
+        self.left = chunks + 3  # looks before the first chunk
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.signum = 2
+        super().check()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["schedule.patience=0", "epochs=9"], "schedule"), (["epochs=2"], "epochs"), ([*DIVERGES], "diverged")],
+)
+def test_a_callback_cannot_undo_that_a_run_ends(
+    here: Path, small: Compose, given: Given, words: list[str], reason: str
+) -> None:
+    wanted = fit(small(*words))
+
+    def go_on(trainer: pl.Trainer, module: Any) -> None:
+        trainer.should_stop = False
+
+    given(lambda: [AtTheEnd(go_on)])
+    result = fit(small(*words))
+    assert (wanted.stop_reason, result.stop_reason) == (reason, reason)
+    assert content_of(result.run_id)["epoch"] == content_of(wanted.run_id)["epoch"]
+
+
+def test_what_lightning_calls_last_ends_a_run_with_the_epoch_at_which_it_says_so(
+    here: Path, small: Compose, given: Given
+) -> None:
+    given(lambda: [never_better(patience=2)])
+    result = fit(small("epochs=6", "eval_every=6"))
+    content = content_of(result.run_id)
+    (state,) = content["callbacks"].values()
+    assert (result.stop_reason, content["stop_reason"]) == ("callback", "callback")
+    assert (content["epoch"], state["wait_count"], state["stopped_epoch"]) == (2, 2, 2)
+    assert content["record"]["last"]
+    assert "train/eval_loss" in content["record"]["metrics"]
+    assert seen(result.run_id)["store"] == 2
+    for more in ([], ["epochs=9"]):
+        cfg = small(f"resume={result.run_id}", *more)
+        (line,) = resume_problems(cfg, ["resume", *(["epochs"] if more else [])], wrong=False)
+        assert line.endswith("that run has ended (callback)")
+
+
+def test_an_interrupted_run_is_ended_by_a_callback_where_it_would_have_been(
+    here: Path, small: Compose, given: Given
+) -> None:
+    given(lambda: [never_better(patience=3)])
+    words = ("epochs=9", "schedule.chunks=[10]", "eval_every=2")
+    whole = fit(small(*words))
+    ids: list[str] = []
+    with pytest.raises(Interrupted):
+        fit(small(*words), RunContext(signals=StopAfter(25), on_start=ids.append))
+    assert content_of(ids[0])["epoch"] == 1
+    result = fit(small(*words), RunContext(resume=ids[0]))
+    a, b = content_of(whole.run_id), content_of(result.run_id)
+    assert (a["epoch"], result.stop_reason) == (3, "callback")
+    assert (b["epoch"], b["stop_reason"]) == (a["epoch"], a["stop_reason"])
+    (of_whole,), (of_result,) = a["callbacks"].values(), b["callbacks"].values()
+    by_trainer = {"stopped_epoch": None}  # counted from where it was resumed
+    assert of_result | by_trainer == of_whole | by_trainer
+    assert all((a["model"][name] == b["model"][name]).all() for name in a["model"])
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "train/loss", "train/eval_loss", "grad/norm_mean"])
+def test_what_monitors_a_metric_lets_a_divergence_be_one(
+    here: Path, small: Compose, given: Given, monitor: str
+) -> None:
+    given(lambda: [EarlyStopping(monitor)])
+    assert fit(small("epochs=6", *DIVERGES)).stop_reason == "diverged"
+
+
+def test_a_metric_that_an_epoch_did_not_measure_is_not_that_of_another(
+    here: Path, small: Compose, given: Given
+) -> None:
+    measured: list[bool] = []
+    given(lambda: [AtTheEnd(lambda trainer, _: measured.append("train/eval_loss" in trainer.callback_metrics))])
+    fit(small("epochs=5", "eval_every=2", "schedule.chunks=[10]"))
+    assert measured == [False, True, False, True, True]
+
+
+def test_a_check_before_the_metrics_are_known_is_refused(config: Compose) -> None:
+    class Early:
+        name = "early"
+
+        def build(self) -> pl.Callback:
+            return EarlyStopping("val/loss", check_on_train_epoch_end=False)
+
+    with pytest.raises(ValueError, match=r"^callback=early: its EarlyStopping has check_on_train_epoch_end=False; "):
+        own_callbacks.built(Early())  # type: ignore[arg-type]
+
+
+def test_each_hook_reaches_all_callbacks_in_their_order(here: Path, small: Compose, given: Given) -> None:
+    called: list[tuple[int, str]] = []
+
+    def telling(number: int) -> pl.Callback:
+        def tell(hook: str) -> Callable[..., None]:
+            return lambda *_, **__: called.append((number, hook))
+
+        hooks = [name for name in vars(pl.Callback) if name.startswith("on_") or name in ("setup", "teardown")]
+        return type(f"Telling{number}", (pl.Callback,), {hook: staticmethod(tell(hook)) for hook in hooks})()
+
+    given(lambda: [telling(0), telling(1)])
+    fit(small("epochs=2"))
+    first, second = called[::2], called[1::2]
+    assert [hook for _, hook in first] == [hook for _, hook in second]
+    assert ({number for number, _ in first}, {number for number, _ in second}) == ({0}, {1})
+    hooks = [hook for _, hook in first]
+    assert (hooks[0], hooks[-1]) == ("setup", "teardown")
+    assert [hooks.count(f"on_{at}_end") for at in ("fit", "train_epoch", "validation")] == [1, 2, 2]
+
+
+def test_a_callback_can_use_what_lightning_gives_it(here: Path, small: Compose, given: Given) -> None:
+    class Logs(pl.Callback):
+        seen = 0.0
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            self.log("mine", 3.0)
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            Logs.seen = trainer.callback_metrics["mine"].item()
+
+    given(lambda: [Logs()])
+    fit(small("epochs=1"))
+    assert Logs.seen == 3.0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_learning_rate_that_a_callback_sets_is_logged_and_is_a_resumed_runs(
+    here: Path, small: Compose, given: Given, optimizer: str
+) -> None:
+    def halve(trainer: pl.Trainer, module: Any) -> None:
+        if module.epoch == 0:
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] *= 0.5
+
+    given(lambda: [AtTheEnd(halve)])
+    words = (f"optimizer={optimizer}", "schedule.chunks=[10]")
+    whole = fit(small(*words, "epochs=4"))
+    part = fit(small(*words, "epochs=2"))
+    fit(small(*words, "epochs=4"), RunContext(resume=part.run_id))
+    client = MlflowClient(absolute_uri(URI))
+    lr = small(*words).optimizer.lr
+    for run_id in (whole.run_id, part.run_id):
+        points = sorted((point.step, point.value) for point in client.get_metric_history(run_id, "lr"))
+        assert points == [(0, lr), (1, lr / 2), (2, lr / 2), (3, lr / 2)]
+    a, b = content_of(whole.run_id)["model"], content_of(part.run_id)["model"]
+    assert all((a[name] == b[name]).all() for name in a)

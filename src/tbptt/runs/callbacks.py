@@ -41,7 +41,7 @@ def in_order(
     """
     return [
         CloseEpoch(),
-        *own,
+        own_callbacks.Own(own),
         StopWhereAsked(),
         Prune(after_epoch),
         SaveCheckpoints(cfg, scaler, best, outbox, own),
@@ -54,12 +54,17 @@ def in_order(
 class CloseEpoch(pl.Callback):
     """Closes the epoch. In a callback, as Lightning calls these before the module's own hook."""
 
+    def __init__(self) -> None:
+        self.shown: set[str] = set()  # the metrics of the epoch before
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SequenceModule)
         pl_module.close_epoch()
-        assert pl_module.finished is not None
         # Where callbacks that Lightning ships, as EarlyStopping, look for them.
-        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in pl_module.finished.metrics.items()})
+        for name in self.shown - set(pl_module.metrics):  # of which there is none of this epoch
+            trainer.callback_metrics.pop(name, None)
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in pl_module.metrics.items()})
+        self.shown = set(pl_module.metrics)
 
 
 class AfterEpoch(pl.Callback):
@@ -75,11 +80,12 @@ class AfterEpoch(pl.Callback):
 
 
 class StopWhereAsked(AfterEpoch):
-    """Stops the run where a callback of the user's has set ``trainer.should_stop``."""
+    """Stops the run where a callback of the user's has set ``trainer.should_stop``, or has undone that it stops."""
 
     def take(self, module: SequenceModule, epoch: Epoch) -> None:
-        if module.trainer.should_stop:
+        if module.trainer.should_stop or module.stop_reason is not None:
             module.stop(ASKED)
+            module.make_last()
 
 
 class Prune(AfterEpoch):

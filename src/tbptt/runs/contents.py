@@ -200,6 +200,8 @@ def is_optimizer(value: Any) -> bool:
     state = value.get("state") if isinstance(value, dict) else None
     if not isinstance(state, dict) or not all(map(is_count, state)):
         return False
+    if not all_are(lambda group: isinstance(group, dict))(value.get("param_groups", [])):
+        return False
     return all(each_is(is_kept)(of_one) for of_one in state.values())
 
 

@@ -107,7 +107,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
                 ours = callbacks.in_order(cfg, data.scaler, best, outbox, progress, context.after_epoch, own)
                 with _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer:
                     trainer.fit(module, datamodule=data)
-                module.stop_reason = module.stop_reason or callbacks.ASKED  # by one that Lightning calls last
+                module.stop_reason = module.stop_reason or callbacks.ASKED  # before an epoch began
             ending.reason = module.stop_reason
         assert module.stop_reason is not None
         result = Result(run.id, module.stop_reason, best, data.baseline)

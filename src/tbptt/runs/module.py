@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
-from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state
+from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates
 from tbptt.training.schedule import ChunkSchedule
 
 
@@ -32,6 +33,7 @@ class SequenceModule(pl.LightningModule):
 
     Attributes:
         finished: the epoch that was closed last; None before the first.
+        metrics: its metrics, with those that are not finite. Of an epoch that diverged, all that are measured at all.
         stop_reason: why training ends with it; None where it goes on.
     """
 
@@ -53,8 +55,10 @@ class SequenceModule(pl.LightningModule):
         self.first_epoch = 0
         self.stop_reason: str | None = None
         self.finished: Epoch | None = None
+        self.metrics: dict[str, float] = {}
         self._restored: dict[str, Any] | None = None
         self._fixed: FixedSteps | None = None
+        self._rates: list[float] = []
         self._measured: dict[str, torch.Tensor] = {"loss": torch.tensor(math.nan)}
 
     @property
@@ -83,6 +87,9 @@ class SequenceModule(pl.LightningModule):
     def training_step(self, batch: Sequences, batch_idx: int) -> None:
         # A graph holds the optimizer's own step only, not Lightning's bookkeeping around it.
         optimizer: Any = self.optimizers(use_pl_optimizer=self._fixed is None)
+        if self._fixed and self._rates != rates(optimizer):  # a callback's doing; a graph holds the rate that it saw
+            self._fixed.clear()
+        self._rates = rates(optimizer)
         record = train_pass(
             self.network,
             self.parameters_,
@@ -132,16 +139,19 @@ class SequenceModule(pl.LightningModule):
             "grad/norm_mean": sum(norms) / good if good else math.nan,
             "grad/clipped_fraction": sum(clipped) / good if good else math.nan,
             CHUNKS: chunks,
-            "lr": self.config.optimizer.lr,
+            "lr": next(iter(self._rates), self.config.optimizer.lr),
             "time/timesteps_per_second": self._batch.valid_steps / self._pass_seconds,
             "time/train_seconds": self.train_seconds,
         }
-        if not diverged and (stage_ended or last or (self.epoch + 1) % self.config.eval_every == 0):
+        if diverged:
+            metrics[TRAIN_EVAL_LOSS] = math.nan
+        elif stage_ended or last or (self.epoch + 1) % self.config.eval_every == 0:
             metrics[TRAIN_EVAL_LOSS] = evaluate(self.network, self._batch).item()
         metrics["time/epoch_seconds"] = time.perf_counter() - self._epoch_began
 
         self.updates += updates
         self.trainer.should_stop = last
+        self.metrics = metrics
         self.finished = Epoch(
             number=self.epoch,
             time=int(time.time() * 1000),
@@ -171,6 +181,16 @@ class SequenceModule(pl.LightningModule):
         """End training with this epoch; the first reason is the one that is kept."""
         self.stop_reason = self.stop_reason or reason
         self.trainer.should_stop = True
+
+    def make_last(self) -> None:
+        """Have the epoch that was closed be as the last one is, where that was not known when it was closed."""
+        assert self.finished is not None
+        if not self.finished.last:
+            metrics = dict(self.finished.metrics)
+            if TRAIN_EVAL_LOSS not in metrics:
+                measured = evaluate(self.network, self._batch).item()
+                metrics |= {TRAIN_EVAL_LOSS: measured} if math.isfinite(measured) else {}
+            self.finished = replace(self.finished, metrics=metrics, last=True)
 
     def release(self) -> None:
         """Drop the callback, and what only training needs; the weights stay."""

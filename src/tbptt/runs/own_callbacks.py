@@ -1,17 +1,51 @@
 """Callbacks of your own: what a config's ``callback`` gives Lightning, and what of them a checkpoint keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
 
 from tbptt.options.callbacks import CallbackConfig
 from tbptt.runs.contents import is_plain
 
 
+class Own(Callback):
+    """Several callbacks as one, which Lightning calls at its place: it would call an EarlyStopping, and whatever else
+    monitors a metric, after all others, when the epoch has been kept already."""
+
+    def __init__(self, callbacks: Sequence[Callback]):
+        self.callbacks = list(callbacks)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for each in self.callbacks:
+            vars(each).update(log=pl_module.log, log_dict=pl_module.log_dict)  # as Lightning does with those it has
+            each.setup(trainer, pl_module, stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {each.state_key: each.state_dict() for each in self.callbacks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        restore(self.callbacks, state_dict)
+
+
+def _for_each(hook: str) -> Callable[..., None]:
+    def call(self: Own, *args: Any, **more: Any) -> None:
+        for each in self.callbacks:
+            getattr(each, hook)(*args, **more)
+
+    return call
+
+
+for _hook in vars(Callback):
+    if _hook.startswith("on_") or _hook == "teardown":
+        setattr(Own, _hook, _for_each(_hook))
+
+
 def built(config: CallbackConfig) -> list[Callback]:
-    """Raises ValueError where these are no callbacks, or two of them keep their state under one name."""
+    """Raises ValueError where these are no callbacks, two of them keep their state under one name, or one looks for
+    metrics before they are known."""
     given = config.build()
     callbacks = [given] if isinstance(given, Callback) else given
     if not isinstance(callbacks, Sequence) or not all(isinstance(each, Callback) for each in callbacks):
@@ -21,6 +55,12 @@ def built(config: CallbackConfig) -> list[Callback]:
     keys = [each.state_key for each in callbacks]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise ValueError(f"callback={config.name}: two callbacks have the state_key {twice!r}; takes one for each")
+    stoppers = [each for each in callbacks if isinstance(each, EarlyStopping)]
+    if any(getattr(each, "_check_on_train_epoch_end", None) is False for each in stoppers):
+        raise ValueError(
+            f"callback={config.name}: its EarlyStopping has check_on_train_epoch_end=False; takes True, as an epoch's "
+            "metrics are known at its end only"
+        )
     return list(callbacks)
 
 

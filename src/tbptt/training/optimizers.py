@@ -98,14 +98,27 @@ class Together(torch.optim.Optimizer):
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: FlatParameters) -> dict[str, Any]:
     """The ``state_dict`` of an optimizer on these parameters, in an order that is the same on every device."""
     saved = optimizer.state_dict()
-    return {**saved, "state": _state(optimizer, parameters, saved["state"], parameters.in_order)}
+    groups = [{**group, "lr": float(group["lr"])} if "lr" in group else group for group in saved["param_groups"]]
+    state = _state(optimizer, parameters, saved["state"], parameters.in_order)
+    return {**saved, "state": state, "param_groups": groups}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, parameters: FlatParameters, saved: dict[str, Any]) -> None:
-    """Go on from an :func:`optimizer_state`, of whatever device; settings stay the optimizer's own, some of which
-    belong to a device."""
+    """Go on from an :func:`optimizer_state`, of whatever device. But for the rates, which may have been changed since,
+    settings stay the optimizer's own: some of them belong to a device."""
+    groups = optimizer.state_dict()["param_groups"]
+    if len(was := saved.get("param_groups", [])) == len(groups):
+        for group, before in zip(groups, was, strict=True):
+            if "lr" in group and type(before.get("lr")) in (int, float):
+                lr = group["lr"]
+                group["lr"] = torch.full_like(lr, before["lr"]) if isinstance(lr, Tensor) else before["lr"]
     state = _state(optimizer, parameters, saved["state"], parameters.from_order)
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The rates of an optimizer now, one for each group of parameters that has one."""
+    return [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
 
 
 def _state(
