@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from conftest import SMALL
 from forked import command
 from mlflow import MlflowClient
 from omegaconf import DictConfig
+from optuna.trial import FrozenTrial, TrialState
 from studies import made_study, made_trial
 
 from tbptt.config.compose import CommandError
@@ -299,12 +301,16 @@ class Standing:
 
     def __init__(self) -> None:
         self.done = 0
+        self.begun: list[FrozenTrial] = []
 
     def counts(self) -> Counts:
         return Counts(self.done, 0, 0, 0, 0)
 
     def reap(self, retries: int) -> list[object]:
         return []
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.begun
 
 
 def ends(study: Standing, retries: int = 2, workers: int = 1) -> pool.Ends:
@@ -346,3 +352,14 @@ def test_a_config_lacks_a_gpu_only_where_there_is_none(monkeypatch: pytest.Monke
     line = "precision: got 'tf32', which only GPUs have; takes 32 or bf16 here"
     assert devices.lacks_gpu(["clip: got -1; takes a number above 0", line]) == (line if reason else None)
     assert devices.lacks_gpu(["device: got 'gpu'; takes one of auto, cpu, cuda"]) is None
+
+
+def test_workers_whose_trials_others_have_found_are_no_strikes() -> None:
+    study = Standing()
+    end = ends(study)
+    for _ in range(9):  # each took a trial, which another worker found to be left before the head looked
+        study.begun.append(optuna.trial.create_trial(state=TrialState.FAIL))
+        assert end.take(-9)
+    assert [end.take(-9), end.take(-9)] == [True, True]
+    with pytest.raises(RuntimeError, match="3 workers ended before they took a trial"):
+        end.take(-9)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import pytest
@@ -20,7 +20,7 @@ from omegaconf.errors import ValidationError
 
 from tbptt import load_run
 from tbptt.cli.command_line import CommandError, checked
-from tbptt.config.plain import rerunnable
+from tbptt.config.plain import plain, rerunnable
 from tbptt.config.schema import register
 from tbptt.data.options import ArticleData
 from tbptt.runs.datamodule import SequenceDataModule
@@ -81,9 +81,7 @@ def config_of(argv: list[str]) -> dict[str, Any]:
         cfg = compose(
             args.config_name, [f"hydra.searchpath=['file://{Path(args.config_dir).absolute()}']", *args.overrides]
         )
-    content = OmegaConf.to_container(cfg)
-    assert isinstance(content, dict)
-    return {str(k): v for k, v in content.items()}
+    return plain(cfg)
 
 
 def of_a_run(content: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +102,7 @@ def losses(store: Path) -> tuple[pd.DataFrame, str]:
 def test_config_file_composes_to_the_runs_config_whatever_its_name(name: str, trained: Trained, tmp_path: Path) -> None:
     (tmp_path / f"{name}.yaml").write_bytes(trained.config_file.read_bytes())
     content = config_of(["--config-dir", str(tmp_path), "--config-name", name])
-    assert of_a_run(content) == of_a_run(OmegaConf.to_container(trained.cfg))  # type: ignore[arg-type]
+    assert of_a_run(content) == of_a_run(plain(trained.cfg))
 
 
 @pytest.mark.parametrize(
@@ -139,8 +137,8 @@ def test_overrides_work_on_top_of_a_config_file(
     overrides: list[str], changed: dict[str, Any], trained: Trained
 ) -> None:
     content = config_of(["--config-dir", str(trained.config_file.parent), "--config-name", "config", *overrides])
-    expected = OmegaConf.to_container(OmegaConf.merge(trained.cfg, changed))
-    assert of_a_run(content) == of_a_run(expected)  # type: ignore[arg-type]
+    expected = plain(cast(DictConfig, OmegaConf.merge(trained.cfg, changed)))
+    assert of_a_run(content) == of_a_run(expected)
 
 
 @pytest.mark.parametrize("choice", ["optimizer=adam", "schedule=geometric", "optimizer=sgd"])
@@ -224,7 +222,7 @@ def test_load_run_gives_model_scaler_and_config(trained: Trained) -> None:
     assert scaler.target_std.shape == (1,)
     assert scaler.fee is not None
     assert scaler.fee.tolist() == [0.01]
-    assert of_a_run(OmegaConf.to_container(config)) == of_a_run(OmegaConf.to_container(trained.cfg))  # type: ignore[arg-type]
+    assert of_a_run(plain(config)) == of_a_run(plain(trained.cfg))
     stored = torch.load(trained.artifact("checkpoints/best.ckpt"), weights_only=True)["model"]
     assert all(torch.equal(weight, stored[name]) for name, weight in model.state_dict().items())
 

@@ -18,10 +18,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.file_utils import local_file_uri_to_path
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tbptt import load_run
-from tbptt.config.moved import MOVED
+from tbptt.config.plain import plain
 from tbptt.config.schema import register
 from tbptt.data.prices import HELD_OUT, TRAINING, article_series
 from tbptt.runs.context import RunContext
@@ -251,15 +251,14 @@ def test_times_add_up_and_speed_counts_every_step_once(trained: Trained) -> None
 def test_params_are_the_flattened_config_as_it_would_be_typed(trained: Trained) -> None:
     parser = OverridesParser.create()
     typed = {name: parser.parse_override(f"{name}={text}").value() for name, text in trained.run.data.params.items()}
-    content = OmegaConf.to_container(trained.cfg)
-    assert isinstance(content, dict)
+    content = plain(trained.cfg)
     of_a_run = {k: v for k, v in content.items() if k not in ("study", "space", "sweep", "resume")}
 
     def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         parts = (flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in node.items())
         return {name: value for part in parts for name, value in part.items()}
 
-    expected = {name: value for name, value in flat(of_a_run).items() if name not in MOVED}
+    expected = flat(of_a_run)
     assert {name: typed.get(name, "missing") for name in expected} == expected
     assert {name.partition(".")[0] for name in typed} <= set(content)
 

@@ -6,7 +6,6 @@
 import hashlib
 import logging
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,7 +24,6 @@ log = logging.getLogger("tbptt")
 
 FORMAT = 1
 TESTS = {**OF_A_RUN, **IF_THERE}
-UNFIT = (ValueError, TypeError, AttributeError, pickle.PicklingError)  # what writing or reading such content raises
 # The group whose option gives a part of a checkpoint, and in what.
 GIVEN_BY = {
     "model": ("model", "its state_dict"),
@@ -52,6 +50,11 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
             _second_name(path, previous(path))
 
 
+def _is_about_content(error: Exception) -> bool:
+    """Whether an error of writing or reading a checkpoint says what is in it, rather than of the disk or memory."""
+    return isinstance(error, ValueError | TypeError | AttributeError) or type(error).__name__ == "PicklingError"
+
+
 def save_and_try(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
     """:func:`save` a run's checkpoint, and read it as whoever goes on from it will. What an optimizer, a callback or a
     task of one's own keeps may be something that is only refused then, after hours of training.
@@ -61,7 +64,9 @@ def save_and_try(path: Path, content: dict[str, Any], keep_previous: bool = Fals
     """
     try:
         save(path, content, keep_previous)
-    except UNFIT as error:
+    except Exception as error:
+        if not _is_about_content(error):
+            raise
         raise ValueError(_what_cannot_be_kept(path, content, error)) from error
     if too_large(2 * path.stat().st_size):  # not here and now; it may be read elsewhere
         return
@@ -82,7 +87,9 @@ def _what_cannot_be_kept(path: Path, content: dict[str, Any], error: Exception) 
         try:
             save(part, {name: value})
             load(part, {name: TESTS[name]} if name in TESTS else {})
-        except UNFIT as wrong:
+        except Exception as wrong:
+            if not _is_about_content(wrong):
+                raise
             group, gives = GIVEN_BY.get(name, ("", ""))
             whose = f"{group}={content['config'][group]['name']}: {gives}" if group else f"{name}:"
             takes = "tensors, numbers of 64 bits, texts, and lists of them"

@@ -115,7 +115,7 @@ class Ends:
         self.study, self.retries, self.log, self.how_to_go_on = study, retries, log, how_to_go_on
         # More than trials whose own fault it is can bring about by themselves, one after the other.
         self.most_gpu_failures = (retries + 1) * max(workers, STRIKES) + 1
-        self.strikes, self.gpu_failures, self.done = 0, 0, -1
+        self.strikes, self.gpu_failures, self.done, self.begun = 0, 0, -1, self._begun()
         self.any_ended_well = self.lacks_gpu = False
 
     def take(self, status: int) -> bool:
@@ -131,10 +131,17 @@ class Ends:
         if status == GPU_FAILED:
             self.gpu_failed()
             return True
-        self.strikes = 0 if self.study.reap(self.retries) else self.strikes + 1
+        # Another worker may have found its trial before this one looks.
+        took = bool(self.study.reap(self.retries)) or self._begun() > self.begun
+        self.begun = self._begun()
+        self.strikes = 0 if took else self.strikes + 1
         if self.strikes == STRIKES:
             raise RuntimeError(f"{STRIKES} workers ended before they took a trial; {self.log} says why")
         return True
+
+    def _begun(self) -> int:
+        """How many trials were ever taken from the queue."""
+        return sum(trial.state.name != "WAITING" for trial in self.study.trials())
 
     def gpu_failed(self) -> None:
         """A worker's GPU failed, and it gave its trial back, which it can as often as the trial has retries."""
