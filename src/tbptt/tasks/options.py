@@ -36,12 +36,12 @@ class TaskConfig(Option):
     @property
     def outputs(self) -> int:
         """Numbers predicted a step, O."""
-        raise NotImplementedError
+        raise NotImplementedError  # each task has its own, which Option.unfit sees to
 
     @property
     def ahead(self) -> int:
         """How many prices after a step its targets know of. The last steps of a part lack them, and are not used."""
-        raise NotImplementedError
+        raise NotImplementedError  # each task has its own, which Option.unfit sees to
 
     def targets(self, prices: Array, change_std: Array) -> Array:
         """What a step's outputs are to be.
@@ -55,7 +55,7 @@ class TaskConfig(Option):
             (B, N - ahead, O) or longer, in price units; [:, t] belongs to the step whose price is prices[:, t]. What is
             at a step whose targets would need more prices than its series has does not matter, but is finite.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each task has its own, which Option.unfit sees to
 
     def loss(self, y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "Tensor":
         """Sum of the loss over the valid steps of a chunk, a scalar on the device; the squared error by default.
