@@ -307,7 +307,7 @@ def main() -> None:
     if options.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
     found = prepare(article(options.chunks).data, article(options.chunks).task)
-    data, held_out = found.training.to(options.device), found.held_out.to(options.device)
+    data, held_out = found.train.to(options.device), found.val.to(options.device)
     passes = chunk_table(data, options.chunks, options.rounds, options.device, clock)
     many_table(data, options.chunks, options.at_once, options.seconds, options.device, clock)
     precision_table(data, held_out, options.chunks, options.epochs, options.device, clock, passes)

@@ -28,7 +28,7 @@ from tbptt.config.schema import register
 from tbptt.data.options import ArticleData
 from tbptt.data.prices import HELD_OUT, waves
 from tbptt.data.sequences import Sequences
-from tbptt.data.split import load_parts
+from tbptt.data.split import load_split
 from tbptt.tasks.options import QValues
 from tbptt.tasks.prepare import Prepared, prepare
 
@@ -43,9 +43,9 @@ def rows(sequences: Sequences, some: slice, absolute: bool) -> "list[tuple[Tenso
     for start in range(0, sequences.length, CHUNK):
         stop = min(start + CHUNK, sequences.length)
         x = sequences.features(start, stop)[some].double().flatten(0, 1)
-        parts = [x, x.abs()] if absolute else [x]
+        split = [x, x.abs()] if absolute else [x]
         y = sequences.targets[some, start:stop].double().flatten(0, 1)
-        found.append((torch.cat([*parts, torch.ones(len(x), 1, dtype=torch.float64)], dim=1), y))
+        found.append((torch.cat([*split, torch.ones(len(x), 1, dtype=torch.float64)], dim=1), y))
     return found
 
 
@@ -72,12 +72,12 @@ def error(weights: Tensor, sequences: Sequences, some: slice, absolute: bool) ->
 
 def ridge_loss(data: Prepared, absolute: bool) -> float:
     """Held-out loss with the penalty that is best on training series that were left out of the fit."""
-    left_out = max(1, data.training.batch // 5)
-    fitted, tested = slice(0, data.training.batch - left_out), slice(data.training.batch - left_out, None)
-    sums = ridge(data.training, fitted, absolute)
-    best = min(PENALTIES, key=lambda penalty: error(solved(sums, penalty), data.training, tested, absolute))
+    left_out = max(1, data.train.batch // 5)
+    fitted, tested = slice(0, data.train.batch - left_out), slice(data.train.batch - left_out, None)
+    sums = ridge(data.train, fitted, absolute)
+    best = min(PENALTIES, key=lambda penalty: error(solved(sums, penalty), data.train, tested, absolute))
     everything = slice(None)
-    return error(solved(ridge(data.training, everything, absolute), best), data.held_out, everything, absolute)
+    return error(solved(ridge(data.train, everything, absolute), best), data.val, everything, absolute)
 
 
 def oracle_loss(settings: ArticleData, task: QValues, data: Prepared, draws: int) -> float:
@@ -85,8 +85,8 @@ def oracle_loss(settings: ArticleData, task: QValues, data: Prepared, draws: int
 
     Q_t(buy) + p_t and Q_t(sell) - p_t do not depend on the noise of now, only on what comes.
     """
-    parts = load_parts(settings, task)
-    held_out = np.stack(list(parts.held_out.values()))[:, settings.window :]  # (B, N) prices from the first step on
+    split = load_split(settings, task)
+    held_out = np.stack(list(split.val.values()))[:, settings.window :]  # (B, N) prices from the first step on
     count, length = len(held_out), held_out.shape[1] + settings.window
     frequencies = (settings.frequencies[0], settings.frequencies[1])
     clean = waves(count, length, seed=settings.seed, part=HELD_OUT, frequencies=frequencies)[:, settings.window :]
@@ -95,10 +95,10 @@ def oracle_loss(settings: ArticleData, task: QValues, data: Prepared, draws: int
     mean: Any = 0.0
     for _ in range(draws):
         noisy = np.round(clean + settings.noise_std * random.standard_normal(clean.shape), 2)
-        mean = mean + (task.targets(noisy, parts.change_std) + signs * noisy[:, :-1, None]) / draws
-    prediction = torch.from_numpy(mean - signs * held_out[:, :-1, None])[:, : data.held_out.length]
+        mean = mean + (task.targets(noisy, split.change_std) + signs * noisy[:, :-1, None]) / draws
+    prediction = torch.from_numpy(mean - signs * held_out[:, :-1, None])[:, : data.val.length]
     scaled = data.scaler.scale_targets(prediction)
-    return float((scaled - data.held_out.targets.double()).square().mean())
+    return float((scaled - data.val.targets.double()).square().mean())
 
 
 def main() -> None:

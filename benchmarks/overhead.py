@@ -62,7 +62,7 @@ def bare_loop(config: Config) -> Callable[[], float]:
             network,
             parameters,
             optimizer,
-            data.training,
+            data.train,
             config.schedule.chunks[0],
             clip=config.clip,  # type: ignore[attr-defined]
         )

@@ -28,7 +28,7 @@ def test_the_same_data_are_prepared_once(data: Callable[..., tuple[DataConfig, T
     assert kept(*data("clip=3")) is first
     fresh = prepare(*data())
     assert first.fingerprint == fresh.fingerprint
-    assert torch.equal(first.training.targets, fresh.training.targets)
+    assert torch.equal(first.train.targets, fresh.train.targets)
 
 
 @pytest.mark.parametrize("other", ["data.seed=5", "task.gamma=0.8", "data.length=130", "data.features=one_step_change"])
@@ -37,7 +37,7 @@ def test_other_data_are_prepared_anew(data: Callable[..., tuple[DataConfig, Task
     first = kept(*data())
     second = kept(*data(other))
     assert second is not first
-    assert not torch.equal(second.training.features(0, 5), first.training.features(0, 5)) or "gamma" in other
+    assert not torch.equal(second.train.features(0, 5), first.train.features(0, 5)) or "gamma" in other
     assert kept(*data()) is not first  # only the last is kept
 
 

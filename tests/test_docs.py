@@ -269,16 +269,16 @@ def test_inputs_are_those_that_training_sees(here: Path, give: Any) -> None:
     _, scaler, config = load_run(str(checkpoint))
     from omegaconf import OmegaConf
 
-    from tbptt.data.split import load_parts
+    from tbptt.data.split import load_split
 
     data: Any = OmegaConf.to_object(config.data)
     task: Any = OmegaConf.to_object(config.task)
     prepared = prepare(data, task)
-    rows = list(load_parts(data, task).held_out.values())
+    rows = list(load_split(data, task).val.values())
     prices = torch.tensor(rows[0])[None]
     x = tbptt.inputs(prices, scaler, config)
-    steps = prepared.held_out.features.length
-    assert torch.equal(x[:, :steps], prepared.held_out.features(0, steps))
+    steps = prepared.val.features.length
+    assert torch.equal(x[:, :steps], prepared.val.features(0, steps))
     with pytest.raises(
         ValueError, match=r"prices: got \(1, 8\); takes any number of series of more than 8 prices each"
     ):

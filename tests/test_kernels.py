@@ -149,7 +149,7 @@ def test_a_loss_curve_is_that_of_pytorchs_layers(small: Callable[..., DictConfig
         optimizer = build_optimizer([parameters.vector], "adam", lr=0.003)
         found: list[float] = []
         for _ in range(10):
-            found += train_pass(network, parameters, optimizer, data.training, 10, clip=1.0).losses.tolist()
+            found += train_pass(network, parameters, optimizer, data.train, 10, clip=1.0).losses.tolist()
         return found
 
     ours = losses()

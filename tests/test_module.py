@@ -87,7 +87,7 @@ def test_lightning_changes_no_number_of_the_bare_loop(settings: Config) -> None:
     lr_and_more = {k: v for k, v in vars(settings.optimizer).items() if k != "name"}
     optimizer = build_optimizer([parameters.vector], settings.optimizer.name, **lr_and_more)
     bare = [
-        train_pass(network, parameters, optimizer, data.training, n, clip=settings.clip).losses.tolist() for n in CHUNKS
+        train_pass(network, parameters, optimizer, data.train, n, clip=settings.clip).losses.tolist() for n in CHUNKS
     ]
     epochs, _ = train(settings)
     assert curve(epochs) == bare
@@ -104,7 +104,7 @@ def test_mid_epoch_validation_leaves_training_state_alone(settings: Config) -> N
 
     def validate(module: SequenceModule, data: SequenceDataModule) -> None:
         module.eval()
-        seen.append(evaluate(module.network, data.held_out).item())
+        seen.append(evaluate(module.network, data.val).item())
         module.train()
 
     epochs, _ = train(settings, after_chunk=validate)
@@ -133,10 +133,8 @@ def test_stages_end_and_the_last_epoch_is_marked(settings: Config) -> None:
 def test_last_measured_losses_are_those_of_the_weights_that_are_left(settings: Config) -> None:
     epochs, module = train(settings)
     data = SequenceDataModule(settings.data, settings.task)
-    assert epochs[-1].metrics["val/loss"] == pytest.approx(evaluate(module.network, data.held_out).item(), rel=1e-6)
-    assert epochs[-1].metrics["train/eval_loss"] == pytest.approx(
-        evaluate(module.network, data.training).item(), rel=1e-6
-    )
+    assert epochs[-1].metrics["val/loss"] == pytest.approx(evaluate(module.network, data.val).item(), rel=1e-6)
+    assert epochs[-1].metrics["train/eval_loss"] == pytest.approx(evaluate(module.network, data.train).item(), rel=1e-6)
 
 
 def test_reason_given_by_the_callback_stops_training(settings: Config) -> None:
@@ -166,7 +164,7 @@ def test_divergence_stops_with_the_last_finite_weights(settings: Config) -> None
         if module.updates == 7:
             weights.append(module.parameters_.vector.detach().clone())
             if len(weights) == 3:
-                data.training.targets.fill_(math.inf)
+                data.train.targets.fill_(math.inf)
 
     epochs, module = train(settings, after_chunk=poison)
     assert module.stop_reason == "diverged"
@@ -183,7 +181,7 @@ def test_divergence_stops_with_the_last_finite_weights(settings: Config) -> None
 def test_held_out_loss_that_is_not_finite_is_a_divergence_too(settings: Config) -> None:
     def poison(module: SequenceModule, data: SequenceDataModule) -> None:
         if module.updates == 7:
-            data.held_out.targets.fill_(math.inf)
+            data.val.targets.fill_(math.inf)
 
     epochs, module = train(settings, after_chunk=poison)
     assert module.stop_reason == "diverged"

@@ -271,7 +271,7 @@ def test_price_units_undo_the_scaling_of_the_targets(data: str, small: Compose, 
     scaled = scaler.scale_targets(q)
     assert not torch.allclose(scaled, q)
     torch.testing.assert_close(scaler.to_price_units(scaled), q)
-    targets = SequenceDataModule(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).training.targets
+    targets = SequenceDataModule(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).train.targets
     prices = scaler.to_price_units(targets.double())
     spread = prices.std(dim=(1, 2))
     if data == "prices":

@@ -56,7 +56,7 @@ def test_each_horizon_of_a_forecast_has_a_scale_of_its_own(config: Compose) -> N
     data = SequenceDataModule(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task))
     assert data.scaler.target_std.shape == (1, 3)
     assert data.scaler.fee is None
-    targets = data.training.targets
+    targets = data.train.targets
     torch.testing.assert_close(targets.mean((0, 1)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(targets.square().mean((0, 1)), torch.ones(3), atol=1e-4, rtol=0)
     back = data.scaler.to_price_units(targets.double())
@@ -68,9 +68,9 @@ def test_no_step_is_trained_on_whose_target_would_need_a_price_of_the_other_part
     Path("p.csv").write_text("\n".join(["a", *map(str, prices)]))
     cfg = config("data=prices", "data.path=p.csv", "data.window=4", "task=forecast", "task.horizons=[7]")
     found = prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task))
-    assert found.training.steps == [160 - 4 - 7]
-    assert found.held_out.steps == [40 - 7]
-    last = found.scaler.to_price_units(found.training.targets[:, -1:].double())
+    assert found.train.steps == [160 - 4 - 7]
+    assert found.val.steps == [40 - 7]
+    last = found.scaler.to_price_units(found.train.targets[:, -1:].double())
     assert last.item() == pytest.approx(prices[159] - prices[152], rel=1e-5)
 
 
@@ -115,7 +115,7 @@ def test_metrics_are_means_over_valid_steps_whatever_the_chunks(here: Path, conf
     rows = [f"{columns['a'][i]},{columns['b'][i] if i < 200 else ''}" for i in range(300)]
     Path("p.csv").write_text("\n".join(["a,b", *rows]))
     cfg = config("data=prices", "data.path=p.csv", "data.window=4", "task.gamma=0.5")
-    held_out = prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).held_out
+    held_out = prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).val
     y = torch.randn(held_out.targets.shape, generator=torch.Generator().manual_seed(0))
     metrics = measured("q_values")
     assert [m.name for m in metrics] == ["val/mae", "val/right_side"]
@@ -223,10 +223,10 @@ class Classes(Forecast):
 def test_a_task_has_its_own_loss_scale_and_baseline(small: Compose) -> None:
     data = OmegaConf.to_object(small().data)
     found = prepare(data, Classes(name="forecast", horizons=[1, 4]))
-    sequences: Sequences = found.training
+    sequences: Sequences = found.train
     assert set(sequences.targets.unique().tolist()) == {0.0, 1.0}
     share = sequences.targets.mean((0, 1)).double()
-    ahead = found.held_out.targets.double()
+    ahead = found.val.targets.double()
     expected = -(ahead * share.log() + (1 - ahead) * (1 - share).log()).mean()
     assert found.baseline == pytest.approx(expected.item(), rel=1e-5)
 
@@ -358,7 +358,7 @@ def test_a_change_of_zero_has_no_sign_that_could_be_right() -> None:
 
 def test_a_metric_of_ones_own_cannot_change_what_is_measured_after_it(small: Compose) -> None:
     cfg = small()
-    held_out = prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).held_out
+    held_out = prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).val
     before, y = held_out.targets.clone(), torch.randn(held_out.targets.shape)
 
     def spoils(y: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, float]:

@@ -102,7 +102,7 @@ def main(cfg: DictConfig) -> float:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Recipe(cfg), loader(data.training), loader(data.held_out))
+    trainer.fit(Recipe(cfg), loader(data.train), loader(data.val))
     return trainer.callback_metrics["val/loss"].item()
 
 

@@ -38,7 +38,7 @@ def main() -> None:
 
     def one_pass() -> float:
         with torch.autocast("cpu", torch.bfloat16) if options.precision == "bf16" else nullcontext():
-            record = train_pass(network, parameters, optimizer, data.training, chunks, clip=config.clip)
+            record = train_pass(network, parameters, optimizer, data.train, chunks, clip=config.clip)
         losses, *_ = record.to_host()
         return sum(losses) / len(losses)
 

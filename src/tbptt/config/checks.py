@@ -17,7 +17,7 @@ from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
 from tbptt.config.try_out import network_problem, task_problem
 from tbptt.data.options import ArticleData, DataConfig, PricesData
-from tbptt.data.split import load_parts, may_be_degenerate, memory_of
+from tbptt.data.split import load_split, may_be_degenerate, memory_of
 from tbptt.options.metrics import METRICS, as_objectives, objectives_of
 from tbptt.options.option import CHOSEN
 from tbptt.options.takes import LARGEST, Takes, wrong_value
@@ -179,12 +179,12 @@ def _has_own_line(name: str, node: DictConfig) -> bool:
 def _length_of(data: DataConfig, task: TaskConfig) -> int:
     """The longest training series, in steps. Raises ValueError where its data cannot be used."""
     with np.errstate(all="ignore"):
-        parts = load_parts(data, task)
-    for name, prices in parts.training.items():
-        most = max(float(np.abs(p).max()) for p in (prices, parts.held_out[name]))
+        split = load_split(data, task)
+    for name, prices in split.train.items():
+        most = max(float(np.abs(p).max()) for p in (prices, split.val[name]))
         if most > LARGEST:
             raise ValueError(f"{name} has a price of {most:g}; takes prices up to {LARGEST:g}")
-    return parts.length
+    return split.length
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:

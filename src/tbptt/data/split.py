@@ -33,19 +33,19 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
+class Split:
     """Prices of both parts. Each array is ``window`` prices to look back to, the steps, and ``ahead`` more prices.
 
     Attributes:
-        training, held_out: by series name.
+        train, val: by series name.
         window, ahead: in steps.
         shared_scale: one scaler for all series, or one for each.
         change_std: (S,) standard deviation of a step's change in the training part, in price units: one for all series
             where they share a scale, else one a series; held-out series i has that of training series i.
     """
 
-    training: dict[str, Prices]
-    held_out: dict[str, Prices]
+    train: dict[str, Prices]
+    val: dict[str, Prices]
     window: int
     ahead: int
     shared_scale: bool
@@ -57,16 +57,16 @@ class Parts:
 
     def fingerprint(self) -> str:
         """Of all prices: the same data, the same 64 hex digits."""
-        trained = {f"training/{name}": prices for name, prices in self.training.items()}
-        return fingerprint(trained | {f"held_out/{name}": prices for name, prices in self.held_out.items()})
+        trained = {f"training/{name}": prices for name, prices in self.train.items()}
+        return fingerprint(trained | {f"held_out/{name}": prices for name, prices in self.val.items()})
 
     @property
     def length(self) -> int:
         """The longest training series, in steps: what the schedule cuts into chunks."""
-        return max(map(self.steps, self.training.values()))
+        return max(map(self.steps, self.train.values()))
 
 
-def load_parts(data: DataConfig, task: Task) -> Parts:
+def load_split(data: DataConfig, task: Task) -> Split:
     """Generate or read the prices and split them.
 
     Raises:
@@ -74,19 +74,19 @@ def load_parts(data: DataConfig, task: Task) -> Parts:
             cannot be scaled.
     """
     if isinstance(data, ArticleData):
-        training, held_out = _article_parts(data, task.ahead)
+        train, val = _article_parts(data, task.ahead)
     else:
         assert isinstance(data, SplitData)
         series = as_series(data.prices())
         names = list(series) if data.columns is None else data.columns
         if unknown := [name for name in names if name not in series]:
             raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")
-        split = {name: _split(name, _checked(name, series[name]), data, task) for name in names}
-        training = {name: both[0] for name, both in split.items()}
-        held_out = {name: both[1] for name, both in split.items()}
+        both = {name: _split(name, _checked(name, series[name]), data, task) for name in names}
+        train = {name: of_one[0] for name, of_one in both.items()}
+        val = {name: of_one[1] for name, of_one in both.items()}
     shared = isinstance(data, ArticleData)
-    _check_scales(data, training, held_out, task, shared)
-    return Parts(training, held_out, data.window, task.ahead, shared, _change_std(training, shared))
+    _check_scales(data, train, val, task, shared)
+    return Split(train, val, data.window, task.ahead, shared, _change_std(train, shared))
 
 
 def as_series(given: "Mapping[str, Prices] | pd.DataFrame") -> dict[str, Prices]:
@@ -154,17 +154,15 @@ def _split(name: str, prices: Prices, data: SplitData, task: Task) -> tuple[Pric
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of changes that are refused for it
-def _check_scales(
-    data: DataConfig, training: dict[str, Prices], held_out: dict[str, Prices], task: Task, shared: bool
-) -> None:
+def _check_scales(data: DataConfig, train: dict[str, Prices], val: dict[str, Prices], task: Task, shared: bool) -> None:
     """That inputs and targets of what trains can be standardised, and those of what is held out fit that scale.
 
     Where all series share one scale, they are held against it together. Raises ValueError with a series' name.
     """
-    together = [("the article's process", list(training.values()), list(held_out.values()))]
-    alone = [(name, [training[name]], [held_out[name]]) for name in training if not shared]
-    for name, train, test in together if shared else alone:
-        if problem := _unscalable(data, train, task) or _out_of_scale(train, test):
+    together = [("the article's process", list(train.values()), list(val.values()))]
+    alone = [(name, [train[name]], [val[name]]) for name in train if not shared]
+    for name, trained, scored in together if shared else alone:
+        if problem := _unscalable(data, trained, task) or _out_of_scale(trained, scored):
             raise ValueError(f"{name} {problem}")
 
 
@@ -206,14 +204,14 @@ def _same(values: Prices) -> bool:
     return bool(np.std(values) <= 1e-6 * np.sqrt(np.mean(values**2)))
 
 
-def _out_of_scale(training: list[Prices], held_out: list[Prices]) -> str | None:
+def _out_of_scale(train: list[Prices], val: list[Prices]) -> str | None:
     """Why what is held out does not fit the scale of what trains, whose float32 it would leave; None where it does."""
-    largest, ahead = (float(np.max([np.abs(np.diff(p)).max() for p in part])) for part in (training, held_out))
+    largest, ahead = (float(np.max([np.abs(np.diff(p)).max() for p in part])) for part in (train, val))
     if ahead <= MOST_TIMES * largest:
         return None
     return f"changes by up to {ahead:.3g} in its held-out part, and by at most {largest:.3g} in its training part"
 
 
-def _change_std(training: dict[str, Prices], shared: bool) -> Prices:
-    changes = [np.diff(prices) for prices in training.values()]
+def _change_std(train: dict[str, Prices], shared: bool) -> Prices:
+    changes = [np.diff(prices) for prices in train.values()]
     return np.array([float(np.std(each)) for each in ([np.concatenate(changes)] if shared else changes)])

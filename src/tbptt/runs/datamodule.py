@@ -14,10 +14,10 @@ Prepare = Callable[[DataConfig, TaskConfig], Prepared]
 
 
 class SequenceDataModule(pl.LightningDataModule):
-    """Both parts as one batch each: the whole set of sequences, which stays on the device.
+    """Training and validation sequences as one batch each: the whole set of sequences, which stays on the device.
 
     Attributes:
-        training, held_out, scaler, fingerprint, baseline: see :class:`Prepared`.
+        train, val, scaler, fingerprint, baseline: see :class:`Prepared`.
 
     Raises:
         ValueError: the data cannot be used.
@@ -26,20 +26,20 @@ class SequenceDataModule(pl.LightningDataModule):
     def __init__(self, data: DataConfig, task: TaskConfig, prepare: Prepare = prepare):
         super().__init__()
         found = prepare(data, task)
-        self.training, self.held_out, self.scaler = found.training, found.held_out, found.scaler
+        self.train, self.val, self.scaler = found.train, found.val, found.scaler
         self.fingerprint, self.baseline = found.fingerprint, found.baseline
 
     def setup(self, stage: str) -> None:
         """Move the data to the device, once."""
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        self.training, self.held_out = self.training.to(device), self.held_out.to(device)
+        self.train, self.val = self.train.to(device), self.val.to(device)
 
     def train_dataloader(self) -> "OneBatch":
-        return OneBatch(self.training)
+        return OneBatch(self.train)
 
     def val_dataloader(self) -> "OneBatch":
-        return OneBatch(self.held_out)
+        return OneBatch(self.val)
 
     def transfer_batch_to_device(self, batch: Sequences, device: torch.device, dataloader_idx: int) -> Sequences:
         """It is there already."""

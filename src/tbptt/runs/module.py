@@ -117,8 +117,8 @@ class SequenceModule(pl.LightningModule):
         updates = len(self._losses)
         good = int(sum(self._finite))
         values = torch.stack([value.double() for value in self._measured.values()]).tolist()
-        held_out = dict(zip(self._measured, values, strict=True))
-        val_loss = held_out.pop("loss")
+        measured_now = dict(zip(self._measured, values, strict=True))
+        val_loss = measured_now.pop("loss")
         diverged = good < updates or not math.isfinite(val_loss)
         train_loss = math.nan if good < updates else epoch_loss(self._losses, self._batch)
         stage_ended = False if diverged else self.schedule.end_epoch(train_loss)
@@ -133,7 +133,7 @@ class SequenceModule(pl.LightningModule):
         metrics = {
             TRAIN_LOSS: train_loss,
             VAL_LOSS: val_loss,
-            **held_out,
+            **measured_now,
             "train/chunk_loss_max": max(losses, default=math.nan),
             "grad/norm_max": max(norms, default=math.nan),
             "grad/norm_mean": sum(norms) / good if good else math.nan,

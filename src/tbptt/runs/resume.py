@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.config.checks import asks_for_gpu, problems
 from tbptt.config.schema import TrackingConfig, typed
 from tbptt.data.options import DataConfig
-from tbptt.data.split import load_parts
+from tbptt.data.split import load_split
 from tbptt.options.metrics import as_objectives
 from tbptt.runs.load import network_of
 from tbptt.runs.pending import RunTaken, claim_left_run, let_go, pending_folder
@@ -92,15 +92,15 @@ def _begun_problems(cfg: DictConfig, given: Sequence[str], run: "Run", state: di
         return [str(error)]
     if lines := problems(begun):
         return lines
-    parts = load_parts(
+    split = load_split(
         cast(DataConfig, OmegaConf.to_object(begun.data)), cast(TaskConfig, OmegaConf.to_object(begun.task))
     )
     try:
-        if problem := _misfit(state, begun, parts.length):
+        if problem := _misfit(state, begun, split.length):
             return [f"its last checkpoint cannot be gone on from: {problem}"]
     except ValueError as error:
         return [str(error)]
-    fingerprint = parts.fingerprint()
+    fingerprint = split.fingerprint()
     if fingerprint != run.tags().get("data.fingerprint"):
         return [f"the data are not those that the run was begun with (now {fingerprint[:12]}…)"]
     return []

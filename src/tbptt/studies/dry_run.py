@@ -50,7 +50,7 @@ def _seconds_an_epoch(plan: Plan) -> float:
 
     from tbptt.data.features import LagFeatures, Scaler
     from tbptt.data.sequences import Sequences
-    from tbptt.data.split import load_parts
+    from tbptt.data.split import load_split
     from tbptt.models.build import build_network
     from tbptt.system.runtime import keep_freed_memory
     from tbptt.tasks.try_out import targets_of
@@ -61,15 +61,15 @@ def _seconds_an_epoch(plan: Plan) -> float:
     keep_freed_memory()
     config = cast(Config, OmegaConf.to_object(plan.cfg))
     torch.set_num_threads(config.threads)
-    parts = load_parts(config.data, config.task)
-    series, steps = len(parts.training), min(STEPS, parts.length)
+    split = load_split(config.data, config.task)
+    series, steps = len(split.train), min(STEPS, split.length)
     torch.manual_seed(0)
-    walks = torch.randn(series, parts.window + steps + parts.ahead, dtype=torch.float64).cumsum(1).numpy()
-    targets = torch.from_numpy(targets_of(config.task, walks[:, parts.window :], np.ones(1), steps))
-    prices, kind = torch.from_numpy(walks[:, : parts.window + steps]), config.data.features
+    walks = torch.randn(series, split.window + steps + split.ahead, dtype=torch.float64).cumsum(1).numpy()
+    targets = torch.from_numpy(targets_of(config.task, walks[:, split.window :], np.ones(1), steps))
+    prices, kind = torch.from_numpy(walks[:, : split.window + steps]), config.data.features
     scale = config.task.common_scale
-    scaler = Scaler.fit(prices, torch.full((series,), steps), targets, parts.window, kind, True, scale)
-    features = LagFeatures(prices, scaler, parts.window, kind)
+    scaler = Scaler.fit(prices, torch.full((series,), steps), targets, split.window, kind, True, scale)
+    features = LagFeatures(prices, scaler, split.window, kind)
     sequences = Sequences(features, scaler.scale_targets(targets).float(), None, [steps] * series, config.task)
     network = build_network(config.model, config.data.window, config.task.outputs)
     parameters = FlatParameters(network)
@@ -79,4 +79,4 @@ def _seconds_an_epoch(plan: Plan) -> float:
     began = time.perf_counter()
     train_pass(network, parameters, optimizer, sequences, chunks)
     evaluation = 1.2  # the held-out pass after every epoch, and the frozen pass over the training series now and then
-    return (time.perf_counter() - began) * parts.length / steps * evaluation
+    return (time.perf_counter() - began) * split.length / steps * evaluation

@@ -13,7 +13,7 @@ from tbptt.data.features import LagFeatures, Scaler
 from tbptt.data.options import DataConfig, PricesData
 from tbptt.data.prices import Prices
 from tbptt.data.sequences import Sequences
-from tbptt.data.split import Parts, load_parts
+from tbptt.data.split import Split, load_split
 from tbptt.options.own import said_of
 from tbptt.tasks.options import Array, TaskConfig
 from tbptt.tasks.try_out import targets_of
@@ -24,14 +24,14 @@ class Prepared:
     """Data, ready to train on.
 
     Attributes:
-        training, held_out: the sequences.
+        train, val: the sequences.
         scaler: fitted on the training part only.
         fingerprint: of all prices.
         baseline: held-out loss of predicting the training mean.
     """
 
-    training: Sequences
-    held_out: Sequences
+    train: Sequences
+    val: Sequences
     scaler: Scaler
     fingerprint: str
     baseline: float
@@ -39,17 +39,17 @@ class Prepared:
 
 def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
     """Raises ValueError where the data cannot be used, or the task does not give what it says."""
-    parts = load_parts(data, task)
-    prices, targets, steps = _padded(parts, parts.training, task)
-    shared = parts.shared_scale
+    split = load_split(data, task)
+    prices, targets, steps = _padded(split, split.train, task)
+    shared = split.shared_scale
     scaler = Scaler.fit(
-        prices, torch.tensor(steps), targets, parts.window, data.features, shared, common_scale=task.common_scale
+        prices, torch.tensor(steps), targets, split.window, data.features, shared, common_scale=task.common_scale
     )
-    scaler = replace(scaler, fee=_fee(task, parts.change_std))
-    training = _sequences(prices, targets, steps, scaler, data, task)
-    prices, targets, steps = _padded(parts, parts.held_out, task)
-    held_out = _sequences(prices, targets, steps, scaler, data, task)
-    return Prepared(training, held_out, scaler, parts.fingerprint(), baseline_loss(training, held_out, task))
+    scaler = replace(scaler, fee=_fee(task, split.change_std))
+    train = _sequences(prices, targets, steps, scaler, data, task)
+    prices, targets, steps = _padded(split, split.val, task)
+    val = _sequences(prices, targets, steps, scaler, data, task)
+    return Prepared(train, val, scaler, split.fingerprint(), baseline_loss(train, val, task))
 
 
 def _fee(task: TaskConfig, change_std: Array) -> Tensor | None:
@@ -80,16 +80,16 @@ class PreparedLast:
         return self._last
 
 
-def _padded(parts: Parts, series: dict[str, Prices], task: TaskConfig) -> tuple[Tensor, Tensor, list[int]]:
+def _padded(split: Split, series: dict[str, Prices], task: TaskConfig) -> tuple[Tensor, Tensor, list[int]]:
     """Series of different lengths as one array: prices (B, W + T), targets (B, T, O), the steps of each."""
     rows = list(series.values())
     longest = max(map(len, rows))
     # The last price repeated is a future without change, from which no target of a step that counts is computed.
     prices = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
-    length = longest - parts.window - parts.ahead
-    targets = targets_of(task, prices[:, parts.window :], parts.change_std, length)
-    steps = [parts.steps(row) for row in rows]
-    return torch.from_numpy(prices[:, : parts.window + length]), torch.from_numpy(targets), steps
+    length = longest - split.window - split.ahead
+    targets = targets_of(task, prices[:, split.window :], split.change_std, length)
+    steps = [split.steps(row) for row in rows]
+    return torch.from_numpy(prices[:, : split.window + length]), torch.from_numpy(targets), steps
 
 
 def _sequences(
@@ -102,14 +102,14 @@ def _sequences(
     return Sequences(features, scaled, None if min(steps) == length else mask, steps, task, scaler)
 
 
-def baseline_loss(training: Sequences, held_out: Sequences, task: TaskConfig) -> float:
+def baseline_loss(train: Sequences, val: Sequences, task: TaskConfig) -> float:
     """The held-out loss of the task's constant prediction, by default the training mean."""
-    constant = task.baseline(training.targets, training.mask)
-    prediction = constant.to(held_out.targets).expand_as(held_out.targets)
-    return float(held_out.loss(prediction, 0, held_out.length)) / held_out.count(0, held_out.length)
+    constant = task.baseline(train.targets, train.mask)
+    prediction = constant.to(val.targets).expand_as(val.targets)
+    return float(val.loss(prediction, 0, val.length)) / val.count(0, val.length)
 
 
 def fingerprint_of(cfg: DictConfig) -> str:
     """Of all prices that a config stands for. Raises ValueError where they cannot be used."""
     data, task = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)
-    return load_parts(cast(DataConfig, data), cast(TaskConfig, task)).fingerprint()
+    return load_split(cast(DataConfig, data), cast(TaskConfig, task)).fingerprint()

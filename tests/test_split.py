@@ -14,7 +14,7 @@ import torch
 from tbptt.config.checks import problems
 from tbptt.data.options import ArticleData, MarketData, PricesData
 from tbptt.data.prices import HELD_OUT, TRAINING, article_series, market_prices
-from tbptt.data.split import load_parts, may_be_degenerate
+from tbptt.data.split import load_split, may_be_degenerate
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.tasks.options import QValues
 
@@ -82,7 +82,7 @@ def article_data(**changes: Any) -> Both:
 
 
 def fees_of(data: Any, task: QValues) -> list[float]:
-    return list(task.change_cost(load_parts(data, task).change_std))
+    return list(task.change_cost(load_split(data, task).change_std))
 
 
 def q_of(prices: np.ndarray, fee: float) -> np.ndarray:
@@ -107,18 +107,18 @@ def held_out_count(n: int) -> int:
 
 def test_split_borders_are_those_of_the_specification(write: Write) -> None:
     series = three_series()
-    parts = load_parts(*prices_data(write(series)))
+    split = load_split(*prices_data(write(series)))
     for name, prices in series.items():
         n, v = len(prices), held_out_count(len(prices))
         trained = range(WINDOW, n - v - 2 - HORIZON + 1)
         tested = range(n - v, n - 2 - HORIZON + 1)
-        training, held_out = parts.training[name], parts.held_out[name]
+        training, held_out = split.train[name], split.val[name]
         np.testing.assert_allclose(training, prices[: n - v], rtol=1e-14)
         np.testing.assert_allclose(held_out, prices[n - v - WINDOW :], rtol=1e-14)
-        assert parts.steps(training) == len(trained)
-        assert parts.steps(held_out) == len(tested)
-    assert parts.length == 90 - 27 - 2 - HORIZON - WINDOW + 1
-    assert not parts.shared_scale
+        assert split.steps(training) == len(trained)
+        assert split.steps(held_out) == len(tested)
+    assert split.length == 90 - 27 - 2 - HORIZON - WINDOW + 1
+    assert not split.shared_scale
 
 
 def test_trained_targets_know_no_held_out_price(write: Write) -> None:
@@ -126,24 +126,24 @@ def test_trained_targets_know_no_held_out_price(write: Write) -> None:
     series = three_series()
     data = SequenceDataModule(*prices_data(write(series)))
     fees = [1.3 * np.std(np.diff(p[: len(p) - held_out_count(len(p))])) for p in series.values()]
-    got = data.scaler.to_price_units(data.training.targets.double()).numpy()
+    got = data.scaler.to_price_units(data.train.targets.double()).numpy()
     for b, prices in enumerate(series.values()):
         border = len(prices) - held_out_count(len(prices))
         steps = border - 1 - HORIZON - WINDOW
         expected = q_of(prices[:border], fees[b])[WINDOW : border - 1 - HORIZON]
-        assert data.training.steps[b] == steps == len(expected)
+        assert data.train.steps[b] == steps == len(expected)
         np.testing.assert_allclose(got[b, :steps], expected, rtol=1e-5, atol=1e-4 * np.std(expected))
 
 
 def test_held_out_targets_use_the_held_out_prices_of_their_series(write: Write) -> None:
     series = three_series()
     data = SequenceDataModule(*prices_data(write(series)))
-    got = data.scaler.to_price_units(data.held_out.targets.double()).numpy()
+    got = data.scaler.to_price_units(data.val.targets.double()).numpy()
     for b, prices in enumerate(series.values()):
         border = len(prices) - held_out_count(len(prices))
         fee = 1.3 * np.std(np.diff(prices[:border]))
         expected = q_of(prices[border:], fee)[: -HORIZON or None]
-        assert data.held_out.steps[b] == len(expected)
+        assert data.val.steps[b] == len(expected)
         np.testing.assert_allclose(got[b, : len(expected)], expected, rtol=1e-5, atol=1e-4 * np.std(expected))
 
 
@@ -153,7 +153,7 @@ def test_inputs_of_both_parts_belong_to_the_steps_of_their_targets(write: Write)
     mean, std = data.scaler.input_mean.numpy(), data.scaler.input_std.numpy()
     for b, prices in enumerate(series.values()):
         border = len(prices) - held_out_count(len(prices))
-        for part, first in ((data.training, WINDOW), (data.held_out, border)):
+        for part, first in ((data.train, WINDOW), (data.val, border)):
             for t in (0, 1, part.steps[b] - 1):
                 got = part.features(t, t + 1)[b, 0].numpy()
                 np.testing.assert_allclose(got, (lags_of(prices, first + t) - mean[b]) / std[b], atol=1e-5)
@@ -176,21 +176,21 @@ def test_scaler_fees_and_training_have_seen_no_held_out_price(write: Write) -> N
     assert fees_of(*config) == fees
     for name, value in vars(before.scaler).items():
         assert torch.equal(getattr(after.scaler, name), value), name
-    for old, new in zip(tensors(before, "training"), tensors(after, "training"), strict=True):
+    for old, new in zip(tensors(before, "train"), tensors(after, "train"), strict=True):
         assert torch.equal(old, new)
-    assert not torch.equal(before.held_out.targets, after.held_out.targets)
+    assert not torch.equal(before.val.targets, after.val.targets)
     assert before.fingerprint != after.fingerprint
 
 
 def test_held_out_part_looks_back_for_its_window_only(write: Write) -> None:
     series = three_series()
-    before = load_parts(*prices_data(write(series)))
+    before = load_split(*prices_data(write(series)))
     for prices in series.values():
         prices[: len(prices) - held_out_count(len(prices)) - WINDOW] += 50
-    after = load_parts(*prices_data(write(series)))
+    after = load_split(*prices_data(write(series)))
     for name in series:
-        np.testing.assert_array_equal(after.held_out[name], before.held_out[name])
-        assert not np.array_equal(after.training[name], before.training[name])
+        np.testing.assert_array_equal(after.val[name], before.val[name])
+        assert not np.array_equal(after.train[name], before.train[name])
 
 
 def test_change_std_fee_is_in_training_deviations_of_the_one_step_change(write: Write) -> None:
@@ -224,10 +224,10 @@ def test_price_fee_is_the_same_for_all(write: Write) -> None:
 
 def test_horizon_auto_follows_gamma_and_zero_keeps_the_ramp(write: Write) -> None:
     path = write(three_series())
-    auto = load_parts(*prices_data(path, horizon="auto", gamma=0.3))
+    auto = load_split(*prices_data(path, horizon="auto", gamma=0.3))
     assert auto.ahead - 1 == math.ceil(math.log(0.01) / math.log(0.3)) == 4
-    assert load_parts(*prices_data(path, horizon="auto", gamma=0.0)).ahead == 1
-    literal = load_parts(*prices_data(path, horizon=0))
+    assert load_split(*prices_data(path, horizon="auto", gamma=0.0)).ahead == 1
+    literal = load_split(*prices_data(path, horizon=0))
     assert literal.length == 90 - 27 - 1 - WINDOW
 
 
@@ -236,19 +236,19 @@ def test_series_too_short_to_train_says_what_it_needs(write: Write, n: int, part
     series = three_series()
     series["short"] = series["short"][:n]
     with pytest.raises(ValueError, match=f"short has {n} prices.*{part}.*needs at least {needs}"):
-        load_parts(*prices_data(write(series), val_fraction=0.5))
+        load_split(*prices_data(write(series), val_fraction=0.5))
 
 
 def test_series_with_too_little_held_out_says_what_it_needs(write: Write) -> None:
     with pytest.raises(ValueError, match=r"short has 47 prices, 4 of them in its held-out part.*needs at least 5"):
-        load_parts(*prices_data(write(three_series()), val_fraction=0.1))
+        load_split(*prices_data(write(three_series()), val_fraction=0.1))
 
 
 def test_the_shortest_series_that_is_enough_has_two_steps_to_train_and_one_held_out(write: Write) -> None:
     data = SequenceDataModule(*prices_data(write({"only": three_series()["long"][:22]}), val_fraction=0.5))
-    assert data.training.steps == [11 - WINDOW - HORIZON - 1] == [2]
-    parts = load_parts(*prices_data(write({"only": three_series()["long"][:50]}), val_fraction=0.1))
-    assert parts.steps(parts.held_out["only"]) == 5 - HORIZON - 1 == 1
+    assert data.train.steps == [11 - WINDOW - HORIZON - 1] == [2]
+    split = load_split(*prices_data(write({"only": three_series()["long"][:50]}), val_fraction=0.1))
+    assert split.steps(split.val["only"]) == 5 - HORIZON - 1 == 1
 
 
 def walk(n: int = 60) -> np.ndarray:
@@ -282,7 +282,7 @@ def test_series_that_cannot_be_standardised_is_named(
 ) -> None:
     path = write({"fine": walk(), "halted": prices})
     with pytest.raises(ValueError, match="^halted " + ".*" + re.escape(says)):
-        load_parts(*prices_data(path, **changes))
+        load_split(*prices_data(path, **changes))
 
 
 NEARLY = {
@@ -300,7 +300,7 @@ NEARLY = {
 @pytest.mark.parametrize(("prices", "changes"), NEARLY.values(), ids=NEARLY)
 def test_what_passes_can_be_standardised(prices: np.ndarray, changes: dict[str, Any], write: Write) -> None:
     data = SequenceDataModule(*prices_data(write({"nearly": prices}), **changes))
-    for part in (data.training, data.held_out):
+    for part in (data.train, data.val):
         assert part.targets.isfinite().all()
         assert part.features(0, part.length).isfinite().all()
     assert math.isfinite(data.baseline)
@@ -320,7 +320,7 @@ def test_article_settings_that_cannot_be_standardised_are_refused_before_anythin
     data = article_data(**changes)
     assert may_be_degenerate(data[0])
     with pytest.raises(ValueError, match=f"the article's process {says}"):
-        load_parts(*data)
+        load_split(*data)
     words = [f"data.{key}={str(value).replace(' ', '')}" for key, value in changes.items()]
     (line,) = problems(config("data.window=5", "task.gamma=0.8", "schedule.chunks=[1]", *words))
     assert line.startswith(f"data: the article's process {says}")
@@ -328,52 +328,52 @@ def test_article_settings_that_cannot_be_standardised_are_refused_before_anythin
 
 def test_market_default_trains_three_series_with_the_default_split() -> None:
     data = both(MarketData, {"name": "market", "fee": 1.3, "fee_unit": "change_std"})
-    parts = load_parts(*data)
-    assert parts.ahead == 460
+    split = load_split(*data)
+    assert split.ahead == 460
     for name, prices in market_prices().items():
         n, v = len(prices), math.floor(0.2 * len(prices))
-        assert parts.steps(parts.training[name]) == n - v - 2 - 459 - 128 + 1
-        assert parts.steps(parts.held_out[name]) == v - 1 - 459
-    assert parts.length == max(map(parts.steps, parts.training.values()))
+        assert split.steps(split.train[name]) == n - v - 2 - 459 - 128 + 1
+        assert split.steps(split.val[name]) == v - 1 - 459
+    assert split.length == max(map(split.steps, split.train.values()))
 
 
-# --- the article's parts --------------------------------------------------------------------------------------
+# --- the article's split --------------------------------------------------------------------------------------
 
 
 def test_article_series_are_just_long_enough_for_their_steps() -> None:
-    parts = load_parts(*article_data())
-    assert list(map(len, (parts.training, parts.held_out))) == [3, 2]
-    for part, series in ((TRAINING, parts.training), (HELD_OUT, parts.held_out)):
+    split = load_split(*article_data())
+    assert list(map(len, (split.train, split.val))) == [3, 2]
+    for part, series in ((TRAINING, split.train), (HELD_OUT, split.val)):
         rows = np.stack(list(series.values()))
         np.testing.assert_array_equal(rows, article_series(len(series), WINDOW + 50 + HORIZON + 1, seed=0, part=part))
-        assert {parts.steps(row) for row in rows} == {50}
-    assert parts.shared_scale
-    assert parts.length == 50
+        assert {split.steps(row) for row in rows} == {50}
+    assert split.shared_scale
+    assert split.length == 50
 
 
 def test_article_settings_reach_the_process() -> None:
-    parts = load_parts(*article_data(seed=3, noise_std=0.2, frequencies=[0.1, 0.3]))
-    for part, series in ((TRAINING, parts.training), (HELD_OUT, parts.held_out)):
+    split = load_split(*article_data(seed=3, noise_std=0.2, frequencies=[0.1, 0.3]))
+    for part, series in ((TRAINING, split.train), (HELD_OUT, split.val)):
         expected = article_series(len(series), WINDOW + 54, seed=3, part=part, noise_std=0.2, frequencies=(0.1, 0.3))
         np.testing.assert_array_equal(list(series.values()), expected)
 
 
 def test_number_of_training_series_leaves_the_held_out_ones_unchanged() -> None:
-    few, many = load_parts(*article_data()), load_parts(*article_data(n_series=7, val_series=4))
-    for name in few.held_out:
-        np.testing.assert_array_equal(many.held_out[name], few.held_out[name])
-    for name in few.training:
-        np.testing.assert_array_equal(many.training[name], few.training[name])
+    few, many = load_split(*article_data()), load_split(*article_data(n_series=7, val_series=4))
+    for name in few.val:
+        np.testing.assert_array_equal(many.val[name], few.val[name])
+    for name in few.train:
+        np.testing.assert_array_equal(many.train[name], few.train[name])
 
 
 def test_article_trains_every_step_and_needs_no_mask() -> None:
     data = SequenceDataModule(*article_data())
-    assert data.training.steps == [50] * 3
-    assert data.held_out.steps == [50] * 2
-    assert data.training.mask is None
-    assert data.training.targets.shape == (3, 50, 2)
-    assert data.training.features(0, 50).shape == (3, 50, WINDOW)
-    assert data.training.targets.dtype == torch.float32
+    assert data.train.steps == [50] * 3
+    assert data.val.steps == [50] * 2
+    assert data.train.mask is None
+    assert data.train.targets.shape == (3, 50, 2)
+    assert data.train.features(0, 50).shape == (3, 50, WINDOW)
+    assert data.train.targets.dtype == torch.float32
 
 
 @pytest.mark.parametrize("unit", ["price", "change_std"])
@@ -389,12 +389,12 @@ def test_article_tensors_are_those_of_the_definition(unit: str) -> None:
     std = np.sqrt(np.mean((q - mean) ** 2))
     np.testing.assert_allclose(data.scaler.target_mean, [mean], rtol=1e-9)
     np.testing.assert_allclose(data.scaler.target_std, [std], rtol=1e-9)
-    np.testing.assert_allclose(data.training.targets, (q - mean) / std, atol=1e-5)
-    np.testing.assert_allclose(data.held_out.targets, (q_held_out - mean) / std, atol=1e-5)
-    np.testing.assert_allclose(data.training.features(0, 50), (x - x.mean()) / x.std(), atol=1e-5)
+    np.testing.assert_allclose(data.train.targets, (q - mean) / std, atol=1e-5)
+    np.testing.assert_allclose(data.val.targets, (q_held_out - mean) / std, atol=1e-5)
+    np.testing.assert_allclose(data.train.features(0, 50), (x - x.mean()) / x.std(), atol=1e-5)
     x = np.array([[lags_of(row, WINDOW + t) for t in range(50)] for row in held_out])
     np.testing.assert_allclose(
-        data.held_out.features(0, 50), (x - data.scaler.input_mean.item()) / data.scaler.input_std.item(), atol=1e-5
+        data.val.features(0, 50), (x - data.scaler.input_mean.item()) / data.scaler.input_std.item(), atol=1e-5
     )
     assert data.baseline == pytest.approx(np.mean(((q_held_out - mean) / std) ** 2), rel=1e-5)
 
@@ -404,7 +404,7 @@ def test_article_tensors_are_those_of_the_definition(unit: str) -> None:
 
 def test_mask_marks_the_steps_of_every_series(write: Write) -> None:
     data = SequenceDataModule(*prices_data(write(three_series())))
-    for part in (data.training, data.held_out):
+    for part in (data.train, data.val):
         assert part.mask is not None
         assert part.mask.shape == part.targets.shape[:2]
         assert part.length == max(part.steps)
@@ -421,7 +421,7 @@ def test_a_series_among_longer_ones_is_as_it_is_alone(write: Write, name: str) -
     together = SequenceDataModule(*prices_data(write(series)))
     alone = SequenceDataModule(*prices_data(write({name: series[name]})))
     b = list(LENGTHS).index(name)
-    for mine, among in ((alone.training, together.training), (alone.held_out, together.held_out)):
+    for mine, among in ((alone.train, together.train), (alone.val, together.val)):
         steps = mine.steps[0]
         assert mine.mask is None
         assert among.steps[b] == steps
@@ -448,8 +448,8 @@ def test_baseline_is_the_loss_of_predicting_the_training_mean(write: Write) -> N
 
 def test_one_batch_holds_the_whole_set() -> None:
     data = SequenceDataModule(*article_data())
-    assert [b is data.training for b in data.train_dataloader()] == [True]
-    assert [b is data.held_out for b in data.val_dataloader()] == [True]
+    assert [b is data.train for b in data.train_dataloader()] == [True]
+    assert [b is data.val for b in data.val_dataloader()] == [True]
     assert len(data.train_dataloader()) == 1
 
 
