@@ -44,7 +44,7 @@ def size_problem(model: ModelConfig, inputs: int, outputs: int) -> str | None:
 def task_problem(task: TaskConfig) -> str | None:
     """The line about a task, or a metric that is measured for it, that does not give what it says; None where there is
     nothing to say. Those of one's own are tried on a few numbers, which takes the import of torch; ours are tested."""
-    metrics = [each.name for each in measured(task.name) if is_own(each.measure)]
+    metrics = [each.name for each in measured(task.name) if each.measure and is_own(each.measure)]
     return _tried_task(_Same(task), tuple(metrics)) if metrics or is_own(type(task)) else None
 
 

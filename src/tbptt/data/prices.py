@@ -18,7 +18,7 @@ from tbptt.system.memory import too_large
 Prices = NDArray[np.float64]
 
 MARKET_COLUMNS = ("sp500", "nasdaq", "wti")
-TRAINING, HELD_OUT = 0, 1  # the random streams of article_series
+TRAINING, HELD_OUT, TEST = 0, 1, 2  # the random streams of article_series
 WALK, NOISE = 0, 1
 
 

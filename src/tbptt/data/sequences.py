@@ -1,6 +1,8 @@
 """Sequences on a device: what the chunk loop trains on."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -32,6 +34,11 @@ class Sequences:
         steps: valid steps of each sequence, on the host.
         task: what is learnt, which has the loss.
         scaler: brings predictions back to price units.
+        warm: of each sequence its first steps that bring the state up to date and are not scored; the mask has 0 there.
+        changes: (B, T) what the price changes by from each step to the next, in price units; None of training
+            sequences, which nobody trades.
+        change_std: (S,) standard deviation of a training step's change in price units, S is 1 or B.
+        baseline: the mean loss of the task's constant prediction, by default the training mean.
     """
 
     features: LagFeatures
@@ -40,6 +47,10 @@ class Sequences:
     steps: list[int]
     task: Loss
     scaler: Scaler | None = None
+    warm: Sequence[int] = ()
+    changes: Tensor | None = None
+    change_std: Tensor | None = None
+    baseline: float = math.nan
 
     @property
     def batch(self) -> int:
@@ -52,15 +63,21 @@ class Sequences:
     @property
     def valid_steps(self) -> int:
         """Valid steps of all sequences together."""
-        return sum(self.steps)
+        return self.valid_in(0, self.length)
 
     def valid_in(self, start: int, stop: int) -> int:
         """Valid steps of all sequences within [start, stop)."""
-        return sum(min(max(n - start, 0), stop - start) for n in self.steps)
+        firsts = self.warm or [0] * len(self.steps)
+        return sum(max(min(n, stop) - max(first, start), 0) for first, n in zip(firsts, self.steps, strict=True))
 
     def to(self, device: torch.device | str) -> "Sequences":
-        mask = None if self.mask is None else self.mask.to(device)
-        return Sequences(self.features.to(device), self.targets.to(device), mask, self.steps, self.task, self.scaler)
+        """Move to a device; the features are moved in place."""
+        moved = {
+            name: value.to(device)
+            for name in ("targets", "mask", "changes", "change_std")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, features=self.features.to(device), **moved)
 
     def buffer(self, length: int) -> "Sequences":
         """A buffer for so many of their steps, which :meth:`copy_from` fills."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from tbptt.data.options import ArticleData, DataConfig, SplitData
-from tbptt.data.prices import HELD_OUT, TRAINING, Prices, article_series, fingerprint
+from tbptt.data.options import ArticleData, DataConfig, SplitData, fold_of
+from tbptt.data.prices import HELD_OUT, TEST, TRAINING, Prices, article_series, fingerprint
+from tbptt.data.surrogates import surrogate_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,31 +35,49 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Prices of both parts. Each array is ``window`` prices to look back to, the steps, and ``ahead`` more prices.
+    """The prices of each part: one to train on, one to choose by, one to judge by.
+
+    Each array is ``window`` prices to look back to, the steps, and ``ahead`` more prices: the targets of a part know of
+    no price of another. Where a part goes on from the one before it, its first steps are warm-up (``warm``): they bring
+    the network's state up to date, and are not scored.
 
     Attributes:
-        train, val: by series name.
+        train, val, test: by series name; test is empty where nothing is left to judge by.
+        warm: by part (``val``, ``test``), of each series its steps of warm-up.
+        rows: prices of the longest series before it was split.
         window, ahead: in steps.
         shared_scale: one scaler for all series, or one for each.
         change_std: (S,) standard deviation of a step's change in the training part, in price units: one for all series
-            where they share a scale, else one a series; held-out series i has that of training series i.
+            where they share a scale, else one a series. Series i of another part has that of training series i.
     """
 
     train: dict[str, Prices]
     val: dict[str, Prices]
+    test: dict[str, Prices]
+    warm: dict[str, dict[str, int]]
+    rows: int
     window: int
     ahead: int
     shared_scale: bool
     change_std: Prices
 
     def steps(self, prices: Prices) -> int:
-        """Steps of one array that have features and targets."""
+        """Steps of one array that have features and targets, warm-up included."""
         return len(prices) - self.window - self.ahead
 
     def fingerprint(self) -> str:
-        """Of all prices: the same data, the same 64 hex digits."""
+        """Of all prices: the same data, the same 64 hex digits, however many steps are warm-up."""
         trained = {f"training/{name}": prices for name, prices in self.train.items()}
-        return fingerprint(trained | {f"held_out/{name}": prices for name, prices in self.val.items()})
+        chosen_by = {f"held_out/{name}": prices for name, prices in self._scored("val").items()}
+        return fingerprint(trained | chosen_by | {f"test/{n}": prices for n, prices in self._scored("test").items()})
+
+    def test_fingerprint(self) -> str:
+        """Of the test part's prices alone, which folds share."""
+        return fingerprint(self._scored("test"))
+
+    def _scored(self, part: str) -> dict[str, Prices]:
+        series: dict[str, Prices] = getattr(self, part)
+        return {name: prices[self.warm[part].get(name, 0) :] for name, prices in series.items()}
 
     @property
     def length(self) -> int:
@@ -73,20 +92,31 @@ def load_split(data: DataConfig, task: Task) -> Split:
         ValueError: a file cannot be used (:func:`tbptt.data.prices.read_prices`), a series is too short or
             cannot be scaled.
     """
+    shared = isinstance(data, ArticleData)
     if isinstance(data, ArticleData):
-        train, val = _article_parts(data, task.ahead)
+        parts = _article_parts(data, task.ahead)
+        warm: dict[str, dict[str, int]] = {"val": {}, "test": {}}
+        rows = data.window + data.length + task.ahead
     else:
         assert isinstance(data, SplitData)
         series = as_series(data.prices())
         names = list(series) if data.columns is None else data.columns
         if unknown := [name for name in names if name not in series]:
             raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")
-        both = {name: _split(name, _checked(name, series[name]), data, task) for name in names}
-        train = {name: of_one[0] for name, of_one in both.items()}
-        val = {name: of_one[1] for name, of_one in both.items()}
-    shared = isinstance(data, ArticleData)
-    _check_scales(data, train, val, task, shared)
-    return Split(train, val, data.window, task.ahead, shared, _change_std(train, shared))
+        cuts = {name: _cut(name, len(series[name]), data, task) for name in names}
+        taken = {
+            name: cut.of(surrogate_of(data, _checked(name, series[name]), cut.inner)) for name, cut in cuts.items()
+        }
+        parts = tuple({name: each[i] for name, each in taken.items() if len(each[i])} for i in range(3))
+        warm = {
+            "val": {n: cut.warm_val for n, cut in cuts.items()},
+            "test": {n: cut.warm_test for n, cut in cuts.items()},
+        }
+        rows = max(len(series[name]) for name in names)
+    train, val, test = parts
+    for part in (val, *([test] if test else [])):
+        _check_scales(data, train, part, task, shared)
+    return Split(train, val, test, warm, rows, data.window, task.ahead, shared, _change_std(train, shared))
 
 
 def as_series(given: "Mapping[str, Prices] | pd.DataFrame") -> dict[str, Prices]:
@@ -103,7 +133,8 @@ def as_series(given: "Mapping[str, Prices] | pd.DataFrame") -> dict[str, Prices]
 
 def memory_of(data: ArticleData, task: Task) -> int:
     """About how many bytes the article's data take, prices, features and targets of all steps."""
-    return 40 * (data.n_series + data.val_series) * (data.window + data.length + task.ahead)
+    series = data.n_series + data.val_series + data.test_series
+    return 40 * series * (data.window + data.length + task.ahead)
 
 
 def may_be_degenerate(data: ArticleData) -> bool:
@@ -112,10 +143,10 @@ def may_be_degenerate(data: ArticleData) -> bool:
     return not 0.01 <= data.noise_std <= 1e6 or data.n_series * data.length < 100
 
 
-def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], dict[str, Prices]]:
+def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], ...]:
     length = data.window + data.length + ahead
-    both = []
-    for part, count in ((TRAINING, data.n_series), (HELD_OUT, data.val_series)):
+    parts = []
+    for part, count in ((TRAINING, data.n_series), (HELD_OUT, data.val_series), (TEST, data.test_series)):
         with np.errstate(over="ignore", invalid="ignore"):  # of a huge noise, which is refused for what comes of it
             prices = article_series(
                 count,
@@ -125,8 +156,8 @@ def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], di
                 noise_std=data.noise_std,
                 frequencies=(data.frequencies[0], data.frequencies[1]),
             )
-        both.append({f"{i}": row for i, row in enumerate(prices)})
-    return both[0], both[1]
+        parts.append({f"{i}": surrogate_of(data, row, ()) for i, row in enumerate(prices)})
+    return tuple(parts)
 
 
 def _checked(name: str, prices: Prices) -> Prices:
@@ -137,20 +168,69 @@ def _checked(name: str, prices: Prices) -> Prices:
     return prices
 
 
-def _split(name: str, prices: Prices, data: SplitData, task: Task) -> tuple[Prices, Prices]:
-    """The last ``val_fraction`` of a series is held out; it may look back for its window."""
-    n, window, ahead = len(prices), data.window, task.ahead
-    v = math.floor(data.val_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996
-    trained, tested = n - v - window - ahead, v - ahead
-    if trained < 2 or tested < 1:  # one step has no spread to be scaled by
-        part, has = ("training part", n - v) if trained < 2 else ("held-out part", v)
-        needs = (window + 1 if trained < 2 else 0) + ahead + 1
-        shorter = f"; {task.shortened_by} shortens that" if task.shortened_by else ""
-        raise ValueError(
-            f"{name} has {n} prices, {has} of them in its {part}, which needs at least {needs} for window {window} and "
-            f"targets that look {ahead} prices ahead (val_fraction {data.val_fraction:g}{shorter})"
-        )
-    return prices[: n - v], prices[n - v - window :]
+@dataclass(frozen=True)
+class _Cut:
+    """Where a series of n prices is cut: [first, val) trains, [val, val_end) is chosen by, [test, n) is judged by.
+
+    ``warm_val`` and ``warm_test`` steps before a part are its warm-up.
+    """
+
+    first: int
+    val: int
+    val_end: int
+    test: int
+    warm_val: int
+    warm_test: int
+    window: int
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """The borders of parts within the series."""
+        return tuple(dict.fromkeys((self.first, self.val, self.val_end, self.test)))
+
+    def of(self, prices: Prices) -> tuple[Prices, Prices, Prices]:
+        """Each part with what it looks back to. Copies would cost memory: these are views."""
+        val = prices[self.val - self.window - self.warm_val : self.val_end]
+        test = prices[self.test - self.window - self.warm_test :] if self.test < len(prices) else prices[:0]
+        return prices[max(0, self.first - self.window) : self.val], val, test
+
+
+def _cut(name: str, n: int, data: SplitData, task: Task) -> _Cut:
+    """Where a series is cut, in time order: train, val, test; or as the fold of it says.
+
+    Raises ValueError where a part would have too few prices.
+    """
+    test = n - math.floor(data.test_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996
+    first, end = 0, test
+    if data.fold:
+        k, folds = fold_of(data.fold) or (1, 1)
+        pieces = [test * i // (folds + 1) for i in range(folds + 2)]
+        val, end = pieces[k], pieces[k + 1]
+        first = pieces[k - 1] if data.fold_window == "rolling" else 0
+    else:
+        val = test - math.floor(data.val_fraction * n + 1e-9)
+    _check_long_enough(name, n, (first, val, end, test), data, task)
+    warm_val, warm_test = (min(data.warm_steps, border - data.window) for border in (val, test))
+    return _Cut(first, val, end, test, warm_val, warm_test, data.window)
+
+
+def _check_long_enough(name: str, n: int, cut: tuple[int, int, int, int], data: SplitData, task: Task) -> None:
+    first, val, end, test = cut
+    window, ahead = data.window, task.ahead
+    back = window - min(first, window)  # prices that have to come out of the training part itself
+    parts = {"training": (val - first, back + ahead + 2), "validation": (end - val, ahead + 1)}
+    if test < n or (data.test_fraction and data.test_fraction * n < 1):
+        parts["test"] = (n - test, ahead + 1)
+    for part, (has, needs) in parts.items():
+        if has < needs:  # one step that trains has no spread to be scaled by
+            shorter = f"; {task.shortened_by} shortens that" if task.shortened_by else ""
+            fractions = f"val_fraction {data.val_fraction:g}"
+            fractions += f", test_fraction {data.test_fraction:g}" if data.test_fraction else ""
+            where = f"fold {data.fold}" if data.fold else fractions
+            raise ValueError(
+                f"{name} has {n} prices, {max(has, 0)} of them in its {part} part, which needs at least {needs} for "
+                f"window {window} and targets that look {ahead} prices ahead ({where}{shorter})"
+            )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of changes that are refused for it

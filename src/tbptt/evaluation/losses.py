@@ -18,32 +18,48 @@ def evaluate(network: Network, sequences: Sequences, chunk_length: int = 500) ->
     return measure(network, sequences, (), chunk_length)["loss"]
 
 
-@torch.no_grad()
 def measure(
     network: Network, sequences: Sequences, metrics: Sequence[Metric], chunk_length: int = 500
 ) -> dict[str, Tensor]:
-    """The mean loss over all valid steps and outputs, and each metric by its name, with the weights frozen and the
-    noise off: one pass, state zero at the start and carried, never in less than float32. Scalars on the device; the
-    network's mode is left as it was.
+    """The mean loss over all valid steps and outputs, and each metric by its name; see :func:`measure_and_predict`."""
+    return measure_and_predict(network, sequences, metrics, chunk_length)[0]
+
+
+@torch.no_grad()
+def measure_and_predict(
+    network: Network, sequences: Sequences, metrics: Sequence[Metric], chunk_length: int = 500
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The mean loss and each metric, and all predictions, with the weights frozen and the noise off: one pass, state
+    zero at the start and carried, never in less than float32. The network's mode is left as it was.
 
     ``chunk_length`` changes memory and speed, not the result.
+
+    Returns:
+        ``loss`` and each metric by its name, scalars on the device; and the predictions, (B, T, O) standardised.
     """
     training = network.training
     network.eval()
     device = sequences.targets.device
     total = torch.zeros((), dtype=torch.float64, device=device)
     sums = {metric.name: torch.zeros(2, dtype=torch.float64, device=device) for metric in metrics}
+    every = torch.empty_like(sequences.targets)
     state = network.zero_state(sequences.batch)
     with torch.autocast(device.type, enabled=False), full_float32():
         for start in range(0, sequences.length, chunk_length):
             stop = min(start + chunk_length, sequences.length)
             y, state = network(sequences.features(start, stop), state)
+            every[:, start:stop] = y
             total += sequences.loss(y, start, stop)
             for metric in metrics:
-                _add(sums[metric.name], metric, sequences, y, start, stop)
+                if metric.measure is not None:
+                    _add(sums[metric.name], metric, sequences, y, start, stop)
+        for metric in metrics:
+            if metric.at_once is not None:
+                given = every.clone() if is_own(metric.at_once) else every
+                _take(sums[metric.name], measured(metric, given, sequences))
     network.train(training)
     means = {name: both[0] / both[1] for name, both in sums.items()}
-    return {"loss": total / sequences.count(0, sequences.length), **means}
+    return {"loss": total / sequences.count(0, sequences.length), **means}, every
 
 
 def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: int, stop: int) -> None:
@@ -54,6 +70,9 @@ def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: i
     elif is_own(metric.measure):  # which may change what it is given
         y, target = y.clone(), target.clone()
     mask = None if sequences.mask is None else sequences.mask[:, start:stop]
-    total, count = measured(metric, y, target, mask)
-    both[0] += total
-    both[1] += count
+    _take(both, measured(metric, y, target, mask))
+
+
+def _take(both: Tensor, given: tuple[Tensor | float, Tensor | float]) -> None:
+    both[0] += given[0]
+    both[1] += given[1]

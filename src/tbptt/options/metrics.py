@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import ListConfig
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Predictions, targets (B, K, O) and mask (B, K), or None where nothing is padded -> the sum over valid steps, and what
 # it is to be divided by.
 Measure = Callable[["Tensor", "Tensor", "Tensor | None"], "tuple[Tensor, Tensor | float]"]
+MeasureAtOnce = Callable[["Tensor", Any], "tuple[Tensor, Tensor | float]"]  # (B, T, O) and data.sequences.Sequences
+F = TypeVar("F", bound=Callable[..., Any])
 DIRECTIONS = ("minimize", "maximize")
 # What MLflow takes as the name of a metric (its validation.py), which else would refuse a run's curves for ever.
 _STORED = re.compile(r"[/\w.\- :]{1,250}")
@@ -38,6 +40,9 @@ class Metric:
         in_prices: whether ``measure`` takes predictions and targets in price units; else standardised, as the network
             has them.
         task: the task that has it; None for all.
+        at_once: of all held-out predictions (B, T, O) and their sequences, for what no chunk knows by itself, as a
+            decision that depends on the one before it; a sum, and what it is divided by. None for what ``measure`` or
+            training gives.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Metric:
     measure: Measure | None = None
     in_prices: bool = False
     task: str | None = None
+    at_once: "MeasureAtOnce | None" = None
 
 
 # Metrics that the code asks for by name: the three losses, and how many chunks a series was cut into.
@@ -77,12 +83,20 @@ TABLES.append(METRICS)
 
 
 def metric(
-    name: str, *, direction: str, label: str, drawn: bool = True, in_prices: bool = False, task: str | None = None
-) -> Callable[[Measure], Measure]:
+    name: str,
+    *,
+    direction: str,
+    label: str,
+    drawn: bool = True,
+    in_prices: bool = False,
+    task: str | None = None,
+    at_once: bool = False,
+) -> Callable[[F], F]:
     """Put a function into the table of metrics; see :class:`Metric`.
 
     The function takes predictions and targets, (B, K, O), and a mask, (B, K) of 0 and 1 or None, of one chunk of
     held-out steps, and returns a sum over the valid ones and what to divide it by. Both are added up over the chunks.
+    With ``at_once`` it takes all predictions, (B, T, O) standardised, and their sequences.
 
     Raises ValueError where the name is there already, is not ``val/NAME`` or none that MLflow takes, or the direction
     is none.
@@ -99,16 +113,17 @@ def metric(
     if direction not in DIRECTIONS:
         raise ValueError(f"metric {name}: direction: got {direction!r}; takes one of {', '.join(DIRECTIONS)}")
 
-    def put(measure: Measure) -> Measure:
-        METRICS[name] = Metric(name, direction, label, drawn, measure, in_prices, task)
-        return measure
+    def put(function: F) -> F:
+        takes = {"at_once": function} if at_once else {"measure": function}
+        METRICS[name] = Metric(name, direction, label, drawn, in_prices=in_prices, task=task, **takes)
+        return function
 
     return put
 
 
 def measured(task: str) -> list[Metric]:
     """What is measured of held-out predictions of a task."""
-    return [each for each in METRICS.values() if each.measure is not None and each.task in (None, task)]
+    return [each for each in METRICS.values() if (each.measure or each.at_once) and each.task in (None, task)]
 
 
 def kept_curves(task: str) -> list[str]:

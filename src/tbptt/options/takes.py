@@ -57,7 +57,7 @@ def number(low: float, high: float = math.inf, *, open_low: bool = False, null: 
 
 
 def one_of(*values: object) -> Takes:
-    shown = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
+    shown = ("null" if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in values)
     return Takes("one of " + ", ".join(shown), lambda v: v in values, values)
 
 

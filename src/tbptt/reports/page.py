@@ -20,7 +20,6 @@ from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
 from tbptt.reports.pareto import pareto
 from tbptt.reports.tables import metrics_of, params_of, write_explained, write_table
-from tbptt.runs.progress import beside_mean
 from tbptt.studies.ranking import (
     best_first,
     best_run,
@@ -210,10 +209,10 @@ def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
 
 
 def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) -> Iterator[str]:
-    objective, value, of_study, of_best = study.objectives[0], best.values[0], study.record, TrialRecord.of(best)
+    objective, of_study, of_best = study.objectives[0], study.record, TrialRecord.of(best)
     seeds, mean = of_best.by_seed(0), of_best.baseline
     if objective == VAL_LOSS and mean:
-        yield f"{beside_mean(value, mean).replace('%', ' %')} predicting the mean, {shown(mean)}."
+        yield f"Chosen by it: predicting the mean has {shown(mean)} there."
     if len(seeds) > 1:
         yield (
             f"Mean of {len(seeds)} seeds, which range from {shown(min(seeds))} to {shown(max(seeds))} "

@@ -26,6 +26,7 @@ class RunContext:
         prepare: gives the data.
         show: whether to show progress and result.
         check_lease: raises LeaseLost where the run may be another worker's by now: it is left alone then.
+        test: whether the best epoch is judged on the test part; a study judges its chosen trial only.
         retry_seconds: how long a tracking server that is away is tried again when the run begins.
     """
 
@@ -39,6 +40,7 @@ class RunContext:
     prepare: Callable[[DataConfig, TaskConfig], Prepared] = prepare
     show: bool = True
     check_lease: Callable[[], None] = lambda: None
+    test: bool = True
     retry_seconds: float = 0.0
 
     def check(self) -> None:

@@ -17,6 +17,7 @@ class SequenceDataModule(pl.LightningDataModule):
     """Training and validation sequences as one batch each: the whole set of sequences, which stays on the device.
 
     Attributes:
+        prepared: all of it, with what makes the sequences to judge by.
         train, val, scaler, fingerprint, baseline: see :class:`Prepared`.
 
     Raises:
@@ -25,7 +26,7 @@ class SequenceDataModule(pl.LightningDataModule):
 
     def __init__(self, data: DataConfig, task: TaskConfig, prepare: Prepare = prepare):
         super().__init__()
-        found = prepare(data, task)
+        self.prepared = found = prepare(data, task)
         self.train, self.val, self.scaler = found.train, found.val, found.scaler
         self.fingerprint, self.baseline = found.fingerprint, found.baseline
 

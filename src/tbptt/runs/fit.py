@@ -16,10 +16,12 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tbptt.config.plain import plain, rerunnable
 from tbptt.config.schema import Config, flatten
+from tbptt.evaluation import words
+from tbptt.evaluation.results import Judged
 from tbptt.models import kernels
 from tbptt.models.build import build_network
 from tbptt.options.metrics import as_objectives
-from tbptt.runs import callbacks, own_callbacks
+from tbptt.runs import callbacks, judging, own_callbacks
 from tbptt.runs.best import Best
 from tbptt.runs.context import RunContext
 from tbptt.runs.datamodule import SequenceDataModule
@@ -95,9 +97,11 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
         progress.now("preparing the data")
         with context.signals.at_once():
             data = SequenceDataModule(config.data, config.task, context.prepare)
+        progress.about(words.data_line(config.data, config.task, data.prepared.split))
         run, state = _opened(store, config, context, device, data, held)
         outbox = Outbox(run, config.tracking.update_points)
         with _closing(run, outbox, context.signals) as ending:
+            judged: Judged | None = None
             module = _module(config, context, progress)
             best = _begin_or_go_on(cfg, outbox, state, module, context) or Best(objectives)
             own_callbacks.restore(own, (state or {}).get("callbacks", {}))
@@ -108,11 +112,25 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
                 with _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer:
                     trainer.fit(module, datamodule=data)
                 module.stop_reason = module.stop_reason or callbacks.ASKED  # before an epoch began
+            if module.stop_reason != "pruned":
+                progress.now("judging the best epoch")
+                judged = judging.judge_best(run.folder, module.to(device).network, data.prepared, context.test)
             ending.reason = module.stop_reason
         assert module.stop_reason is not None
         result = Result(run.id, module.stop_reason, best, data.baseline)
-    progress.result(result.stop_reason, best.epoch, best.value, result.baseline, run.id)
+        progress.result(result.stop_reason, best.epoch, best.value, run.id, _verdict(judged, data, store, config))
     return result
+
+
+def _verdict(judged: Judged | None, data: SequenceDataModule, store: Store, config: Config) -> list[str]:
+    """What the last lines say of a run's worth."""
+    if judged is None:
+        return []
+    if judged.test is None:
+        return [words.nothing_left(config.data)]
+    uses = store.count_runs(judging.TEST_DATA, data.prepared.split.test_fingerprint())
+    times = f"{uses} results" if uses > 1 else "this result"
+    return [*words.lines(judged), f"its test part has judged {times} in this store; each one more makes it worth less"]
 
 
 def _set_up(config: Config) -> str:

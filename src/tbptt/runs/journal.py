@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tbptt.runs import checkpoint
+from tbptt.runs import checkpoint, judging
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.pending import (
     CLAIM,
@@ -274,6 +274,13 @@ def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, floa
     return [(f"best/{name}", value, 0) for name, value in found.items()], epoch.time
 
 
+def log_result(run: Run) -> None:
+    """What a run came to, from its folder, as metrics and tags."""
+    if content := judging.kept(run.folder):
+        run.log_points(judging.points(content), int(time.time() * 1000))
+        run.set_tags(judging.tags(content))
+
+
 def thinned(count: int, most: int) -> list[int]:
     """At most ``most`` of range(count), evenly spread, the last one always among them."""
     kept = min(count, most)
@@ -315,6 +322,7 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         shutil.rmtree(folder, ignore_errors=True)
         return
     run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
+    log_result(run)
     run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now

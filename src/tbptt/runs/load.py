@@ -177,15 +177,13 @@ def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = Non
     """
     import torch
 
+    from tbptt.tasks.decisions import held as held_sides
+
     if q.ndim != 3 or q.shape[-1] != 2 or not q.shape[1]:
         raise ValueError(f"q: got {tuple(q.shape)}; takes (series, steps, 2)")
     cost = 2 * torch.as_tensor(math.nan if fee is None else fee).to(q).flatten()  # (1,) or (B,)
     if len(cost) not in (1, len(q)) or not (cost >= 0).all():
         got = fee if fee is None or len(cost) == 1 else f"{len(cost)} numbers"
         raise ValueError(f"fee: got {got}; takes price units from 0, one number or one for each of {len(q)} series")
-    gain = q[..., 0] - q[..., 1]  # (B, T) of being bought
-    start = gain[:, 0] > 0 if held is None else held.bool()
-    moves = (gain > cost[:, None]).int() - (gain < -cost[:, None]).int()  # 0 where no change is worth its cost
-    moves = torch.cat([2 * start[:, None].int() - 1, moves], dim=1)  # (B, 1 + T)
-    latest = torch.where(moves != 0, torch.arange(moves.shape[1], device=q.device), 0).cummax(dim=1).values
-    return moves.gather(1, latest)[:, 1:] > 0
+    gain = q[..., 0] - q[..., 1]
+    return held_sides(gain, cost[:, None], gain[:, 0] > 0 if held is None else held.bool())

@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Timer
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -186,25 +186,24 @@ class Progress(Status):
         ]
         return "  ".join(parts)
 
-    def result(self, reason: str, epoch: int | None, best: float | None, baseline: float, run_id: str) -> None:
-        """The last lines of a run."""
+    def about(self, line: str) -> None:
+        """A line about what is trained on, before the first epoch."""
         if self.mode not in ("none", "silent"):
-            say(f"{self.name}{self._verdict(epoch, best, baseline)}; stopped: {reason}; run {run_id}")
+            say(f"{self.name}{line}", sys.stderr)
 
-    def _verdict(self, epoch: int | None, best: float | None, baseline: float) -> str:
+    def result(self, reason: str, epoch: int | None, best: float | None, run_id: str, verdict: Sequence[str]) -> None:
+        """The last lines of a run: how it ended, and what it is worth."""
+        if self.mode in ("none", "silent"):
+            return
+        for line in verdict:
+            say(f"{self.name}{line}")
+        say(f"{self.name}{self._chosen(epoch, best)}; stopped: {reason}; run {run_id}")
+
+    def _chosen(self, epoch: int | None, best: float | None) -> str:
         if best is None or epoch is None:
             return f"{self.objective} was never measured"
-        line = f"{self.objective} {short(best)} at epoch {epoch + 1}"
-        if self.objective != VAL_LOSS:
-            return line
-        return f"{line}, {beside_mean(best, baseline)} predicting the mean ({short(baseline)})"
-
-
-def beside_mean(loss: float, baseline: float) -> str:
-    """How a loss compares with that of predicting the mean, as ``12% below`` or ``35 times``."""
-    if baseline <= 0 or loss > 10 * baseline:  # a held-out part that stands still at the mean leaves 0
-        return f"{loss / baseline:.2g} times" if baseline > 0 else "above"
-    return f"{abs(1 - loss / baseline):.0%} {'below' if loss < baseline else 'above'}"
+        by_it = ", chosen by it" if self.objective.startswith("val/") else ""
+        return f"{self.objective} {short(best)} at epoch {epoch + 1}{by_it}"
 
 
 def short(value: float | None) -> str:

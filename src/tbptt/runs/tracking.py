@@ -175,6 +175,13 @@ class Store:
         except (MlflowException, OSError):
             return None
 
+    def count_runs(self, tag: str, value: str) -> int:
+        """How many runs, at most 1,000, have a tag of this value; 0 where the store does not answer."""
+        with contextlib.suppress(MlflowException, OSError):
+            query = f"tags.`{tag}` = '{value}'"
+            return len(self.client.search_runs([self.experiment], query, max_results=1000))
+        return 0
+
     def children(self, parent: str, status: str) -> list[Any]:
         """The runs under a parent that have a status."""
         query = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{status}'"

@@ -3,9 +3,12 @@
 from typing import TYPE_CHECKING
 
 from tbptt.options.metrics import metric
+from tbptt.tasks.decisions import decisions, scored_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tbptt.data.sequences import Sequences
 
 
 @metric("val/mae", direction="minimize", label="held-out, mean absolute error", drawn=False)
@@ -29,6 +32,54 @@ def right_side(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[T
 def right_sign(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[Tensor, Tensor | float]":
     """Share of the changes ahead whose sign is predicted; one that is zero counts as wrong."""
     return _mean_over_valid((y * target > 0).to(y.dtype), mask)
+
+
+@metric("val/skill", direction="maximize", label="held-out, skill", at_once=True, drawn=False)
+def skill(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
+    """1 - loss / loss of the task's constant prediction, by default the training mean: 0 where they are the same."""
+    loss = sequences.loss(y, 0, sequences.length).double() / sequences.count(0, sequences.length)
+    return sequences.baseline - loss, sequences.baseline
+
+
+@metric("val/value", direction="maximize", label="held-out, profit a step", at_once=True, task="q_values", drawn=False)
+def value(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
+    """Mean profit a step of who follows the predictions (decisions.py), in standard deviations of a training step's
+    change."""
+    assert sequences.change_std is not None
+    profit = decisions(y, sequences).profit / sequences.change_std[:, None]
+    return profit.sum(), float(sequences.valid_steps)
+
+
+@metric(
+    "val/turnover", direction="minimize", label="held-out, changes a step", at_once=True, task="q_values", drawn=False
+)
+def turnover(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
+    """How often a step changes the side of who follows the predictions."""
+    return decisions(y, sequences).changed.sum(), float(sequences.valid_steps)
+
+
+@metric(
+    "val/advantage_r2",
+    direction="maximize",
+    label="held-out, R² of buying over selling",
+    at_once=True,
+    task="q_values",
+    drawn=False,
+)
+def advantage_r2(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
+    """R² of Q(buy) - Q(sell), which is what decides, about its training mean: 1 - squared error / squared deviation."""
+    scaler, std = sequences.scaler, sequences.change_std
+    assert scaler is not None
+    assert std is not None
+
+    def advantage(of: "Tensor") -> "Tensor":
+        in_prices = scaler.to_price_units(of.double())
+        return (in_prices[..., 0] - in_prices[..., 1]) / std[:, None]
+
+    true, scored = advantage(sequences.targets), scored_steps(sequences)
+    of_mean = advantage(y.new_zeros(1, 1, 2).expand(sequences.batch, 1, 2))  # what is standardised has a mean of 0
+    spread = ((true - of_mean).square() * scored).sum()
+    return spread - ((true - advantage(y)).square() * scored).sum(), spread
 
 
 def _mean_over_valid(values: "Tensor", mask: "Tensor | None") -> "tuple[Tensor, Tensor | float]":

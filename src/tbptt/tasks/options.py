@@ -25,6 +25,7 @@ class TaskConfig(Option):
         common_scale: whether all outputs are divided by one standard deviation, or each by its own; their means are
             each its own. None: the targets are used as they are.
         shortened_by: the key that makes it look less far ahead, for the line about series that are too short.
+        decides: whether its two outputs are what being long and being short are worth, so that one can trade by them.
     """
 
     group = "task"
@@ -32,6 +33,7 @@ class TaskConfig(Option):
     reads_its_keys = True
     common_scale: ClassVar[bool | None] = False
     shortened_by: ClassVar[str] = ""
+    decides: ClassVar[bool] = False
 
     @property
     def outputs(self) -> int:
@@ -90,6 +92,11 @@ class TaskConfig(Option):
         """Of one change of side, in price units, (S,) as ``change_std``; None where the task knows of none."""
         return None
 
+    @property
+    def overlap(self) -> float:
+        """For how many steps about the targets of two steps hang together, as they know of the same prices."""
+        return float(self.ahead)
+
     def problem(self, length: int) -> tuple[str, str] | None:
         """The key that is absurd for series of so many steps, and what it takes; None where none is."""
         return None
@@ -100,6 +107,7 @@ class QValues(TaskConfig, options=["q_values"], new=True):
     """The article's: Q-values of buying and of selling."""
 
     shortened_by = "task.horizon"
+    decides = True
     common_scale = True  # so that their difference, which decides, keeps its sign
     gamma: float = key(number(0, 1), 0.99)
     fee: float = key(number(0))
@@ -118,6 +126,10 @@ class QValues(TaskConfig, options=["q_values"], new=True):
     @property
     def ahead(self) -> int:
         return self.steps + 1
+
+    @property
+    def overlap(self) -> float:
+        return 1 / (1 - self.gamma)
 
     def targets(self, prices: Array, change_std: Array) -> Array:
         return q_values(prices, self.gamma, self.change_cost(change_std))

@@ -1,6 +1,8 @@
 """Prices and what is learnt of them, as sequences ready to train on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -19,22 +21,40 @@ from tbptt.tasks.options import Array, TaskConfig
 from tbptt.tasks.try_out import targets_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """Data, ready to train on.
 
     Attributes:
-        train, val: the sequences.
+        train, val: the sequences; those to judge by are made where they are asked for: :meth:`test`.
         scaler: fitted on the training part only.
-        fingerprint: of all prices.
-        baseline: held-out loss of predicting the training mean.
+        split: the prices of each part.
+        data, task: what they were made of.
     """
 
     train: Sequences
     val: Sequences
     scaler: Scaler
-    fingerprint: str
-    baseline: float
+    split: Split
+    data: DataConfig
+    task: TaskConfig
+
+    @property
+    def baseline(self) -> float:
+        """The loss on val of the task's constant prediction, by default the training mean."""
+        return self.val.baseline
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all prices."""
+        return self.split.fingerprint()
+
+    def test(self) -> Sequences | None:
+        """The sequences to judge by, made at each call: a study does so for one of its trials only. None where there
+        are none."""
+        if not self.split.test:
+            return None
+        return _scored("test", self.split, self.train, self.scaler, self.data, self.task)
 
 
 def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
@@ -47,9 +67,28 @@ def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
     )
     scaler = replace(scaler, fee=_fee(task, split.change_std))
     train = _sequences(prices, targets, steps, scaler, data, task)
-    prices, targets, steps = _padded(split, split.val, task)
-    val = _sequences(prices, targets, steps, scaler, data, task)
-    return Prepared(train, val, scaler, split.fingerprint(), baseline_loss(train, val, task))
+    return Prepared(train, _scored("val", split, train, scaler, data, task), scaler, split, data, task)
+
+
+def _scored(part: str, split: Split, train: Sequences, scaler: Scaler, data: DataConfig, task: TaskConfig) -> Sequences:
+    """The sequences of ``val`` or ``test``."""
+    series: dict[str, Prices] = getattr(split, part)
+    prices, targets, steps = _padded(split, series, task)
+    warm = [split.warm[part].get(name, 0) for name in series]
+    found = _sequences(prices, targets, steps, scaler, data, task, warm)
+    found.changes = _changes(series, split.window, found.length)
+    found.change_std = torch.from_numpy(split.change_std)
+    found.baseline = baseline_loss(train, found, task)
+    return found
+
+
+def _changes(series: dict[str, Prices], window: int, length: int) -> Tensor:
+    """(B, T) float64, what each price changes by to the next; 0 where padded, and where no next price is known."""
+    found = np.zeros((len(series), length))
+    for row, prices in zip(found, series.values(), strict=True):
+        change = np.diff(prices[window:])[:length]
+        row[: len(change)] = change
+    return torch.from_numpy(found)
 
 
 def _fee(task: TaskConfig, change_std: Array) -> Tensor | None:
@@ -93,20 +132,27 @@ def _padded(split: Split, series: dict[str, Prices], task: TaskConfig) -> tuple[
 
 
 def _sequences(
-    prices: Tensor, targets: Tensor, steps: list[int], scaler: Scaler, data: DataConfig, task: TaskConfig
+    prices: Tensor,
+    targets: Tensor,
+    steps: list[int],
+    scaler: Scaler,
+    data: DataConfig,
+    task: TaskConfig,
+    warm: Sequence[int] = (),
 ) -> Sequences:
-    length = targets.shape[1]
-    mask = (torch.arange(length) < torch.tensor(steps)[:, None]).float()  # (B, T)
+    at = torch.arange(targets.shape[1])
+    firsts = torch.tensor(warm or [0] * len(steps))
+    mask = ((at < torch.tensor(steps)[:, None]) & (at >= firsts[:, None])).float()  # (B, T)
     features = LagFeatures(prices, scaler, data.window, data.features)
     scaled = scaler.scale_targets(targets).float()
-    return Sequences(features, scaled, None if min(steps) == length else mask, steps, task, scaler)
+    return Sequences(features, scaled, None if mask.all() else mask, steps, task, scaler, list(warm))
 
 
-def baseline_loss(train: Sequences, val: Sequences, task: TaskConfig) -> float:
-    """The held-out loss of the task's constant prediction, by default the training mean."""
+def baseline_loss(train: Sequences, scored: Sequences, task: TaskConfig) -> float:
+    """The loss of the task's constant prediction, by default the training mean."""
     constant = task.baseline(train.targets, train.mask)
-    prediction = constant.to(val.targets).expand_as(val.targets)
-    return float(val.loss(prediction, 0, val.length)) / val.count(0, val.length)
+    prediction = constant.to(scored.targets).expand_as(scored.targets)
+    return float(scored.loss(prediction, 0, scored.length)) / scored.count(0, scored.length)
 
 
 def fingerprint_of(cfg: DictConfig) -> str:

@@ -1,5 +1,7 @@
 """Whether a task or a metric of one's own gives what it says, seen on a few numbers before a run begins with it."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,11 +65,13 @@ def try_metric(metric: Metric, outputs: int) -> None:
         measured(metric, y, target, mask)
 
 
-def measured(metric: Metric, y: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | float]:
-    """What a metric gives of a chunk, a sum and a count. Raises ValueError with a line that names it."""
-    assert metric.measure is not None
-    with said_of(metric.measure, f"metric {metric.name}"):
-        given = metric.measure(y, target, mask)
+def measured(metric: Metric, *of: Any) -> tuple[Tensor, Tensor | float]:
+    """What a metric gives of a chunk (predictions, targets, mask), or of all at once (predictions, sequences): a sum
+    and a count. Raises ValueError with a line that names it."""
+    function = metric.measure or metric.at_once
+    assert function is not None
+    with said_of(function, f"metric {metric.name}"):
+        given = function(*of)
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise ValueError(f"metric {metric.name}: gives a {type(given).__name__}; takes a sum and what to divide it by")
     for what, value in zip(("sum", "count"), given, strict=True):

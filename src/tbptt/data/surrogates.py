@@ -1,0 +1,54 @@
+"""Series that look like the real ones and hold nothing to be learnt: what luck alone would find."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tbptt.data.options import DataConfig
+
+Prices = NDArray[np.float64]
+
+
+def surrogate_of(data: DataConfig, prices: Prices, borders: Sequence[int]) -> Prices:
+    """The series itself, or the surrogate of it that the config asks for; see :func:`surrogate`."""
+    if data.surrogate is None:
+        return prices
+    return surrogate(prices, borders, data.surrogate, data.surrogate_seed)
+
+
+def surrogate(prices: Prices, borders: Sequence[int], kind: str, seed: int) -> Prices:
+    """A series of the same first price whose changes are those of ``prices`` in another order, or with other signs.
+
+    The changes are of the logarithm where all prices are positive, so that the surrogate's are too. They stay within
+    their part, so each part keeps its own distribution of changes. Series whose parts have the same lengths are
+    permuted alike: what they have in common on a day stays together.
+
+    Args:
+        prices: (N,).
+        borders: the index of each part's first price.
+        kind: ``shuffle`` permutes single changes; ``blocks`` permutes blocks of sqrt(n) of a part's n changes, which
+            keeps what holds for a few steps; ``signs`` keeps the order, so also when changes are large, and draws the
+            signs anew.
+        seed: the same seed gives the same surrogate.
+    """
+    positive = bool((prices > 0).all())
+    level = np.log(prices) if positive else prices
+    changes = np.diff(level)
+    edges = [0, *(b - 1 for b in sorted(borders) if 1 < b < len(prices)), len(changes)]  # change i leads to price i + 1
+    for part, (start, stop) in enumerate(pairwise(edges)):
+        random = np.random.default_rng([seed, part, stop - start])
+        changes[start:stop] = _redrawn(changes[start:stop], kind, random)
+    made = level[0] + np.concatenate(([0.0], np.cumsum(changes)))
+    return np.exp(made) if positive else made
+
+
+def _redrawn(changes: Prices, kind: str, random: np.random.Generator) -> Prices:
+    if kind == "shuffle":
+        return random.permutation(changes)
+    if kind == "signs":
+        return changes * random.choice([-1.0, 1.0], len(changes))
+    blocks = np.array_split(changes, max(1, math.isqrt(len(changes))))
+    return np.concatenate([blocks[i] for i in random.permutation(len(blocks))])

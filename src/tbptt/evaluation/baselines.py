@@ -1,0 +1,120 @@
+"""What a network has to be better than: predictions that need no network."""
+
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tbptt.data.options import DataConfig
+from tbptt.data.sequences import Sequences
+from tbptt.tasks.prepare import Prepared
+
+MEAN, ZERO, RIDGE, CLOCK = "mean", "zero", "ridge", "clock"
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of ridge regression, beside inputs of variance 1
+CHUNK = 500  # steps, whose inputs are in memory at once
+
+
+class Baselines:
+    """Predictions of ``mean`` (the task's constant one, by default the training mean), ``zero`` (in price units),
+    ``ridge`` (linear in the step's inputs, the penalty that is best on val) and, where the data say so, ``clock`` (of
+    the step's number alone). All are fitted on the training part."""
+
+    def __init__(self, prepared: Prepared):
+        device = prepared.train.features.past.device  # training may have moved these, and not the targets
+        train, val = prepared.train.to(device), prepared.val.to(device)
+        self._data = prepared.data
+        self._constant = prepared.task.baseline(train.targets, train.mask)
+        self._ridge = best_ridge(train, val)
+        clock = _clock(prepared.data, 0, 1)
+        self._clock = None if clock is None else _least_squares(_moments(train, _clock_chunks(train, self._data)), 0.0)
+
+    def predict(self, part: Sequences) -> dict[str, Float[Tensor, "B T O"]]:
+        """By name, standardised."""
+        shape, scaler = part.targets, part.scaler
+        found = {MEAN: self._constant.to(shape).expand_as(shape)}
+        if scaler is not None:
+            found[ZERO] = scaler.scale_targets(torch.zeros_like(shape, dtype=torch.float64, device="cpu")).to(shape)
+        found[RIDGE] = _linear(part, _inputs(part), self._ridge)
+        if self._clock is not None:
+            found[CLOCK] = _linear(part, _clock_chunks(part, self._data), self._clock)
+        return found
+
+
+_KNOWN: "WeakKeyDictionary[Prepared, Baselines]" = WeakKeyDictionary()
+
+
+def baselines_of(prepared: Prepared) -> Baselines:
+    """Fitted once for the same data: a worker's trials mostly share theirs."""
+    if prepared not in _KNOWN:
+        _KNOWN[prepared] = Baselines(prepared)
+    return _KNOWN[prepared]
+
+
+# --- linear in something ---------------------------------------------------------------------------------------------
+
+Chunks = Iterator[tuple[int, int, Tensor]]  # first step, end, (B, K, F)
+Sums = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # count, Σx, Σxxᵀ, Σy, Σxyᵀ
+Fit = tuple[Tensor, Tensor]  # weights (F, O), constant (O,)
+
+
+def best_ridge(train: Sequences, val: Sequences) -> Fit:
+    """Ridge regression of the targets on the inputs, in closed form, with the penalty whose loss on val is least."""
+    sums = _moments(train, _inputs(train))
+    fits = [_least_squares(sums, penalty) for penalty in PENALTIES]
+    weights, constants = torch.cat([w for w, _ in fits], dim=1), torch.cat([c for _, c in fits])
+    losses = torch.zeros(len(fits))
+    for start, stop, x in _inputs(val):  # all at once: to make the inputs takes longest
+        for i, y in enumerate((x @ weights + constants).chunk(len(fits), dim=-1)):
+            losses[i] += val.loss(y, start, stop).cpu()
+    return fits[int(losses.argmin())]
+
+
+def _inputs(part: Sequences) -> Chunks:
+    for start in range(0, part.length, CHUNK):
+        stop = min(start + CHUNK, part.length)
+        yield start, stop, part.features(start, stop)
+
+
+def _clock(data: DataConfig, start: int, stop: int) -> Float[Tensor, "T F"] | None:
+    found = data.clock(start, stop)
+    return None if found is None else torch.from_numpy(found)
+
+
+def _clock_chunks(part: Sequences, data: DataConfig) -> Chunks:
+    features = _clock(data, 0, part.length)
+    assert features is not None
+    yield 0, part.length, features.to(part.targets).expand(part.batch, -1, -1)
+
+
+def _moments(part: Sequences, chunks: Chunks) -> Sums:
+    """Sums over the scored steps, in float64 over the chunks."""
+    found: list[Any] = []
+    for start, stop, x in chunks:
+        x, y = x.flatten(0, 1), part.targets[:, start:stop].flatten(0, 1).to(x)  # (N, F), (N, O)
+        if part.mask is not None:
+            at = part.mask[:, start:stop].flatten().bool()
+            x, y = x[at], y[at]
+        new = [torch.tensor(float(len(x))), x.sum(0), x.T @ x, y.sum(0), x.T @ y]
+        found = [old + more.double() for old, more in zip(found or [0.0] * 5, new, strict=True)]
+    return found[0], found[1], found[2], found[3], found[4]
+
+
+def _least_squares(sums: Sums, penalty: float) -> Fit:
+    """Weights and constant that leave the least mean squared error, plus ``penalty`` times the weights' squares."""
+    count, x, xx, y, xy = sums
+    mean_x, mean_y = x / count, y / count
+    spread = xx / count - torch.outer(mean_x, mean_x) + penalty * torch.eye(len(x)).to(x)
+    shared = xy / count - torch.outer(mean_x, mean_y)
+    weights = torch.linalg.lstsq(spread.cpu(), shared.cpu(), driver="gelsd").solution.to(x)  # inputs may be alike
+    return weights.float(), (mean_y - mean_x @ weights).float()
+
+
+def _linear(part: Sequences, chunks: Chunks, fit: Fit) -> Float[Tensor, "B T O"]:
+    weights, constant = fit
+    found = torch.empty_like(part.targets)
+    for start, stop, x in chunks:
+        found[:, start:stop] = (x @ weights + constant).to(found)
+    return found

@@ -1,0 +1,153 @@
+"""What a trained network is worth: measured on val, by which it was chosen, and judged on test, against chance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tbptt.data.sequences import Sequences
+from tbptt.evaluation import chance
+from tbptt.evaluation.baselines import MEAN, baselines_of
+from tbptt.evaluation.chance import Evidence, Verdict, against_chance, block_length, thinned
+from tbptt.evaluation.losses import measure_and_predict
+from tbptt.evaluation.results import Judged, PartResult
+from tbptt.evaluation.steps import Aligned, aligned, step_losses
+from tbptt.models.protocol import Network
+from tbptt.options.metrics import measured
+from tbptt.tasks.decisions import decisions
+from tbptt.tasks.prepare import Prepared
+
+Array = NDArray[np.float64]
+SIDES: dict[str, Callable[[Tensor], Tensor]] = {  # what one earns a step without any prediction
+    "long": lambda change: change,
+    "short": lambda change: -change,
+    "flat": torch.zeros_like,
+}
+PROFIT = "profit"
+MOST_POINTS = 2000  # of what is kept a step
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part's result, and its values step by step: ``loss``, each baseline's, ``profit``, each side's."""
+
+    result: PartResult
+    steps: Aligned
+    predictions: Tensor
+    sequences: Sequences
+
+
+def judge(network: Network, prepared: Prepared, with_test: bool) -> tuple[Judged, dict[str, Array]]:
+    """Measure a network on val and, where ``with_test`` says so, judge it on test.
+
+    Returns:
+        The result; and what reports need of each step (see :func:`_kept`): of losses and profits means of as many steps
+        as make at most 2,000 points, by ``PART/NAME``.
+    """
+    val = _of_part(network, prepared, prepared.val.to(_device(network)))
+    best = min(val.result.baselines, key=lambda name: val.result.baselines[name])
+    side = max(val.result.sides, key=lambda name: val.result.sides[name]) if val.result.sides else None
+    found, kept = Judged(best, side, val.result), _kept("val", val, prepared)
+    sequences = prepared.test() if with_test else None
+    if sequences is None:
+        return found, kept
+    test = _of_part(network, prepared, sequences.to(_device(network)))
+    skill = {name: _skill(prepared, test.steps, name) for name in dict.fromkeys((MEAN, best))}
+    decision = None if side is None else _decision(prepared, test.steps, side)
+    kept |= _kept("test", test, prepared) | _drawn(test, side)
+    return replace(found, test=test.result, skill=skill, decision=decision), kept
+
+
+def _device(network: Network) -> torch.device:
+    return next(network.parameters()).device
+
+
+@torch.no_grad()
+def _of_part(network: Network, prepared: Prepared, part: Sequences) -> _Part:
+    task = prepared.task
+    means, y = measure_and_predict(network, part, measured(task.name))
+    metrics = {name.removeprefix("val/"): float(value) for name, value in means.items()}
+    values = {"loss": step_losses(task, y, part.targets)}
+    for name, prediction in baselines_of(prepared).predict(part).items():
+        values[name] = step_losses(task, prediction, part.targets)
+    baselines, sides = list(values)[1:], []
+    if task.decides:
+        assert part.changes is not None
+        assert part.change_std is not None
+        scale = part.change_std[:, None]
+        values[PROFIT] = decisions(y, part).profit / scale
+        sides = list(SIDES)
+        values |= {name: of(part.changes) / scale for name, of in SIDES.items()}
+    steps = aligned(part, **values)
+    total = float(steps.present.sum())
+    block = _block(prepared, steps, MEAN, "loss")
+    length = steps.present.shape[1]
+    independent = prepared.data.independent_series
+    evidence = Evidence(len(steps.present), None) if independent else Evidence(length, block)
+    result = PartResult(
+        series=len(steps.present),
+        steps=length,
+        block=block,
+        observations=evidence.observations,
+        metrics=metrics,
+        baselines={name: float(steps.values[name].sum()) / total for name in baselines},
+        sides={name: float(steps.values[name].sum()) / total for name in sides},
+    )
+    return _Part(result, steps, y, part)
+
+
+def _skill(prepared: Prepared, steps: Aligned, baseline: str) -> Verdict:
+    if prepared.data.independent_series:
+        return chance.skill(steps.by_series("loss"), steps.by_series(baseline), None)
+    block = _block(prepared, steps, baseline, "loss")
+    return chance.skill(steps.sums("loss"), steps.sums(baseline), block)
+
+
+def _decision(prepared: Prepared, steps: Aligned, side: str) -> Verdict:
+    if prepared.data.independent_series:
+        excess = steps.by_series(PROFIT) - steps.by_series(side)
+        return against_chance(excess, steps.present.sum(axis=1), None)
+    block = _block(prepared, steps, PROFIT, side)
+    return against_chance(steps.sums(PROFIT) - steps.sums(side), steps.counts(), block)
+
+
+def _block(prepared: Prepared, steps: Aligned, one: str, other: str) -> float:
+    """For how many steps about the difference of two values hangs together: twice as long as targets know of the same
+    prices, or longer where the differences themselves say so."""
+    return block_length(steps.means(one) - steps.means(other), 2 * prepared.task.overlap)
+
+
+def _kept(name: str, part: _Part, prepared: Prepared) -> dict[str, Array]:
+    """``NAME/loss``, that of each baseline, ``NAME/profit``, that of each side: (P,) of a step the mean over the series
+    there, summed over as many steps as leave at most 2,000 points; of independent series, (B,) each series' mean.
+    ``NAME/block``: the block's length in points, 0 where each point is a series."""
+    names = list(part.steps.values)
+    if prepared.data.independent_series:
+        counts = part.steps.present.sum(axis=1)
+        rows, block = np.stack([part.steps.by_series(what) / counts for what in names]), 0.0
+    else:
+        rows, group = thinned(np.stack([part.steps.means(what) for what in names]), MOST_POINTS)
+        block = max(1.0, part.result.block / group)
+    return {**{f"{name}/{what}": row for what, row in zip(names, rows, strict=True)}, f"{name}/block": np.array(block)}
+
+
+def _drawn(part: _Part, side: str | None) -> dict[str, Array]:
+    """What the report's figures show of test: of the first series, predictions and truth in price units, at the end of
+    the part where it is long; and the profit so far beside that of each side, the mean over the series."""
+    scaler, sequences = part.sequences.scaler, part.sequences
+    assert scaler is not None
+    last = sequences.steps[0]
+    first = max(sequences.warm[0] if sequences.warm else 0, last - MOST_POINTS)
+    found = {
+        "drawn/predicted": scaler.to_price_units(part.predictions)[0, first:last].cpu().numpy().astype(np.float64),
+        "drawn/true": scaler.targets_in_prices(sequences.targets)[0, first:last].cpu().numpy().astype(np.float64),
+    }
+    if side is not None:
+        at = np.unique(np.linspace(0, part.steps.present.shape[1] - 1, MOST_POINTS).astype(int))
+        found["drawn/step"] = at.astype(np.float64)
+        for name in (PROFIT, *SIDES):
+            found[f"drawn/{name}"] = np.cumsum(part.steps.means(name))[at]
+    return found

@@ -1,0 +1,98 @@
+"""Results in words: what was better than what on the test part, by how much, and on how much evidence."""
+
+from tbptt.data.options import ArticleData, DataConfig
+from tbptt.data.split import Split
+from tbptt.evaluation.chance import FEWEST, FEWEST_SERIES, Verdict
+from tbptt.evaluation.results import Judged
+from tbptt.tasks.options import TaskConfig
+
+TOO_SHORT = "too short to tell"
+SIDES = {"long": "being long all the time", "short": "being short all the time", "flat": "doing nothing"}
+BASELINES = {
+    "mean": "predicting the training mean",
+    "zero": "predicting zero",
+    "ridge": "ridge regression on the same inputs",
+    "clock": "a clock that sees no price",
+}
+VAL_ONLY = "values on the validation part are those that epochs and trials were chosen by"
+
+
+def lines(judged: Judged) -> list[str]:
+    """What a run's end says of it, the decision first where the task decides."""
+    if judged.test is None:
+        return []
+    found = []
+    if judged.decision is not None and judged.best_side is not None:
+        found.append(decision_line(judged.decision, judged.best_side))
+    return [*found, *(skill_line(verdict, name) for name, verdict in judged.skill.items())]
+
+
+def headline(judged: Judged) -> str:
+    """The first of :func:`lines`; of a part that is too short, that it is."""
+    found = lines(judged)
+    return found[0] if found else ""
+
+
+def decision_line(verdict: Verdict, side: str) -> str:
+    """What following the predictions earned beside the side that was best on val."""
+    against = SIDES.get(side, side)
+    if verdict.word == TOO_SHORT:
+        return f"test, decision: {_too_short(verdict)}"
+    return (
+        f"test, decision: {verdict.word} {against}, {verdict.estimate:+.3g} standard deviations of a change a step"
+        f"{_interval(verdict)}"
+    )
+
+
+def skill_line(verdict: Verdict, baseline: str) -> str:
+    """How the loss compares with a baseline's."""
+    against = BASELINES.get(baseline, baseline)
+    if verdict.word == TOO_SHORT:
+        return f"test, loss: {_too_short(verdict)}"
+    return f"test, loss: {verdict.word} {against}, skill {verdict.estimate:.3g}{_interval(verdict)}"
+
+
+def _interval(verdict: Verdict) -> str:
+    what = f"{verdict.observations:.0f} independent observations"
+    if verdict.low is None or verdict.high is None:
+        return f" ({what})"
+    return f" (95 % interval {verdict.low:.3g} to {verdict.high:.3g}, {what})"
+
+
+def _too_short(verdict: Verdict) -> str:
+    return f"{TOO_SHORT}: {verdict.observations:.3g} independent observations, and it takes {FEWEST}"
+
+
+def nothing_left(data: DataConfig) -> str:
+    """That there is no test part, and what would make one."""
+    key = "data.test_series" if isinstance(data, ArticleData) else "data.test_fraction"
+    return f"nothing is left to judge by: {VAL_ONLY}; {key} above 0 keeps a part for it"
+
+
+def data_line(data: DataConfig, task: TaskConfig, split: Split) -> str:
+    """What is there to train on, to choose by and to judge by, before training begins."""
+    count = len(split.train)
+    parts = []
+    for name, word in (("train", "trained on"), ("val", "to choose by"), ("test", "to judge by")):
+        series = getattr(split, name)
+        steps = [split.steps(p) - split.warm.get(name, {}).get(series_name, 0) for series_name, p in series.items()]
+        if not steps:
+            parts.append(f"none {word}")
+            continue
+        evidence = f" ({_observations(data, task, steps)})" if name != "train" else ""
+        parts.append(f"{sum(steps):,} {word}{evidence}")
+    how_many = f"{count} series of " if count > 1 else "one series of "
+    return f"data: {how_many}{'up to ' if _uneven(split) else ''}{split.rows:,} rows; steps: {', '.join(parts)}"
+
+
+def _uneven(split: Split) -> bool:
+    return len({len(prices) for prices in split.train.values()}) > 1
+
+
+def _observations(data: DataConfig, task: TaskConfig, steps: list[int]) -> str:
+    if data.independent_series:
+        few = "" if len(steps) >= FEWEST_SERIES else f", fewer than {FEWEST_SERIES}"
+        return f"{len(steps)} independent series{few}"
+    count = max(steps) / max(1.0, 2 * task.overlap)
+    few = "" if count >= FEWEST else f", fewer than {FEWEST}: {TOO_SHORT}"
+    return f"about {count:.0f} independent observations{few}"
