@@ -35,20 +35,20 @@ def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bo
     if not path.exists():
         return None
     network.load_state_dict(checkpoint.load(path, contents.OF_A_RUN)["model"])
-    judged, steps = judge(network, prepared, with_test)
+    judged, steps = judge([network], prepared, with_test)
     keep(folder, judged, steps, prepared)
     return judged
 
 
-def keep(folder: Path, judged: Judged, steps: dict[str, NDArray[np.float64]], prepared: Prepared) -> None:
-    """Write both files."""
+def keep(folder: Path, judged: Judged, steps: dict[str, NDArray[np.float64]], prepared: Prepared, **more: Any) -> None:
+    """Write both files; ``more`` goes to the result."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, allow_pickle=False, **{name: values.astype(np.float32) for name, values in steps.items()}
     )
     with replaced(folder / STEPS) as beside:
         beside.write_bytes(buffer.getvalue())
-    content = judged.as_dict()
+    content = {**judged.as_dict(), **more}
     if judged.test is not None:
         content[TEST_DATA] = prepared.split.test_fingerprint()
     write_json(folder / RESULT, content)

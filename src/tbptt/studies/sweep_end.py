@@ -12,10 +12,11 @@ from optuna.trial import TrialState
 from tbptt.config.names import SWEEPS
 from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
+from tbptt.studies.chosen import judge_chosen
 from tbptt.studies.plan import Plan
 from tbptt.studies.ranking import best_trial
 from tbptt.studies.records import TrialRecord
-from tbptt.studies.study import Study
+from tbptt.studies.study import Counts, Study
 from tbptt.system.runtime import Interrupted, StopSignals
 from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
 
@@ -76,6 +77,8 @@ def settle(
         deliver_pending(store, plan.cfg.tracking.update_points)
     store.retry(lambda: _close_orphans(study, store, parent))
     counts = study.counts()
+    if error is None and signals.signum is None and _is_done(study, counts):
+        store.retry(lambda: judge_chosen(study, store, parent))
     progress.now("writing the report")
     for path in store.retry(lambda: report(study, store)):
         store.retry(partial(parent.keep, path))
@@ -89,6 +92,12 @@ def settle(
     if signum is None:
         signals.too_late()
     return signum
+
+
+def _is_done(study: Study, counts: Counts) -> bool:
+    """Whether a study has had its trials, so that its best one is chosen; a placebo study chooses none."""
+    total = study.record.n_trials
+    return not counts.running and not counts.waiting and (total is None or counts.used >= total)
 
 
 def _note_best(study: Study, store: Store, parent: Run) -> None:

@@ -1,0 +1,106 @@
+"""The trial that a study chose, judged at its end on the part that nothing was chosen by: once, and no other."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from optuna.trial import FrozenTrial
+
+from tbptt.config.names import SWEEPS
+from tbptt.runs import progress
+from tbptt.runs.tracking import Run, Store
+from tbptt.studies.ranking import best_trial
+from tbptt.studies.records import TrialRecord
+from tbptt.studies.study import Study
+
+if TYPE_CHECKING:
+    from tbptt.models.protocol import Network
+    from tbptt.tasks.prepare import Prepared
+
+log = logging.getLogger("tbptt")
+
+
+def judge_chosen(study: Study, store: Store, parent: Run) -> None:
+    """Judge a study's best trial on the test part, where there is one and this was not done yet.
+
+    What comes out is in ``evaluation.json`` and ``evaluation.npz`` in the study's folder, for its report, and in MLflow
+    with the parent run; with the trial's own run too, where it has one only. Of several seeds it is their average. That
+    it cannot be done, as when a file is gone, is said, and ends nothing.
+    """
+    best = best_trial(study.trials(), *study.objectives)
+    folder = SWEEPS / study.name
+    if best is None or _is_judged(folder, best):
+        return
+    progress.now("judging the chosen trial on the test part")
+    try:
+        _judge(study, store, parent, best, folder)
+    except (ValueError, OSError, LookupError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.warning("study %s: its best trial, %d, could not be judged: %s", study.name, best.number, why)
+
+
+def _is_judged(folder: Path, best: FrozenTrial) -> bool:
+    try:
+        content = json.loads((folder / "evaluation.json").read_text())
+        return content.get("trial") == best.number and content.get("runs") == list(TrialRecord.of(best).run_ids)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _judge(study: Study, store: Store, parent: Run, best: FrozenTrial, folder: Path) -> None:
+    from tbptt.evaluation.judged import judge
+    from tbptt.runs import judging
+
+    run_ids = list(TrialRecord.of(best).run_ids)
+    networks, prepared = _trained(store, run_ids)
+    if not networks or not prepared.split.test:
+        return
+    judged, steps = judge(networks, prepared, with_test=True)
+    more: dict[str, Any] = {"trial": best.number, "runs": run_ids}
+    judging.keep(folder, judged, steps, prepared, **more)
+    content = judging.kept(folder)
+    assert content is not None
+    milliseconds = int(time.time() * 1000)
+    points, tags = judging.points(content), judging.tags(content)
+    parent.log_points(points, milliseconds)
+    parent.set_tags(tags)
+    more["uses"] = store.count_runs(judging.TEST_DATA, tags.pop(judging.TEST_DATA))
+    judging.keep(folder, judged, steps, prepared, **more)
+    own = store.run(run_ids[0]) if len(run_ids) == 1 else None
+    if own is not None:
+        own.log_points(points, milliseconds)
+        own.set_tags(tags)  # without that of the test part: it was used once
+
+
+def _trained(store: Store, run_ids: Sequence[str]) -> "tuple[list[Network], Prepared]":
+    """The networks of a trial's runs at their best epochs, and their data; of folds those of the last one, before which
+    all else lies. Raises ValueError where a checkpoint is gone, or the data are other ones now."""
+    from omegaconf import OmegaConf
+
+    from tbptt.config.schema import typed
+    from tbptt.data.options import DataConfig, SplitData, fold_of
+    from tbptt.runs import checkpoint, contents
+    from tbptt.runs.load import network_of
+    from tbptt.tasks.options import TaskConfig
+    from tbptt.tasks.prepare import prepare
+
+    networks: list[Network] = []
+    prepared: Prepared | None = None
+    for run_id in run_ids:
+        path = store.artifact(run_id, "checkpoints/best.ckpt")
+        if path is None:
+            raise ValueError(f"run {run_id} has no checkpoint any more")
+        state = checkpoint.load(path, contents.OF_A_RUN)
+        cfg = typed(state["config"], needs=("model", "task", "data"))
+        data = cast(DataConfig, OmegaConf.to_object(cfg.data))
+        fold = fold_of(data.fold) if isinstance(data, SplitData) and data.fold else None
+        if fold and fold[0] < fold[1]:
+            continue
+        prepared = prepared or prepare(data, cast(TaskConfig, OmegaConf.to_object(cfg.task)))
+        networks.append(network_of(state, cfg))
+    if prepared is None:
+        raise ValueError("it has no run that saw all before the test part")
+    return networks, prepared
