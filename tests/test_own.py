@@ -172,7 +172,7 @@ def test_a_class_without_its_yaml_cannot_be_chosen_yet(clone: Path) -> None:
         assert "lion" not in command(clone, "train.py", "--help").stdout
         said = command(clone, "train.py", "optimizer=lion").stderr
         assert said.startswith("optimizer: got 'lion'; takes one of")
-        assert said.endswith("; class LionConfig is there, and a file conf/optimizer/lion.yaml is not\n")
+        assert said.endswith("; class LionConfig exists, but the file conf/optimizer/lion.yaml does not\n")
     finally:
         yaml.write_text(content)
 

@@ -43,7 +43,8 @@ def remember(cfg: DictConfig) -> list[str]:
                 _hidden[str(value)] = raw
         elif from_environment:
             allowed = ", ".join(MAY_BE_IN_THE_ENVIRONMENT)
-            lines.append(f"{name}: got {raw}, and would keep it with the run; only {allowed} take it from there")
+            what = f"got {raw} from the environment, which would be kept with the run"
+            lines.append(f"{name}: {what}; only {allowed} may come from there")
     return lines
 
 
