@@ -282,6 +282,6 @@ class _RandomState:
 
 
 def epoch_loss(losses: Sequence[float], sequences: Sequences) -> float:
-    """The loss of a whole pass: the mean of its chunk losses, weighted by the counts that their sums were divided by."""
+    """The loss of a whole pass: the mean of its chunk losses, each weighted by the count that divided its sum."""
     weights = [sequences.count(a, b) for a, b in chunk_bounds(sequences.length, len(losses))]
     return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)

@@ -39,8 +39,8 @@ class Gradient:
     norm: "Tensor"
 
 
-# Bounds a gradient in place, given ``clip``. Returns whether that changed it, as a scalar tensor on the device. Called at
-# every update, without autograd. It must not wait for the device (no ``.item()``, no ``if`` on a tensor).
+# Bounds a gradient in place, given ``clip``. Returns whether that changed it, as a scalar tensor on the device. Called
+# at every update, without autograd. It must not wait for the device (no ``.item()``, no ``if`` on a tensor).
 Clip = Callable[[Gradient, float], "Tensor"]
 
 
