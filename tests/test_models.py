@@ -427,7 +427,7 @@ def test_an_option_gives_its_network() -> None:
 
 
 def test_a_class_without_build_is_no_option() -> None:
-    with pytest.raises(ValueError, match="class Old does not say build"):
+    with pytest.raises(ValueError, match="class Old does not define build"):
 
         @dataclass
         class Old(ModelConfig, options=["old"]):

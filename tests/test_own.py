@@ -172,7 +172,7 @@ def test_a_class_without_its_yaml_cannot_be_chosen_yet(clone: Path) -> None:
         assert "lion" not in command(clone, "train.py", "--help").stdout
         said = command(clone, "train.py", "optimizer=lion").stderr
         assert said.startswith("optimizer: got 'lion'; takes one of")
-        assert said.endswith("; class LionConfig is there, and a file conf/optimizer/lion.yaml is not\n")
+        assert said.endswith("; class LionConfig exists, but the file conf/optimizer/lion.yaml does not\n")
     finally:
         yaml.write_text(content)
 
@@ -445,7 +445,7 @@ def test_a_model_that_needs_numbers_to_be_built_trains_and_loads(mine: Any, clon
             [],
             "build gives a int; takes",
         ),
-        ("def build", "def built", "", [], "mine.py: ValueError: model=mine: class Mine does not say build"),
+        ("def build", "def built", "", [], "mine.py: ValueError: model=mine: class Mine does not define build"),
         ("return self.head(y), h", "return self.head(y), 0", "", [], "model=mine: its state is of the type int; takes"),
     ],
 )
@@ -518,7 +518,7 @@ WRONG_PARTS = {
             "loss: int = key(whole(1), 20)",
             "has a key loss, which is the name",
         ),
-        ("    def targets(", "    def target(", "task=volatility: class Volatility does not say targets"),
+        ("    def targets(", "    def target(", "task=volatility: class Volatility does not define targets"),
     ],
 }
 

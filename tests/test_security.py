@@ -237,7 +237,7 @@ def test_how_a_variable_is_asked_for_makes_no_difference(
     (here / "from").mkdir()
     for more in ([], ["-m", "optimizer=adam,sgd"]):
         said = "\n".join(refused([*shared(here / "from", content), *more]))
-        assert "and would keep it with the run" in said
+        assert "from the environment, which would be kept with the run" in said
         assert CANARY not in said
 
 
@@ -302,7 +302,8 @@ def test_a_url_with_a_password_is_refused_wherever_it_is_typed_and_not_shown(
 
 def test_a_secret_by_its_name_is_not_typed_for_hydra_to_keep(here: Path) -> None:
     (line,) = refused([f"+hydra.job.env_set.MY_API_KEY={CANARY}"])
-    assert line == "hydra.job.env_set.MY_API_KEY: got a secret, by its name, which would be kept; takes none: export it"
+    said = "got a secret (its name says so), which would be kept; takes none: export it"
+    assert line == f"hydra.job.env_set.MY_API_KEY: {said}"
 
 
 def test_errors_that_show_a_url_are_shown_without_its_password() -> None:

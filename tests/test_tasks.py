@@ -312,7 +312,7 @@ def test_every_moved_key_is_one_of_the_schema(source: ConfigSource) -> None:
 
 
 def test_a_class_that_does_not_say_what_its_group_needs_is_no_option() -> None:
-    with pytest.raises(ValueError, match=r"task=half: class Half does not say outputs and targets"):
+    with pytest.raises(ValueError, match=r"task=half: class Half does not define outputs and targets"):
 
         class Half(TaskConfig, options=["half"]):
             ahead = 3  # type: ignore[assignment]

@@ -88,7 +88,7 @@ def test_what_starts_nothing_may_show_a_study(argv: str, here: Path) -> None:
 
 # --- words ------------------------------------------------------------------------------------------------------
 
-STUDY = "is of a study, and this is a single run; add -m"
+STUDY = "belongs to a study, and this is a single run; add -m"
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_a_line_shows_the_spelling_that_works(words: list[str], name: str, files
     with pytest.raises(CommandError) as caught:
         checked([*DATA, *words], CONF)
     right = as_typed("data.path", name)
-    assert caught.value.lines[0].endswith(f"; as it stands it is typed {right}")
+    assert caught.value.lines[0].endswith(f"; to pass this text literally, type {right}")
     (word,) = shlex.split(right)
     assert checked([*DATA, *words[:-1], word], CONF)
 

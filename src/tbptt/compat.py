@@ -1,7 +1,8 @@
-"""Every use of what other libraries keep to themselves, and nowhere else: their next version may change it.
+"""All uses of private parts of other libraries, which their next version may change. No other module uses any.
 
-``tests/test_compat.py`` holds each of these against the library that is installed, so that an upgrade fails there, with
-a line that says what changed and what relies on it. Imported early, so it imports nothing itself.
+``tests/test_compat.py`` checks each use against the installed library. If an upgrade breaks one, a test fails there,
+with a line that says what changed and what relies on it. This module is imported early, so it imports these libraries
+only inside functions.
 """
 
 import sys
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 # Loggers, by the private modules that they are named after.
-OPTUNA_STORAGE_LOG = "optuna.storages._rdb.storage"  # shows whole statements in an outage
-MLFLOW_DATABASE_LOG = "mlflow.store.db.utils"  # prints a traceback of what it raises anyway
+OPTUNA_STORAGE_LOG = "optuna.storages._rdb.storage"  # prints whole SQL statements when the database does not answer
+MLFLOW_DATABASE_LOG = "mlflow.store.db.utils"  # prints a traceback of an error that it raises too
 
 
 # --- Hydra ----------------------------------------------------------------------------------------------------------
 
 
 def before_each_file(look: Callable[[Path], None]) -> None:
-    """Have Hydra call ``look`` with the path of each YAML file before it reads it, for the rest of this process; what
-    it raises, composing raises."""
+    """Have Hydra call ``look`` with the path of each YAML file before it reads the file, for the rest of this process.
+    Errors of ``look`` come out of composing."""
     from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.plugins import Plugins
 
-    Plugins.instance()  # which fills the registry
+    Plugins.instance()  # fills the registry
     reader: Any = SourcesRegistry.instance().resolve("file")
     read = reader.load_config
 
@@ -46,26 +47,26 @@ def before_each_file(look: Callable[[Path], None]) -> None:
 
 
 def put_on_top(config: "DictConfig", values: "list[Override]") -> None:
-    """Change a composed config by overrides of values, as composing with them would."""
+    """Apply overrides of values to a composed config, in place. The result is as if it was composed with them."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
 
 
 def override_dirname(overrides: "list[Override]", form: "DictConfig") -> str:
-    """Hydra's name for a folder of a job with these overrides; ``form`` is ``hydra.job.config.override_dirname``."""
+    """Hydra's folder name for a job with these overrides. ``form`` is ``hydra.job.config.override_dirname``."""
     from hydra._internal.config_loader_impl import get_overrides_dirname
 
     return str(get_overrides_dirname(overrides, form.exclude_keys, form.item_sep, form.kv_sep))
 
 
 def parsed_value(override: "Override") -> Any:
-    """An override's value with its quotes, which ``Override.value`` takes off."""
+    """An override's value with its quotes; ``Override.value`` removes them."""
     return override._value
 
 
 def as_typed(value: Any) -> str:
-    """One value of an override's choices, as it is typed."""
+    """One of the values that an override chooses from, as one types it."""
     from hydra.core.override_parser.types import Override
 
     return Override._get_value_element_as_str(value)
@@ -75,17 +76,17 @@ def as_typed(value: Any) -> str:
 
 
 def node_at(config: "DictConfig | ListConfig", place: Any) -> "Node":
-    """What a config holds at a key or an index, with interpolations as they stand."""
+    """The node of a config at a key or an index, with interpolations unresolved."""
     return cast("Node", config._get_node(place))
 
 
 def has_content(node: "DictConfig | ListConfig") -> bool:
-    """Whether a mapping or list is neither ``???`` nor null."""
+    """Whether a mapping or list has a value, which is neither ``???`` nor null."""
     return not node._is_missing() and not node._is_none()
 
 
 def as_it_stands(node: "Node") -> str:
-    """What was typed for a value, with its interpolations."""
+    """A value's text, with interpolations unresolved."""
     return str(node._value())
 
 
@@ -93,30 +94,30 @@ def as_it_stands(node: "Node") -> str:
 
 
 def trial_id(trial: "Trial | FrozenTrial") -> int:
-    """A trial's number in its storage, over all studies; storages know trials by it."""
+    """A trial's id in its storage, unique over all studies of the storage."""
     return trial._trial_id
 
 
 def study_id(study: "optuna.Study") -> int:
-    """A study's number in its storage."""
+    """A study's id in its storage."""
     return study._study_id
 
 
 def queued_point(trial: "FrozenTrial") -> Mapping[str, Any]:
-    """The point that a trial was put in the queue with; empty for one that was sampled."""
+    """The point with which a trial was enqueued; empty if the trial was sampled."""
     return cast("Mapping[str, Any]", trial.system_attrs.get("fixed_params", {}))
 
 
 def optuna_tables() -> Any:
-    """The tables of Optuna's storage in a database, as a module of SQLAlchemy's models."""
+    """Optuna's database tables: a module of SQLAlchemy models."""
     from optuna.storages._rdb import models
 
     return models
 
 
 def storage_calls() -> list[str]:
-    """The methods by which Optuna asks a database for something: those of every storage, and what its cache, which it
-    puts around a database, calls of the database's own."""
+    """The methods through which Optuna uses a database: the public ones of every storage, and the private ones that
+    Optuna's cache calls on the database's storage."""
     from optuna.storages import BaseStorage
 
     public = [name for name in vars(BaseStorage) if not name.startswith("_") and name != "remove_session"]
@@ -124,7 +125,7 @@ def storage_calls() -> list[str]:
 
 
 def stale_trials(storage: "RDBStorage", study: int) -> set[int]:
-    """The ids of a study's running trials that had no heartbeat for longer than the storage's grace period."""
+    """The ids of a study's running trials whose last heartbeat is older than the storage's grace period."""
     return set(storage._get_stale_trial_ids(study))
 
 
@@ -132,38 +133,38 @@ def stale_trials(storage: "RDBStorage", study: int) -> set[int]:
 
 
 def path_of_file_uri(uri: str) -> Path:
-    """The path of a ``file:`` URI, or of a path."""
+    """The path that a ``file:`` URI names. A plain path is returned too."""
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     return Path(local_file_uri_to_path(uri))
 
 
 def place_of_experiment(database: "sqlite3.Connection", experiment: str) -> str:
-    """The URI below which MLflow's database says that the files of an experiment of it are."""
+    """The URI of an experiment's files, according to MLflow's database."""
     found = database.execute("SELECT artifact_location FROM experiments WHERE experiment_id = ?", (experiment,))
     (uri,) = found.fetchone()
     return str(uri or "")
 
 
 def experiments_at(database: "sqlite3.Connection", uri: str) -> list[str]:
-    """The experiments whose files it says to be below a URI."""
+    """The ids of the experiments whose files are at a URI, according to MLflow's database."""
     found = database.execute("SELECT experiment_id FROM experiments WHERE artifact_location = ?", (uri,))
     return [experiment for (experiment,) in found]
 
 
 def move_experiment(database: "sqlite3.Connection", experiment: str, uri: str) -> None:
-    """Have it say that an experiment's files are below ``uri``."""
+    """Set the URI of an experiment's files in MLflow's database."""
     database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (uri, experiment))
 
 
 def places_of_runs(database: "sqlite3.Connection", experiment: str) -> list[tuple[str, str]]:
-    """The id of each of an experiment's runs, and the URI at which it says that its files are."""
+    """For each run of an experiment: its id, and the URI of its files, according to MLflow's database."""
     found = database.execute("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", (experiment,))
     return [(str(run), str(uri or "")) for run, uri in found]
 
 
 def move_runs(database: "sqlite3.Connection", places: Iterable[tuple[str, str]]) -> None:
-    """Have it say that runs' files are elsewhere: of each its id and the URI."""
+    """Set the URIs of runs' files in MLflow's database. ``places`` has each run's id and URI."""
     database.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", [(uri, run) for run, uri in places])
 
 
@@ -171,18 +172,18 @@ def move_runs(database: "sqlite3.Connection", places: Iterable[tuple[str, str]])
 
 
 def joblib_executor() -> Any | None:
-    """The pool of processes that joblib keeps from call to call; None where there is none."""
+    """The pool of processes that joblib keeps between calls; None if there is none."""
     loky = sys.modules.get("joblib.externals.loky.reusable_executor")
     return (loky and loky._executor) or None
 
 
 def process_ids(executor: Any) -> Sequence[int]:
-    """The processes of joblib's pool."""
+    """The process numbers of joblib's pool."""
     return [process.pid for process in list(executor._processes.values())]
 
 
 def run_exit_functions() -> None:
-    """Do what was registered with ``atexit``, now and not again."""
+    """Run the functions that were registered with ``atexit`` now. They will not run again at the exit."""
     import atexit
 
     atexit._run_exitfuncs()

@@ -1,7 +1,7 @@
-"""What options of your own are made of: one import for a file in ``own/`` (docs/using.md).
+"""Everything that a file in ``own/`` needs to define options of your own, in one import (docs/using.md).
 
-``key`` declares a key of an option's class, with what it takes; the classes are the groups' own, to build on.
-``clip_mode`` makes a function a clip mode.
+Derive an option's class from the class of its group. ``key`` declares a key of the class and the values that it takes.
+``clip_mode`` makes a function a clip mode, and ``metric`` makes one a metric.
 """
 
 from tbptt.data.options import DataConfig as DataConfig

@@ -1,7 +1,7 @@
-"""The article's claims, held against the runs of ``sweep=article``: what holds, and what holds only online.
+"""The article's claims, checked against the runs of ``sweep=article``: which hold, and which hold only online.
 
-Everything here is computed from one table of curves by epoch, ``curves.csv``, which a study's runs are read into and
-which can be kept and read again without them.
+Everything here is computed from one table of curves by epoch. It is made from a study's runs and written to
+``curves.csv``, which can be read again later without the runs.
 """
 
 import csv
@@ -23,7 +23,7 @@ from tbptt.studies.study import Study
 from tbptt.system.files import replaced
 
 Curve = list[float]  # by epoch; NaN where it was not measured
-Interval = tuple[float, float, float]  # the mean over seeds, and the bounds of its 95 % bootstrap interval
+Interval = tuple[float, float, float]  # the mean over seeds, and the low and high end of its 95 % bootstrap interval
 
 METRICS = (
     TRAIN_LOSS,
@@ -36,31 +36,31 @@ METRICS = (
 )
 MEAN = "baseline.val_loss"
 COLUMNS = ("figure", "seed", "epoch", MEAN, *METRICS)
-# The same loss seen in three ways; the article shows the first.
+# Three views of the same loss; the article shows the first.
 VIEWS = {TRAIN_LOSS: "online", TRAIN_EVAL_LOSS: "training, frozen", VAL_LOSS: "held-out, frozen"}
 
-END = 10  # epochs at a run's end whose median is its final loss
-START, LATER = 10, 50  # epochs that are its start, and as many as show what becomes of it
-SPIKE = 1.5  # times the lowest loss so far, from which on an epoch belongs to a spike
-FAR = 1.5  # times as much of the loss of predicting the mean is removed, from which on a fit is far better
-DRAWS = 10_000  # of the bootstrap, where not every choice of seeds can be taken
+END = 10  # a run's final loss is the median over so many epochs at its end
+START, LATER = 10, 50  # a run's start has so many epochs; its first LATER epochs are shown for comparison
+SPIKE = 1.5  # an epoch belongs to a spike if its loss is more than so many times the lowest loss so far
+FAR = 1.5  # a fit is far better if it removes so many times as much of the loss of predicting the mean
+DRAWS = 10_000  # resamples of the bootstrap, if there are too many choices of seeds to take all
 
 DEFINITIONS = (
     f"Online: {TRAIN_LOSS}, measured while the weights move, as the article did. Frozen: the weights that an epoch "
     f"ended with, without noise, in one pass over the training series ({TRAIN_EVAL_LOSS}) or over the held-out ones "
     f"({VAL_LOSS}).",
-    f"Final: the median of a run's last {END} epochs. Start: the mean loss over its first {START} epochs, the area "
-    f"under its curve, straight between two epochs that were measured; a run that ended earlier keeps its last loss. "
-    "Whole: the same over all epochs.",
-    f"Spike: epochs in a row whose loss is above {SPIKE} times the lowest loss of the run so far. There are spikes "
-    "where every run has one, and they are removed where none has.",
-    "To half: the first epoch with a loss of at most half of that of predicting the mean, and the seconds of training "
-    "until then, on the machine that trained.",
-    "Better: of the differences between two runs of the same seed, the 95 % bootstrap interval of the mean over seeds "
-    "does not reach zero. With three seeds it is their range.",
+    f"Final: the median loss of a run's last {END} epochs. Start: the mean loss over its first {START} epochs. Between "
+    "two epochs that were measured, the curve is taken as a straight line; a run that ended earlier keeps its last "
+    "loss. Whole: the mean loss over all epochs.",
+    f"Spike: epochs in a row with a loss above {SPIKE} times the run's lowest loss so far. The claim that there are "
+    "spikes holds if every run has one; the claim that they are removed holds if no run has one.",
+    "To half: the first epoch with a loss of at most half the loss of predicting the mean, and the seconds of training "
+    "up to it, on the machine that trained.",
+    "Better: runs with the same seed are compared, and the 95 % bootstrap interval of the mean difference over seeds "
+    "does not reach zero. With three seeds the interval is the range of the differences.",
     f"Far better: better, and on average the fit removes {FAR} times as much of the loss of predicting the mean.",
-    "Undecided: the interval reaches zero. In part: it holds for some of the pairs of runs that the claim is about. "
-    "Only online: it holds for the online loss and not for both frozen ones.",
+    "Undecided: the interval reaches zero. In part: the claim holds for some of the pairs of runs that it is about. "
+    "Only online: the claim holds for the online loss, but not for both frozen losses.",
 )
 
 ARMS = {
@@ -76,11 +76,11 @@ ARMS = {
 
 @dataclass
 class RunCurves:
-    """One run.
+    """The curves of one run.
 
     Attributes:
-        baseline: the held-out loss of predicting the training mean; on the training series it is 1.
-        curves: by metric's name.
+        baseline: the held-out loss of predicting the training mean. On the training series this loss is 1.
+        curves: each metric's curve, by its name.
     """
 
     figure: str
@@ -89,25 +89,26 @@ class RunCurves:
     curves: dict[str, Curve]
 
     def mean_loss(self, view: str) -> float:
-        """The loss of predicting the mean."""
+        """The loss of predicting the training mean, in one view."""
         return self.baseline if view == VAL_LOSS else 1.0
 
     def measured(self, view: str) -> list[tuple[int, float]]:
-        """(epoch, loss) where it was measured."""
+        """(epoch, loss) for each epoch in which the loss was measured."""
         return [(i, y) for i, y in enumerate(self.curves[view]) if not math.isnan(y)]
 
     def final(self, view: str) -> float:
-        """The median of the last epochs."""
+        """The median loss of the last END epochs."""
         last = len(self.curves[view]) - END
         return median(y for i, y in self.measured(view) if i >= last)
 
     def area(self, view: str, epochs: int) -> float:
-        """The mean loss over so many epochs; between two that were measured it is taken to be on a line."""
+        """The mean loss over the first ``epochs`` epochs, with straight lines between the epochs that were measured."""
         x, y = zip(*self.measured(view), strict=True)
         return float(np.interp(range(epochs), x, y).mean())
 
     def spikes(self, view: str) -> tuple[int, int, float]:
-        """How many there are, how many epochs they take, and the largest as a multiple of the lowest loss before."""
+        """The number of spikes, the number of epochs in spikes, and the largest spike, as a multiple of the lowest loss
+        before it."""
         lowest, high = math.inf, []
         for _, y in self.measured(view):
             high.append(y / lowest)
@@ -116,7 +117,7 @@ class RunCurves:
         return sum(now and not before for before, now in itertools.pairwise([False, *above])), sum(above), max(high)
 
     def to_half(self, view: str) -> tuple[int, float] | None:
-        """Epochs and seconds of training to half of the mean's loss; None where it was not reached."""
+        """Epochs and seconds of training until the loss is half that of predicting the mean; None if it never is."""
         for epoch, y in self.measured(view):
             if y <= self.mean_loss(view) / 2:
                 return epoch + 1, self.curves["time/train_seconds"][epoch]
@@ -127,7 +128,7 @@ class RunCurves:
 
 
 def curves_of(study: Study, store: Store) -> list[RunCurves]:
-    """The curves of a study's complete trials, a run a seed. Raises ValueError where it did not search ``figure``."""
+    """The curves of all runs of a study's complete trials. Raises ValueError if the study did not search ``figure``."""
     found: list[RunCurves] = []
     for trial in complete(study.trials()):
         if "figure" not in trial.params:
@@ -150,7 +151,8 @@ def curves_of(study: Study, store: Store) -> list[RunCurves]:
 
 
 def write_curves(runs: Iterable[RunCurves], path: Path) -> None:
-    """One row an epoch, from 1, five digits, empty where nothing was measured."""
+    """Write a CSV file with a row for each epoch, counted from 1. Numbers have five digits. A cell is empty if its
+    metric was not measured."""
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
@@ -161,7 +163,7 @@ def write_curves(runs: Iterable[RunCurves], path: Path) -> None:
 
 
 def read_curves(path: Path) -> list[RunCurves]:
-    """What :func:`write_curves` wrote. Raises ValueError with a line that says what is wrong with it."""
+    """Read what :func:`write_curves` wrote. Raises ValueError, with a line for the user, if the file is wrong."""
     found: dict[tuple[str, int], RunCurves] = {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
@@ -183,10 +185,10 @@ def read_curves(path: Path) -> list[RunCurves]:
 
 
 class Runs:
-    """The runs of every figure by seed.
+    """All runs, by figure and seed.
 
     Attributes:
-        epochs: of the longest run.
+        epochs: the number of epochs of the longest run.
     """
 
     def __init__(self, runs: Sequence[RunCurves]):
@@ -196,24 +198,25 @@ class Runs:
         self.epochs = max((len(r.curves[TRAIN_LOSS]) for r in runs), default=0)
 
     def of(self, figure: str) -> list[RunCurves]:
-        """Those of a figure, by seed."""
+        """The runs of a figure, sorted by seed."""
         return [run for _, run in sorted(self._by_figure.get(figure, {}).items())]
 
     def lacking(self, needed: Iterable[str]) -> list[str]:
-        """The figures that have no run."""
+        """The figures among ``needed`` that have no run."""
         return [name for name in needed if name not in self._by_figure]
 
     def gain(self, better: str, worse: str, measure: Callable[[RunCurves], float]) -> Interval:
-        """By how much a figure's measure is lower than another's, over the seeds that both have. Raises ValueError
-        where they have none in common."""
+        """By how much a measure is lower for the figure ``better`` than for ``worse``, over the seeds that both have.
+        Raises ValueError if they have no seed in common."""
         a, b = self._by_figure[better], self._by_figure[worse]
         return bootstrap([measure(b[seed]) - measure(a[seed]) for seed in sorted(a.keys() & b.keys())])
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
-    """The mean, and the percentiles 2.5 and 97.5 of the means of resamples: all of them, where they are few.
+    """The mean of ``values``, and the percentiles 2.5 and 97.5 of the means of resamples.
 
-    ``scipy.stats.bootstrap`` would draw of few, too, take a point between two means, and refuse a single value.
+    If there are at most DRAWS different resamples, all of them are used. ``scipy.stats.bootstrap`` would draw even
+    then; it would also interpolate between two means, and refuse a single value.
     """
     n = len(values)
     if n == 0:
@@ -223,25 +226,25 @@ def bootstrap(values: Sequence[float]) -> Interval:
     else:
         picks = np.random.default_rng(0).integers(n, size=(DRAWS, n))
     means = np.asarray(values)[picks].mean(axis=1)
-    # Of few means the next one outwards, not a point between two.
+    # With few means, the interval's ends are means themselves: the next ones outwards, not interpolated.
     low, high = np.percentile(means, 2.5, method="lower"), np.percentile(means, 97.5, method="higher")
     return fmean(values), float(low), float(high)
 
 
 def judged(interval: Interval) -> str:
-    """Whether a gain is one."""
+    """How a claim of a gain stands: by whether the gain's interval lies above, below or around zero."""
     _, low, high = interval
     return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
 
 
 def worst_of(answers: Iterable[str]) -> str:
-    """How a claim stands that holds where all of these do."""
+    """How a claim stands that holds only if each of these holds."""
     found = set(answers)
     return next((a for a in ("does not hold", "undecided") if a in found), "holds")
 
 
 def all_of(answers: Iterable[str]) -> str:
-    """The same of a claim about several things, of which some may hold."""
+    """How a claim about several pairs stands, which may hold for some of them only."""
     found = set(answers)
     return "holds in part" if "holds" in found and len(found) > 1 else worst_of(found)
 
@@ -304,7 +307,7 @@ def _beats_all(best: str) -> Callable[[Runs, str], Answer]:
 
 
 def _said(interval: Interval) -> str:
-    """A gain in words; a loss that is higher is said with its own sign."""
+    """A gain in words: "lower by …", or, for a negative gain, "higher by …"."""
     mean, low, high = interval
     if mean < 0:
         return f"higher by {-mean:.3f} ({-high:.3f} to {-low:.3f})"
@@ -313,7 +316,7 @@ def _said(interval: Interval) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the article says, and how it is asked of one view of the loss."""
+    """A claim of the article, and ``ask``, which checks it in one view of the loss."""
 
     name: str
     says: str
@@ -360,8 +363,8 @@ CLAIMS = (
 
 
 def verdict(runs: Runs) -> list[dict[str, Any]]:
-    """Every claim: its ``name``, what it ``says``, its ``measure``, its ``verdict``, and by view its ``answers`` and
-    ``numbers``."""
+    """A row for each claim: its ``name``, what it ``says``, its ``measure``, its ``verdict``, and lists of its
+    ``answers`` and ``numbers``, one per view."""
     found = []
     for claim in CLAIMS:
         row: dict[str, Any] = {"name": claim.name, "says": claim.says, "measure": claim.measure}
@@ -375,7 +378,7 @@ def verdict(runs: Runs) -> list[dict[str, Any]]:
 
 
 def overall(answers: Sequence[str]) -> str:
-    """One word for a claim, from its answers online, on the training series frozen, and held out."""
+    """The verdict on a claim, from its answers in the three views: online, training with frozen weights, held-out."""
     if len(set(answers)) == 1:
         return answers[0]
     online, *frozen = answers

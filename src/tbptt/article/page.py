@@ -1,4 +1,4 @@
-"""The article's figures drawn again beside what its claims come to: a page, and tables to be pasted."""
+"""The article's figures, drawn from our runs, and the verdicts on its claims: an HTML page, and Markdown tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from tbptt.reports.figures import BEST, GREY, INK
 from tbptt.reports.page import embedded, rendered
 from tbptt.system.files import write_text
 
-RED, GREEN = BEST, "#009e73"  # the article's colours, of the report's palette
+RED, GREEN = BEST, "#009e73"  # the article's colours, taken from the report's palette
 DRAWN = {
     "Figure 1: plain gradient descent": {"fig1_sgd": INK},
     "Figure 2: RMSprop and Adam": {"fig2_rmsprop": RED, "fig2_adam": GREY},
@@ -29,7 +29,7 @@ DRAWN = {
 
 
 def arms(runs: Runs) -> list[dict[str, str]]:
-    """A line a figure: its mean over seeds, and the range of them."""
+    """A row for each figure with runs. A cell shows the mean over seeds and the range."""
     found = []
     for name, words in ARMS.items():
         its = runs.of(name)
@@ -57,7 +57,7 @@ def _range(values: Sequence[float], shown: str = ".3f") -> str:
 
 
 def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
-    """One of the article's figures: as it drew it, and beside that with frozen weights. None where no run is there."""
+    """One of the article's figures, beside the same runs with frozen weights. None if there are no such runs."""
     if len(runs.lacking(colours)) == len(colours):
         return None
     drawn = make_subplots(
@@ -115,7 +115,7 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
 
 
 def _mark_stages(drawn: go.Figure, run: RunCurves, colour: str) -> None:
-    """Where the schedule moves on."""
+    """Mark the epochs in which the schedule's next stage begins."""
     chunks, loss = run.curves[CHUNKS], run.curves[TRAIN_LOSS]
     moves = [i for i in range(1, len(chunks)) if chunks[i] != chunks[i - 1]]
     if moves:
@@ -133,8 +133,11 @@ def _mark_stages(drawn: go.Figure, run: RunCurves, colour: str) -> None:
 
 
 def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
-    """Write ``verdict.html``, ``verdict.md`` and ``curves.csv`` into a folder; the path of the first. Raises ValueError
-    where there is no run, or runs have no seed in common."""
+    """Write ``verdict.html``, ``verdict.md`` and ``curves.csv`` into a folder. Returns the path of the first.
+
+    Raises:
+        ValueError: there is no run, a run's figure is unknown, or runs that a claim compares have no seed in common.
+    """
     if not runs:
         raise ValueError(f"--verdict: {name} has no complete trial yet")
     if unknown := sorted({run.figure for run in runs} - ARMS.keys()):
@@ -159,7 +162,7 @@ def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
 
 
 def _markdown(claims: Sequence[dict[str, Any]], table: Sequence[dict[str, str]]) -> str:
-    """The tables and the definitions, to be pasted."""
+    """The tables and the definitions as Markdown, to paste into a page."""
     lines = _rows(["claim", "verdict", "measure", *VIEWS.values()])
     for c in claims:
         cells = [f"{a}: {n}" if a else "" for a, n in zip(c["answers"], c["numbers"], strict=True)]

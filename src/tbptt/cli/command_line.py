@@ -1,4 +1,4 @@
-"""What was typed, checked: everything is composed here first, so that a mistake costs nothing.
+"""Checking the typed command. Everything that it would run is composed here first, so that a mistake costs nothing.
 
 Hydra alone would exit with 1 and leave files behind.
 """
@@ -23,19 +23,20 @@ from tbptt.studies.planned import checked_plan
 from tbptt.system.environment import words_of_environment
 from tbptt.system.stores import without_password
 
-# A single run takes nothing of a study but where one is kept: a file that names a server there has to be answered.
+# A single run takes no key of a study except study.storage: if a file names a server there, the user must be able to
+# type another one.
 OF_A_STUDY, OF_A_RUN_TOO = ("study.", "study/"), ("study.storage",)
 
 
 def checked(argv: Sequence[str], conf: Path) -> list[str]:
-    """Check a command and everything it would run; returns the arguments for Hydra.
+    """Check a command and everything that it would run. Returns the arguments for Hydra.
 
     Args:
-        argv: without the program's name.
+        argv: the command without the program's name.
         conf: the folder of the shipped configs.
 
     Raises:
-        CommandError: with every problem found. Nothing has been written.
+        CommandError: the command is wrong; has a line for each problem. Nothing has been written.
     """
     register()
     typed = read(argv)
@@ -52,7 +53,7 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
     except CommandError as error:
         raise CommandError([*lines, *error.lines]) from None
     if any(o.get_key_element().lstrip("+") == "hydra.searchpath" for o in overrides):
-        source = replace(source, shipped=conf)  # files from there are looked at like those of --config-dir
+        source = replace(source, shipped=conf)  # files in a searchpath are checked like those in --config-dir
     with source.opened():
         if typed.is_search:
             found = _search_problems(source, overrides, bool(lines))
@@ -65,7 +66,7 @@ def checked(argv: Sequence[str], conf: Path) -> list[str]:
 
 
 def _by_typed_name(line: str, typed: Typed) -> str:
-    """A line about a key that was typed by the name that it had, by that name."""
+    """A line about a renamed key, with the key's old name if that one was typed."""
     key, _, said = line.partition(": ")
     was = {word.partition("=")[0].lstrip("+") for word in typed.words}
     old = first_name(key)
@@ -73,7 +74,11 @@ def _by_typed_name(line: str, typed: Typed) -> str:
 
 
 def _search_problems(source: ConfigSource, overrides: Sequence[Override], is_wrong: bool) -> list[str]:
-    """What is wrong with a sweep; ``is_wrong``: some of its words are already."""
+    """A line for each problem of a sweep.
+
+    Args:
+        is_wrong: whether some of its words are wrong already. Then lines about ``-m`` itself are left out.
+    """
     try:
         checked_plan(source, overrides)
     except CommandError as error:
@@ -82,7 +87,7 @@ def _search_problems(source: ConfigSource, overrides: Sequence[Override], is_wro
 
 
 def _as_text(line: str, typed: Typed) -> str:
-    """What a line about a text adds where the text means something to Hydra: how it is typed as it stands."""
+    """An addition to a line about a text, if Hydra gives the text a special meaning: how to type it literally."""
     for word in typed.words:
         key, _, text = word.partition("=")
         kind = text_keys().get(key)
@@ -90,14 +95,14 @@ def _as_text(line: str, typed: Typed) -> str:
             continue
         is_one = text.startswith(("'", '"')) or "\\${" in text or "${oc.env" in text
         if not is_one and ("${" in text or text.startswith(("[", "{")) or ("," in text and typed.is_search)):
-            return f"; as it stands it is typed {as_typed(key, without_password(text))}"
+            return f"; to pass this text literally, type {as_typed(key, without_password(text))}"
         if not is_one and "," in text:
             return "; for several values add -m"
     return ""
 
 
 def _run_problems(source: ConfigSource, overrides: Sequence[Override], typed: Typed) -> list[str]:
-    """What is wrong with a single run."""
+    """A line for each problem of a single run."""
     lines = []
     sweeps = [o for o in overrides if o.is_sweep_override()]
     lists = {key for key, text in text_keys().items() if text.is_list}
@@ -117,7 +122,7 @@ def _run_problems(source: ConfigSource, overrides: Sequence[Override], typed: Ty
     if cfg is not None and cfg.resume:
         return lines + resume_problems(cfg, [o.get_key_element() for o in overrides], bool(lines))
     lines += [
-        f"{key}: is of a study, and this is a single run; add -m"
+        f"{key}: belongs to a study, and this is a single run; add -m"
         for key in keys_typed
         if (key == "study" or key.startswith(OF_A_STUDY))
         and key not in OF_A_RUN_TOO
@@ -138,12 +143,13 @@ def _nodes(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
 def _find_source(
     flags: Mapping[str, str], conf: Path, chosen: Mapping[str, Override]
 ) -> tuple[ConfigSource, dict[str, str]]:
-    """A config in ``--config-dir`` comes before the shipped one of the same name; Hydra has it the other way round.
+    """Where the primary config comes from, and the flags for Hydra.
 
-    Where another option of a group is chosen on top of it, what it says of that group is left out.
+    A config in ``--config-dir`` takes the place of the shipped one with the same name; in Hydra alone, the shipped one
+    would win. If another option of a group is chosen on the command line, the config's part for that group is left out.
     """
     name = (flags.get("--config-name") or "config").removesuffix(".yaml")
-    if "~" in name:  # which stands before a group that is left out
+    if "~" in name:  # in ConfigSource.name, ~ precedes a group that is left out
         raise CommandError([f"--config-name: got {name!r}; takes the name of a config, which has no ~ in it"])
     if "--config-dir" not in flags:
         return ConfigSource(conf, name), dict(flags)

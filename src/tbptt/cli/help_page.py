@@ -1,4 +1,4 @@
-"""What ``--help`` prints: commands, flags, groups, every key with what it takes and what it means."""
+"""The page of ``--help``: commands, flags, groups, and every key with the values it takes and its meaning."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ What has several values, sweep= and study.* need -m. A key that takes text takes
 
 
 def help_text(conf: Path) -> str:
-    """What can be typed: commands, groups, and every key of the default config with what it takes."""
+    """The text of ``--help``: commands, flags, groups, and every key with the values it takes and its default."""
     register()
     source = ConfigSource(conf)
     with source.opened():
@@ -40,15 +40,15 @@ def help_text(conf: Path) -> str:
     for group in GROUPS:
         chosen = OmegaConf.select(cfg, group.replace("/", ".")).name
         options = sorted((conf / group).glob("*.yaml"), key=lambda file: file.stem == chosen)
-        for file in options:  # the chosen one has the last word
+        for file in options:  # the chosen option comes last, so its comments count
             meant |= _comments(file, group)
     lines = [_line(name, node, leaf, takes, meant.get(name, "")) for name, node, leaf, takes in keys(cfg)]
     here = {name for name, *_ in keys(cfg)}
     for group, schemas in GROUPS.items():
-        for option, schema in schemas.items():  # read, not composed: that takes a second for all of them
+        for option, schema in schemas.items():  # the yaml is only read: composing all options takes a second
             file = conf / group / f"{option}.yaml"
             if not file.exists():
-                continue  # of one's own, and not finished yet
+                continue  # an option of the user's own that has no yaml yet
             values = cast(DictConfig, OmegaConf.load(file))
             meant |= _comments(file, group)
             structure = cast(DictConfig, OmegaConf.structured(schema))
@@ -77,7 +77,7 @@ def _line(name: str, node: DictConfig, leaf: str, takes: Takes, means: str, of: 
 
 
 def _typed(value: object) -> str:
-    """A value as it is typed."""
+    """A value as one types it."""
     if isinstance(value, ListConfig):
         return f"[{','.join(map(_typed, value))}]"
     return text_of(stored(value))

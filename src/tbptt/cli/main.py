@@ -1,4 +1,4 @@
-"""The way in from a shell: help, checks, exit statuses; the work is done elsewhere."""
+"""The entry points from a shell: help, checks and exit statuses. Other modules do the work."""
 
 import logging
 import os
@@ -52,8 +52,8 @@ REPORT_USAGE = "usage: python report.py STUDY|CURVES.csv [--verdict] [study.stor
 def run(hydra_main: Callable[[], None], conf: Path) -> int:
     """Check what was typed, hand over to Hydra, and return the exit status.
 
-    0 done; 1 something failed, a line says what and where; 2 the command or config is wrong, a line a problem;
-    129, 130 and 143 after SIGHUP, SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
+    0: done. 1: something failed; a line says what and where. 2: the command or config is wrong, with a line for each
+    problem. 129, 130 and 143: stopped by SIGHUP, SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
     """
     prepare_output()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -61,7 +61,7 @@ def run(hydra_main: Callable[[], None], conf: Path) -> int:
 
 
 def _until_stopped(do: Callable[[], int]) -> int:
-    """The exit status that ``do`` returns, or that of a signal."""
+    """The exit status that ``do`` returns, or the status of the signal that stopped it."""
     try:
         with StopSignals() as signals, signals.at_once():
             return do()
@@ -69,7 +69,7 @@ def _until_stopped(do: Callable[[], int]) -> int:
         return _status_of(passed.error)
     except Interrupted as stop:
         return _status_of(stop)
-    except KeyboardInterrupt:  # in a thread, where no handlers can be set
+    except KeyboardInterrupt:  # outside the main thread, StopSignals cannot set handlers
         return _status_of(Interrupted(signal.SIGINT))
 
 
@@ -84,16 +84,17 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
         return 0
     try:
         with progress.Status(_typed_mode(argv)) as status, one_command():
-            status.now("checking the command", after=10)  # what is wrong with it is to be said alone
+            status.now("checking the command", after=10)  # late, so that a wrong command prints its problems only
             sys.argv[1:] = checked(argv, conf)
             hydra_main()
-    except Exception as error:  # a wrong command; a server that is away, where resume= looks at its run
+    except Exception as error:  # a wrong command, or resume= cannot reach the server of its run
         return _status_of(error)
     return 0
 
 
 def _see_that_code_is_from(project: Path) -> None:
-    """Raise ValueError where the active environment is another project's, as in a folder that was copied."""
+    """Raise ValueError if the active environment belongs to another project, such as the one this folder was copied
+    from."""
     there, here = project / "src" / "tbptt", Path(__file__).parents[1]
     if there.is_dir() and not there.samefile(here):
         advice = "make train makes one for it"
@@ -101,13 +102,13 @@ def _see_that_code_is_from(project: Path) -> None:
 
 
 def _typed_mode(argv: Sequence[str]) -> str:
-    """What was typed of ``progress``, before there is a config."""
+    """The value of ``progress`` on the command line (``auto`` if none), for use before the config is composed."""
     typed = [word.partition("=")[2] for word in argv if word.startswith("progress=")]
     return next((mode for mode in reversed(typed) if mode in ("plain", "none")), "auto")
 
 
 def _status_of(error: Exception) -> int:
-    """Say in a line how a command ended; its exit status."""
+    """Print how a command ended, and return its exit status."""
     if isinstance(error, CommandError):
         return _ended(str(error), WRONG)
     if isinstance(error, SweepFailed):
@@ -120,8 +121,11 @@ def _status_of(error: Exception) -> int:
 
 
 def report(argv: Sequence[str], conf: Path) -> int:
-    """``python report.py STUDY [--verdict] [KEY=VALUE …]``: ``study.storage`` and ``tracking.uri`` if not the defaults;
-    with ``--verdict`` the article's claims held against a study of ``sweep=article``, or against its curves.csv."""
+    """Run ``python report.py STUDY [--verdict] [KEY=VALUE …]`` and return the exit status, as :func:`run` does.
+
+    KEY is ``study.storage`` or ``tracking.uri``, if they are not the defaults. ``--verdict`` compares the article's
+    claims with a study of ``sweep=article``, or with its curves.csv.
+    """
     prepare_output()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     return _until_stopped(lambda: _report(argv, conf))
@@ -147,7 +151,7 @@ def _report(argv: Sequence[str], conf: Path) -> int:
         say(str((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg)))
     except CommandError as error:
         return _ended(str(error), WRONG)
-    except Exception as error:  # a server that is away, a full disk
+    except Exception as error:  # such as a server that does not answer, or a full disk
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             say(hide("".join(traceback.format_exception(error))), sys.stderr)
         return _ended(failure_line(error), FAILED)

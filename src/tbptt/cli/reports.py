@@ -1,4 +1,4 @@
-"""What ``report.py`` writes of a study that is there, and a sweep of its own when it ends."""
+"""Writing reports: ``report.py`` does it for an existing study, and a sweep for its own study when it ends."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def write_report(study: "Study", store: "Store") -> Sequence[Path]:
-    """Write a study's report; the files that belong to its parent run, too."""
+    """Write a study's report. Returns the files that are also kept with its parent run."""
     from tbptt.reports import (
-        page,  # with plots and importances, which take a second to import: the workers run meanwhile
+        page,  # plots and importances take a second to import; the workers run meanwhile
     )
 
     path = page.write_report(study, store)
@@ -26,7 +26,7 @@ def write_report(study: "Study", store: "Store") -> Sequence[Path]:
 
 
 def report_again(name: str, cfg: DictConfig) -> Path:
-    """Write an existing study's report. Raises CommandError where there is no such study."""
+    """Write an existing study's report. Raises CommandError if there is no such study."""
     from tbptt.studies.best_of import existing_study
 
     study = existing_study("STUDY", name, cfg.study.storage)
@@ -36,8 +36,11 @@ def report_again(name: str, cfg: DictConfig) -> Path:
 
 
 def verdict_on(name: str, cfg: DictConfig) -> Path:
-    """Write the verdict on the article's claims from a study of ``sweep=article``, or from a file of its curves. Raises
-    CommandError where there is no such study or file, or it is not one of these."""
+    """Write the verdict on the article's claims, from a study of ``sweep=article`` or from a file of its curves.
+
+    Raises:
+        CommandError: there is no such study or file, or it does not hold these curves.
+    """
     from tbptt.studies.best_of import existing_study
 
     path = Path(name)

@@ -1,9 +1,9 @@
-"""PostgreSQL and an MLflow server on this machine's loopback, to try out what a cluster needs: ``make server``.
+"""PostgreSQL and an MLflow server on this machine's loopback, to try out the set-up of a cluster: ``make server``.
 
     python -m tbptt.cli.servers start|stop [FOLDER]
 
-All of it is in FOLDER (``.server``): data, artifacts, logs, a password that only its owner can read. For use by others
-than yourself, see docs/scaling.md.
+FOLDER (by default ``.server``) has everything: data, artifacts, logs, and a password that only its owner can read. If
+others should use the servers too, see docs/scaling.md.
 """
 
 import os
@@ -27,20 +27,21 @@ from tbptt.system.liveness import started_at
 HOST = "127.0.0.1"
 POSTGRESQL_PORT, MLFLOW_PORT = 5439, 5001
 ROLE = "tbptt"
-DATABASES = ("optuna", "mlflow")  # one each: the tables of the two collide
+DATABASES = ("optuna", "mlflow")  # one for each program, as their tables would collide
 ANSWER_SECONDS = 60.0
 
 
 class ServerTrouble(Exception):
-    """A server did not start; the text says why, in a line."""
+    """A server did not start. The message is one line that says why."""
 
 
 class PostgreSQL:
     """A PostgreSQL server with its own data, by default on loopback only.
 
     Args:
-        folder: where everything is kept; made if need be.
-        port, host: to listen on; another host's whole network may come, with the password.
+        folder: where everything is kept; it is made if it does not exist.
+        port, host: to listen on. With a host other than loopback, that host's whole network may connect, with the
+            password.
     """
 
     def __init__(self, folder: Path, port: int = POSTGRESQL_PORT, host: str = HOST):
@@ -50,14 +51,14 @@ class PostgreSQL:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's environment needs to have."""
+        """The environment variables that a client needs."""
         return {"PGPASSFILE": str(self.passwords)}
 
     def uri(self, database: str) -> str:
         return f"postgresql+psycopg://{ROLE}@{self.host}:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start it, with its databases; nothing where it runs. Raises ServerTrouble."""
+        """Start the server and make its databases. Does nothing if it runs already. Raises ServerTrouble."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.passwords.exists():
             self._make()
@@ -69,7 +70,7 @@ class PostgreSQL:
             self._make_database(database)
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it; nothing where it does not run."""
+        """Stop the server. Does nothing if it does not run."""
         if self.runs():
             self._run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w")
 
@@ -119,7 +120,7 @@ class PostgreSQL:
             raise ServerTrouble(f"{program}: {' '.join([said, *log])}")
 
     def _pg(self, program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-        """Run one of its programs; as another user where this is root, whom PostgreSQL refuses."""
+        """Run one of PostgreSQL's programs. PostgreSQL refuses to run as root, so root runs it as another user."""
         with (self.folder / f"{program}.out").open("w+") as out:  # a pipe would stay open as long as the server runs
             done = subprocess.run(
                 [_program(program), *map(str, arguments)],
@@ -135,13 +136,13 @@ class PostgreSQL:
 
 
 class MLflow:
-    """An MLflow tracking server, by default on loopback; its runs are in a database, its artifacts in a folder, sent
-    through it.
+    """An MLflow tracking server, by default on loopback. It keeps runs in a database and artifacts in a folder; clients
+    send artifacts through the server.
 
     Args:
-        folder: of artifacts, log and process number.
-        database: URI of its own database.
-        environment: what its environment needs to have.
+        folder: has the artifacts, the log and the server's process number.
+        database: the URI of the server's own database.
+        environment: the environment variables that the server needs to reach its database.
         port, host: to listen on.
     """
 
@@ -151,14 +152,14 @@ class MLflow:
         self.folder, self.database, self.environment = folder.absolute(), database, environment
         self.port, self.host = port, host
         self.log, self._pid = self.folder / "mlflow.log", self.folder / "mlflow.pid"
-        self._process: subprocess.Popen[bytes] | None = None  # where this process started it
+        self._process: subprocess.Popen[bytes] | None = None  # set if this process started the server
 
     @property
     def uri(self) -> str:
         return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
-        """Start it and wait until it answers; nothing where it does. Raises ServerTrouble."""
+        """Start the server and wait until it answers. Does nothing if it answers already. Raises ServerTrouble."""
         if self.answers():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -191,12 +192,12 @@ class MLflow:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Stop it and all of its processes; nothing where it does not run."""
+        """Stop the server and all of its processes. Does nothing if it does not run."""
         if not self._pid.exists():
             return
         number, began = self._pid.read_text().split()
         group = int(number)
-        if started_at(group) != began:  # it is gone, and its number is another's
+        if started_at(group) != began:  # the server has ended, and another process may have its number
             self._pid.unlink()
             return
         with suppress(ProcessLookupError):
@@ -224,7 +225,7 @@ class MLflow:
 
 
 def _program(name: str) -> str:
-    """One of PostgreSQL's server programs; Debian keeps them off the PATH."""
+    """The path of one of PostgreSQL's server programs; Debian does not put them on the PATH."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
     found = shutil.which(name, path=os.pathsep.join([str(places[-1])] if places else []) or None)
     if found is None:
@@ -233,7 +234,7 @@ def _program(name: str) -> str:
 
 
 def _other_user() -> str | None:
-    """Whom to run PostgreSQL as where this is root."""
+    """The user to run PostgreSQL as if this process runs as root; else None."""
     if os.geteuid():
         return None
     names = {user.pw_name for user in pwd.getpwall()}
@@ -241,14 +242,14 @@ def _other_user() -> str | None:
 
 
 def start(folder: Path) -> None:
-    """Start both, and say where they listen and how they are used."""
+    """Start both servers, and print where they listen and how to use them."""
     database = PostgreSQL(folder)
     was_there = database.runs()
     tracking = MLflow(folder, database.uri("mlflow"), database.environment)
     try:
         database.start()
         tracking.start()
-    except BaseException:  # nothing is left running that nobody knows of
+    except BaseException:  # leave no server running that the user does not know of
         if not was_there:
             database.stop()
         raise
@@ -261,7 +262,7 @@ def start(folder: Path) -> None:
 
 
 def stop(folder: Path) -> None:
-    """Stop both; their data stays."""
+    """Stop both servers. Their data stays."""
     database = PostgreSQL(folder)
     MLflow(folder, database.uri("mlflow"), {}).stop()
     database.stop()

@@ -5,7 +5,7 @@ _PLACES = ("extend", "training.options", "data.options", "options.option", "opti
 
 
 def __getattr__(name: str) -> Any:
-    """Files of your own that are older than ``tbptt.extend`` import their classes from here."""
+    """Serve files in ``own/`` that were written before ``tbptt.extend``: they import their classes from here."""
     if not name.startswith("_"):
         for place in _PLACES:
             if (found := getattr(import_module(f"tbptt.{place}"), name, None)) is not None:

@@ -1,4 +1,4 @@
-"""Everything about a composed config that can be checked before anything is written: all problems, a line each."""
+"""All checks of a composed config before anything is written. They report all problems, a line each."""
 
 import dataclasses
 import difflib
@@ -30,14 +30,14 @@ from tbptt.training.options import ScheduleConfig
 
 
 def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
-    """Every key that says what it takes: its dotted name, the node it is in, its name there, what it takes."""
+    """Every key that declares its values: its dotted name, the node that holds it, its name there, what it takes."""
     for name, node, field in _fields(cfg, prefix):
         yield name, node, field.name, field.metadata["takes"]
 
 
 def as_before(cfg: DictConfig) -> set[str]:
-    """The dotted names of the new keys (see :func:`tbptt.options.option.key`) that are at their default: what a config
-    does without saying so."""
+    """The dotted names of the new keys (see :func:`tbptt.options.option.key`) that have their default value. A config
+    without these keys does the same."""
     return {name for name, node, field in _fields(cfg, "") if field.metadata.get("new") and _is_default(node, field)}
 
 
@@ -59,10 +59,10 @@ def _fields(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, DictConfig, Fie
 
 
 def problems(cfg: DictConfig, here: bool = True) -> list[str]:
-    """All that is wrong with a config, or nothing. Reads the data's file, and writes nothing.
+    """A line for each problem of a config; none if it is right. Reads the data's file and writes nothing.
 
     Args:
-        here: whether this machine will train: else it is not asked for its GPU.
+        here: whether this machine will train. If not, its GPU is not checked.
     """
     found = _wrong_values(cfg)
     if not {"objective", "task.name"} & set(found) and (line := _objective_of_another_task(cfg)):
@@ -89,7 +89,7 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
 
 
 def _wrong_values(cfg: DictConfig) -> dict[str, str]:
-    """By key: a line for each that is missing, or holds what it does not take."""
+    """By key: a line for each key that is missing or has a value that it does not take."""
     found: dict[str, str] = {}
     for name, node, leaf, takes in keys(cfg):
         if OmegaConf.is_missing(node, leaf):
@@ -109,7 +109,7 @@ def _wrong_values(cfg: DictConfig) -> dict[str, str]:
 
 
 def _add_wrong_stores(found: dict[str, str], cfg: DictConfig) -> None:
-    """Add what is wrong with where runs and studies are kept, to those keys that have no line yet."""
+    """Add the problems of the stores of runs and studies, for keys that have no line yet."""
     if "tracking.uri" not in found and (problem := _uri_problem(cfg.tracking.uri)):
         found["tracking.uri"] = f"tracking.uri: {problem}"
     if "study.storage" not in found and (problem := _storage_problem(cfg)):
@@ -119,7 +119,7 @@ def _add_wrong_stores(found: dict[str, str], cfg: DictConfig) -> None:
 
 
 def _wrong_device(cfg: DictConfig, here: bool) -> dict[str, str]:
-    """By key: what only a GPU has, where there is none."""
+    """By key: a line for each value that needs a GPU, if there is none, or that the optimizer cannot do."""
     found = {}
     if here and cfg.device == "cuda" and (reason := why_no_gpu()):
         lacks = f"this machine has no GPU that PyTorch can use ({reason})"
@@ -137,8 +137,8 @@ def _wrong_device(cfg: DictConfig, here: bool) -> dict[str, str]:
 
 
 def _wrong_data(cfg: DictConfig) -> tuple[dict[str, str], int | None]:
-    """By key: why the data cannot be used for the task; and the steps of the longest training series, None where they
-    cannot."""
+    """By key: why the data cannot be used for the task. And the steps of the longest training series; None if the data
+    cannot be used."""
     data = cast(DataConfig, OmegaConf.to_object(cfg.data))
     task = cast(TaskConfig, OmegaConf.to_object(cfg.task))
     found: dict[str, str] = {}
@@ -163,7 +163,7 @@ def _wrong_data(cfg: DictConfig) -> tuple[dict[str, str], int | None]:
 
 
 def _objective_of_another_task(cfg: DictConfig) -> str | None:
-    """The line about an objective that is measured for another task only."""
+    """The line about an objective that this config's task does not have; None if it has all of them."""
     for name in as_objectives(cfg.objective):
         if METRICS[name].task not in (None, cfg.task.name):
             takes = "one of " + ", ".join(objectives_of(cfg.task.name))
@@ -172,12 +172,12 @@ def _objective_of_another_task(cfg: DictConfig) -> str | None:
 
 
 def _has_own_line(name: str, node: DictConfig) -> bool:
-    """Whether a URL is refused there in any case, with a line that says more."""
+    """Whether another check refuses a URL with a password in this key, with a line that says more."""
     return name != "data.path" or OmegaConf.get_type(node) is PricesData
 
 
 def _length_of(data: DataConfig, task: TaskConfig) -> int:
-    """The longest training series, in steps. Raises ValueError where its data cannot be used."""
+    """The length of the longest training series, in steps. Raises ValueError if the data cannot be used."""
     with np.errstate(all="ignore"):
         split = load_split(data, task)
     for name, prices in split.train.items():
@@ -188,13 +188,14 @@ def _length_of(data: DataConfig, task: TaskConfig) -> int:
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:
-    """The line about a key that there is not, with the nearest that there is."""
+    """The line about a key that does not exist, with the nearest one that does."""
     near = nearest_key(name, known)
     return f"{name}: unknown key" + (f"; did you mean {near}?" if near else "")
 
 
 def nearest_key(name: str, known: Iterable[str]) -> str | None:
-    """What was probably meant: the same with ``.`` for ``/`` or the other way round, a key that ends so, a near one."""
+    """The key that was probably meant, or None: the same name with ``.`` and ``/`` exchanged; else keys with this name
+    as their last part; else a similar key."""
     names = list(known)
     every = dict.fromkeys([*names, *CHOSEN, *(key for key, *_ in all_keys())])
     for other in (name.replace("/", "."), name.replace(".", "/")):
@@ -207,7 +208,7 @@ def nearest_key(name: str, known: Iterable[str]) -> str | None:
 
 def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
-        if name == "space" or f"{prefix}{name}" in MOVED:  # of a sweep, which plan.py checks; another name's default
+        if name == "space" or f"{prefix}{name}" in MOVED:  # plan.py checks space; an old name gives a default only
             continue
         inner = compat.node_at(cfg, name)
         if isinstance(inner, DictConfig) and compat.has_content(inner):
@@ -250,5 +251,5 @@ def _storage_problem(cfg: DictConfig) -> str | None:
 
 
 def asks_for_gpu(cfg: DictConfig) -> bool:
-    """Whether something is asked for that only a GPU has; to look for one costs the import of torch."""
+    """Whether precision or cuda_graphs need a GPU. Looking for a GPU imports torch, so it is done only then."""
     return bool(cfg.precision == "tf32" or cfg.cuda_graphs is True)

@@ -1,7 +1,4 @@
-"""Composing configs, and saying what is wrong where that fails: every problem, a line each.
-
-Hydra alone would stop at the first error.
-"""
+"""Composing configs. If that fails, every problem is reported, a line each; Hydra alone would stop at the first."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,12 +34,12 @@ from tbptt.system.nesting import DEEPEST, is_too_deep, yaml_problem
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path, without_password
 
-# Hydra meets a value that is no text with whatever Python raises of itself.
+# What composing may raise: given a value that is no text, Hydra does not catch the errors of Python itself.
 WRONG = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 
 
 class CommandError(ValueError):
-    """The command or its config is wrong; ``lines`` says how, one problem a line."""
+    """The command or its config is wrong; ``lines`` has a line for each problem."""
 
     def __init__(self, lines: Sequence[str]):
         self.lines = list(map(hide, lines))
@@ -51,10 +48,15 @@ class CommandError(ValueError):
 
 @dataclass(frozen=True)
 class ConfigSource:
-    """Where a config comes from: the folder looked in first, the name of the primary config, one more folder.
+    """Where a config comes from.
 
-    ``shipped`` is the one of them that may set Hydra up, where it still has to be seen that the other does not.
-    A name ``best~schedule`` is ``best`` without what it says of the group ``schedule``: another option was chosen.
+    Attributes:
+        folder: searched first.
+        name: of the primary config. ``best~schedule`` is ``best`` without its part about the group ``schedule``, for
+            which another option was chosen.
+        also: one more folder, searched second.
+        shipped: the folder whose files may configure Hydra itself; None if no file comes from elsewhere. If it is set,
+            :func:`composed` checks that no other file configures Hydra.
     """
 
     folder: Path
@@ -64,7 +66,7 @@ class ConfigSource:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Ready to compose, also within a Hydra job. The same overrides are composed once."""
+        """Within, configs can be composed, also in a Hydra job. The same overrides are composed only once."""
         before = get_gh_backup()
         GlobalHydra.instance().clear()
         _composed.cache_clear()  # the files may have changed since
@@ -78,7 +80,7 @@ class ConfigSource:
             restore_gh_from_backup(before)
 
     def register(self) -> None:
-        """Make a primary config without some of its groups known to Hydra."""
+        """For a name with ``~``: give Hydra the primary config without those groups."""
         file, *without = self.name.split("~")
         if without:
             refuse_growth(self.folder / f"{file}.yaml")
@@ -95,7 +97,7 @@ class ConfigSource:
         return cfg.copy(), hydra
 
     def save(self, folder: Path, overrides: Sequence[str]) -> None:
-        """Leave Hydra's own record of a job: config.yaml, hydra.yaml, overrides.yaml."""
+        """Write the files that Hydra writes for a job: config.yaml, hydra.yaml, overrides.yaml."""
         cfg, hydra = self.compose_both(overrides)
         folder.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {"hydra": {"hydra": hydra}, "config": cfg, "overrides": list(overrides)}
@@ -103,16 +105,16 @@ class ConfigSource:
             write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(part)))
 
     def options(self, group: str) -> list[str]:
-        """What can be chosen for a group, in alphabetical order; empty if there is no such group."""
+        """The options of a group in alphabetical order; empty if there is no such group."""
         folders = [self.folder, *([self.also] if self.also else [])]
         return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override], list[str]]:
-    """Overrides, spelled as Hydra reads them, and a line for each word that is none.
+    """The words as Hydra's overrides, and a line for each word that is no override.
 
     Args:
-        may_sweep: whether a comma in a key's text means several values.
+        may_sweep: whether a comma in a key's text separates several values.
     """
     parser = OverridesParser.create()
     texts = text_keys()
@@ -142,7 +144,7 @@ def _no_override(word: str, error: Exception) -> str:
 
 
 def composed(source: ConfigSource, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
-    """The config of one run, None where it cannot be composed, and all that is wrong with it."""
+    """The config of one run (None if it cannot be composed) and a line for each problem."""
     try:
         cfg, hydra = source.compose_both(overrides)
     except WRONG as error:
@@ -159,8 +161,8 @@ def composed(source: ConfigSource, overrides: Sequence[str]) -> tuple[DictConfig
 
 
 def _servers_of_files(cfg: DictConfig, shipped: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """A line for each server that a file from elsewhere names, or takes from the environment: credentials would go
-    there. The one of the shipped config is yours."""
+    """A line for each server that is named, or taken from the environment, by a file from elsewhere: the user's
+    credentials would be sent there. A server that the shipped config names is the user's own."""
     typed = {word.lstrip("+").split("=", 1)[0] for word in overrides}
     return [
         f"{key}: a file in --config-dir names the server {hide(without_password(uri))}, where your credentials would "
@@ -173,21 +175,22 @@ def _servers_of_files(cfg: DictConfig, shipped: DictConfig, overrides: Sequence[
 
 
 def refuse_growth(path: Path) -> None:
-    """Raise CommandError where a YAML file would become too large, or is nested too deeply."""
+    """Raise CommandError if a YAML file would take too much memory or is nested too deeply."""
     if problem := yaml_problem(path):
         raise CommandError([f"{path} {problem}"])
 
 
 @cache
 def _look_at_files() -> None:
-    """Have Hydra look at each file before it reads it, once for this process."""
+    """Have Hydra check each file before it reads it, for the rest of this process."""
     compat.before_each_file(refuse_growth)
 
 
-@lru_cache(maxsize=32)  # a trial's is asked for when it is checked and when it is recorded
+@lru_cache(maxsize=32)  # a trial's config is composed to check it and again to record it
 def _composed(source: ConfigSource, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-    """Hydra takes 0.1 s to read and merge the files of the chosen options, and the points of a study mostly choose the
-    same: values are put on top of a copy, by Hydra's own function."""
+    """The config and Hydra's own part of it. Hydra takes 0.1 s to read and merge the files of the chosen options, and a
+    study's points mostly choose the same options. So those are composed once, and a function of Hydra's puts the other
+    values on top of a copy."""
     words = OverridesParser.create().parse_overrides(list(overrides))
     simple = all(o.type == OverrideType.CHANGE and not o.is_hydra_override() and o.package is None for o in words)
     values = [o for o in words if simple and not source.options(o.key_or_group)]
@@ -204,21 +207,22 @@ def _composed(source: ConfigSource, overrides: tuple[str, ...]) -> tuple[DictCon
 
 @lru_cache(maxsize=32)
 def _chosen(source: ConfigSource, overrides: tuple[str, ...]) -> DictConfig:
-    """As Hydra composes it, its own part included."""
+    """The config as Hydra composes it, with Hydra's own part."""
     searched = [f"hydra.searchpath=[{quoted(f'file://{source.also}')}]"] if source.also else []
     return compose(source.name, [*searched, *overrides], return_hydra_config=True)
 
 
 @cache
 def _shipped(shipped: Path, words: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-    """The shipped config with some overrides, and Hydra's own part of it."""
+    """The shipped config with some overrides, and Hydra's own config."""
     source = ConfigSource(shipped)
     with source.opened():
         return source.compose_both(words)
 
 
 def _located(source: ConfigSource, overrides: list[str], error: Exception) -> list[str]:
-    """Hydra stops at the first error; find what is wrong with each override by itself, then with what is left."""
+    """All problems of a config that cannot be composed. Hydra stops at the first error, so each override is tried by
+    itself; then the config with all good ones is checked."""
     words, _ = parsed(overrides)
     lines, groups, good = [], [], []
     for override in (o for o in words if source.options(o.key_or_group)):
@@ -261,7 +265,7 @@ def _located(source: ConfigSource, overrides: list[str], error: Exception) -> li
 
 
 def _unknown(source: ConfigSource, key: str, known: Iterable[str], groups: list[str]) -> str:
-    """A key that there is not: under which choice there would be one, or the nearest that there is."""
+    """The line about a key that does not exist: the option that has such a key, or else the nearest existing key."""
     if key.startswith("hydra/"):
         return f"{key}: there is no such option"
     group, _, leaf = key.lstrip("+~").partition(".")
@@ -272,7 +276,7 @@ def _unknown(source: ConfigSource, key: str, known: Iterable[str], groups: list[
 
 
 def _of_hydra(hydra: DictConfig, override: Override) -> str | None:
-    """What to say of a value that Hydra's own part of the config does not take; None where it has no such key."""
+    """The line about a value that Hydra's own part of the config does not take; None if it has no such key."""
     key, unknown = override.key_or_group, object()
     if not key.startswith("hydra."):
         return None
@@ -285,16 +289,16 @@ def _of_hydra(hydra: DictConfig, override: Override) -> str | None:
 
 
 def _launcher_problem(error: Exception) -> str | None:
-    """Where a config asks for a launcher whose package is not there."""
+    """The line about a launcher whose package is not installed, if that is why composing failed."""
     found = (name for name in LAUNCHERS if f"'hydra/launcher/{name}'" in str(error))
     return next(map(not_installed, found), None)
 
 
 def _without_yaml(override: Override) -> str:
-    """What to add about a class of one's own whose yaml is missing."""
+    """An addition to the line if the user's class for this option exists but its yaml is missing."""
     group, name = override.key_or_group, override.value()
     found = GROUPS.get(group, {}).get(name) if isinstance(name, str) else None
-    return f"; class {found.__name__} is there, and a file conf/{group}/{name}.yaml is not" if found else ""
+    return f"; class {found.__name__} exists, but the file conf/{group}/{name}.yaml does not" if found else ""
 
 
 def _nearest(got: object, names: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
-"""What a config may make Hydra itself do: start only classes on this list, and nothing that a file from elsewhere asks.
+"""Limits on what a config may make Hydra itself do. Hydra may start only the classes listed here, and a file from
+elsewhere may not configure Hydra at all.
 
-Hydra instantiates launchers, sweepers, callbacks and log handlers from its own part of the config, by name.
+Hydra instantiates launchers, sweepers, callbacks and log handlers by the class names in its own part of the config.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,29 +23,29 @@ LAUNCHERS = {
 SWEEPERS = {"study": "hydra_plugins.tbptt_study.sweeper.StudySweeper"}
 CLASSES = {*LAUNCHERS.values(), *SWEEPERS.values(), "logging.StreamHandler", "logging.FileHandler"}
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-# What Hydra itself fills in, and reads again: another value would make it look elsewhere, or do something else.
+# Keys that Hydra fills in and reads again. With another value it would search other folders or do something else.
 OF_HYDRA = (
     "hydra.runtime",
     "hydra.overrides",
     "hydra.mode",
     *(f"hydra.job.{n}" for n in ("name", "config_name", "id", "num", "override_dirname")),
 )
-# What differs from command to command, and starts nothing.
+# Keys that differ from command to command and start nothing.
 OF_THE_COMMAND = ("runtime.", "overrides.", "searchpath", "job.name", "job.config_name", "job.override_dirname")
 
 
 def hydra_problems(hydra: DictConfig, expected: DictConfig | None) -> list[str]:
-    """What is wrong with Hydra's own part of a config, a line each.
+    """A line for each problem of Hydra's own part of a config.
 
     Args:
-        hydra: the part, as it was composed.
-        expected: the part without files from elsewhere; None where there are none.
+        hydra: this part, as it was composed.
+        expected: this part composed without files from elsewhere; None if there are no such files.
     """
     found = _flat(hydra)
     lines = [f"hydra.{key}: got {value!r}; {takes}" for key, value in found.items() if (takes := _refused(key, value))]
     lines += [f"hydra.{key}: {IN_A_URL}" for key, value in found.items() if in_a_url(value) and not _is_of_others(key)]
     lines += [
-        f"hydra.{key}: got a secret, by its name, which would be kept; takes none: export it"
+        f"hydra.{key}: got a secret (its name says so), which would be kept; takes none: export it"
         for key, value in found.items()
         if key.startswith("job.env_set.") and is_secret(key) and value
     ]
@@ -59,7 +60,7 @@ def hydra_problems(hydra: DictConfig, expected: DictConfig | None) -> list[str]:
 
 
 def not_installed(launcher: str) -> str | None:
-    """The line about a launcher whose package is not there."""
+    """The line about a launcher whose package is not installed; None if it is."""
     plugin = LAUNCHERS[launcher].split(".")[:2]
     if plugin[0] != "hydra_plugins" or find_spec(".".join(plugin)):
         return None
@@ -68,7 +69,7 @@ def not_installed(launcher: str) -> str | None:
 
 
 def typed_problem(override: Override) -> str | None:
-    """What is wrong with an override that is about Hydra itself, where Hydra would not say it in a line."""
+    """The line about a wrong override of Hydra's own config, in cases that Hydra itself would not report in a line."""
     key, value = override.key_or_group, override.value()
     if key == "hydra":
         return "hydra: has keys of its own; takes hydra.KEY=VALUE"
@@ -88,13 +89,13 @@ def typed_problem(override: Override) -> str | None:
 
 
 def typed_for_hydra(words: list[str]) -> list[str]:
-    """The overrides that are about Hydra itself, but not where it finds more files."""
+    """The overrides of Hydra's own config, but not of where it searches for files."""
     about = [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/", "cluster="))]
     return [word for word in about if not word.lstrip("+").startswith("hydra.searchpath")]
 
 
 def _refused(key: str, value: Any) -> str | None:
-    """What a value should have been, where it would start something that it may not."""
+    """What a key of Hydra's takes, if its value would start something that is not allowed; else None."""
     *_, leaf = key.split(".")
     if key.startswith("callbacks."):
         return "no callbacks are taken"
@@ -108,7 +109,7 @@ def _refused(key: str, value: Any) -> str | None:
 
 
 def _is_of_others(key: str) -> bool:
-    """Whether it repeats what was typed for other keys, which is looked at there."""
+    """Whether a key of Hydra's only repeats what was typed for other keys. Those keys are checked themselves."""
     return key.startswith(("overrides.", "job.override_dirname", "searchpath"))
 
 

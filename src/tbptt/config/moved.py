@@ -1,8 +1,8 @@
-"""Keys that have another name than they had: the old one goes on working, where it was typed, kept or searched.
+"""Keys that were renamed. The old name still works on the command line, in searches and in configs that were kept.
 
-What is learnt of the prices was said with the prices: ``data.gamma`` and three more are keys of ``task=q_values`` now.
-A file of a data source that says them says what they are by default there (conf/task/q_values.yaml); what is kept of a
-config has them under their names of now only.
+``data.gamma``, ``data.fee``, ``data.fee_unit`` and ``data.horizon`` are about what is learnt, not about the prices, so
+they are keys of ``task=q_values`` now. If the yaml of a data source sets an old name, this becomes the default of the
+new one (conf/task/q_values.yaml). Configs are kept with the new names only.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ FIRST_TASK = "q_values"  # the only one there was
 
 
 def name_now(key: str) -> str:
-    """A key by the name that it has now; its own where a data source of the user's has a key of that name itself."""
+    """A key's present name. Unchanged if the user's own data source has a key of the old name itself."""
     return key if key in _of_own_sources() else MOVED.get(key, key)
 
 
 def first_name(key: str) -> str:
-    """A key by the name that it had first, by which studies know it: their names, digests and parameters stay."""
+    """A key's first name. Studies use it, so that their names, digests and parameters do not change."""
     return _OLD.get(key, key)
 
 
 def spelled_anew(word: str) -> str:
-    """An override with its key's name of now."""
+    """An override with its key's present name."""
     key, is_there, value = word.partition("=")
     bare = key.lstrip("+~")
     return f"{key.removesuffix(bare)}{name_now(bare)}{is_there}{value}" if is_there else word
@@ -41,7 +41,7 @@ def _of_own_sources() -> set[str]:
 
 
 def moved(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A config in plain types, as an earlier version may have kept it, with its keys' names of now."""
+    """A config in plain types with its keys' present names; an earlier version may have kept it with old names."""
     found = {name: dict(part) if isinstance(part, Mapping) else part for name, part in content.items()}
     data = found.get("data")
     if "task" in found or not isinstance(data, dict):
@@ -55,7 +55,8 @@ def moved(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def under_names_of_now(content: dict[str, Any], cfg: DictConfig) -> dict[str, Any]:
-    """A config in plain types, of ``cfg``, with what was said under an old name under that of now only; in place."""
+    """Change ``content``, which is ``cfg`` in plain types, in place: a value under an old name moves to the present
+    name."""
     data, task = content.get("data"), content.get("task")
     if not isinstance(data, dict):
         return content
@@ -69,7 +70,8 @@ def under_names_of_now(content: dict[str, Any], cfg: DictConfig) -> dict[str, An
 
 
 def said_by_old_names_too(cfg: DictConfig) -> DictConfig:
-    """A config that was kept, where who reads ``config.data.gamma`` finds what was trained with; in place."""
+    """Give a config that was kept its values under the old names too, in place: code that reads ``config.data.gamma``
+    still gets the value that was used in training."""
     for old, new in MOVED.items():
         leaf = old.rpartition(".")[2]
         if OmegaConf.select(cfg, new) is not None and _is_moved(cfg, leaf):
@@ -78,6 +80,6 @@ def said_by_old_names_too(cfg: DictConfig) -> DictConfig:
 
 
 def _is_moved(cfg: DictConfig, leaf: str) -> bool:
-    """Whether a field of the data's schema is one that has another name now, and no key of its own."""
+    """Whether a field of the data's schema only stands for a renamed key (see ``moved_key``)."""
     schema = OmegaConf.get_type(cfg, "data")
     return any(f.name == leaf and "moved" in f.metadata for f in fields(schema)) if isinstance(schema, type) else False

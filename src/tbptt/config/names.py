@@ -1,4 +1,4 @@
-"""Names of studies. A study's name is that of its folder in ``sweeps/`` too, and part of those of its files."""
+"""Names of studies. A study's folder in ``sweeps/`` has the study's name, and the names of its files contain it."""
 
 import re
 import unicodedata
@@ -12,8 +12,8 @@ from tbptt.system.stores import sqlite_path
 
 SWEEPS = Path("sweeps")
 MOST_CHARACTERS = 100
-# A file's name has 255 bytes, and most letters beyond English take several. 15 are left for ``.NAME.lock`` and the
-# number behind the name of a fresh study.
+# A file name may have 255 bytes, and most letters outside English take several bytes. The limit leaves 15 bytes for
+# ``.NAME.lock`` and for the number after the name of a fresh study.
 MOST_BYTES = 240
 
 
@@ -39,8 +39,8 @@ STUDY_NAME = Takes(
 
 
 def name_problem(cfg: DictConfig) -> str | None:
-    """Why a study cannot have the name that it is given here, or None: its folder would be another study's, or a file
-    is there, or will be one of a store."""
+    """Why a study cannot have the name that a config gives it, or None. Its folder must not be another study's, a file,
+    or something that belongs to a store."""
     name, takes = cfg.study.name, "takes another name"
     if name is None:
         return None
@@ -59,32 +59,32 @@ def name_problem(cfg: DictConfig) -> str | None:
 
 
 def derived(keys: Collection[str], digest: str) -> str:
-    """The name of a study that was given none: what it searches, and a digest."""
+    """The name of a study that was given none: the keys that it searches, and a digest."""
     behind = f"-{digest[:8]}"
     return _cut(re.sub(r"[^\w+-]", "-", "+".join(keys))[:60], behind) + behind
 
 
 def numbered(name: str, taken: Collection[str]) -> str:
-    """The name, or with the next number behind it where it is taken; also where case is all that tells them apart."""
+    """The name, with the next free number after it if it is taken. Names that differ only in case count as the same."""
     known = {each.casefold() for each in taken}
     tried = (name, *(_cut(name, f"-{i}") + f"-{i}" for i in range(2, len(known) + 3)))
     return next(each for each in tried if each.casefold() not in known)
 
 
 def _cut(name: str, behind: str) -> str:
-    """A name without its last letters, so that with something behind it is a study's still."""
+    """A name shortened so that, with ``behind`` after it, it is no longer than a study's name may be."""
     while len(name + behind) > MOST_CHARACTERS or len((name + behind).encode()) > MOST_BYTES:
         name = name[:-1]
     return name
 
 
 def _one_form(name: str) -> str:
-    """A disk may keep é as one letter or as two."""
+    """A name in Unicode's composed form: a disk may store é as one character or as two."""
     return unicodedata.normalize("NFC", name)
 
 
 def _files_of_stores(storage: str, tracking: str) -> Iterator[str]:
-    """The names in ``sweeps/`` that the stores have, or will have."""
+    """The names of files and folders in ``sweeps/`` that the stores use or will make."""
     here = SWEEPS.absolute()
     for path in (sqlite_path(storage), sqlite_path(tracking)):
         if path is not None and path.parent == here:

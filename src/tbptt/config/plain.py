@@ -1,4 +1,4 @@
-"""A config in plain types, and as a file that reruns it."""
+"""A config in plain types, and as a YAML file that reruns it."""
 
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name N
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A config in plain types; ``${...}`` is kept as it was typed, so that no secret is written out."""
+    """A config in plain types. ``${...}`` stays as it was typed, so that no secret is written out."""
     return under_names_of_now(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)), cfg)
 
 

@@ -1,7 +1,7 @@
-"""The typed schema of a config: what can be said, and what each key takes.
+"""The typed schema of a config: which keys there are, and what each key takes.
 
-Each key says what it takes, here or beside what it is about (data/options.py, models/options.py, training/options.py);
-conf/*.yaml gives the values; checks.py holds a config against it.
+Each key is declared here or in its own package (data/options.py, models/options.py, tasks/options.py,
+training/options.py). conf/*.yaml gives the values; checks.py compares a config with the schema.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -21,7 +21,7 @@ from tbptt.options.metrics import OBJECTIVE, VAL_LOSS
 from tbptt.options.option import GROUPS, Option, key
 from tbptt.options.own import load_own
 from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whole, wrong_value
-from tbptt.tasks import metrics as metrics  # into the table
+from tbptt.tasks import metrics as metrics  # the import adds the tasks' metrics to the table of metrics
 from tbptt.tasks.options import TaskConfig
 from tbptt.training.clip_modes import CLIP_MODE
 from tbptt.training.options import OptimizerConfig, ScheduleConfig
@@ -38,10 +38,10 @@ NOT_16 = Takes(
 
 @dataclass
 class SamplerConfig(Option, options=["random", "qmc"]):
-    """Fields but ``name`` are the arguments of the Optuna class."""
+    """A sampler. All fields except ``name`` are arguments of the Optuna class."""
 
     group = "study/sampler"
-    seed: int | None = key(whole(0, None, high=2**31 - 1), 0)  # NumPy's take 32 bits; the trial's number is added
+    seed: int | None = key(whole(0, None, high=2**31 - 1), 0)  # NumPy takes 32 bits, and the trial's number is added
 
 
 @dataclass
@@ -56,7 +56,7 @@ class NSGAII(SamplerConfig, options=["nsgaii"]):
 
 @dataclass
 class PrunerConfig(Option, options=["auto", "none"]):
-    """Fields but ``name`` are the arguments of the Optuna class."""
+    """A pruner. All fields except ``name`` are arguments of the Optuna class."""
 
     group = "study/pruner"
 
@@ -74,7 +74,7 @@ class MedianPruner(PrunerConfig, options=["median"]):
 class Asha(PrunerConfig, options=["asha"]):
     min_resource: int = key(whole(1), 1)
     reduction_factor: int = key(whole(2), 4)
-    min_early_stopping_rate: int = key(whole(0, high=100), 0)  # a power of the factor, which has to fit into memory
+    min_early_stopping_rate: int = key(whole(0, high=100), 0)  # an exponent: the power must not overflow
 
 
 @dataclass
@@ -109,7 +109,7 @@ class StudyConfig:
 @dataclass
 class TrackingConfig:
     uri: str = key(Takes("a SQLite or database URI, or an MLflow server's http(s) address", TEXT.test))
-    experiment: str = key(text(256), "tbptt")  # MLflow takes 500, and has room for 256 in its tables
+    experiment: str = key(text(256), "tbptt")  # MLflow accepts 500 characters, but its tables have room for 256
     update_points: int = key(whole(0), 50)
 
 
@@ -142,7 +142,7 @@ class Config:
 
 @dataclass
 class PartOfConfig(Config):
-    """A config of which what a network does not need may be anything."""
+    """A config whose groups other than data, task and model are not checked: a network does not need them."""
 
     optimizer: Any = MISSING
     schedule: Any = MISSING
@@ -151,7 +151,7 @@ class PartOfConfig(Config):
 
 
 def register() -> None:
-    """Make the schema known to Hydra: ``schema``, and ``schema/GROUP/OPTION`` for the yaml files."""
+    """Register the schema with Hydra: ``schema``, and ``schema/GROUP/OPTION`` for the yaml files."""
     load_own()
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
@@ -178,18 +178,18 @@ def _keys_of(schema: type, prefix: str) -> Iterator[tuple[str, Any, Takes]]:
 
 
 def typed(content: dict[str, Any], needs: Collection[str] = tuple(GROUPS)) -> DictConfig:
-    """A config in plain types, as a run keeps it, under the schema again.
+    """A typed config, made from the plain types in which a run kept it.
 
     Args:
-        needs: groups that have to fit it; another, whose option is not there any more, or has other keys, stays as it
-            is, unchecked.
+        needs: groups that must fit the schema. Another group may not fit it, because its option is gone or has other
+            keys now; that group then stays as it is, unchecked.
 
     Raises:
-        ValueError: it does not fit.
+        ValueError: the config does not fit the schema.
     """
     load_own()
     try:
-        # Before there were callbacks, none was said.
+        # Configs that are older than the group callback do not have it.
         cfg = OmegaConf.create({"callback": {"name": "none"}, **moved(content)})
         schema = Config
         for group in GROUPS:
@@ -205,7 +205,7 @@ def typed(content: dict[str, Any], needs: Collection[str] = tuple(GROUPS)) -> Di
 
 
 def _type_group(cfg: DictConfig, group: str) -> None:
-    """Bring what a config has of a group under the schema of its option, in place."""
+    """Convert a config's part for a group to the schema of the option that it names, in place."""
     place, options = group.replace("/", "."), GROUPS[group]
     if (node := OmegaConf.select(cfg, place)) is not None:
         if node.name not in options:
@@ -216,7 +216,7 @@ def _type_group(cfg: DictConfig, group: str) -> None:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined with dots; lists are values."""
+    """A config with nested keys joined by dots; lists count as values."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""What is wrong with a config's network, task or metrics, found out before a run begins with them."""
+"""Trying a config's network, task and metrics before a run begins with them."""
 
 from functools import lru_cache
 from typing import Any, cast
@@ -13,17 +13,17 @@ from tbptt.options.takes import wrong_value
 from tbptt.system.memory import too_large
 from tbptt.tasks.options import TaskConfig
 
-BYTES = 16  # of a trained number: itself, its gradient, and an optimizer's two averages
+BYTES = 16  # per trained number: the number, its gradient, and two averages of an optimizer, 4 bytes each
 
 
 def network_problem(cfg: DictConfig, outputs: int) -> str | None:
-    """The line about a network that is too large, or that cannot be trained; None where there is nothing to say.
+    """The line about a network that is too large or cannot be trained; None if it is right.
 
-    An option of one's own is built and computes two short chunks, which takes the import of torch; ours are tested.
+    A model of the user's own is built and computes two short chunks; this imports torch. The shipped models have tests.
     """
     try:
         model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
-    except (ValueError, TypeError) as error:  # a class of one's own may look at its values together
+    except (ValueError, TypeError) as error:  # the user's own class may refuse a combination of values
         return f"model: {(str(error).splitlines() or [''])[0]}"
     if problem := size_problem(model, cfg.data.window, outputs):
         return problem
@@ -33,7 +33,7 @@ def network_problem(cfg: DictConfig, outputs: int) -> str | None:
 
 
 def size_problem(model: ModelConfig, inputs: int, outputs: int) -> str | None:
-    """The line about a network whose weights do not fit into memory, told before any is taken for them."""
+    """The line about a network whose weights do not fit into memory; else None. Allocates no memory for them."""
     count = model.parameters_estimate(inputs, outputs)
     if not count or not (problem := too_large(BYTES * count)):
         return None
@@ -42,8 +42,8 @@ def size_problem(model: ModelConfig, inputs: int, outputs: int) -> str | None:
 
 
 def task_problem(task: TaskConfig) -> str | None:
-    """The line about a task, or a metric that is measured for it, that does not give what it says; None where there is
-    nothing to say. Those of one's own are tried on a few numbers, which takes the import of torch; ours are tested."""
+    """The line about a task, or one of its metrics, that does not return what it declares; None if all do. Tasks and
+    metrics of the user's own are tried on a few numbers; this imports torch. The shipped ones have tests."""
     metrics = [each.name for each in measured(task.name) if each.measure and is_own(each.measure)]
     return _tried_task(_Same(task), tuple(metrics)) if metrics or is_own(type(task)) else None
 
@@ -64,7 +64,8 @@ def _tried_task(same: "_Same", metrics: tuple[str, ...]) -> str | None:
 
 
 class _Same:
-    """An option, equal to others of its class with the same values: a study's points mostly share theirs."""
+    """An option that equals others of its class with the same values, as a key for the cache: a study's points mostly
+    have the same model and task."""
 
     def __init__(self, option: Option):
         self.option, self._key = option, (type(option), repr(option))

@@ -1,4 +1,5 @@
-"""What is typed, before anything is composed: the flags, and words that Hydra would answer at length or not at all."""
+"""The typed command, checked before anything is composed: its flags, and words on which Hydra would print a long error
+or none."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from tbptt.config.schema import all_keys
 from tbptt.options.option import CHOSEN, GROUPS
 from tbptt.options.takes import wrong_value
 
-# Each flag: what it takes, or None, and what it does. Some are Hydra's own and of use here; the others are refused.
+# By flag: what it takes (None: no value), and what it does. Those of Hydra's flags that are not here are refused.
 FLAGS: dict[str, tuple[str | None, str]] = {
     "-m": (None, "search: every point of what has several values, or study.n_trials of them"),
     "--config-dir": ("FOLDER", "configs of your own; they come before the shipped ones"),
@@ -41,14 +42,14 @@ _COMPLETION = re.compile("(install|uninstall|query)=(bash|zsh|fish)")
 
 @dataclass
 class Typed:
-    """A command: its flags with what they were given, its other words as typed, and a line for each wrong flag."""
+    """A command: its flags with their values, its other words as typed, and a line for each wrong flag."""
 
     flags: dict[str, str] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def argv(self, words: Sequence[str]) -> list[str]:
-        """As Hydra takes it: flags first."""
+        """The arguments in the order that Hydra needs: flags first."""
         return [*(f"{flag}={got}" if got else flag for flag, got in self.flags.items()), *words]
 
     @property
@@ -61,7 +62,7 @@ class Typed:
 
 
 def read(argv: Sequence[str]) -> Typed:
-    """Tell flags from other words, in whatever order they stand."""
+    """Separate flags from other words, in any order."""
     typed = Typed()
     words = list(argv)
     while words:
@@ -119,7 +120,7 @@ def _wrong_together(flags: dict[str, str]) -> list[str]:
 
 
 def overrides_of(typed: Typed) -> tuple[list[Override], list[str]]:
-    """What can be composed of a command's words, as Hydra spells it, and a line for each other word."""
+    """The overrides that can be composed from a command's words, and a line for each of the other words."""
     names = {*CHOSEN, *(name for name, *_ in all_keys())}
     lines, words = [], []
     for word in typed.words:
@@ -134,7 +135,7 @@ def overrides_of(typed: Typed) -> tuple[list[Override], list[str]]:
         elif bare in names:
             lines.append(f"{key}: is there already; takes {bare}={value}, without the +")
         else:
-            words.append(word.lstrip("+"))  # which there is not: the line about it says what is near
+            words.append(word.lstrip("+"))  # an unknown key: the line about it will suggest a similar one
     overrides, wrong = parsed(words, may_sweep=typed.is_search)
     lines += wrong
     right = []

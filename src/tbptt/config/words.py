@@ -1,7 +1,7 @@
-"""What is typed, in the spelling that Hydra reads.
+"""Converting what is typed to the spelling that Hydra reads.
 
-Hydra's grammar knows file names like ``S&P 500 (1).csv`` as no text, and ``[700.10]`` as a number. So a key that takes
-text takes the rest of its word as it stands, and is handed on in quotes. What means something to Hydra goes on to mean
+Hydra's grammar does not accept file names like ``S&P 500 (1).csv`` as text, and reads ``[700.10]`` as a number. So if a
+key takes text, the rest of its word is taken literally and passed to Hydra in quotes. What has a meaning in Hydra keeps
 it: quotes, several values, functions, ``${...}``, ``null``.
 """
 
@@ -24,14 +24,19 @@ _FUNCTION = re.compile(r"\s*(choice|shuffle)\((.*)\)\s*", re.DOTALL)
 
 
 class Text(NamedTuple):
-    """How a key takes text: a list of it or one, and whether it takes one of a few, which have no commas in them."""
+    """How a key takes text.
+
+    Attributes:
+        is_list: whether it takes a list of texts, and not one text.
+        is_option: whether it takes one of a few names, which contain no commas.
+    """
 
     is_list: bool
     is_option: bool
 
 
 def text_keys() -> dict[str, Text]:
-    """The keys that take text, by the schema of every option, and the groups."""
+    """The keys that take text, in the schema of every option, and the groups."""
     found = dict.fromkeys(CHOSEN, Text(False, True))
     for name, kind, takes in all_keys():
         if kind in (str, str | None):
@@ -42,11 +47,11 @@ def text_keys() -> dict[str, Text]:
 
 
 def spelled(word: str, keys: Mapping[str, Text], may_sweep: bool = True) -> str:
-    """A word as Hydra reads it; one that Hydra reads rightly stays as it is.
+    """A word in the spelling that Hydra reads. A word that Hydra reads correctly does not change.
 
     Args:
-        keys: those that take text.
-        may_sweep: whether a comma in a text means several values.
+        keys: the keys that take text.
+        may_sweep: whether a comma in a text separates several values.
     """
     match = _WORD.fullmatch(word)
     text = keys.get(match[1].lstrip("+")) if match else None
@@ -56,7 +61,7 @@ def spelled(word: str, keys: Mapping[str, Text], may_sweep: bool = True) -> str:
 
 
 def as_typed(key: str, text: str) -> str:
-    """A key and a text that Hydra would take for something else, as they are typed into a shell."""
+    """How to type a key and a text in a shell, for a text that Hydra would otherwise read as something else."""
     word = f"{key}=" + quoted(text.replace("${", "\\${"))
     return shlex.quote(word) if any(letter in word for letter in '"$`\\!') else f'"{word}"'
 
@@ -76,7 +81,7 @@ def _value(typed: str, text: Text, may_sweep: bool) -> str:
 
 
 def _one(typed: str, in_list: bool) -> str:
-    """One text: as it is where Hydra reads the same text, else in quotes."""
+    """One text: unchanged if Hydra reads it as the same text, else in quotes."""
     bare = typed.strip()
     try:
         value = compat.parsed_value(OverridesParser.create().parse_override(f"key={typed}"))
@@ -87,7 +92,7 @@ def _one(typed: str, in_list: bool) -> str:
     if isinstance(value, ChoiceSweep) and value.simple_form:
         return quoted(bare)
     if not isinstance(value, bool | int | float | None) or str(value) == bare:
-        return typed  # a function of several values, or a number that is written as a text of it is
+        return typed  # a function of several values, or a number whose usual spelling is the same text
     return quoted(bare)
 
 
@@ -97,12 +102,12 @@ def _is_list(typed: str) -> bool:
 
 
 def _begins(before: str) -> bool:
-    """Whether a value begins behind this."""
+    """Whether a new value begins after this text."""
     return not before.strip() or before.rstrip()[-1] in "([{,:"
 
 
 def _split(typed: str) -> Iterator[str]:
-    """At the commas that are in no quotes, brackets or interpolation, and that no backslash precedes."""
+    """Split at the commas outside quotes, brackets and interpolations that have no backslash before them."""
     begin, depth, quote, i = 0, 0, "", 0
     while i < len(typed):
         letter = typed[i]

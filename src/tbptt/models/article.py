@@ -1,4 +1,4 @@
-"""The article's network: dense layers, noise, recurrent layers, as many predictions a step as the task has."""
+"""The article's network: dense layers, noise, recurrent layers. Each step has one prediction per output of the task."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from tbptt.models import kernels
 from tbptt.models.layers import Dense, GaussianNoise
 
-# One entry a recurrent layer: (h, c) for an LSTM, (h,) for a GRU, each (1, B, H).
+# One entry per recurrent layer: (h, c) for an LSTM, (h,) for a GRU; each tensor is (1, B, H).
 State = list[tuple[Tensor, ...]]
 
 
 class LSTM(nn.LSTM):
-    """PyTorch's, one layer, time-major; through the compiled kernel where that can be used."""
+    """PyTorch's LSTM with one layer, time-major. It uses the compiled kernel if possible (``kernels.usable``)."""
 
     weight_ih_l0: Tensor
     weight_hh_l0: Tensor
@@ -26,7 +26,7 @@ class LSTM(nn.LSTM):
         if not kernels.usable(x):
             return super().forward(x, state)
         h, c = state
-        # Added here, so that each bias gets its gradient where both are trained.
+        # Adding the two biases here gives each of them its gradient, if both are trained.
         bias = self.bias_ih_l0 + self.bias_hh_l0
         y, h, c = kernels.lstm(x, h, c, self.weight_ih_l0, self.weight_hh_l0, bias)
         return y, (h, c)
@@ -36,10 +36,10 @@ CELLS: dict[str, Any] = {"lstm": LSTM, "gru": nn.GRU}
 
 
 def leave_autocast(x: Tensor) -> bool:
-    """Whether a recurrent layer that gets ``x`` is to be kept out of autocast, in float32.
+    """Whether a recurrent layer with input ``x`` must run without autocast, in float32.
 
-    On a GPU autocast has cuDNN's recurrent layers compute in float16, whatever its own type is (torch's
-    _cudnn_rnn_cast_reflatten); the gradients of long series vanish there, as the loss is not scaled up.
+    On a GPU, cuDNN's recurrent layers compute in float16 under autocast, even if autocast's type is bf16 (torch's
+    _cudnn_rnn_cast_reflatten). In float16 the gradients of long series vanish, because the loss is not scaled up.
     """
     return x.is_cuda and torch.is_autocast_enabled("cuda")
 
@@ -52,9 +52,10 @@ class QNetwork(nn.Module):
         dense: sizes of the dense layers; may be empty.
         hidden: sizes of the recurrent layers, at least one.
         cell: ``lstm`` or ``gru``.
-        noise_std: of the noise layers, in units of what they add to.
-        init: ``keras`` (Glorot uniform kernels, orthogonal recurrent kernels, both drawn over all gates together,
-            zero biases but 1 at the LSTM's forget gates, one trained bias a gate) or ``torch`` (PyTorch's own).
+        noise_std: standard deviation of the noise, in units of the activations that it is added to.
+        init: ``keras`` or ``torch``. ``torch`` is PyTorch's own. ``keras``: Glorot uniform kernels and orthogonal
+            recurrent kernels, each drawn for all gates together; biases 0, except 1 at the LSTM's forget gates; one
+            trained bias per gate.
         outputs: predictions a step, O.
     """
 
@@ -82,7 +83,8 @@ class QNetwork(nn.Module):
     def forward(self, x: Float[Tensor, "B K D"], state: State) -> tuple[Float[Tensor, "B K O"], State]:
         """(B, K, D) and the state before the chunk → (B, K, O) and the state after it.
 
-        The recurrent layers run time-major; an ``x`` laid out so in memory, as LagFeatures gives it, is not copied.
+        The recurrent layers run time-major. An ``x`` that is time-major in memory, as LagFeatures makes it, is not
+        copied.
         """
         x = x.transpose(0, 1)  # (K, B, D)
         for layer in self.dense:

@@ -1,4 +1,4 @@
-"""From a config to a network."""
+"""Building a network from a config."""
 
 import warnings
 from typing import cast
@@ -19,7 +19,7 @@ def build_network(model: ModelConfig, inputs: int, outputs: int) -> Network:
         outputs: predictions a step, O.
 
     Raises:
-        ValueError: its ``build`` raised something, or gives no network; a line that names the option.
+        ValueError: ``build`` raised an error or did not return a network. The message is a line that names the option.
     """
     with said_of(type(model), f"model={model.name}: build"):
         network = model.build(inputs, outputs)
@@ -29,17 +29,17 @@ def build_network(model: ModelConfig, inputs: int, outputs: int) -> Network:
 
 
 def outline(model: ModelConfig, inputs: int, outputs: int) -> Network | None:
-    """The shapes of a network without their numbers, which take no memory; None where it can only be built whole."""
+    """A network whose tensors have shapes but no numbers, and so take no memory. None if it cannot be built so."""
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is built in earnest too
+            warnings.simplefilter("ignore")  # building the real network gives the same warnings
             return build_network(model, inputs, outputs)
     except (ValueError, RuntimeError):
         return None
 
 
 def _lacks(module: object) -> str | None:
-    """What an object lacks to be a network, as can be told without calling it."""
+    """Why an object is no network, as far as can be told without calling it; None if nothing is wrong."""
     if not isinstance(module, nn.Module):
         return f"build gives a {type(module).__name__}; takes an nn.Module"
     if not callable(getattr(module, "zero_state", None)):

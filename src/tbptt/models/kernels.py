@@ -1,7 +1,7 @@
 """Compiled layers for the CPU (native/kernels.c): an LSTM and a dense layer with tanh, forward and backward.
 
-They are built when the package is installed, where there is a C compiler, for that machine's processor. Where they are
-not, or on a GPU, in bf16, or where ``torch_only`` says so, PyTorch's own are used, and give the same up to rounding.
+They are built when the package is installed, if there is a C compiler, for the processor of that machine. PyTorch's own
+layers are used if they were not built, on a GPU, in bf16, and within ``torch_only``. Both give the same up to rounding.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ _torch_only = False
 
 @cache
 def library() -> Any | None:
-    """The compiled library, or None where it was not built, or of another version, or for another processor."""
+    """The compiled library. None if it was not built, or was built for another version or another processor."""
     spec = importlib.util.find_spec("tbptt.models._kernels")
     if spec is None or spec.origin is None:
         return None
@@ -40,7 +40,7 @@ def library() -> Any | None:
         found = ctypes.CDLL(spec.origin)
         if found.kernels_version() != VERSION or not found.kernels_fit():
             return None
-    except (OSError, AttributeError):  # of another system
+    except (OSError, AttributeError):  # built on another system
         return None
     for prefix in _PREFIX.values():
         for name, sizes in _SIZES.items():
@@ -51,11 +51,11 @@ def library() -> Any | None:
 
 
 def describe(device: str = "cpu", precision: object = 32, cell: str = "lstm", dense: bool = True) -> str:
-    """Which layers a network has: these, PyTorch's or cuDNN's.
+    """Which implementation a network's layers use: these, PyTorch's or cuDNN's.
 
     Args:
         device, precision, cell: as in a config; the device is ``cpu`` or ``cuda``.
-        dense: whether it has dense layers before its recurrent ones.
+        dense: whether the network has dense layers before its recurrent ones.
     """
     if device == "cuda":
         cudnn: Any = torch.backends.cudnn
@@ -77,7 +77,7 @@ def torch_only() -> Iterator[None]:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether a layer that gets ``x`` can be one of these."""
+    """Whether the compiled layers can compute on ``x``."""
     if _torch_only or x.device.type != "cpu" or x.dtype not in _PREFIX or torch.is_autocast_enabled("cpu"):
         return False
     return library() is not None
@@ -91,16 +91,16 @@ def lstm(
     w_hh: Float[Tensor, "G H"],
     bias: Float[Tensor, " G"],
 ) -> tuple[Float[Tensor, "T B H"], Float[Tensor, "1 B H"], Float[Tensor, "1 B H"]]:
-    """What ``nn.LSTM`` of one layer gives.
+    """Compute what ``nn.LSTM`` with one layer computes.
 
     Args:
         x: (T, B, I).
-        h, c: (1, B, H), the state before.
+        h, c: (1, B, H), the state before the first step.
         w_ih, w_hh: (4H, I) and (4H, H), gates in PyTorch's order.
-        bias: (4H,), both of PyTorch's together.
+        bias: (4H,), the sum of PyTorch's two biases.
 
     Returns:
-        (T, B, H), and the state after, each (1, B, H).
+        All h, (T, B, H), and the state after the last step, h and c, each (1, B, H).
     """
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h, c, w_ih, w_hh, bias)):
         return _LSTM.apply(x, h, c, w_ih, w_hh, bias)
@@ -115,14 +115,14 @@ def dense_tanh(
 
 
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tensor | None) -> Any:
-    """A function of the library; every tensor must be contiguous."""
+    """Call a function of the library. Every tensor must be contiguous."""
     return getattr(library(), f"{_PREFIX[dtype]}_{name}")(*sizes, *(t if t is None else t.data_ptr() for t in tensors))
 
 
 def _lstm_forward(
     x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, keep: bool
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
-    """What :func:`lstm` gives, and what the way back needs; without ``keep`` little of that is written."""
+    """What :func:`lstm` returns, and the tensors that the backward pass needs; these are only valid with ``keep``."""
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     sizes = (*x.shape, w_hh.shape[1])
     steps, batch, _, hidden = sizes
@@ -154,7 +154,7 @@ class _LSTM(torch.autograd.Function):
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         dw_ih, dw_hh, dbias = torch.empty_like(w_ih), torch.empty_like(w_hh), w_hh.new_empty(len(w_hh))
         room = x.new_empty(_call("lstm_room", x.dtype, sizes))
-        # The gates become their own gradients, so a graph is good for one way back.
+        # The kernel overwrites the gates with their gradients, so a graph allows one backward pass only.
         read = (x, w_ih, w_hh, h0, c0, h, c, gates, tanh_c, dh)
         _call("lstm_backward", x.dtype, sizes, *read, dh_end, dc_end, dx, dw_ih, dw_hh, dbias, room)
         return dx, dh_end, dc_end, dw_ih, dw_hh, dbias

@@ -7,7 +7,7 @@ from tbptt.models import kernels
 
 
 class Dense(nn.Linear):
-    """PyTorch's, with tanh; through the compiled kernel where that can be used."""
+    """PyTorch's linear layer with tanh. It uses the compiled kernel if possible (``kernels.usable``)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return kernels.dense_tanh(x, self.weight, self.bias) if kernels.usable(x) else super().forward(x).tanh()
@@ -16,8 +16,9 @@ class Dense(nn.Linear):
 class GaussianNoise(nn.Module):
     """Adds N(0, std²) to every element, in training only.
 
-    On the CPU, drawing takes 8 % of a training step, so the noise is a part, at a random offset, of a pool that is
-    drawn once from the seed in force when the layer is made; offsets come from PyTorch's global generator.
+    On the CPU, drawing fresh numbers would take 8 % of a training step. So a pool of noise is drawn once, with the seed
+    that PyTorch had when the layer was made, and each call takes a slice of it. The slice's random offset comes from
+    PyTorch's global generator.
     """
 
     POOL = 1 << 22  # elements, 16 MiB
@@ -34,7 +35,8 @@ class GaussianNoise(nn.Module):
         return torch.add(x, self._noise(x), alpha=self.std)
 
     def _noise(self, x: Tensor) -> Tensor:
-        """Standard normal, of x's shape; fresh on a GPU, where it costs little, and for an x too large for it."""
+        """Standard normal noise of x's shape. It is drawn fresh on a GPU, where this is cheap, and if x is larger than
+        half the pool."""
         count = x.numel()
         if x.device.type != "cpu" or 2 * count > self.POOL:
             return torch.randn_like(x)

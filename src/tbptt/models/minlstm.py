@@ -1,5 +1,5 @@
-"""minLSTM (Feng et al., 2024, "Were RNNs All We Needed?"): an LSTM whose gates see the input only, so that all steps of
-a chunk can be computed at once."""
+"""minLSTM (Feng et al., 2024, "Were RNNs All We Needed?"): an LSTM with gates that depend on the input only, not on the
+state. So all steps of a chunk can be computed at once."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,9 +18,9 @@ class MinLSTM(nn.Module):
     the input, and c is linear in it.
 
     Args:
-        inputs, hidden: sizes.
-        forget_bias: of f at first; larger ones remember for longer.
-        parallel: whether all steps are computed at once, or one after the other.
+        inputs, hidden: the sizes D and H.
+        forget_bias: the first bias of f. With a larger one the layer remembers for longer.
+        parallel: whether all steps are computed at once; else one after the other.
     """
 
     def __init__(self, inputs: int, hidden: int, forget_bias: float = 1.0, parallel: bool = True):
@@ -33,8 +33,8 @@ class MinLSTM(nn.Module):
         nn.init.constant_(self.gates.bias.detach()[:hidden], forget_bias)
 
     def forward(self, x: Float[Tensor, "K B D"], h: Float[Tensor, "B H"]) -> Float[Tensor, "K B H"]:
-        """(K, B, D) and the h before, (B, H) → all h of the chunk, (K, B, H)."""
-        # In float32 under autocast too: products of many gates would lose what bf16 has no room for.
+        """(K, B, D) and the h before the chunk, (B, H) → all h of the chunk, (K, B, H)."""
+        # In float32 under autocast too: bf16 is too coarse for products of many gates.
         f, i, c = self.gates(x).to(h.dtype).chunk(3, dim=-1)
         keep = torch.sigmoid(logsigmoid(f) - logsigmoid(i))
         return (scan if self.parallel else sequential)(keep, (1 - keep) * c, h)
@@ -49,7 +49,7 @@ class MinLSTMNetwork(nn.Module):
         inputs, outputs: features and predictions a step, D and O.
         dense: sizes of the dense layers; may be empty.
         hidden: sizes of the recurrent layers, at least one.
-        noise_std: of the noise layers, in units of what they add to.
+        noise_std: standard deviation of the noise, in units of the activations that it is added to.
         forget_bias, parallel: see :class:`MinLSTM`.
     """
 

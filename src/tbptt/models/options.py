@@ -1,4 +1,4 @@
-"""Networks, as a config says them."""
+"""The networks that a config can name, with their settings."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +15,7 @@ SIZES, SOME_SIZES = (list_of("whole numbers from 1", whole(1), low) for low in (
 
 @dataclass
 class ModelConfig(Option):
-    """A network; fields but ``name`` are its settings, which ``build`` reads."""
+    """A network. All fields except ``name`` are its settings, and ``build`` reads them."""
 
     group = "model"
     needs = ("build",)
@@ -30,11 +30,11 @@ class ModelConfig(Option):
         raise NotImplementedError  # each option has its own
 
     def parameters_estimate(self, inputs: int, outputs: int) -> int | None:
-        """About how many trained numbers the network has, told without building it; None: not known."""
+        """About how many trained parameters the network has, computed without building it; None if unknown."""
         return None
 
     def computed_by(self, device: str, precision: object) -> str:
-        """What computes its layers, for the tag ``versions.kernels`` of its runs.
+        """The implementation that computes the layers, for the tag ``versions.kernels`` of a run.
 
         Args:
             device: ``cpu`` or ``cuda``.
@@ -93,10 +93,10 @@ class MinLSTMModel(ModelConfig, options=["minlstm"]):
 
 
 def _weights(sizes: list[int]) -> int:
-    """Of layers of such sizes, each on top of the one before."""
+    """The number of weights of stacked dense layers with these sizes."""
     return sum(a * b for a, b in pairwise(sizes))
 
 
 def _recurrent_weights(sizes: list[int]) -> int:
-    """The same of recurrent layers with four gates."""
+    """The number of weights of stacked recurrent layers with four gates and these sizes."""
     return sum(4 * b * (a + b) for a, b in pairwise(sizes))

@@ -1,12 +1,14 @@
 """h_t = f_t · h_{t-1} + b_t over many steps at once, element by element, forward and backward.
 
-T steps are cut into about √T blocks of about √T steps. All blocks are walked through together, from zero, for what each
-makes of the state that it is given; then that is handed from block to block; then all are walked through again from
-their own state. That is about 3·√T steps instead of T, each on √T times as many numbers.
+The T steps are cut into about √T blocks of about √T steps. First, all blocks are computed together, each from a zero
+state: this gives each block's end as a function of its start, end = product · start + rest. Second, these functions
+give the start of each block from that of the block before. Third, all blocks are computed together again, each from its
+true start. These are about 3·√T steps instead of T, each on √T times as many numbers.
 
-Where f is in [0, 1], as a gate is, products of it only shrink: no logarithms are needed for any number of steps, and
-rounding stays what it is step by step. (A scan in the log domain, as Heinsen's of 2023, subtracts sums of logarithms
-that grow with T: at 20,000 steps they are around 10⁴, where float32 leaves three digits.)
+If f is in [0, 1], as a gate is, products of f only shrink. So no logarithms are needed, however many steps there are,
+and the rounding error is that of the computation step by step. (A scan in the log domain, such as Heinsen's of 2023,
+subtracts sums of logarithms that grow with T. At 20,000 steps they are around 10⁴, and float32 then leaves three
+digits.)
 """
 
 import math
@@ -22,17 +24,18 @@ def scan(f: Float[Tensor, "T ..."], b: Float[Tensor, "T ..."], h0: Float[Tensor,
     """All h_t of h_t = f_t · h_{t-1} + b_t.
 
     Args:
-        f, b: (T, ...) factors, best from 0 to 1, and what is added; T is at least 1.
-        h0: (...) the h before the first step.
+        f: (T, ...), the factors, best from 0 to 1; T is at least 1.
+        b: (T, ...), the terms that are added.
+        h0: (...), the h before the first step.
 
     Returns:
-        (T, ...); differentiable once.
+        (T, ...), all h; differentiable once.
     """
     return _Scan.apply(f, b, h0)
 
 
 def sequential(f: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """The same, step by step."""
+    """The same as :func:`scan`, step by step."""
     steps, h = [], h0
     for f_t, b_t in zip(f, b, strict=True):
         h = f_t * h + b_t
@@ -51,7 +54,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dh: Tensor) -> Any:
-        """What reaches b_t is g_t = dh_t + f_{t+1} · g_{t+1}: the same from the end to the beginning."""
+        """The gradient of b_t is g_t = dh_t + f_{t+1} · g_{t+1}: the same recurrence, from the end to the beginning."""
         f, h, h0 = ctx.saved_tensors
         g = torch.empty_like(h)
         g[-1] = dh[-1]
@@ -63,7 +66,8 @@ class _Scan(torch.autograd.Function):
 
 
 def _walk(f: Tensor, b: Tensor, start: Tensor, h: Tensor, backwards: bool) -> None:
-    """Fill ``h`` (T, ...) from one end to the other, beginning after ``start`` (...)."""
+    """Compute the recurrence into ``h`` (T, ...), with ``start`` (...) as the value before the first step (backwards:
+    after the last step)."""
     steps = len(b)
     width = math.isqrt(steps)
     if not width:

@@ -1,6 +1,6 @@
-"""A recurrent state is any tree of tensors: a tensor, a dict, list, tuple or namedtuple of trees, None for nothing.
+"""Recurrent states. A state is any tree of tensors: a tensor, None, or a dict, list, tuple or namedtuple of trees.
 
-PyTorch's own tree functions are private (torch.utils._pytree), so the few that are needed are here.
+PyTorch's own functions for trees are private (torch.utils._pytree), so this module has the few that are needed.
 """
 
 import copy
@@ -13,14 +13,14 @@ State = Any  # such a tree
 
 
 def leaves(state: State) -> list[Tensor]:
-    """The tensors of a state, in an order that depends on its form alone. Raises TypeError for what is no tree."""
+    """The tensors of a state, in an order that depends only on its form. Raises TypeError if it is no such tree."""
     found: list[Tensor] = []
     _collect(state, found)
     return found
 
 
 def with_places(state: State, place: str = "state") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a state, each with where it is, as ``state['h'][0]``."""
+    """The tensors of a state, each with its place, such as ``state['h'][0]``."""
     if isinstance(state, Tensor):
         yield place, state
     elif isinstance(state, Mapping):
@@ -34,17 +34,18 @@ def with_places(state: State, place: str = "state") -> Iterator[tuple[str, Tenso
 
 
 def rebuild(state: State, tensors: Iterable[Tensor]) -> State:
-    """A tree of the same form with other tensors, in the order of :func:`leaves`."""
+    """A tree of the same form with other tensors, which are given in the order of :func:`leaves`."""
     return _rebuilt(state, iter(tensors))
 
 
 def detach(state: State) -> State:
-    """The same state, cut off from what computed it: no gradient passes."""
+    """The same state, detached from the graph that computed it: no gradient passes through it."""
     return rebuild(state, [leaf.detach() for leaf in leaves(state)])
 
 
 def copy_into(places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
-    """Write each tensor into its place, as if all were written at once: a tensor may be a view of another's place."""
+    """Copy each tensor into its place. A tensor may be a view of another tensor's place: the result is as if all were
+    copied at once."""
     owners = {place.untyped_storage().data_ptr() for place in places}
     given = [
         tensor.clone() if tensor is not place and tensor.untyped_storage().data_ptr() in owners else tensor
@@ -56,7 +57,7 @@ def copy_into(places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
 
 
 def difference(before: State, after: State) -> str | None:
-    """How the state after a chunk differs in form from the one before; None where it does not."""
+    """How the state after a chunk differs from the one before in form, shape or type; None if it does not."""
     one, other = dict(with_places(before)), dict(with_places(after))
     for place in one.keys() ^ other.keys():
         return f"{place} is in the state {'before' if place in one else 'after'} a chunk only"
@@ -81,7 +82,7 @@ def _collect(state: State, found: list[Tensor]) -> None:
 
 
 def _in_order(state: Mapping[Any, Any]) -> list[Any]:
-    """A dict's keys: forward may give them in another order than zero_state."""
+    """A dict's keys in sorted order, as ``forward`` may return them in another order than ``zero_state``."""
     return sorted(state, key=str)
 
 

@@ -1,4 +1,4 @@
-"""Whether an option that nobody has tested gives a network that can be trained, seen before a run begins with it."""
+"""Trying a model that nobody has tested, before a run begins with it: whether its network can be trained."""
 
 import ast
 import copy
@@ -17,15 +17,17 @@ from tbptt.models.protocol import Network
 from tbptt.models.state import State, difference
 from tbptt.options.own import said_of
 
-WHOLE = {"__dict__", "__reduce_ex__"}  # asked for, by vars() or copy(), they give every field
+WHOLE = {"__dict__", "__reduce_ex__"}  # reading one of these, as vars() and copy() do, reads every field
 
 
 def try_out(model: ModelConfig, inputs: int, outputs: int) -> Network:
-    """Build a network and look whether it is one: for an option that nobody has tested, before a run begins with it.
-    It is not one to train: it has computed. PyTorch's random numbers are as they were.
+    """Build a model's network, compute two short chunks with it, and return it.
+
+    Do not train this network, as the chunks may have changed its buffers. PyTorch's random state does not change.
 
     Raises:
-        ValueError: it cannot be trained, or one of its keys means nothing; a line that names the option.
+        ValueError: the network cannot be trained, or nothing reads one of the option's keys. The message is a line that
+            names the option.
     """
     watched, read = _watched(model)
     with torch.random.fork_rng(devices=[]):
@@ -41,8 +43,8 @@ def try_out(model: ModelConfig, inputs: int, outputs: int) -> Network:
 
 
 def _misfit(network: Network, inputs: int, outputs: int) -> str | None:
-    """What is wrong with a network, seen in two chunks of two sequences in training mode; None where it fits. Raises
-    what it raises."""
+    """What is wrong with a network, found with two chunks of two sequences in training mode; None if nothing is. Errors
+    of the network pass through."""
     state = network.zero_state(2)
     if problem := _form_problem(state, state):
         return problem
@@ -70,7 +72,7 @@ def _form_problem(before: State, after: State) -> str | None:
 
 
 def _not_kept(network: Network) -> str | None:
-    """What of a module a checkpoint has no room for."""
+    """The first part of a network that a checkpoint cannot keep; None if it can keep all."""
     for name, value in network.state_dict().items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_complex():
             return f"its {name} is no dense tensor of real numbers; a checkpoint keeps those only"
@@ -82,7 +84,7 @@ def _not_kept(network: Network) -> str | None:
 
 
 def _watched(model: ModelConfig) -> tuple[ModelConfig, set[str]]:
-    """A copy of an option, and the names that are read of it from now on."""
+    """A copy of an option, and a set that collects the names of the attributes that are read from this copy."""
     kind: Any = type(model)
     read: set[str] = set()
 
@@ -99,8 +101,8 @@ def _watched(model: ModelConfig) -> tuple[ModelConfig, set[str]]:
 
 
 def _mentioned(kind: type) -> Iterator[str]:
-    """The attributes that the files of a class and of those that it builds on name: one may be read later, or under a
-    condition."""
+    """All attribute names in the files of a class and of its base classes. The code may read one of them later, or only
+    under a condition, so that :func:`_watched` misses it."""
     for base in kind.__mro__:
         module = sys.modules.get(base.__module__)
         if base is ModelConfig or module is None:

@@ -1,4 +1,4 @@
-"""What a callback is to a config: a Lightning callback of your own, with its settings."""
+"""The config group ``callback``: Lightning callbacks of your own, with their settings."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,19 +13,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class CallbackConfig(Option):
-    """One option of ``callback``: its fields are the settings, and ``build`` gives what Lightning calls."""
+    """One option of ``callback``. Its fields are the settings, and ``build`` returns the Lightning callbacks."""
 
     group = "callback"
 
     def build(self) -> "Callback | Sequence[Callback]":
-        """One callback, or several, which are called in their order.
+        """Return one callback, or several. Lightning calls them in their order.
 
-        A pass over all sequences is one batch, so ``on_train_batch_end`` comes once an epoch. At ``on_train_epoch_end``
-        the epoch has not been kept yet: what a ``state_dict`` gives then is kept with it, and given back to
-        ``load_state_dict`` before a resumed run begins; it may hold numbers, texts, tensors, lists and dicts.
-        ``module.epoch`` counts from the run's beginning, ``trainer.current_epoch`` from where it was resumed;
-        ``trainer.should_stop = True`` ends the run after the epoch, with ``stop.reason=callback``. The metrics
-        that were measured in the epoch are in ``trainer.callback_metrics`` then, the losses as NaN where it diverged.
+        A pass over all sequences is one batch, so ``on_train_batch_end`` is called once an epoch.
+
+        ``on_train_epoch_end`` is called before the epoch is saved. The checkpoint of the epoch then includes what the
+        callback's ``state_dict`` returns: numbers, texts, tensors, lists and dicts. A resumed run passes it to
+        ``load_state_dict`` before it begins.
+
+        ``module.epoch`` counts epochs from the run's beginning; ``trainer.current_epoch`` counts from where the run was
+        resumed. ``trainer.should_stop = True`` ends the run after the epoch, with ``stop.reason=callback``.
+        ``trainer.callback_metrics`` has the epoch's metrics at ``on_train_epoch_end``; if the epoch diverged, its
+        losses are NaN.
         """
         raise NotImplementedError  # each option has its own
 

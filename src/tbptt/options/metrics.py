@@ -1,6 +1,6 @@
-"""What is measured of a run, in one table: each metric is logged, may be an objective, and where it says so is drawn.
+"""The table of all metrics of a run. Each metric is logged; it may be an objective, and it may be drawn in reports.
 
-A metric of your own is a function in a file in ``own/`` with :func:`metric` above it; it is in the table then.
+To add a metric of your own, write a function with the decorator :func:`metric` in a file in ``own/``.
 """
 
 import posixpath
@@ -17,13 +17,13 @@ from tbptt.options.takes import Takes
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Predictions, targets (B, K, O) and mask (B, K), or None where nothing is padded -> the sum over valid steps, and what
-# it is to be divided by.
+# Takes predictions (B, K, O), targets (B, K, O) and mask (B, K), which is None if nothing is padded. Returns the sum
+# over the valid steps, and the number to divide it by.
 Measure = Callable[["Tensor", "Tensor", "Tensor | None"], "tuple[Tensor, Tensor | float]"]
 MeasureAtOnce = Callable[["Tensor", Any], "tuple[Tensor, Tensor | float]"]  # (B, T, O) and data.sequences.Sequences
 F = TypeVar("F", bound=Callable[..., Any])
 DIRECTIONS = ("minimize", "maximize")
-# What MLflow takes as the name of a metric (its validation.py), which else would refuse a run's curves for ever.
+# The names of metrics that MLflow accepts (its validation.py). It would refuse all curves of a run with another name.
 _STORED = re.compile(r"[/\w.\- :]{1,250}")
 
 
@@ -33,16 +33,16 @@ class Metric:
 
     Attributes:
         name: as it is logged, ``val/NAME`` for one of the held-out series.
-        direction: which way is better, ``minimize`` or ``maximize``; None for what is no objective.
-        label: what a figure or table calls it.
-        drawn: whether a study's report has its curve.
-        measure: of held-out predictions, chunk by chunk; None for what training gives itself.
-        in_prices: whether ``measure`` takes predictions and targets in price units; else standardised, as the network
-            has them.
-        task: the task that has it; None for all.
-        at_once: of all held-out predictions (B, T, O) and their sequences, for what no chunk knows by itself, as a
-            decision that depends on the one before it; a sum, and what it is divided by. None for what ``measure`` or
-            training gives.
+        direction: ``minimize`` or ``maximize``; None if the metric cannot be an objective.
+        label: its name in figures and tables.
+        drawn: whether a study's report draws its curve.
+        measure: computes it from held-out predictions, chunk by chunk; None for metrics that training records itself.
+        in_prices: whether ``measure`` gets predictions and targets in price units. If not, it gets them standardised,
+            as the network outputs them.
+        task: the task that has this metric; None for all tasks.
+        at_once: computes it from all held-out predictions (B, T, O) and their sequences, for what depends on the steps
+            before, such as a decision; returns a sum and the number to divide it by. None if ``measure`` or training
+            gives it.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Metric:
     at_once: "MeasureAtOnce | None" = None
 
 
-# Metrics that the code asks for by name: the three losses, and how many chunks a series was cut into.
+# Metrics that the code refers to by name: the three losses, and the number of chunks into which a series was cut.
 VAL_LOSS = "val/loss"  # held-out series, weights frozen
 TRAIN_LOSS = "train/loss"  # while the weights move
 TRAIN_EVAL_LOSS = "train/eval_loss"  # training series, weights frozen
@@ -83,23 +83,17 @@ TABLES.append(METRICS)
 
 
 def metric(
-    name: str,
-    *,
-    direction: str,
-    label: str,
-    drawn: bool = True,
-    in_prices: bool = False,
-    task: str | None = None,
-    at_once: bool = False,
-) -> Callable[[F], F]:
-    """Put a function into the table of metrics; see :class:`Metric`.
+    name: str, *, direction: str, label: str, drawn: bool = True, in_prices: bool = False, task: str | None = None
+) -> Callable[[Measure], Measure]:
+    """Add a function to the table of metrics; see :class:`Metric` for the arguments.
 
-    The function takes predictions and targets, (B, K, O), and a mask, (B, K) of 0 and 1 or None, of one chunk of
-    held-out steps, and returns a sum over the valid ones and what to divide it by. Both are added up over the chunks.
-    With ``at_once`` it takes all predictions, (B, T, O) standardised, and their sequences.
+    The function gets one chunk of held-out steps: predictions and targets, (B, K, O) each, and a mask, (B, K) of 0 and
+    1, or None. It returns the sum over the valid steps, and the number to divide it by. Both are added up over the
+    chunks.
 
-    Raises ValueError where the name is there already, is not ``val/NAME`` or none that MLflow takes, or the direction
-    is none.
+    Raises:
+        ValueError: the name is taken, is not of the form ``val/NAME``, or is refused by MLflow; or the direction is
+            neither ``minimize`` nor ``maximize``.
     """
     if name in METRICS:
         raise ValueError(f"metric {name} is there already")
@@ -122,17 +116,17 @@ def metric(
 
 
 def measured(task: str) -> list[Metric]:
-    """What is measured of held-out predictions of a task."""
-    return [each for each in METRICS.values() if (each.measure or each.at_once) and each.task in (None, task)]
+    """The metrics of a task that are computed from held-out predictions."""
+    return [each for each in METRICS.values() if each.measure is not None and each.task in (None, task)]
 
 
 def kept_curves(task: str) -> list[str]:
-    """Metrics whose values by epoch a study keeps with each trial, for its report: what is drawn, and the chunks."""
+    """The metrics whose curves a study keeps with each trial for its report: those that are drawn, and the chunks."""
     return [*(m.name for m in METRICS.values() if m.drawn and m.task in (None, task)), CHUNKS]
 
 
 def objectives_of(task: str | None = None) -> list[str]:
-    """The names of metrics that can be made best; with ``task``, those that it has."""
+    """The names of metrics that can be objectives; with ``task``, only those that this task has."""
     return [m.name for m in METRICS.values() if m.direction and (task is None or m.task in (None, task))]
 
 
@@ -147,17 +141,17 @@ OBJECTIVE = Takes(lambda: f"a metric, one of {', '.join(objectives_of())}, or a 
 
 
 def direction(objective: str) -> str:
-    """``minimize`` or ``maximize``."""
+    """The direction of an objective: ``minimize`` or ``maximize``."""
     found = METRICS[objective].direction
     assert found is not None, f"{objective} is no objective"
     return found
 
 
 def sign(objective: str) -> int:
-    """What makes a smaller value of an objective the better one: 1 or -1."""
+    """1 if smaller values of an objective are better, else -1. Multiplied by it, smaller values are always better."""
     return 1 if direction(objective) == "minimize" else -1
 
 
 def as_objectives(objective: str | Iterable[str]) -> list[str]:
-    """The objectives of a config: one or several, the first leads."""
+    """The objectives of a config as a list. If there are several, the first is the leading one."""
     return [objective] if isinstance(objective, str) else list(objective)

@@ -1,6 +1,7 @@
-"""What an option of a group is: a class whose fields say what each key takes (``model=article``, ``optimizer=adam``).
+"""Options of a group, such as ``model=article`` or ``optimizer=adam``. A class declares an option's keys as fields.
 
-A class that says ``options`` is the schema of these; so is one in a file of your own (own.py, docs/using.md).
+A class with ``options=[…]`` is the schema of the options with these names. A class in a file of your own works the same
+way (own.py, docs/using.md).
 """
 
 import inspect
@@ -17,14 +18,14 @@ from tbptt.options.takes import TEXT, Takes, one_of
 
 
 def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
-    """A key of an option's class.
+    """Declare a key of an option's class.
 
     Args:
-        takes: what it takes, in words and as a test.
-        default: what configs that do not say it have; say it in the yaml too, where users read it.
-        new: whether studies may have begun before there was this key. While it is at its default, which has to be what
-            was done before, it then stays out of what tells a study from another, and the same command goes on with
-            the same study. Never take it away again, and never change the default of such a key.
+        takes: the values that the key takes, in words and as a test.
+        default: its value in configs that do not set it. Set it in the yaml too, where users read it.
+        new: whether studies may be older than this key. The default must then be what the program did before there was
+            the key. A new key at its default is left out of a study's digest, so that the same command goes on with the
+            same study. Never remove ``new=True`` later, and never change the default of such a key.
     """
     metadata = {"takes": takes, "new": new}
     if isinstance(default, list):
@@ -33,7 +34,7 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
 
 
 def moved_key(name: str, default: Any) -> Any:
-    """A key that has another name now (config/moved.py); under its old one a file says the default of the new one."""
+    """Declare the old name of a renamed key (config/moved.py). A yaml that sets it sets the new key's default."""
     return field(default=default, metadata={"moved": name})
 
 
@@ -53,14 +54,14 @@ OF_A_RUN = [group for group in GROUPS if not group.startswith("study/")]
 
 @dataclass
 class Option:
-    """One option of a group of configs; a class with ``options`` is the schema of those.
+    """The base of all options. A subclass with ``options=[…]`` is the schema of the options with these names.
 
     Attributes:
-        needs: what a class has to define, beside its keys, to be an option of its group.
-        reads_its_keys: whether the class itself reads its keys, so that one that it never names is a mistake.
+        needs: the attributes that a subclass must define, besides its keys, to be an option of its group.
+        reads_its_keys: whether the class itself must read its keys. Then a key that its file never reads is an error.
 
-    With ``new`` the group is newer than some studies, and the first of these options is what was done before there was
-    the group: that choice of it stays out of what tells a study from another, see :func:`key`.
+    ``new=True`` says that some studies are older than the group. The first of ``options`` must then be what the program
+    did before there was the group. This choice is left out of a study's digest; see :func:`key`.
     """
 
     group: ClassVar[str]
@@ -80,24 +81,24 @@ class Option:
 
     @classmethod
     def unfit(cls) -> str | None:
-        """Why a class cannot be an option of its group; None where it can."""
+        """Why a class cannot be an option of its group; None if it can."""
         base = next(each for each in cls.__mro__ if "needs" in vars(each))
         if lacks := [name for name in cls.needs if getattr(cls, name, None) is getattr(base, name, None)]:
-            return f"does not say {' and '.join(lacks)}"
+            return f"does not define {' and '.join(lacks)}"
         own = [name for name, value in vars(cls).items() if isinstance(value, Field) and name not in cls.needs]
-        for name in own:  # it would take the place of what the base class has by that name
+        for name in own:  # a key must not replace an attribute of the base class
             if any(name in vars(each) and name not in _keys(each) for each in cls.__mro__[1:]):
                 return f"has a key {name}, which is the name of something that {base.__name__} has; takes another name"
         if cls.reads_its_keys and (unread := [name for name in own if not _is_read(name, cls)]):
-            return f"has a key {unread[0]} that nothing in its file reads, which would change nothing"
+            return f"has a key {unread[0]} that nothing in its file reads: setting it would change nothing"
         return None
 
 
 def _is_read(name: str, cls: type) -> bool:
-    """Whether the file of a class reads an attribute of this name, or all of them at once."""
+    """Whether the file of a class reads an attribute of this name, or all attributes at once."""
     try:
         source = inspect.getsource(sys.modules[cls.__module__])
-    except (OSError, TypeError, KeyError):  # typed into an interpreter
+    except (OSError, TypeError, KeyError):  # the class was typed into an interpreter
         return True
     at_once = ("vars(self)", "asdict(self", "fields(self", "self.__dict__", "getattr(self")
     return bool(re.search(rf"\.{name}\b", source)) or any(word in source for word in at_once)

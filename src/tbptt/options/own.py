@@ -1,7 +1,7 @@
-"""Finding options of your own: files in ``own/``, and those that an installed package brings (docs/using.md).
+"""Finding options of your own: files in ``own/``, and options of installed packages (docs/using.md).
 
-These files are code, and are run. They are looked for where you keep yours, never in a ``--config-dir``, which others
-may have sent.
+These files are code and are run. So they are never searched for in a ``--config-dir``, which somebody else may have
+sent.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from tbptt.system.runtime import Interrupted
 from tbptt.system.trouble import disk_trouble
 
 ENTRY_POINTS = "tbptt.options"
-TABLES: list[dict[str, Any]] = []  # those that such code puts something into, each as its module is imported
+TABLES: list[dict[str, Any]] = []  # the tables to which such code adds entries; each table's module adds it here
 
-_contents: dict[str, bytes] = {}  # of each module of own/, the digest of its file as it was when it was imported
+_contents: dict[str, bytes] = {}  # by module of own/: the digest of its file when it was imported
 
 
 def load_own() -> None:
-    """Import what brings options, clip modes and callbacks of your own: the files in ``own/`` and in ``src/tbptt/own``,
-    and the entry points ``tbptt.options`` of installed packages. What is imported already is not imported again.
+    """Import the modules with options, clip modes, metrics and callbacks of your own: the files in ``own/`` and in
+    ``src/tbptt/own``, and the entry points ``tbptt.options`` of installed packages. Each is imported once.
 
-    One that fails leaves nothing behind: mended, it can be imported in the same process.
+    A module that fails leaves nothing behind. After it is fixed, it can be imported in the same process.
 
     Raises:
-        ValueError: with a line for one that fails.
+        ValueError: a module fails; the message is one line about it.
     """
     from tbptt import own
 
@@ -48,7 +48,7 @@ def load_own() -> None:
 
 
 def own_digest() -> str | None:
-    """SHA-256 of the names and contents of all files of ``own/`` that were imported; None where there were none."""
+    """The SHA-256 of the names and contents of all imported files of ``own/``; None if there are none."""
     if not _contents:
         return None
     return hashlib.sha256(repr(sorted(_contents.items())).encode()).hexdigest()
@@ -58,7 +58,7 @@ def _note_contents(package: str) -> None:
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if name.startswith(f"{package}.") and name not in _contents and file:
-            with suppress(OSError):  # it was taken away meanwhile
+            with suppress(OSError):  # the file was removed meanwhile
                 _contents[name] = hashlib.sha256(Path(file).read_bytes()).digest()
 
 
@@ -80,8 +80,8 @@ def _tried(load: Callable[[], object], where: Callable[[], str], package: str) -
 
 @contextmanager
 def _undone_if_it_fails(package: str) -> Iterator[None]:
-    """Around an import from ``package``: where it fails, what it registered is taken back, and the modules of the
-    package that it brought are forgotten, as theirs would not be registered a second time."""
+    """Undo an import from ``package`` if it fails: remove the entries that it added to the tables, and the package's
+    modules that it imported. Otherwise a second import would skip these modules, and would not add their entries."""
     tables, modules = [dict(table) for table in TABLES], set(sys.modules)
     try:
         yield
@@ -97,20 +97,20 @@ def _undone_if_it_fails(package: str) -> Iterator[None]:
 
 
 def _file(name: str) -> str:
-    """A module's file, as one reads it in the working directory."""
+    """A module's file, relative to the working directory if it is there."""
     spec = find_spec(name)
     return _shown(Path(spec.origin) if spec and spec.origin else Path(name))
 
 
 def is_own(of: Any) -> bool:
-    """Whether a class or function is none of tbptt's packages: it was brought from elsewhere."""
+    """Whether a class or function is the user's own: it comes from ``own/`` or from outside tbptt's packages."""
     return not str(of.__module__).startswith("tbptt.") or str(of.__module__).startswith("tbptt.own")
 
 
 @contextmanager
 def said_of(of: Any, what: str) -> Iterator[None]:
-    """What code of one's own raises, as a ValueError of one line: ``what``, the error, and where it came from in the
-    file of ``of``; not what is no fault of its own, as a full disk or a signal."""
+    """Turn an error of the user's own code into a ValueError of one line: ``what``, the error, and its line in the file
+    of ``of``. Errors that are not the code's fault, such as a full disk or a signal, pass unchanged."""
     try:
         yield
     except (Interrupted, MemoryError):
@@ -123,7 +123,7 @@ def said_of(of: Any, what: str) -> Iterator[None]:
 
 
 def _where(of: Any, error: Exception) -> str:
-    """The line of a class's or function's file at which an error arose; empty where it is not from there."""
+    """The line in the file of a class or function at which an error arose; empty if the error is not from there."""
     try:
         file = inspect.getsourcefile(of)
     except TypeError:

@@ -1,4 +1,4 @@
-"""What a config's key takes: in words, for help and errors, and as a test."""
+"""The values that a config's key takes: in words, for help and errors, and as a test."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,9 +8,12 @@ from tbptt.system.stores import without_password
 
 
 class Takes(NamedTuple):
-    """What a key takes, in words and as a test; ``options`` are its values where they are few.
+    """The values that a key takes.
 
-    The words are a function where they change with what was brought in from elsewhere.
+    Attributes:
+        words: the values in words. A function if they change when options of the user's own are added.
+        test: whether a value is one of them.
+        options: all of the values, if there are only a few.
     """
 
     words: str | Callable[[], str]
@@ -26,9 +29,9 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-MOST = 2**63 - 1  # what PyTorch, NumPy and SQLite have room for
+MOST = 2**63 - 1  # the largest whole number of PyTorch, NumPy and SQLite
 LARGEST = 1e30  # products of a few larger numbers overflow
-MOST_ITEMS = 1000  # of a list: more layers, stages or seeds than anybody trains, and few enough to be read and shown
+MOST_ITEMS = 1000  # of a list: more layers, stages or seeds than anybody needs, and still fast to read and to show
 MOST_SHOWN = 200  # characters of a wrong value
 
 
@@ -39,7 +42,7 @@ def whole(low: int, *also: object, high: int = MOST) -> Takes:
 
 
 def number(low: float, high: float = math.inf, *, open_low: bool = False, null: bool = False) -> Takes:
-    """A number from ``low`` (above it with ``open_low``) and below ``high``, at most ``LARGEST``."""
+    """A number from ``low`` (with ``open_low``: above it), below ``high``, and at most ``LARGEST``."""
     text = f"a number {'above' if open_low else 'from'} {low:g}" + (f" and below {high:g}" if high < math.inf else "")
     return Takes(
         text + (", or null" if null else ""),
@@ -62,8 +65,7 @@ def one_of(*values: object) -> Takes:
 
 
 class OneOfKnown(Takes):
-    """One of the names in a registry that may grow after this was made, as by files of your own: ``names`` gives those
-    that it has now."""
+    """One of the names in a table that files of the user's own may still extend. ``names`` returns those of now."""
 
     names: Callable[[], Iterable[str]]
 
@@ -84,7 +86,7 @@ class OneOfKnown(Takes):
 def list_of(
     items: str, item: Takes, low: int = 1, high: float = MOST_ITEMS, null: bool = False, different: bool = False
 ) -> Takes:
-    """``items`` says in the plural what ``item`` says of one."""
+    """A list of ``low`` to ``high`` items that each pass ``item``'s test. ``items`` describes them, in the plural."""
     at_least = ", at least one" if low == 1 else ""
     at_most = f", at most {high}" if low < high < math.inf else ""
     return Takes(
@@ -109,7 +111,7 @@ def text(most: int) -> Takes:
 
 
 def wrong_value(name: str, value: object, takes: str) -> str:
-    """The one form of a line about a value."""
+    """The line about a wrong value. All such lines have this form."""
     numbers = [n for n in (value if isinstance(value, list | tuple) else [value]) if isinstance(n, int | float)]
     if most := next(
         (m for m, kind in ((MOST, int), (LARGEST, float)) for n in numbers if type(n) is kind and n > m), 0
@@ -119,7 +121,7 @@ def wrong_value(name: str, value: object, takes: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as a line has it, without a password, and cut where nobody would read on."""
+    """A value as a line shows it: without passwords, and cut after MOST_SHOWN characters."""
     shown = without_password(repr(value))
     if len(shown) <= MOST_SHOWN:
         return shown

@@ -1,14 +1,14 @@
-"""Values of keys as a study keeps them, as they are typed, and as they are read."""
+"""Values of keys in three forms: as a study stores them, as a user types them, and as a reader sees them."""
 
 import json
 import re
 from typing import Any
 
-Value = None | bool | int | float | str  # lists are kept as JSON texts: what Optuna stores well, and can compare
+Value = None | bool | int | float | str  # a list is stored as JSON text, which Optuna can store and compare
 
 
 def stored(value: Any) -> Value:
-    """A config's value as the study keeps it: lists as JSON text."""
+    """A config's value as a study stores it: lists as JSON text."""
     return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
@@ -25,13 +25,13 @@ def text_of(value: Value) -> str:
     return quoted(value)
 
 
-# What is a number, a truth value or nothing where it stands without quotes.
+# Texts that, without quotes, would be read as a number, a truth value or null.
 _NO_TEXT = re.compile(r"null|true|false|nan|inf|\.\d.*", re.IGNORECASE)
 
 
 def quoted(text: str) -> str:
-    """A text in the quotes that Hydra's grammar knows."""
-    escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", text)  # to Hydra a backslash is special before a quote only
+    """A text in quotes, escaped for Hydra's grammar."""
+    escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", text)  # in Hydra a backslash is special only before a quote
     return "'" + escaped.replace("'", "\\'") + "'"
 
 
@@ -43,15 +43,16 @@ def _from_json(text: str) -> Any:
 
 
 def short_value(value: Value) -> str:
-    """A stored value to be read, not typed: six digits."""
+    """A stored value for a reader, with six digits. It cannot always be typed back exactly."""
     return f"{value:.6g}" if isinstance(value, float) else text_of(value)
 
 
 def shown(value: float, digits: int = 4) -> str:
-    """A number to be read: rounded, and a whole one rather than a power of ten where it is not very large."""
+    """A number for a reader, rounded to ``digits`` digits. From 10**digits up to 1e7, it is shown as a whole number and
+    not with a power of ten."""
     return f"{value:.0f}" if 10**digits <= abs(value) < 1e7 else f"{value:.{digits}g}"
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most so many letters, the rest of a longer one as ``…``."""
+    """A text cut to at most ``most`` letters; ``…`` stands for the rest."""
     return text if len(text) <= most else text[: most - 1] + "…"

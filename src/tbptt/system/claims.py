@@ -1,13 +1,14 @@
-"""A file that a process holds for its life: a lock of the system's, which ends with the process, however that ends.
+"""Files that a process holds, by a lock of the operating system, for as long as the process lives.
 
-So it needs no host names, process numbers or clocks: a container's next start has another name, and two containers have
-process numbers of their own, while the disk that they share tells who is there.
+The system releases the lock when the process ends, however it ends. So no host names, process numbers or clocks are
+needed. In containers these would mislead: a container has another name after a restart, and two containers can use the
+same process numbers. Both see the locks on a disk that they share.
 """
 
-# The package filelock (4.3) would do neither this nor stores.locked: a file that it lets go stays, and whether one is
-# held can be told only by taking it. It waits by looking every 50 ms, so that a process that asks again at once keeps
-# the others out: of eight that each held a lock 30 times for 10 ms, one waited for 2.5 s. The system hands a lock on in
-# the order of asking: there the longest wait was 0.09 s.
+# Why not the package filelock (4.3), here and in stores.locked: a file that it releases stays on the disk, and one can
+# tell whether a file is held only by taking it. It waits by looking every 50 ms, so a process that asks again at once
+# keeps the others out: of eight processes that each held a lock 30 times for 10 ms, one waited for 2.5 s. The system
+# gives a lock to the processes in the order in which they ask: there the longest wait was 0.09 s.
 
 import errno
 import fcntl
@@ -18,8 +19,8 @@ from pathlib import Path
 
 from tbptt.system.files import refuse_link
 
-TRIES, WAIT = 4, 0.05  # of a claim: whoever looks at a file holds it for a moment, too
-_held: dict[Path, int] = {}  # what this process holds, with its descriptor
+TRIES, WAIT = 4, 0.05  # of a claim, seconds between them: is_claimed, too, locks a file for a moment
+_held: dict[Path, int] = {}  # the files that this process holds, with their descriptors
 
 
 class NoLocks(OSError):
@@ -27,9 +28,9 @@ class NoLocks(OSError):
 
 
 def claim(path: Path) -> bool:
-    """Hold a file, which is made if need be, until :func:`release`; False where another process holds it.
+    """Hold a file until :func:`release`; make it if it is not there. False if another process holds it.
 
-    Raises NoLocks where its disk has none, and OSError where the file cannot be made.
+    Raises NoLocks if the disk has no locks, and OSError if the file cannot be made.
     """
     path = path.absolute()
     if path in _held:
@@ -43,26 +44,26 @@ def claim(path: Path) -> bool:
         elif _is_still(path, file):
             _held[path] = file
             return True
-        else:  # it was removed meanwhile, and another may have been made
+        else:  # the file was removed meanwhile, and another may be in its place
             os.close(file)
     return False
 
 
 def release(path: Path) -> None:
-    """Let a file go, and remove it. Nothing where this process does not hold it."""
+    """Release a file and remove it. Does nothing if this process does not hold it."""
     file = _held.pop(path.absolute(), None)
     if file is not None:
-        path.unlink(missing_ok=True)  # while it is held: nobody else has it
+        path.unlink(missing_ok=True)  # before the lock ends, so that no other process holds the file
         os.close(file)
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether a process, this one or another, holds a file."""
+    """Whether any process, this one included, holds a file."""
     if is_held_here(path):
         return True
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:  # what cannot be looked at, as another user's, may be held
+    except OSError as error:  # a file that cannot be opened, such as another user's, may be held
         return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
     try:
         return not _lock(file, fcntl.LOCK_SH)
@@ -76,8 +77,8 @@ def is_held_here(path: Path) -> bool:
 
 
 def of_this_process(folder: Path) -> str:
-    """The name of a file in a folder that this process holds for its life; those of processes that are gone are
-    removed. Raises as :func:`claim` does, and ValueError where the folder is a link."""
+    """The name of the file in a folder that this process holds until it ends. Makes the file at the first call, and
+    removes the files of processes that have ended. Raises as :func:`claim` does, and ValueError for a linked folder."""
     folder = folder.absolute()
     refuse_link(folder)
     for path in _held:
@@ -86,7 +87,7 @@ def of_this_process(folder: Path) -> str:
     for path in folder.glob("*"):
         if not is_claimed(path):
             path.unlink(missing_ok=True)
-    while not claim(path := folder / uuid.uuid4().hex):  # another process removed it in the moment before it was held
+    while not claim(path := folder / uuid.uuid4().hex):  # another process may remove the file just before it is held
         pass
     return path.name
 
@@ -104,7 +105,7 @@ def _lock(file: int, kind: int) -> bool:
 
 
 def _is_still(path: Path, file: int) -> bool:
-    """Whether a path is the file that was opened there."""
+    """Whether a path still names the file that was opened there."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file))
     except FileNotFoundError:
@@ -112,7 +113,7 @@ def _is_still(path: Path, file: int) -> bool:
 
 
 def _forget() -> None:
-    """Of a process that was forked: what its parent holds is not its own."""
+    """In a forked process: forget the parent's files, which the child does not hold."""
     for file in _held.values():
         os.close(file)
     _held.clear()

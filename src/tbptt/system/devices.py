@@ -1,6 +1,6 @@
-"""The device that trains: whether there is a GPU that works, and what a GPU's error means for a run and its process.
+"""The device that trains: whether a GPU works here, and what an error of the GPU means for a run and its process.
 
-Imported early, so without torch.
+This module is imported early, so it imports torch only inside functions.
 """
 
 import logging
@@ -17,9 +17,9 @@ log = logging.getLogger("tbptt")
 NONE_SEEN = "PyTorch sees none"
 # Keys that may ask for a GPU.
 ASK_FOR_GPU = ("device", "precision", "cuda_graphs")
-GPU_FAILED, NO_GPU = 60, 61  # exit statuses of a worker: another process may do better; none will
+GPU_FAILED, NO_GPU = 60, 61  # exit statuses of a worker: another process may succeed; no process will
 LESS_MEMORY = "fewer study.workers on this GPU, a shorter segment_length or a smaller model take less"
-# Signs in the text of an error of CUDA and its libraries; others of these libraries blame the call.
+# How errors of CUDA and its libraries are told apart by their text. BLAMES_THE_CALL: the call was wrong, not the GPU.
 OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 CONTEXT_IS_LOST = (
     *("CUDA error: ", "CUDA driver error: ", "CUDA unknown error", "CUDA driver initialization failed"),
@@ -32,10 +32,10 @@ BLAMES_THE_CALL = ("STATUS_INVALID_VALUE", "STATUS_NOT_SUPPORTED", "STATUS_BAD_P
 
 
 class GpuTrouble(Exception):
-    """A GPU stopped a run, which may go on; what was finished is kept.
+    """A GPU stopped a run. The run can be resumed; what it finished is kept.
 
     Attributes:
-        what: the same without how to go on.
+        what: the message without the part that says how to go on.
     """
 
     def __init__(self, what: str, how_to_go_on: str = ""):
@@ -44,21 +44,22 @@ class GpuTrouble(Exception):
 
 
 class GpuFailed(GpuTrouble):
-    """Its context is lost: this process cannot use the GPU any more, another may."""
+    """The CUDA context is lost: this process cannot use the GPU any more, but another process may."""
 
 
 class GpuMemory(GpuTrouble):
-    """It has no room for what was asked for."""
+    """The GPU has too little free memory."""
 
 
 class NoGpu(GpuTrouble):
-    """There is none that works."""
+    """No GPU works here."""
 
 
 def gpu_trouble(error: BaseException) -> GpuTrouble | None:
-    """What an error, or one that it came from or that was being handled, says of the GPU; None where it says nothing.
+    """The GPU's trouble that an error reports, or None if it is about something else.
 
-    Lightning clears up after an error, which raises another where the context is lost.
+    Looks at the error and at every error before it in the chain of causes and contexts: Lightning cleans up after an
+    error, and if the CUDA context is lost, the clean-up raises another error.
     """
     for each in _chain(error):
         if isinstance(each, GpuTrouble):
@@ -67,7 +68,7 @@ def gpu_trouble(error: BaseException) -> GpuTrouble | None:
             continue
         text, kind = str(each).strip(), type(each).__name__
         first = (text.splitlines() or [kind])[0].split(" Including ")[0].rstrip(".")
-        # The CPU's allocator raises a plain RuntimeError, which says neither.
+        # The CPU's allocator raises a plain RuntimeError, whose text names none of these.
         is_cuda = kind in ("OutOfMemoryError", "AcceleratorError") or any(
             s in text for s in ("CUDA", "CUDNN", "CUBLAS")
         )
@@ -80,20 +81,20 @@ def gpu_trouble(error: BaseException) -> GpuTrouble | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what it was raised from or while handling, the nearest first."""
+    """An error, then its causes or contexts (``raise … from …``, or raised while another was handled), newest first."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def lacks_gpu(lines: Iterable[str]) -> str | None:
-    """Of what is wrong with a config, the line about a GPU that is not there; None where there is none."""
+    """The first of a config's problems (``lines``) that says that a GPU is missing; None if there is no such line."""
     about = (line for line in lines if line.split(":")[0] in ASK_FOR_GPU and "GPU" in line)
     return next(about, None) if why_no_gpu() else None
 
 
 def release_memory() -> None:
-    """Give back to the GPU what is not used any more, for this process's next trial and for others."""
+    """Release GPU memory that PyTorch holds but does not use, for this process's next trial and for other processes."""
     import gc
 
     import torch
@@ -108,8 +109,8 @@ _apart = False
 
 @contextmanager
 def from_another_process() -> Iterator[None]:
-    """Within, :func:`why_no_gpu` leaves no trace here: a context would hold some hundred MB for as long as this process
-    lives, and keep others off a GPU that takes one process at a time."""
+    """Within, :func:`why_no_gpu` tries the GPU in a process of its own. A CUDA context in this process would hold some
+    hundred MB until the process ends, and would lock others out of a GPU that takes one process at a time."""
     global _apart
     before, _apart = _apart, True
     try:
@@ -119,7 +120,7 @@ def from_another_process() -> Iterator[None]:
 
 
 def why_no_gpu() -> str | None:
-    """Why PyTorch cannot compute on a GPU here, in a line; None where it can. Tried once a process."""
+    """Why PyTorch cannot compute on a GPU here, in a line; None if it can. The GPU is tried once per process."""
     return _looked(_apart)
 
 
@@ -135,8 +136,8 @@ def _looked(apart: bool) -> str | None:
 
 
 def look() -> str | None:
-    """See :func:`why_no_gpu`. That a GPU is counted says little: it may be too old for this build of PyTorch, or the
-    driver, or in another's exclusive use."""
+    """Compute on the GPU; see :func:`why_no_gpu`. That PyTorch counts a GPU is not enough: it may be too old for this
+    build of PyTorch or for the driver, or another process may use it exclusively."""
     import torch
 
     with warnings.catch_warnings(record=True) as said:
@@ -146,9 +147,9 @@ def look() -> str | None:
         return _first_line(said[0].message) if said else NONE_SEEN
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what this returns says the same
-            torch.ones(8, device="cuda").add_(1).sum().item()  # which waits for it
-    except Exception as error:  # torch has an error of its own for each reason
+            warnings.simplefilter("ignore")  # the returned line says the same
+            torch.ones(8, device="cuda").add_(1).sum().item()  # item() waits for the GPU
+    except Exception as error:  # each reason has another exception class
         return _first_line(error)
     return None
 
@@ -158,7 +159,8 @@ def _first_line(said: object) -> str:
 
 
 def pick_device(device: str) -> str:
-    """``auto`` is ``cuda`` where there is a GPU that works, else ``cpu``. Raises NoGpu for a ``cuda`` that does not."""
+    """``cpu`` or ``cuda``; ``auto`` is ``cuda`` if a GPU works here, else ``cpu``. Raises NoGpu if ``cuda`` was asked
+    for and no GPU works."""
     if device == "cpu":
         return device
     reason = why_no_gpu()
@@ -179,7 +181,7 @@ def describe(device: str) -> str:
 
 @cache
 def _fall_back(reason: str) -> None:
-    """Say it once, and hide the GPU: PyTorch's optimizers ask one that is counted whether it is capturing."""
+    """Warn once, and hide the GPU from PyTorch: its optimizers ask any GPU that is counted whether it is capturing."""
     if reason != NONE_SEEN:
         log.warning("device=auto: the CPU trains, as PyTorch cannot use the GPU (%s)", reason)
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

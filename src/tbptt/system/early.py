@@ -1,7 +1,7 @@
-"""Ctrl-C while a command's own imports run: nothing has begun, so that there is nothing to close.
+"""Ctrl-C during a command's imports. Nothing has begun by then, so there is nothing to close.
 
-Until :class:`tbptt.system.runtime.StopSignals` takes the signals over, Python would answer with a traceback from
-wherever the imports are. This module, and the package that it is in, import nothing that takes time.
+Until :class:`tbptt.system.runtime.StopSignals` handles the signals, Python would print a traceback from the middle of
+an import. This module and its package import nothing that takes time.
 """
 
 import os
@@ -11,14 +11,16 @@ from types import FrameType
 
 
 def is_the_command() -> bool:
-    """Whether this process was started as ``python SCRIPT``, the script that runs now: not a notebook, a profiler, or a
-    program that imports it, which have signals of their own. (``python -i SCRIPT`` is not, either.)"""
+    """Whether this process was started as ``python SCRIPT`` and runs that script. False in a notebook, a profiler or a
+    program that imports the script: these handle signals themselves. False for ``python -i SCRIPT`` too."""
     return sys.orig_argv[1:2] == sys.argv[:1]
 
 
 def end_quietly() -> None:
-    """From now on SIGINT and SIGTERM end the process at once, with exit status 130 and 143, where this is the command.
-    A signal that is ignored, as a shell's background jobs ignore SIGINT, stays so."""
+    """If :func:`is_the_command`, have SIGINT and SIGTERM end the process at once, with exit status 130 and 143.
+
+    A signal that is ignored stays ignored, such as SIGINT in a shell's background job.
+    """
     if not is_the_command():
         return
     for signum in (signal.SIGINT, signal.SIGTERM):

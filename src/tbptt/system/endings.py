@@ -16,15 +16,15 @@ from tbptt.system.trouble import disk_trouble
 
 
 class SweepFailed(Exception):
-    """Trials of a sweep failed; a line for each reason."""
+    """Trials of a sweep failed. The message has a line for each reason."""
 
 
 def leave(status: int) -> NoReturn:
     """End the process with an exit status.
 
-    Python would take one to two seconds to take down what torch and MLflow have built. So it ends at once, after what
-    was registered for its end, where nobody else has a use for it: a notebook, a profiler or a script that goes on gets
-    a SystemExit instead.
+    A normal exit takes one to two seconds, while Python takes down what torch and MLflow have built. So if the process
+    is ours alone, this runs the functions registered with atexit and ends it at once. In a notebook, a profiler or a
+    script that goes on, it raises SystemExit instead.
     """
     if not _is_ours_alone():
         sys.exit(status)
@@ -48,8 +48,8 @@ def _is_ours_alone() -> bool:
 
 
 def ui_line(uri: str) -> str:
-    """What opens the UI; a relative path stays so where MLflow reads it as it stands."""
-    if uri.startswith("http"):  # a server has one
+    """The line that says how to open MLflow's UI. A relative path stays relative, unless MLflow would misread it."""
+    if uri.startswith("http"):  # a server has a UI of its own
         return hide(f"compare runs: {uri}")
     absolute = absolute_uri(uri)
     shown = absolute if absolute.startswith("sqlite+") else uri
@@ -59,7 +59,7 @@ def ui_line(uri: str) -> str:
 def failure_line(error: BaseException) -> str:
     """What went wrong, and where in this package, in one line."""
     what = hide(" ".join(str(error).split())) or "no message"
-    if isinstance(error, ValueError | GpuTrouble):  # said to the user already, in full
+    if isinstance(error, ValueError | GpuTrouble):  # its message was written for the user
         return what
     if trouble := disk_trouble(error):
         return hide(str(trouble))

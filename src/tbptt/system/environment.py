@@ -1,9 +1,9 @@
-"""What a user of MLflow has said in the environment already, for keys that were not typed."""
+"""MLflow's environment variables as values of keys that were not typed on the command line."""
 
 import os
 from collections.abc import Collection
 
-# The variable of a key, and what the key is where there is none.
+# By key: its environment variable, and the key's value if that is not set.
 OF_MLFLOW = {
     "tracking.uri": ("MLFLOW_TRACKING_URI", '"sqlite:///mlruns/mlflow.db"'),
     "tracking.experiment": ("MLFLOW_EXPERIMENT_NAME", "tbptt"),
@@ -11,23 +11,24 @@ OF_MLFLOW = {
 
 
 def words_of_environment(typed: Collection[str]) -> list[str]:
-    """Overrides for the keys that the environment says and that are not among those ``typed``.
+    """Overrides for the keys that an environment variable sets and that are not among ``typed``.
 
-    Only the variable's name is in them, as it would be in a config file: its value, which may hold a secret, is kept
-    nowhere. An empty variable says nothing, as in MLflow.
+    An override holds an interpolation with the variable's name, as a config file would. The variable's value may be a
+    secret and is kept nowhere. An empty variable counts as not set, as in MLflow.
     """
     said = [key for key, (name, _) in OF_MLFLOW.items() if os.environ.get(name)]
     return [f"{key}={interpolation(key)}" for key in said if key not in typed]
 
 
 def interpolation(key: str) -> str:
-    """The value of a key that the environment says, as a config has it."""
+    """What a config holds for a key that an environment variable sets: ``${oc.env:NAME,DEFAULT}``."""
     name, default = OF_MLFLOW[key]
     return f"${{oc.env:{name},{default}}}"
 
 
 def said(words: Collection[str]) -> str:
-    """What a command's words have of :func:`words_of_environment`, to be shown; empty where that is nothing."""
+    """For display: the keys that took their value from the environment, as `` (KEY from VARIABLE, …)``; empty if none
+    of the command's words came from :func:`words_of_environment`."""
     found = [
         f"{key} from {name}"
         for key, (name, _) in OF_MLFLOW.items()

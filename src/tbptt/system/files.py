@@ -1,5 +1,5 @@
-"""How files are written: whole, and never through a link. A folder that somebody sent may hold links, and what they
-point to is not ours to change."""
+"""Writing files: each is replaced whole, and never through a link. A folder that somebody sent may hold links, and we
+must not change the files that these point to."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from typing import Any
 
 @contextmanager
 def replaced(path: Path, durable: bool = False) -> Iterator[Path]:
-    """A file beside another that takes its place once it is whole: a reader, or a reload, sees the old or the new. Of a
-    link the file takes the place, too.
+    """Yield the path of a temporary file, which replaces ``path`` when the block ends without an error. A reader sees
+    the old file or the new one, never a part. If ``path`` is a link, the link itself is replaced.
 
     Args:
-        durable: whether it is to be so also after a power cut; it waits for the disk.
+        durable: whether this must hold after a power cut too; then it waits for the disk.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)  # by a process that was killed at this; or a link
+    beside.unlink(missing_ok=True)  # left by a process that was killed while it wrote, or a link
     try:
         yield beside
         if durable:
@@ -31,7 +31,7 @@ def replaced(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the disk has what was written to a file, or which names a folder holds."""
+    """Wait until the disk has a file's content, or a folder's list of names."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -40,25 +40,26 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text, as :func:`replaced` has it."""
+    """Replace a file by a text; see :func:`replaced`."""
     with replaced(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file by a mapping as JSON, as :func:`replaced` has it."""
+    """Replace a file by a mapping as JSON; see :func:`replaced`."""
     write_text(path, json.dumps(content))
 
 
 def open_own(path: Path, flags: int) -> int:
-    """A descriptor of a file to append to or to lock, which is made if need be. Raises ValueError where it is a
-    link."""
+    """Open a file, to append to it or to lock it, and return its descriptor. Makes the file if it is not there. Raises
+    ValueError if it is a link."""
     refuse_link(path)
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def make_folder(folder: Path, below: Path) -> Path:
-    """Make a folder somewhere below another, which may be a link itself. Raises ValueError where one between is."""
+    """Make ``folder``, which lies somewhere below ``below``. ``below`` may be a link itself. Raises ValueError if
+    ``folder``, or one between the two, is a link."""
     for each in (folder, *folder.parents):
         if each == below:
             break
@@ -68,13 +69,13 @@ def make_folder(folder: Path, below: Path) -> Path:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise ValueError where a path is a link."""
+    """Raise ValueError if a path is a link."""
     if path.is_symlink():
         raise ValueError(_line(path))
 
 
 def links_in(study: Path) -> list[str]:
-    """A line for each link in a study's folder where a folder or the workers' log is to be written."""
+    """A line for each link in a study's folder that stands where a folder or the workers' log will be written."""
     found = [path for path in (*study.glob("*"), *study.glob("*/.hydra")) if path.is_symlink()]
     return [_line(path) for path in sorted(found) if not path.is_file() or path.name == "workers.log"]
 
@@ -84,5 +85,5 @@ def _line(path: Path) -> str:
 
 
 def is_own_file(path: Path) -> bool:
-    """Whether a path is a file, and no link: what is elsewhere on this machine is not sent."""
+    """Whether a path is a file and no link. Links are not sent anywhere: they could name any file of this machine."""
     return path.is_file() and not path.is_symlink()

@@ -1,5 +1,5 @@
-"""Which process works on a trial or a run, and whether it is still there: by a lock on the disk that its fellows share,
-else by process and boot; not by clock."""
+"""Which process works on a trial or a run, and whether it still runs. A lock on the shared disk tells, or, on a disk
+without locks, the process's number, its start time and the machine's boot. Clocks are not compared."""
 
 import os
 import socket
@@ -10,18 +10,19 @@ from typing import Any, TypeGuard
 
 from tbptt.system.claims import NoLocks, is_claimed, of_this_process
 
-ALIVE = ".alive"  # the folder of the files that are held
+ALIVE = ".alive"  # the folder of the lock files, one per process
 LOCK = "lock"
 
 
 def identity() -> dict[str, Any]:
-    """This process, so that it can be told from a later one with the same number."""
+    """A description of this process, which tells it from a later process with the same number."""
     here = {"host": socket.gethostname(), "boot": boot_id(), "numbers": _numbers()}
     return {**here, "pid": os.getpid(), "started": started_at(os.getpid())}
 
 
 def holding(folder: Path) -> dict[str, Any]:
-    """This process, which from now on holds a file in ``folder`` for its life: :func:`is_alive` looks at that."""
+    """The same, and from now on this process holds a file in ``folder`` until it ends. :func:`is_alive` looks at the
+    file's lock."""
     try:
         return {**identity(), LOCK: of_this_process(folder / ALIVE)}
     except NoLocks:
@@ -29,7 +30,7 @@ def holding(folder: Path) -> dict[str, Any]:
 
 
 def is_process(who: object) -> TypeGuard[dict[str, Any]]:
-    """Whether what was read describes a process as :func:`identity` does: anything may stand in a file."""
+    """Whether something read from a file describes a process as :func:`identity` does. A file may hold anything."""
     return isinstance(who, dict) and {"host", "boot", "pid", "started"} <= who.keys()
 
 
@@ -37,13 +38,13 @@ def is_alive(who: Mapping[str, Any] | None, folder: Path | None = None) -> bool:
     """Whether the process that ``identity`` or ``holding`` described still runs.
 
     Args:
-        folder: the one that it may hold a file in. Where it holds none it is told by its number, and one on another
-            machine is taken to run.
+        folder: where the process may hold a file. If it holds none, its number and start time decide. Then a process on
+            another machine counts as running.
     """
     if not is_process(who):
         return False
     if folder is not None and LOCK in who:
-        with suppress(NoLocks):  # where another machine sees the same disk with locks
+        with suppress(NoLocks):  # another machine may have locks on the same disk, and this one none
             return is_claimed(folder / ALIVE / Path(who[LOCK]).name)
     if who["host"] != socket.gethostname():
         return True
@@ -51,13 +52,14 @@ def is_alive(who: Mapping[str, Any] | None, folder: Path | None = None) -> bool:
 
 
 def is_seen_to_be_gone(who: Mapping[str, Any] | None) -> bool:
-    """Whether no process ``identity`` described, or one that could be seen from here and is not there any more.
+    """Whether a process has certainly ended: it ran where this process would see it, and it does not run there now.
+    True too if ``who`` describes no process.
 
-    Where machines share a study, two may have the same name, so a name says nothing here.
+    Host names are not compared, unless there is no boot id: machines that share a study may have the same name.
     """
     if not is_process(who):
         return True
-    if not boot_id():  # a system that does not tell one start of it from another, as macOS
+    if not boot_id():  # a system without boot ids, such as macOS
         return bool(who["host"] == socket.gethostname() and not is_alive(who))
     return bool(
         who["boot"] == boot_id() and who.get("numbers") == _numbers() and who["started"] != started_at(who["pid"])
@@ -65,7 +67,7 @@ def is_seen_to_be_gone(who: Mapping[str, Any] | None) -> bool:
 
 
 def _numbers() -> str:
-    """Which numbering of processes this is; each container has its own."""
+    """The id of this process's PID namespace (each container numbers its processes itself); empty if unknown."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -73,16 +75,16 @@ def _numbers() -> str:
 
 
 def boot_id() -> str:
-    """Which start of this machine it is; empty on a system that does not tell."""
+    """An id that is new at each start of this machine; empty on a system that has none."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else ""
 
 
 def started_at(pid: int) -> str | None:
-    """When a process began, in ticks since boot; None where there is none, or only its remains.
+    """When a process began, in ticks since boot; None if there is no such process, or only a zombie.
 
-    Not psutil's ``create_time``: it adds the time of boot, which moves when the clock is set, on Linux in what every
-    process reads, on macOS in what those read that began before.
+    psutil's ``create_time`` would not do: it adds the time of boot, and that changes when the clock is set (on Linux
+    for every reader, on macOS for processes that began before).
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -92,7 +94,7 @@ def started_at(pid: int) -> str | None:
 
 
 def _without_proc(pid: int) -> str | None:
-    """The same as a date in words, on a system without /proc, as macOS."""
+    """The same as a date in words, on a system without /proc, such as macOS."""
     import subprocess
 
     command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]

@@ -1,4 +1,4 @@
-"""How much memory this process may still take, asked before something large is read."""
+"""How much memory this process may still take. It is checked before something large is read."""
 
 import resource
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import psutil
 
 
 def free_memory() -> int | None:
-    """Bytes: the least that the system, a container (cgroup) and ``ulimit -v`` leave; None where none of them says."""
+    """Free bytes: the least of what the system, the container (cgroup) and ``ulimit -v`` leave; None if unknown."""
     return min(_limits(), default=None)
 
 
@@ -26,14 +26,14 @@ def _limits() -> Iterator[int]:
 
 
 def _left_in(group: Path) -> int:
-    """Of a cgroup's limit; the files that it has in cache give way."""
+    """Free bytes below a cgroup's limit. Cached files count as free: the kernel drops them when memory is needed."""
     most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
     facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return max(0, most - used + int(facts["inactive_file"]))
 
 
 def too_large(needed: int) -> str | None:
-    """What to say of something that needs so many bytes; None where there is room for it."""
+    """The end of a message about something that needs so many bytes; None if there is room for it."""
     free = free_memory()
     if free is None or needed <= free:
         return None

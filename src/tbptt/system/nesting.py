@@ -1,5 +1,5 @@
-"""How large what is read or typed becomes, known before it is: a few bytes of YAML can stand for gigabytes, and what is
-nested too deeply ends whoever reads it."""
+"""Limits on what is read or typed, checked before it is parsed into objects. With aliases, a few bytes of YAML can
+stand for gigabytes, and a value that is nested too deeply crashes its parser."""
 
 from pathlib import Path
 
@@ -7,25 +7,25 @@ import yaml
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
 LARGEST = 1_000_000  # bytes of a file
-MOST = 20_000  # keys and values in it, each counted as often as it is repeated
+MOST = 20_000  # keys and values in a file, each counted as often as aliases repeat it
 DEEPEST = 50
 
 
 def yaml_problem(path: Path) -> str | None:
-    """What keeps a YAML file from being read as a config: it is too large, nested too deeply, or repeats itself, also
-    within itself, too often. None also where it is no YAML: who reads it says so."""
+    """Why a YAML file must not be read as a config: it is too large, nested too deeply, its aliases repeat too much, or
+    an anchor contains itself. None otherwise. None too if the file is no YAML: its reader reports that."""
     if path.stat().st_size > LARGEST:
         return f"has {path.stat().st_size:,} bytes; takes at most {LARGEST:,}"
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read()
     try:
         return _grows(text)
-    except yaml.YAMLError:  # also of libyaml, which looks ahead, and gives up at a thousand brackets
+    except yaml.YAMLError:  # libyaml, which looks ahead, also gives up at a thousand brackets
         return f"is nested more than {DEEPEST} deep" if is_too_deep(text) else None
 
 
 def _grows(text: str) -> str | None:
-    known: dict[str, tuple[int, int]] = {}  # how many things, and levels, each anchor stands for
+    known: dict[str, tuple[int, int]] = {}  # by anchor: the number of things and of levels that it stands for
     open_nodes: list[tuple[str | None, int, int]] = [(None, 0, 0)]  # anchor, things and levels so far
 
     def add(things: int, levels: int) -> None:

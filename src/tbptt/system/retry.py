@@ -1,4 +1,4 @@
-"""Calling again what may succeed later: a server that is away, a file that another process has locked."""
+"""Retries of calls that may succeed later: the server does not answer, or another process has locked a file."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
-LOOK_EVERY = 0.1  # seconds between two looks at ``check`` while waiting
+LOOK_EVERY = 0.1  # seconds between two calls of ``check`` while waiting
 T = TypeVar("T")
 
 
@@ -21,15 +21,15 @@ def retry(
     before_wait: Callable[[BaseException], None] = lambda error: None,
     at_the_end: Callable[[BaseException], BaseException] | None = None,
 ) -> T:
-    """What ``call`` returns, once it succeeds.
+    """Call until it succeeds, and return what ``call`` returned.
 
     Args:
-        may_pass: whether an error is one that may be over later; others are raised at once.
-        seconds: how long to go on, counted from the first call; 0 calls once.
+        may_pass: whether an error is temporary. Other errors are raised at once.
+        seconds: how long to retry, counted from the first call; 0 calls once.
         check: called while waiting; may raise to stop at once.
-        first_wait, longest_wait: seconds between two calls: each wait is twice the last, up to the longest.
-        before_wait: told the error before each wait.
-        at_the_end: makes what is raised from the last error when the time is over; None raises that error itself.
+        first_wait, longest_wait: seconds between two calls. Each wait is twice the last one, up to the longest.
+        before_wait: called with the error before each wait.
+        at_the_end: turns the last error into the one to raise when the time is over; None raises the last error itself.
     """
 
     def wait(duration: float) -> None:

@@ -16,9 +16,9 @@ from typing import Any, TextIO
 def keep_freed_memory() -> None:
     """Tell glibc's malloc to keep freed blocks instead of giving them back; harmless elsewhere.
 
-    A chunk's activations are freed and asked for again at every update. Returned to the system each time, they cost
-    page faults worth up to 40 % of the training time. (mallopt(3): with M_MMAP_MAX 0 large blocks, too, come from the
-    heap, and M_TRIM_THRESHOLD keeps the heap from shrinking.)
+    Every update frees a chunk's activations and allocates them again. If malloc returned them to the system each time,
+    page faults would take up to 40 % of the training time. (mallopt(3): M_MMAP_MAX 0 takes large blocks from the heap
+    too, and M_TRIM_THRESHOLD keeps the heap from shrinking.)
     """
     if not sys.platform.startswith("linux"):
         return
@@ -33,20 +33,20 @@ def keep_freed_memory() -> None:
 
 
 def die_with_parent() -> None:
-    """Have Linux send this process a SIGTERM when the one that started it is gone; harmless elsewhere."""
+    """Have Linux send this process a SIGTERM when its parent process ends; harmless elsewhere."""
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
     set_parent_death_signal = 1
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone before this took hold
+    if os.getppid() != parent:  # the parent ended before the call took effect
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def set_precision(precision: int | str) -> None:
-    """How a GPU multiplies float32 matrices: as float32 says, or with ``tf32`` on tensor cores, whose inputs have
-    10 bits of mantissa instead of 23. cuDNN's recurrent layers would take TF32 by themselves."""
+    """Set how a GPU multiplies float32 matrices: in full float32, or with ``tf32`` on tensor cores, which round their
+    inputs to 10 bits of mantissa instead of 23. By default, cuDNN's recurrent layers would use TF32."""
     import torch
 
     tf32 = precision == "tf32"
@@ -58,8 +58,8 @@ def set_precision(precision: int | str) -> None:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Within, a GPU multiplies float32 matrices as float32 says, whatever :func:`set_precision` said; without waiting
-    for it."""
+    """Within, a GPU multiplies float32 matrices in full float32, whatever :func:`set_precision` set. Does not wait for
+    the GPU."""
     import torch
 
     cudnn: Any = torch.backends.cudnn  # its allow_tf32 cannot be read once an fp32_precision was set
@@ -91,7 +91,7 @@ class Interrupted(Exception):
 
 
 class LeaseLost(Exception):
-    """This process was cut off for so long that another has taken its run over."""
+    """This process did not renew its lease for so long that another process has taken its run over."""
 
 
 class PastHydra(BaseException):
@@ -103,15 +103,15 @@ class PastHydra(BaseException):
 
 
 class StopSignals:
-    """While entered, SIGINT, SIGTERM and SIGHUP only set a flag; :meth:`check`, called between chunks, raises
-    Interrupted. Where nothing has to be closed first, :meth:`at_once` does not wait for that.
+    """Within, SIGINT, SIGTERM and SIGHUP only set a flag; :meth:`check`, called between chunks, raises Interrupted.
+    Within :meth:`at_once`, for work that leaves nothing to close, a signal raises Interrupted without a check.
 
-    A second signal, a second or more later, stops the process at once; a second SIGHUP is nothing, as a closed terminal
-    may send several. One that is ignored, as ``nohup`` has it, stays so. Entered again while entered, it changes
-    nothing.
+    A second signal, a second or more after the first, stops the process at once. A second SIGHUP does nothing, as a
+    closed terminal may send several. An ignored SIGHUP stays ignored (``nohup``). Entering it again while it is entered
+    changes nothing.
 
     Args:
-        also: more signals that mean the same.
+        also: more signals to handle in the same way.
     """
 
     def __init__(self, also: Sequence[signal.Signals] = ()) -> None:
@@ -129,10 +129,10 @@ class StopSignals:
         self._depth += 1
         if self._depth > 1:
             return self
-        if threading.current_thread() is threading.main_thread():  # others cannot set handlers, and receive no signals
+        if threading.current_thread() is threading.main_thread():  # only this thread can set handlers and gets signals
             taken = [s for s in self.signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
             self._before = {s: signal.signal(s, self._take) for s in taken}
-        for handler in self._before.values():  # what came already, and an import may have swallowed
+        for handler in self._before.values():  # an outer one may have a signal whose error an import swallowed
             outer = getattr(handler, "__self__", None)
             if isinstance(outer, StopSignals) and outer.signum is not None:
                 self.signum = outer.signum
@@ -149,9 +149,9 @@ class StopSignals:
         if self.signum is None:
             self.signum, self._taken = signum, time.monotonic()
             if self._at_once and not self._is_late:
-                raise PastHydra(Interrupted(signum))  # which no ``except Exception`` on the way takes
+                raise PastHydra(Interrupted(signum))  # no ``except Exception`` on the way catches it
         elif time.monotonic() - self._taken > 1 and signum != signal.SIGHUP:
-            # Linux may send a parent's death once for each of its threads
+            # Only after a second: when a parent ends, Linux may send the signal once for each of its threads.
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 
@@ -161,15 +161,15 @@ class StopSignals:
             raise Interrupted(self.signum)
 
     def pause_if_asked(self) -> None:
-        """Pause here, where no database is held, if SIGTSTP came."""
+        """Pause if SIGTSTP came. Called where this process holds no database lock."""
         if self._is_to_pause:
             self._is_to_pause = False
             self._pause()
 
     @contextmanager
     def pausing(self, pause: Callable[[], None]) -> Iterator[None]:
-        """Within, SIGTSTP (Ctrl-Z) does not stop the process where it is: the next :meth:`check` calls ``pause``, which
-        returns when the pause is over."""
+        """Within, SIGTSTP (Ctrl-Z) does not stop the process at once. Instead the next :meth:`check` calls ``pause``,
+        which returns when the pause is over."""
         if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTSTP):
             yield
             return
@@ -185,8 +185,8 @@ class StopSignals:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def too_late(self) -> None:
-        """What a signal could stop is done, and its end is kept: from now on a first one changes nothing, here and in
-        what this was entered within, so that the exit status says the same."""
+        """From now on a first signal changes nothing, here and in every outer StopSignals. Called when the work is done
+        and its end is recorded, so that the exit status agrees with the record."""
         self._is_late = True
         for handler in self._before.values():
             outer = getattr(handler, "__self__", None)
@@ -195,8 +195,8 @@ class StopSignals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within, a signal raises Interrupted wherever it finds the process: for what takes long and leaves nothing
-        behind, as reading a file."""
+        """Within, a signal raises Interrupted at once, at whatever line. For long work that leaves nothing behind, such
+        as reading a file."""
         self.check()
         self._at_once += 1
         try:
@@ -217,47 +217,47 @@ def stop_as_the_terminal_asks() -> None:
 
 
 class _LosesWhatNobodyTakes(io.FileIO):
-    """A file to write to, for which no write fails: what a closed terminal, a pipe without a reader or a full disk does
-    not take is lost."""
+    """An output file on which no write fails. Output that a closed terminal, a pipe without a reader or a full disk
+    does not accept is lost."""
 
     def write(self, data: Any) -> int:
         with suppress(OSError):
             written = super().write(data)
-            if written is not None:  # else a pipe that does not wait is full
+            if written is not None:  # None: a non-blocking pipe is full
                 return written
         return len(data)
 
 
 def prepare_output() -> None:
-    """Have nothing that is printed, by whichever library, stop the process or change its exit status.
+    """Make sure that printing, by any library, cannot stop the process or change its exit status.
 
-    What nobody takes is lost; what the encoding has no letter for is shown as ``\\xd7``. Where this process was started
-    with a standard descriptor closed, the null device takes its place: else the next file that is opened, a database,
-    would get its number and be printed into.
+    Output that cannot be written is lost. A letter that the encoding lacks is printed as ``\\xd7``. A standard
+    descriptor that was closed when the process started is replaced by the null device: otherwise the next file to be
+    opened, such as a database, would get its number, and output would be written into that file.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open() takes the lowest free number: fd
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None or _is_plain(stream, fd):
             setattr(sys, name, _losing(stream, fd))
         else:
-            with suppress(AttributeError):  # a notebook's takes everything
+            with suppress(AttributeError):  # a notebook's stream has no encoding to fail on
                 stream.reconfigure(errors="backslashreplace")
 
 
 def _is_plain(stream: Any, fd: int) -> bool:
-    """Whether a stream is as Python opened it on a descriptor, and not a notebook's or a test's."""
+    """Whether a stream is the one that Python opened on a descriptor, and not one of a notebook or a test."""
     file = getattr(stream, "buffer", None)
-    file = getattr(file, "raw", file)  # python -u has no buffer between
+    file = getattr(file, "raw", file)  # with python -u there is no buffer in between
     return type(file) is io.FileIO and file.fileno() == fd
 
 
 def _losing(stream: Any, fd: int) -> TextIO:
-    """A stream as the one given, or as Python opens one, that loses what nobody takes."""
+    """A stream with the settings of the one given (Python's own if it is None) on which no write fails."""
     return io.TextIOWrapper(
         io.BufferedWriter(_LosesWhatNobodyTakes(fd, "w", closefd=False)),
         encoding=getattr(stream, "encoding", None),
@@ -274,7 +274,7 @@ def say(line: str, file: TextIO | None = None) -> None:
 
 @contextmanager
 def errors_past_hydra() -> Iterator[None]:
-    """Errors within reach the program's own way out as PastHydra."""
+    """Wrap each error raised within in PastHydra, so that Hydra does not handle it and the program can."""
     try:
         yield
     except Exception as error:

@@ -16,11 +16,11 @@ from tbptt.system.files import open_own
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
-OF_MLFLOW, OF_OPTUNA = ("experiments", "runs"), ("studies", "trials")  # tables by which a database is known
+OF_MLFLOW, OF_OPTUNA = ("experiments", "runs"), ("studies", "trials")  # tables by which a database is recognised
 
 
-# user:password@ behind :// (to the last @ of the word: a password may hold one, or a /; pathlib leaves one / of two), a
-# token as the user of a server, or a secret among the parameters
+# Three forms of a secret in a URI: user:password@ after :// (up to the last @ of the word, as a password may contain @
+# and /; after :/ too, as pathlib drops one of two /), a token as the user of a server, a secret among the parameters.
 _PASSWORD = re.compile(
     r"((?<=://)|(?<=:/)(?=[^/]))[^/@\s]*:\S*@|((?<=http://)|(?<=https://))[^/@\s]+@"
     r"|(?<=[?&#;])[\w.-]*(password|passwd|passphrase|pwd|token|secret|credential|signature|sig|auth|"
@@ -30,36 +30,36 @@ _PASSWORD = re.compile(
 
 
 def without_password(text: str) -> str:
-    """A text that may hold a URI, as it can be shown."""
+    """A text in which each password or token of a URI is replaced, so that it can be shown."""
     return _PASSWORD.sub("…@", text)
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The absolute path of a ``sqlite:///PATH`` URI, every character taken as it stands; None for another kind."""
+    """The absolute path in a ``sqlite:///PATH`` URI, with every character taken literally; None for any other URI."""
     return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
 
 
 def absolute_uri(uri: str) -> str:
-    """The URI with a SQLite path made absolute and quoted; others as they are.
+    """A SQLite URI with its path made absolute and quoted; a PostgreSQL URI with its driver; others unchanged.
 
-    A ``?`` or ``#`` in the path would otherwise cut it short without a word.
+    Unquoted, a ``?`` or ``#`` in the path would silently cut it short.
     """
     path = sqlite_path(uri)
-    if path is None:  # psycopg is the driver that this project installs
+    if path is None:  # psycopg is the PostgreSQL driver that this project installs
         return re.sub(r"^postgresql(?=://)", "postgresql+psycopg", uri)
     import sqlalchemy
 
     plain = f"{SQLITE}{path}"
     quoted = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
-    # MLflow makes the folder of a sqlite:/// URI, under its quoted name; one that names the driver it leaves alone.
+    # For a sqlite:/// URI, MLflow makes the folder, but under the quoted name. With the driver named it makes none.
     return plain if quoted == plain else quoted.replace("sqlite:", "sqlite+pysqlite:", 1)
 
 
 def uri_problem(uri: str, tables: Sequence[str] = OF_MLFLOW) -> str | None:
-    """What is wrong with a store's URI, or None. Looks, and tries to write, but leaves nothing.
+    """What is wrong with a store's URI, or None. Looks at the file and tries to write beside it, but leaves nothing.
 
     Args:
-        tables: which a SQLite database has to have, if it has any: :data:`OF_MLFLOW` or :data:`OF_OPTUNA`.
+        tables: the tables that a SQLite database must have, if it has any: :data:`OF_MLFLOW` or :data:`OF_OPTUNA`.
     """
     scheme = uri.split(":", 1)[0].split("+")[0].lower()
     if without_password(uri) != uri:
@@ -97,8 +97,8 @@ def _unwritable(path: Path) -> str | None:
 
 
 def foreign(path: Path, tables: Sequence[str]) -> str | None:
-    """What is wrong with a database that is somebody else's; None of one that has these tables, or none, or that cannot
-    be looked at just now."""
+    """What is wrong with a database that belongs to another program. None if it has these tables or no tables, or if it
+    cannot be read just now."""
     found = _tables(path)
     if not found or found.issuperset(tables):
         return None
@@ -114,23 +114,24 @@ def foreign(path: Path, tables: Sequence[str]) -> str | None:
 
 
 def _tables(path: Path) -> set[str]:
-    """The names of a SQLite database's tables, for which nothing is written; none where it cannot be read."""
+    """The names of a SQLite database's tables; empty if it cannot be read. Writes nothing."""
     if not path.is_file():
         return set()
-    # To read one in WAL mode would make two files beside it, unless it is being written and has them.
+    # Reading a database in WAL mode makes two files beside it, and ``immutable`` prevents that. If the two files are
+    # there already, another process is writing to the database, and it must be read as it is.
     still = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     is_wal = _begins(path)[18:] == b"\2\2"
     uri = f"file:{quote(str(path))}?mode=ro{still if is_wal else ''}"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as database:
             rows = database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
-    except sqlite3.Error:  # locked, or damaged: who opens it says so
+    except sqlite3.Error:  # locked or damaged: opening the database later reports that
         return set()
     return {str(name) for (name,) in rows if not str(name).startswith("sqlite_")}
 
 
 def _begins(path: Path) -> bytes:
-    """The first 20 bytes of a file; fewer where it has no more, none where it cannot be read."""
+    """The first 20 bytes of a file; fewer if it is shorter, none if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(20)
@@ -139,9 +140,9 @@ def _begins(path: Path) -> bytes:
 
 
 def refuse_locked(path: Path, seconds: float) -> None:
-    """Raise sqlite3.OperationalError where another process keeps a SQLite file locked for so long, to write or to read
-    it: what is written could not be committed. Any other error is left to who writes."""
-    uri = f"file:{quote(str(path))}?mode=rw"  # makes none
+    """Raise sqlite3.OperationalError if another process, a reader or a writer, keeps a SQLite file locked for so many
+    seconds: a write could not be committed. Other errors are ignored here: the write itself will meet them."""
+    uri = f"file:{quote(str(path))}?mode=rw"  # does not make the file
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)) as database:
             database.execute("BEGIN EXCLUSIVE")
@@ -158,7 +159,7 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which is made if need be; others wait."""
+    """Hold an exclusive lock on a file; other processes wait. Makes the file if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(open_own(path, os.O_WRONLY), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

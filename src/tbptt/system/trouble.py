@@ -1,4 +1,4 @@
-"""When the disk is the trouble and not the training: full, read-only, taken away. Told from an error, in one line."""
+"""Errors of the disk, not of the training: it is full, read-only or gone. Each becomes one line for the user."""
 
 import errno
 import os
@@ -17,22 +17,22 @@ WHAT = {
     errno.EIO: "the disk does not work (I/O error)",
     errno.ESTALE: "the network disk is gone",
 }
-SQLITE = {  # the names of its errors, or how they begin; the first that fits
+SQLITE = {  # names of SQLite's errors, or their beginnings; the first that fits counts
     "SQLITE_FULL": errno.ENOSPC,
     "SQLITE_READONLY_DBMOVED": errno.ENOENT,
     "SQLITE_READONLY": errno.EROFS,
     "SQLITE_CANTOPEN": errno.ENOENT,
     "SQLITE_IOERR": errno.EIO,
 }
-WORKER_STATUS = 64  # a worker that a disk stopped exits with this much above the error's number
+WORKER_STATUS = 64  # a worker that the disk stopped exits with this plus the error's number
 
 
 class DiskTrouble(Exception):
     """The disk stopped a run or a study; what was finished is kept.
 
     Attributes:
-        number: the error's, one of errno's.
-        where: a path, as far as it is known.
+        number: the error's number (errno).
+        where: a path; empty if unknown.
     """
 
     def __init__(self, number: int, where: str = "", how_to_go_on: str = ""):
@@ -41,18 +41,18 @@ class DiskTrouble(Exception):
 
 
 def disk_trouble(error: BaseException) -> DiskTrouble | None:
-    """What an error, or one that it came from, says of the disk; None where it says nothing."""
+    """The disk's trouble that an error, or one of its causes, reports; None if it is about something else."""
     for each in causes(error):
         if isinstance(each, DiskTrouble):
             return each
         if isinstance(each, OSError) and each.errno in WHAT:
             if each.errno in (errno.ENOENT, errno.EACCES) and not each.filename:
                 continue
-            # A file that is replaced has a name of its own until it is whole, which nobody looks for.
+            # While files.replaced writes, the file has a temporary name that tells the user nothing: name its folder.
             is_place = each.errno not in (errno.ENOENT, errno.EACCES) and each.filename
             named = os.fsdecode(each.filename or "")
             return DiskTrouble(each.errno, str(Path(named).absolute().parent) if is_place else named)
-        if isinstance(each, sqlite3.Error):  # below what SQLAlchemy, Optuna and MLflow made of it
+        if isinstance(each, sqlite3.Error):  # SQLAlchemy, Optuna and MLflow wrap it in errors of their own
             name = getattr(each, "sqlite_errorname", "")
             found = next((number for begins, number in SQLITE.items() if name.startswith(begins)), None)
             if found is not None:
@@ -61,13 +61,14 @@ def disk_trouble(error: BaseException) -> DiskTrouble | None:
 
 
 def fullest(folders: Iterable[Path]) -> str:
-    """The one of some folders that has the least room, where an error does not say which it was."""
+    """The folder with the least free space, for an error that does not name a folder; empty if none exists."""
     there = [folder.absolute() for folder in folders if folder.exists()]
     return str(min(there, key=lambda folder: shutil.disk_usage(folder).free)) if there else ""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised from; not what was merely being handled then, as a file looked for in vain."""
+    """An error and its causes (``raise … from …``). Not its contexts: an error that was only being handled at the time,
+    such as a missing file, is no cause."""
     while error is not None:
         yield error
         error = error.__cause__

@@ -22,19 +22,19 @@ from tbptt.training.schedule import chunk_bounds
 if TYPE_CHECKING:
     from tbptt.training.cuda_graphs import FixedSteps
 
-# What segment_length=auto takes: segments of so many steps, whose activations stay in cache, for chunks of more than so
-# many; shorter ones are faster whole.
+# segment_length=auto cuts chunks of more than AUTO_FROM steps into segments of AUTO_SEGMENT steps: the activations of
+# such a segment stay in cache. Shorter chunks are faster without segments.
 AUTO_SEGMENT, AUTO_FROM = 500, 2000
 
 
 class PassRecord:
-    """What one training pass saw, update by update, on the device.
+    """The record of one training pass, update by update, on the device. U is the number of updates.
 
     Attributes:
-        losses: (U,) mean squared error of each chunk, before its update.
-        norms: (U,) global gradient norm before clipping.
+        losses: (U,) the task's loss of each chunk, before its update.
+        norms: (U,) the global gradient norm before clipping.
         clipped: (U,) 1 where clipping changed the gradient.
-        finite: (U,) 1 as long as everything was finite; from the first 0 on no update was made.
+        finite: (U,) 1 as long as everything was finite. From the first 0 on, no update changed the weights.
     """
 
     def __init__(self, updates: int, device: torch.device | str):
@@ -42,19 +42,21 @@ class PassRecord:
         self.losses, self.norms, self.clipped, self.finite = self._table.unbind()
 
     def of(self, update: int) -> Tensor:
-        """(4,) loss, norm, clipped, finite of one update, to write to."""
+        """(4,) a view of one update's loss, norm, clipped and finite, to write to."""
         return self._table[:, update]
 
     def to_host(self) -> list[list[float]]:
-        """Losses, norms, clipped, finite, in one transfer."""
+        """The lists of losses, norms, clipped and finite, in one transfer from the device."""
         return self._table.tolist()
 
 
 class Step:
-    """One update: the gradient's clipping, the optimizer's step, and the guard against what is not finite.
+    """One update: the gradient, its clipping, and the optimizer's step, which is undone if anything is not finite.
 
     Args:
-        network, parameters, optimizer: what is trained, and by what.
+        network: computes the predictions.
+        parameters: the network's trained parameters.
+        optimizer: updates them.
         clip, clip_mode: see :func:`tbptt.training.clipping.clip_gradients`.
     """
 
@@ -72,8 +74,8 @@ class Step:
     def backward(
         self, sequences: Sequences, start: int, stop: int, state: State, count: Tensor | int
     ) -> tuple[Tensor, State]:
-        """Set the gradient of a chunk, whose mean is over ``count`` numbers; returns its loss and the state after it,
-        both detached."""
+        """Compute the gradient of the chunk [start, stop) into the parameters. The chunk's loss is a sum divided by
+        ``count``. Returns the loss and the state after the chunk, both detached."""
         self.parameters.grad.zero_()
         y, state = self.network(sequences.features(start, stop), state)  # (B, K, O)
         loss = sequences.loss(y, start, stop) / count
@@ -81,11 +83,12 @@ class Step:
         return loss.detach(), detach(state)
 
     def apply(self, loss: Tensor, finite: Tensor, seen: Tensor) -> None:
-        """Update the weights by the gradient that was set.
+        """Update the weights with the gradient that :meth:`backward` computed.
 
         Args:
-            finite: scalar bool tensor, updated in place.
-            seen: (4,) takes the loss, the gradient's norm, whether it was clipped, whether all was finite.
+            loss: the chunk's loss, a scalar tensor.
+            finite: scalar bool tensor, updated in place: whether everything has been finite so far.
+            seen: (4,) receives the loss, the gradient's norm, whether the gradient was clipped, and ``finite``.
         """
         p = self.parameters
         norm, clipped = clip_gradients(p.grad, p.grads, self.clip, self.clip_mode, p.weights)
@@ -108,17 +111,17 @@ def train_pass(
     after_chunk: Callable[[], None] = lambda: None,
     fixed: "FixedSteps | None" = None,
 ) -> PassRecord:
-    """Train once on every valid step of every sequence: ``chunks`` updates, state zero at the start, carried and
-    detached between chunks.
+    """Train once on every valid step of every sequence, with ``chunks`` updates. The state is ``zero_state`` at the
+    start; between chunks it is carried on and detached.
 
     Args:
-        chunks: how many pieces each sequence is cut into.
+        chunks: the number of chunks into which each sequence is cut.
         clip, clip_mode: see :func:`tbptt.training.clipping.clip_gradients`.
-        segment_length: in steps; a longer chunk is backpropagated through segment by segment, with the same gradient
-            and the activations of one segment in memory; ``auto`` picks it; None: never.
-        after_chunk: called after each segment and update is under way; may raise to stop.
-        fixed: does the same in memory of its own, which a CUDA graph needs, for chunks that are not cut into segments;
-            kept from pass to pass, for this network and optimizer only.
+        segment_length: in steps. A longer chunk is backpropagated through segment by segment: the gradient is the same,
+            and only one segment's activations are in memory. ``auto`` chooses the length; None never cuts.
+        after_chunk: called when a segment or an update has been launched; may raise to stop.
+        fixed: computes chunks that are not cut into segments in memory of its own, as a CUDA graph needs. Keep it from
+            pass to pass, for one network and optimizer.
     """
     step = Step(network, parameters, optimizer, clip, clip_mode)
     bounds = chunk_bounds(sequences.length, chunks)
@@ -131,7 +134,7 @@ def train_pass(
         for i, (start, stop) in enumerate(bounds):
             count = sequences.count(start, stop)
             segment = _segment(stop - start, segment_length)
-            # A state with a gradient, of parameters at the start of sequences, is no memory that a graph could read.
+            # A CUDA graph cannot hold a start state that is trained: its gradient leads out of the graph's memory.
             if segment is None and fixed is not None and not _is_trained(state):
                 state = fixed.run(step, sequences, start, stop, state, count, finite, record.of(i))
             else:
@@ -146,7 +149,7 @@ def train_pass(
 
 @cache
 def parts_of(length: int, chunks: int, segment_length: int | str | None) -> int:
-    """How often :func:`train_pass` calls ``after_chunk``."""
+    """The number of times that :func:`train_pass` calls ``after_chunk``."""
     total = 0
     for start, stop in chunk_bounds(length, chunks):
         segment = _segment(stop - start, segment_length)
@@ -156,10 +159,10 @@ def parts_of(length: int, chunks: int, segment_length: int | str | None) -> int:
 
 @contextmanager
 def fresh_casts() -> Iterator[None]:
-    """Within autocast: cast the weights anew at every use.
+    """Within, autocast casts the weights anew at every use.
 
-    Autocast keeps what it has cast until it is left, and Lightning leaves it once a training step, which is a whole
-    pass here: all its chunks would see the weights of the first.
+    Autocast caches the weights that it has cast until its context ends. Lightning's context lasts for a training step,
+    which is a whole pass here. With the cache, all chunks of the pass would compute with the weights of the first.
     """
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
@@ -170,7 +173,7 @@ def fresh_casts() -> Iterator[None]:
 
 
 def _segment(length: int, asked: int | str | None) -> int | None:
-    """Into segments of how many steps a chunk is cut; None for not at all."""
+    """The length of the segments into which a chunk is cut, in steps; None if it is not cut."""
     if asked == "auto":
         return AUTO_SEGMENT if length > AUTO_FROM else None
     return int(asked) if asked is not None and length > int(asked) else None
@@ -186,11 +189,11 @@ def _by_segments(
     length: int,
     after_chunk: Callable[[], None],
 ) -> tuple[Tensor, State]:
-    """The same as :meth:`Step.backward`, gradient included, holding the activations of one segment only.
+    """Compute the same loss, state and gradient as :meth:`Step.backward`, but hold one segment's activations at a time.
 
-    First forward without a graph, keeping the state at each segment's start; then from the last segment to the first:
-    forward again, with the same noise, and backward with the gradient of the state that the later segment handed over
-    (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost", along time).
+    First, all segments run forward without a graph, and the state at the start of each is kept. Then, from the last
+    segment to the first, each runs forward again, with the same noise, and backward, with the gradient of its end state
+    that the later segment computed (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost", along time).
     """
     step.parameters.grad.zero_()
     network = step.network
@@ -198,7 +201,7 @@ def _by_segments(
     segments = len(borders) - 1
     random = _RandomState(sequences.targets.device)
     form, given = state, leaves(state)
-    # In one piece each: small tensors that outlive the large ones around them would leave holes in the heap.
+    # One tensor for all segments: small tensors that outlive the large ones around them would leave holes in the heap.
     states = [_rows(leaf, segments) for leaf in given]
     buffers = [_rows(buffer, segments) for buffer in network.buffers()]
     randoms = [first.new_empty(segments, len(first)) for first in random.get()]
@@ -211,7 +214,7 @@ def _by_segments(
             after_chunk()
     after, buffers_after = random.get(), [buffer.clone() for buffer in network.buffers()]
     total = torch.zeros((), device=sequences.targets.device, dtype=sequences.targets.dtype)
-    handed_over: list[Tensor | None] = [None] * len(given)  # of each part of the state; None where it gets none
+    handed_over: list[Tensor | None] = [None] * len(given)  # gradients of the state's tensors, or None
     for i in reversed(range(segments)):
         a, b = borders[i], borders[i + 1]
         random.set([rows[i].clone() for rows in randoms])  # PyTorch crashes on a view
@@ -239,7 +242,7 @@ def _is_trained(state: State) -> bool:
 
 
 def _rows(tensor: Tensor, count: int) -> Tensor:
-    """Room for so many tensors like this one."""
+    """An empty tensor with room for ``count`` tensors like this one."""
     return tensor.new_empty(count, *tensor.shape)
 
 
@@ -250,20 +253,20 @@ def _keep(row: int, kept: list[Tensor], tensors: Iterable[Tensor]) -> None:
 
 @torch.no_grad()
 def _put_back(network: Network, values: list[Tensor]) -> None:
-    """Give the module's buffers the values that they had."""
+    """Set the network's buffers to the given values."""
     for buffer, value in zip(network.buffers(), values, strict=True):
         buffer.copy_(value)
 
 
 def _with_gradient(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors to backpropagate from, and their gradients: without those that nothing was computed with, and those
-    that no parameter took part in."""
+    """The tensors to backpropagate from, and their gradients. Leaves out tensors that nothing used, which have no
+    gradient, and tensors that depend on no parameter."""
     pairs = [(t, g) for t, g in zip(tensors, gradients, strict=True) if t.requires_grad and g is not None]
     return [t for t, _ in pairs], [g for _, g in pairs]
 
 
 class _RandomState:
-    """The generators that a network may draw from: the CPU's, and that of the GPU that it is on."""
+    """The states of the random generators that a network may use: the CPU's, and its GPU's if it is on one."""
 
     def __init__(self, device: torch.device):
         self.device = device if device.type == "cuda" else None
@@ -279,6 +282,6 @@ class _RandomState:
 
 
 def epoch_loss(losses: Sequence[float], sequences: Sequences) -> float:
-    """The mean of a pass's chunk losses, weighted by what each was divided by."""
+    """The loss of a whole pass: the mean of its chunk losses, each weighted by the count that divided its sum."""
     weights = [sequences.count(a, b) for a, b in chunk_bounds(sequences.length, len(losses))]
     return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)

@@ -1,6 +1,7 @@
-"""What clip modes there are, by name, and without PyTorch, as ``--help`` answers; clipping.py has the shipped ones.
+"""The names of all clip modes. ``--help`` uses this module, so it does not import PyTorch. clipping.py has the
+functions of the shipped modes.
 
-One of your own is a function with a name, in a file in ``own/``::
+A mode of your own is a function with a name, in a file in ``own/``::
 
     @clip_mode("half")
     def half(gradient: Gradient, clip: float) -> Tensor: ...
@@ -26,10 +27,10 @@ class Gradient:
     """A gradient that is about to be clipped.
 
     Attributes:
-        flat: (P,) all of it.
-        parts: its tensors, one a trained parameter, views of ``flat``.
-        weights: the parameters, of the same shapes and in the same order; only to be read.
-        norm: () of all of it together.
+        flat: (P,) the whole gradient as one vector.
+        parts: one tensor per trained parameter, views of ``flat``.
+        weights: the parameters, with the same shapes and in the same order; do not change them.
+        norm: () the norm of the whole gradient.
     """
 
     flat: "Tensor"
@@ -38,16 +39,16 @@ class Gradient:
     norm: "Tensor"
 
 
-# Bounds a gradient in place, given ``clip``, and returns whether that changed anything: a scalar on the device. Called
-# at every update without autograd; nothing in it may wait for the device (``.item()``, ``if`` on a tensor).
+# Bounds a gradient in place, given ``clip``. Returns whether that changed it, as a scalar tensor on the device. Called
+# at every update, without autograd. It must not wait for the device (no ``.item()``, no ``if`` on a tensor).
 Clip = Callable[[Gradient, float], "Tensor"]
 
 
 def clip_mode(name: str) -> Callable[[Clip], Clip]:
-    """Make a function the clip mode ``name``, which is then checked, searched and shown like the shipped ones.
+    """Make a function the clip mode ``name``. It is then checked, searched and shown like the shipped modes.
 
     Raises:
-        ValueError: the name is taken, or has other letters than those of a Python name.
+        ValueError: the name is taken, or is not a valid Python name.
     """
     if not name.isidentifier():
         raise ValueError(f"clip_mode={name}: takes a name of letters, digits and _")

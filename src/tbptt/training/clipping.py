@@ -1,5 +1,5 @@
-"""Four ways to bound a gradient, and those of your own (clip_modes.py). All work on the device and return what they saw
-without the host waiting."""
+"""Gradient clipping: four shipped modes, and modes of your own (clip_modes.py). All compute and return their results on
+the device, so that the host does not wait."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from tbptt.training.clip_modes import CLIP_MODE, OWN, Clip, Gradient
 
 
 def _norm(gradient: Gradient, clip: float) -> Tensor:
-    """The norm of all of it together, to ``clip`` (Keras 2.2's ``clipnorm``; Pascanu et al., 2013)."""
+    """Scale the whole gradient down to the norm ``clip`` (Keras 2.2's ``clipnorm``; Pascanu et al., 2013)."""
     gradient.flat.mul_(clip / gradient.norm.clamp(min=clip))
     return gradient.norm > clip
 
 
 def _tensor_norm(gradient: Gradient, clip: float) -> Tensor:
-    """Each parameter tensor's own norm, to ``clip`` (Keras's ``clipnorm`` today)."""
+    """Scale each parameter's gradient down to the norm ``clip`` by itself (Keras's ``clipnorm`` today)."""
     norms = torch.stack([torch.linalg.vector_norm(g) for g in gradient.parts])
     for g, n in zip(gradient.parts, norms.unbind(), strict=True):
         g.mul_(clip / n.clamp(min=clip))
@@ -26,14 +26,14 @@ def _tensor_norm(gradient: Gradient, clip: float) -> Tensor:
 
 
 def _value(gradient: Gradient, clip: float) -> Tensor:
-    """Each element, to [-clip, clip]."""
+    """Clamp each element to [-clip, clip]."""
     changed = gradient.flat.abs().amax() > clip
     gradient.flat.clamp_(-clip, clip)
     return changed
 
 
 def _std(gradient: Gradient, clip: float) -> Tensor:
-    """Each tensor's elements, to its mean ± clip·(its population standard deviation)."""
+    """Clamp the elements of each parameter's gradient to its mean ± clip · (its population standard deviation)."""
     outside = []
     for g in gradient.parts:
         std, mean = torch.std_mean(g, correction=0)
@@ -59,10 +59,10 @@ def clip_gradients(
 
     Args:
         flat: (P,) the whole gradient.
-        parts: its tensors, one a parameter, views of ``flat``.
+        parts: one tensor per parameter, views of ``flat``.
         clip: above 0, or None for no clipping.
-        mode: one of MODES, or of your own.
-        weights: the parameters, as the parts; for modes of your own.
+        mode: one of MODES, or a mode of your own.
+        weights: the parameters, in the order of ``parts``; only modes of your own use them.
 
     Returns:
         The global norm before clipping, and whether clipping changed anything (0 or 1): two scalars on the device.
@@ -78,5 +78,6 @@ def clip_gradients(
     with said_of(OWN[mode], f"clip_mode={mode}:"):
         changed = OWN[mode](gradient, clip)
     if not isinstance(changed, Tensor) or changed.dim() != 0:
-        raise ValueError(f"clip_mode={mode}: gives {changed!r}; takes a tensor of one, whether it changed anything")
+        takes = "takes a scalar tensor: whether it changed the gradient"
+        raise ValueError(f"clip_mode={mode}: returned {changed!r}; {takes}")
     return norm, changed.to(norm.dtype)

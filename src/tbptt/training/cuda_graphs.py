@@ -1,7 +1,7 @@
-"""The chunk step in memory of its own, so that a CUDA graph can hold it.
+"""The update on a chunk, with all its tensors at fixed addresses, so that a CUDA graph can capture it.
 
-A small network leaves a large GPU waiting for the host, which starts some hundred kernels a chunk; a captured step is
-one call.
+With a small network, a large GPU mostly waits for the host, which launches some hundred kernels per chunk. A captured
+update is one launch.
 """
 
 import torch
@@ -13,15 +13,15 @@ from tbptt.training.chunks import Step
 
 
 class FixedStep:
-    """One update on a chunk of fixed length: everything that it reads or writes has its place.
+    """One update on a chunk of fixed length. Everything that it reads or writes has a fixed place in memory.
 
     Args:
-        step: what one update does.
-        sequences: like those that it will train on.
-        length: of its chunk, in steps.
+        step: computes the update.
+        sequences: sequences of the shapes and types that it will train on.
+        length: of the chunk, in steps.
     """
 
-    WARM = 3  # updates until a capture: cuDNN, cuBLAS and the optimizer make what they need
+    WARM = 3  # updates before the capture, in which cuDNN, cuBLAS and the optimizer allocate their memory
 
     def __init__(self, step: Step, sequences: Sequences, length: int):
         self.step, self.length = step, length
@@ -35,12 +35,12 @@ class FixedStep:
         self.seen = torch.zeros(4, device=targets.device)
         self.updates = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        # Warm-up, capture and replay on one stream: autograd runs each kernel on its forward's.
+        # Warm-up, capture and replay share a stream, as autograd runs a backward kernel on the stream of its forward.
         self._stream = torch.cuda.Stream(targets.device) if targets.is_cuda else None
 
     def run(self, sequences: Sequences, start: int, state: State, count: int, finite: Tensor, seen: Tensor) -> State:
-        """Update on the chunk that begins at ``start``; ``finite`` and ``seen`` as in :meth:`Step.apply`. Returns the
-        state after it, which the next call overwrites."""
+        """Update on the chunk that begins at ``start``. See :meth:`Step.apply` for ``finite`` and ``seen``. Returns the
+        state after the chunk; the next call overwrites it."""
         self.buffer.copy_from(sequences, start)
         self.count.fill_(count)
         self.finite.copy_(finite)
@@ -66,7 +66,7 @@ class FixedStep:
             else:
                 if self._graph is None:
                     self._graph = torch.cuda.CUDAGraph()
-                    # Thread-local: another thread's calls, a profiler's or a logger's, are no part of it.
+                    # Thread-local: the capture ignores the calls of other threads, such as a profiler or a logger.
                     with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                         self._update()
                 self._graph.replay()
@@ -75,13 +75,13 @@ class FixedStep:
 
 
 class FixedSteps:
-    """A :class:`FixedStep` for each length of chunk; a schedule's stage has at most two."""
+    """A :class:`FixedStep` for each chunk length. A stage of the schedule has at most two lengths."""
 
     def __init__(self) -> None:
         self._steps: dict[int, FixedStep] = {}
 
     def clear(self) -> None:
-        """Give their memory back: the next stage has other lengths."""
+        """Release their memory, as the next stage has other lengths."""
         self._steps.clear()
 
     def run(

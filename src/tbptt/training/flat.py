@@ -1,4 +1,4 @@
-"""All that is trained as one vector: the optimizer, clipping and the finite check touch one tensor instead of many."""
+"""All trained parameters as one vector, so that the optimizer, clipping and the finite check each touch one tensor."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ class Steps(Protocol):
 
 
 class Module(Protocol):
-    """What is needed of an ``nn.Module``."""
+    """The methods of an ``nn.Module`` that are used here."""
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
@@ -22,8 +22,8 @@ class Module(Protocol):
 
 
 def why_not_flat(module: Module) -> str | None:
-    """Why the trained parameters of a module cannot be one vector; None where they can. Parameters that are shared
-    count once, frozen ones not at all."""
+    """Why the trained parameters of a module cannot be one vector; None if they can. A shared parameter counts once, a
+    frozen one does not count."""
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
         return "the network has no parameters that are trained"
@@ -36,27 +36,26 @@ def why_not_flat(module: Module) -> str | None:
 class FlatParameters:
     """All trained parameters of a module as one vector, and all their gradients as another.
 
-    The module's parameters become views of the vector, so optimizer, clipping and the finite check each touch one
-    tensor instead of many. Make it after the module is on its device. An optimizer that works element by element gets
-    the vector: the numbers are those of the separate tensors. Any other gets the tensors, which lie in the vector all
-    the same, and their gradients in its gradient.
+    The module's parameters become views of the vector. Make this after the module is on its device. An optimizer that
+    works element by element gets the vector and computes the same numbers as on separate tensors. Any other optimizer
+    gets the separate tensors. These are views of the vector too, and their gradients are views of its gradient.
 
-    On a GPU each recurrent layer is a block of the vector, its frozen biases included, and has it as a memory of its
-    own: only so does cuDNN read the weights where they are, instead of copying them together at every call. Frozen
-    biases are zero and get no gradient, which leaves them so with every optimizer. A layer with anything else that is
-    frozen is no block: weight decay would change it.
+    On a GPU, each recurrent layer is a block of the vector, with its frozen biases, and each block has a storage of its
+    own. Otherwise cuDNN would copy the weights together at every call. Frozen biases are zero and get no gradient, so
+    every optimizer leaves them zero. A layer with other frozen parameters is no block, as weight decay would change
+    them.
 
     Args:
-        blocks: whether recurrent layers are blocks; on a GPU by default.
+        blocks: whether recurrent layers are blocks. By default they are on a GPU only.
 
     Raises:
         ValueError: the parameters cannot be one vector; see :func:`why_not_flat`.
 
     Attributes:
-        vector: (P,) nn.Parameter whose ``grad`` is the whole gradient.
+        vector: (P,) an nn.Parameter; its ``grad`` is the whole gradient.
         named: the module's trained parameters by their names, views of the vector.
-        grads: one view of ``vector.grad`` a trained parameter.
-        weights: the trained parameters without autograd.
+        grads: one view of ``vector.grad`` per trained parameter.
+        weights: the trained parameters, detached from autograd.
     """
 
     ALIGNED = 64  # elements; cuDNN's kernels read several at once
@@ -72,10 +71,10 @@ class FlatParameters:
         self.vector = nn.Parameter(first.detach().new_zeros(length))
         self.vector.grad = torch.zeros_like(self.vector)
         weights = self.vector.detach()
-        memory: dict[nn.Parameter, tuple[Tensor, int]] = {}  # of one in a block: the block, and where that begins
+        memory: dict[nn.Parameter, tuple[Tensor, int]] = {}  # by parameter in a block: the block, and where it begins
         for layer in layers:
             begin, end = starts[layer[0]], starts[layer[-1]] + layer[-1].numel()
-            # The one way to a tensor with a storage of its own over this part of the vector's.
+            # DLPack is the only way to get a tensor with a storage of its own on this part of the vector's memory.
             block = torch.utils.dlpack.from_dlpack(weights[begin:end])
             memory |= dict.fromkeys(layer, (block, begin))
         for p, start in starts.items():
@@ -94,7 +93,7 @@ class FlatParameters:
     def _layout(
         self, trained: list[nn.Parameter], layers: list[list[nn.Parameter]]
     ) -> tuple[dict[nn.Parameter, int], int]:
-        """Where in the vector each parameter begins, and the vector's length."""
+        """The index in the vector at which each parameter begins, and the vector's length."""
         starts: dict[nn.Parameter, int] = {}
         length = 0
         for layer in layers:
@@ -107,20 +106,20 @@ class FlatParameters:
         return starts, length
 
     def in_order(self, values: Tensor) -> Tensor:
-        """What belongs to the vector, element by element, in the order of the module's trained parameters: (P,) → the
-        same on every device."""
+        """Sort numbers that belong to the vector's elements, (P,), by the module's trained parameters: in an order that
+        is the same on every device."""
         return values if self._places is None else values[self._places]
 
     def from_order(self, values: Tensor) -> Tensor:
-        """The way back from :meth:`in_order`, zero where nothing is trained."""
+        """The inverse of :meth:`in_order`; zero at elements that are not trained."""
         if self._places is None:
             return values
         values = values.to(self.vector.device)
         return values.new_zeros(self.vector.shape).index_copy(0, self._places, values)
 
     def attach(self) -> None:
-        """Let the module's gradients accumulate in the vector (again: ``module.zero_grad()``, which Lightning calls
-        around a validation, takes them away)."""
+        """Let the module's gradients accumulate in the vector's gradient. Call it again after ``module.zero_grad()``,
+        which removes them; Lightning calls that around a validation."""
         for p, g in zip(self.named.values(), self.grads, strict=True):
             p.grad = g
 
@@ -132,14 +131,15 @@ class FlatParameters:
 
     @torch.no_grad()
     def guarded_step(self, optimizer: Steps, finite: Tensor) -> None:
-        """One update; where ``finite`` is False, or becomes False by the update itself, the weights stay as they are.
+        """Make one update. The weights stay as they were if ``finite`` is False, or if the update makes one of them
+        infinite or NaN.
 
         Args:
             finite: scalar bool tensor, updated in place.
         """
         weights = self.vector.detach()
         self._before.copy_(weights)
-        # A zero gradient instead of a bad one keeps the optimizer's own averages finite too.
+        # With a zero gradient instead of a bad one, the optimizer's averages stay finite too.
         torch.where(finite, self.grad, self._zero, out=self.grad)
         optimizer.step()
         finite.logical_and_(weights.sum().isfinite())
@@ -147,7 +147,7 @@ class FlatParameters:
 
 
 def _blocks(module: Module) -> list[list[nn.Parameter]]:
-    """The parameters of each recurrent layer that can be a block: all of them its own, those that are frozen zero."""
+    """The parameters of each recurrent layer that can be a block: it shares none of them, and its frozen ones are 0."""
     layers: list[list[nn.Parameter]] = []
     taken: set[nn.Parameter] = set()
     for layer in (m for m in module.modules() if isinstance(m, nn.RNNBase)):

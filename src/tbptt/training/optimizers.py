@@ -1,4 +1,4 @@
-"""Build the optimizers that a config can name: PyTorch's, with Keras's values in conf/optimizer/, and your own."""
+"""Building the optimizers that a config can name: PyTorch's (conf/optimizer/ has Keras's values), and your own."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
@@ -16,11 +16,11 @@ from tbptt.training.options import OptimizerConfig
 def optimizer_of(
     config: OptimizerConfig, parameters: FlatParameters, *, capturable: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimizer that a config describes, on the vector of all parameters, or on their tensors where it is not
-    element-wise.
+    """Build the optimizer that a config describes: on the vector of all parameters, or, if it is not element-wise, on
+    their tensors.
 
     Args:
-        capturable: whether a CUDA graph is to hold its step.
+        capturable: whether a CUDA graph will capture its step.
     """
     if config.by_tensor():
         return config.build(parameters.named, capturable=capturable)
@@ -30,11 +30,11 @@ def optimizer_of(
 def build_optimizer(
     parameters: Iterable[nn.Parameter], name: str, *, capturable: bool = False, **settings: Any
 ) -> torch.optim.Optimizer:
-    """The named optimizer, one that is element-wise, on ``parameters``.
+    """Build the element-wise optimizer ``name`` on ``parameters``.
 
     Args:
-        capturable: whether a CUDA graph is to hold its step.
-        settings: as the config's.
+        capturable: whether a CUDA graph will capture its step.
+        settings: the keys of the config and their values.
     """
     option = cast(type[OptimizerConfig], GROUPS["optimizer"][name])
     arguments = {key: value for key, value in settings.items() if key not in option.not_arguments}
@@ -47,26 +47,28 @@ def made(
     arguments: Mapping[str, Any],
     capturable: bool,
 ) -> torch.optim.Optimizer:
-    """An optimizer of a class, in the form of it that is fastest and, where asked for, that a CUDA graph can hold.
+    """Build an optimizer of a class, in its fused form if there is one.
 
     Args:
         parameters: the parameters, or groups of them.
+        arguments: of the class.
+        capturable: whether a CUDA graph will capture its step.
     """
     extra, takes = dict[str, Any](), signature(kind).parameters
     tensors = [p for each in parameters for p in (each["params"] if isinstance(each, dict) else [each])]
     of_torch = kind.__module__.startswith("torch.optim")
     on_gpu = any(p.is_cuda for p in tensors)
-    if of_torch and "fused" in takes and not (on_gpu and kind is torch.optim.Adagrad):  # it has it on the CPU only
+    if of_torch and "fused" in takes and not (on_gpu and kind is torch.optim.Adagrad):  # fused on the CPU only
         extra["fused"] = True  # one kernel for the whole update
-    if capturable and "capturable" in takes:  # the others can be as they are
+    if capturable and "capturable" in takes:  # a class without this argument needs none
         extra["capturable"] = True
     return kind(parameters, **arguments, **extra)
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers, each of parameters of its own, as one.
+    """Several optimizers as one, each for its own parameters.
 
-    What they keep, and the settings of their groups, are this one's, where schedules and checkpoints find them.
+    They share this optimizer's state and groups, so that schedules and checkpoints find all of them here.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]):
@@ -96,7 +98,8 @@ class Together(torch.optim.Optimizer):
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: FlatParameters) -> dict[str, Any]:
-    """The ``state_dict`` of an optimizer on these parameters, in an order that is the same on every device."""
+    """The ``state_dict`` of an optimizer on these parameters, with its elements in an order that is the same on every
+    device."""
     saved = optimizer.state_dict()
     groups = [{**group, "lr": float(group["lr"])} if "lr" in group else group for group in saved["param_groups"]]
     state = _state(optimizer, parameters, saved["state"], parameters.in_order)
@@ -104,8 +107,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: FlatParameters
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, parameters: FlatParameters, saved: dict[str, Any]) -> None:
-    """Go on from an :func:`optimizer_state`, of whatever device. But for the rates, which may have been changed since,
-    settings stay the optimizer's own: some of them belong to a device."""
+    """Load an :func:`optimizer_state`, from any device. Of the settings, only the learning rates are loaded, as a
+    schedule may have changed them. The others stay as they are: some of them depend on the device."""
     groups = optimizer.state_dict()["param_groups"]
     if len(was := saved.get("param_groups", [])) == len(groups):
         for group, before in zip(groups, was, strict=True):
@@ -117,7 +120,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, parameters: FlatParameters,
 
 
 def rates(optimizer: torch.optim.Optimizer) -> list[float]:
-    """The rates of an optimizer now, one for each group of parameters that has one."""
+    """The present learning rates of an optimizer, one for each group of parameters that has one."""
     return [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
 
 
@@ -127,7 +130,8 @@ def _state(
     state: dict[Any, dict[str, Any]],
     convert: Callable[[Tensor], Tensor],
 ) -> dict[Any, dict[str, Any]]:
-    """Whatever there is for each element of the vector, converted; tensors have the same order everywhere."""
+    """The state, with ``convert`` applied to each tensor that has one number per element of the vector. An optimizer on
+    separate tensors has none of these: its state is returned unchanged, in the same order on every device."""
     if not any(p is parameters.vector for group in optimizer.param_groups for p in group["params"]):
         return state
     return {
@@ -137,9 +141,9 @@ def _state(
 
 
 def state_problem(config: OptimizerConfig, network: Network, state: Mapping[int, Mapping[str, Any]]) -> str | None:
-    """Why what was kept of an optimizer cannot be of this network's parameters, or None.
+    """Why the saved state of an optimizer does not fit this network's parameters, or None.
 
-    What one of your own keeps of a tensor may have any shape.
+    An optimizer of your own, on separate tensors, may keep tensors of any shape.
     """
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if config.by_tensor():
@@ -153,5 +157,5 @@ def state_problem(config: OptimizerConfig, network: Network, state: Mapping[int,
     for number, kept in state.items():
         tensors = [v for v in kept.values() if isinstance(v, Tensor) and v.dim()]
         if number >= len(shapes) or not (any_shape or all(v.shape == shapes[number] for v in tensors)):
-            return f"what its optimizer keeps is not of its model's {what}"
+            return f"its optimizer's state does not fit its model's {what}"
     return None

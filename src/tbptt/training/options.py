@@ -1,4 +1,4 @@
-"""What trains a network, as a config says it: optimizers with their settings, schedules of chunks."""
+"""The optimizers and the schedules of chunks that a config can name, with their settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class OptimizerConfig(Option):
-    """Fields but ``name`` are the arguments of the class that ``kind`` gives.
+    """An optimizer. All fields except ``not_arguments`` are arguments of the class that ``kind`` returns.
 
     Attributes:
-        elementwise: whether it treats each element alike, whatever tensor that is of. Then it gets all parameters as
-            one vector, and what it keeps has that vector's shape, or none. Else it gets the tensors by their names,
-            see ``build``.
-        capturable: whether a CUDA graph can hold its step: nothing in it waits for the device, and what it does is the
-            same at every step. Else ``cuda_graphs=true`` is refused.
+        torch_name: the name of the class in ``torch.optim``.
+        elementwise: whether it updates each element in the same way, whatever tensor the element belongs to. Then it
+            gets all parameters as one vector, and each tensor of its state has the vector's shape or is a scalar. If
+            not, it gets the tensors by their names; see ``build``.
+        capturable: whether a CUDA graph can capture its step: it never waits for the device and does the same at every
+            step. If not, ``cuda_graphs=true`` is refused.
         not_arguments: the fields that its class does not take.
     """
 
@@ -34,25 +35,26 @@ class OptimizerConfig(Option):
 
     @classmethod
     def kind(cls) -> "type[torch.optim.Optimizer]":
-        """The class."""
+        """The optimizer's class."""
         import torch
 
         return cast("type[torch.optim.Optimizer]", getattr(torch.optim, cls.torch_name))
 
     def arguments(self) -> dict[str, Any]:
-        """What its class takes beside the parameters."""
+        """The arguments of the class besides the parameters."""
         return {name: value for name, value in vars(self).items() if name not in self.not_arguments}
 
     def by_tensor(self) -> bool:
-        """Whether it gets the tensors, and not the vector: also where settings differ between them."""
+        """Whether it gets the separate tensors and not the vector. An element-wise optimizer needs them too if tensors
+        have different settings."""
         return not self.elementwise
 
     def build(self, parameters: "Mapping[str, torch.nn.Parameter]", *, capturable: bool) -> "torch.optim.Optimizer":
-        """The optimizer of tensors.
+        """Build the optimizer on separate tensors; called if ``by_tensor`` is true.
 
         Args:
-            parameters: what is trained, by the names that the network has for them (``recurrent.0.weight_hh_l0``).
-            capturable: whether a CUDA graph is to hold its step.
+            parameters: the trained parameters by their names in the network (``recurrent.0.weight_hh_l0``).
+            capturable: whether a CUDA graph will capture its step.
         """
         from tbptt.training.optimizers import made
 
@@ -60,7 +62,7 @@ class OptimizerConfig(Option):
 
 
 def without_biases(parameters: "Mapping[str, torch.nn.Parameter]") -> list[dict[str, Any]]:
-    """Two groups of parameters, of which only the first, the matrices, gets the optimizer's weight decay."""
+    """Two groups of parameters: the matrices, with the optimizer's weight decay, and all others, without it."""
     matrices = [p for p in parameters.values() if p.dim() > 1]
     others = [p for p in parameters.values() if p.dim() <= 1]
     return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
@@ -123,7 +125,7 @@ class AdaDelta(OptimizerConfig, options=["adadelta"]):
 
 @dataclass
 class Muon(OptimizerConfig, options=["muon"]):
-    """Matrices by Muon, all else, and the network's head, by AdamW."""
+    """Muon for matrices; AdamW for all other parameters and for the network's head."""
 
     elementwise = False
     capturable = True
@@ -144,7 +146,7 @@ class Muon(OptimizerConfig, options=["muon"]):
         matrices = [p for name, p in parameters.items() if p.dim() == 2 and not name.startswith("head.")]
         others = {name: p for name, p in parameters.items() if p.dim() != 2 or name.startswith("head.")}
         both = {"lr": self.lr, "weight_decay": self.weight_decay}
-        # Scaled so that a step is as large as one of AdamW's, and one rate serves both (Liu et al., 2025).
+        # Muon's steps are scaled to the size of AdamW's, so that one learning rate suits both (Liu et al., 2025).
         of_muon = {"momentum": self.momentum, "nesterov": self.nesterov, "ns_steps": self.ns_steps}
         of_adamw = {"betas": self.betas, "eps": self.eps}
         rest = list(others.values()) if self.decay_biases else without_biases(others)
@@ -164,7 +166,7 @@ class ScheduleConfig(Option):
     stage_epochs: Any = key(whole(1, "auto", None), "auto")
 
     def as_list(self) -> list[int]:
-        """Chunks a sequence, one entry a stage."""
+        """The number of chunks per sequence in each stage."""
         raise NotImplementedError  # each option has its own
 
 

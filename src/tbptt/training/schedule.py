@@ -1,4 +1,4 @@
-"""How finely sequences are cut, epoch by epoch: a small pure state machine."""
+"""The schedule: into how many chunks sequences are cut in each epoch. A small state machine without side effects."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def geometric_chunks(start: int, stages: int) -> list[int]:
-    """From ``start`` chunks down to 1 in steps of equal ratio: round(start^(1 - k/(stages-1))), repeats dropped.
+    """Numbers of chunks from ``start`` down to 1 in equal ratios: round(start^(1 - k/(stages-1))) for k = 0, 1, …
 
-    One stage is ``[start]``.
+    Repeats are dropped. With one stage, the result is ``[start]``.
     """
     if stages == 1:
         return [start]
@@ -20,7 +20,7 @@ def geometric_chunks(start: int, stages: int) -> list[int]:
 def chunk_bounds(length: int, chunks: int) -> list[tuple[int, int]]:
     """Cut ``length`` steps into exactly ``chunks`` pieces [start, stop), as ``numpy.array_split`` does.
 
-    At most two lengths occur, the longer ones first; every step is in exactly one piece.
+    The pieces have at most two lengths, and the longer ones come first. Every step is in exactly one piece.
     """
     if not 1 <= chunks <= length:
         raise ValueError(f"{length} steps cannot be cut into {chunks} chunks")
@@ -31,16 +31,16 @@ def chunk_bounds(length: int, chunks: int) -> list[tuple[int, int]]:
 
 @dataclass
 class ChunkSchedule:
-    """Which number of chunks the next epoch uses.
+    """Keeps the number of chunks for the next epoch.
 
     A stage ends when the loss has not gone strictly below the stage's best for ``patience`` epochs, or after
-    ``stage_epochs`` epochs. The last stage is ended by its patience only; training is then ``done``.
+    ``stage_epochs`` epochs. The last stage ends by its patience only; training is then ``done``.
 
     Attributes:
-        stages: chunks a sequence, one entry a stage.
-        patience: epochs without a new best, or None for never.
-        stage_epochs: the longest that a stage but the last takes, in epochs; None for no limit.
-        stage: index of the current stage.
+        stages: the number of chunks per sequence in each stage.
+        patience: epochs without a new best after which a stage ends; None: patience ends no stage.
+        stage_epochs: the most epochs of each stage except the last; None for no limit.
+        stage: the index of the current stage.
     """
 
     stages: list[int]
@@ -56,9 +56,9 @@ class ChunkSchedule:
     def plan(
         cls, stages: Sequence[int], *, epochs: int, patience: int | None = 20, stage_epochs: int | str | None = "auto"
     ) -> "ChunkSchedule":
-        """A schedule with ``stage_epochs='auto'`` worked out: equal shares of ``epochs``, at least one each.
+        """Make a schedule. With ``stage_epochs='auto'``, each stage gets an equal share of ``epochs``, at least one.
 
-        A repeated entry is one stage then, so that every list reaches its last stage.
+        With ``auto``, equal entries in a row count as one stage, so that every list reaches its last stage.
         """
         if stage_epochs == "auto":
             stages = [n for n, _ in groupby(stages)]
@@ -68,13 +68,13 @@ class ChunkSchedule:
 
     @property
     def chunks(self) -> int:
-        """Chunks a sequence in the current stage."""
+        """The number of chunks per sequence in the current stage."""
         return self.stages[self.stage]
 
     def end_epoch(self, loss: float) -> bool:
-        """Take an epoch's training loss; returns whether the stage ended with it.
+        """Tell the schedule an epoch's training loss. Returns whether the stage ended with this epoch.
 
-        A loss that is not a number is no new best.
+        NaN is never a new best.
         """
         assert not self.done, "the schedule has ended"
         self.epochs_in_stage += 1
@@ -96,7 +96,7 @@ class ChunkSchedule:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, in plain types."""
+        """The whole schedule in plain types."""
         return dict(vars(self))
 
     @classmethod

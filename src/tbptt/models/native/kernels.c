@@ -1,6 +1,6 @@
-/* The layers of the network for the sizes that this package trains: some ten sequences, some hundred units. One LSTM layer
- * forward and backward through time, and a dense layer with tanh. A plain shared library, called through ctypes by
- * kernels.py: neither Python's nor PyTorch's headers are needed to build it. */
+/* An LSTM layer, forward and backward through time, and a dense layer with tanh, for the sizes that this package trains:
+ * some ten sequences and some hundred units. This is a plain shared library. kernels.py calls it through ctypes, so
+ * neither Python's nor PyTorch's headers are needed to build it. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -49,10 +49,10 @@ static inline float float_exp(float x) { return fast_exp(x); }
 static inline double double_exp(double x) { return exp(x); }
 #include "kernels_of.h"
 
-/* Counted up with every change to what kernels.py calls. */
+/* Increased with every change to the functions that kernels.py calls. */
 long kernels_version(void) { return 3; }
 
-/* Whether this processor has the instructions that the library was built for, on another machine perhaps. */
+/* Whether this processor has the instructions that the library uses. It may have been built on another machine. */
 long kernels_fit(void) {
 #if defined(__x86_64__) && defined(__GNUC__)
 #ifdef __FMA__
@@ -80,5 +80,5 @@ long kernels_fit(void) {
   return 1;
 }
 
-/* Some linkers ask for it of whatever setuptools builds; nothing imports this library as a module. */
+/* Some linkers want this symbol in everything that setuptools builds. Nothing imports this library as a module. */
 void *PyInit__kernels(void) { return 0; }

@@ -101,8 +101,8 @@ static inline REAL NAME(sigmoid)(REAL x) { return 1 / (1 + NAME(exp)(-x)); }
 static inline REAL NAME(tanh)(REAL x) { return 2 / (1 + NAME(exp)(-2 * x)) - 1; }
 
 /* Forward through T steps. x (T, B, I); wi (4H, I), wh (4H, H), bias (4H): gates in the order input, forget, cell, output;
- * h0, c0 (B, H). Written: h (T, B, H), c (T, B, H), and for the way back gates (T, B, 4H) and tanh c (T, B, H). Where
- * there is none, keep is 0, and c, gates and tanh_c have room for one step only, the last one's.
+ * h0, c0 (B, H). Written: h (T, B, H), c (T, B, H), and for the backward pass gates (T, B, 4H) and tanh c (T, B, H). If
+ * keep is 0, no backward pass follows, and c, gates and tanh_c have room for one step only, the last one.
  * room: packed(I, 4H) + packed(H, 4H) numbers. */
 void NAME(lstm_forward)(long T, long B, long I, long H, long keep, const REAL *x, const REAL *wi, const REAL *wh, const REAL *bias,
                         const REAL *h0, const REAL *c0, REAL *h, REAL *c, REAL *gates, REAL *tanh_c, REAL *room) {
@@ -133,8 +133,9 @@ void NAME(lstm_forward)(long T, long B, long I, long H, long keep, const REAL *x
   }
 }
 
-/* Backward. dh (T, B, H): the gradients of h; dh_end, dc_end (B, H): those of the last state, which become those of the
- * state before the first step. gates become their own gradients. Written: dx (T, B, I) unless null, dwi, dwh, dbias.
+/* Backward. dh (T, B, H): the gradients of h. dh_end, dc_end (B, H): the gradients of the last state; overwritten with
+ * those of the state before the first step. gates are overwritten with their gradients. Written: dx (T, B, I) unless
+ * null, dwi, dwh, dbias.
  * room: packed(4H, H) + the larger of packed(4H, I) and packed(BLOCK, max(I, H)) numbers, and (T, B, H) more. */
 void NAME(lstm_backward)(long T, long B, long I, long H, const REAL *x, const REAL *wi, const REAL *wh, const REAL *h0,
                          const REAL *c0, const REAL *h, const REAL *c, REAL *gates, const REAL *tanh_c, const REAL *dh,
@@ -206,7 +207,7 @@ void NAME(dense_backward)(long M, long K, long N, const REAL *x, const REAL *w, 
   NAME(over_rows)(N, K, M, dz, x, dw, room);
 }
 
-/* How many numbers each of these needs as room. */
+/* How many numbers of scratch memory (room) each of these functions needs. */
 long NAME(lstm_room)(long T, long B, long I, long H) {
   long forward = NAME(packed)(I, 4 * H) + NAME(packed)(H, 4 * H);
   long backward = NAME(packed)(4 * H, H) + ROOM_FOR_BLOCK(LARGER(I, H), 4 * H, NAME(packed)) + T * B * H;
