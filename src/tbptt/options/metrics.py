@@ -83,17 +83,23 @@ TABLES.append(METRICS)
 
 
 def metric(
-    name: str, *, direction: str, label: str, drawn: bool = True, in_prices: bool = False, task: str | None = None
-) -> Callable[[Measure], Measure]:
-    """Add a function to the table of metrics; see :class:`Metric` for the arguments.
+    name: str,
+    *,
+    direction: str,
+    label: str,
+    drawn: bool = True,
+    in_prices: bool = False,
+    task: str | None = None,
+    at_once: bool = False,
+) -> Callable[[F], F]:
+    """Decorator that puts a function into the table of metrics. The arguments are those of :class:`Metric`.
 
-    The function gets one chunk of held-out steps: predictions and targets, (B, K, O) each, and a mask, (B, K) of 0 and
-    1, or None. It returns the sum over the valid steps, and the number to divide it by. Both are added up over the
-    chunks.
+    The function gets predictions and targets, (B, K, O), and a mask, (B, K) of 0 and 1 or None, of one chunk of
+    held-out steps. It returns a sum over the valid steps and the number to divide it by. Both are added up over the
+    chunks. With ``at_once`` it gets all predictions, (B, T, O) standardised, and their sequences.
 
-    Raises:
-        ValueError: the name is taken, is not of the form ``val/NAME``, or is refused by MLflow; or the direction is
-            neither ``minimize`` nor ``maximize``.
+    Raises ValueError if the name exists already, is not ``val/NAME`` or is not accepted by MLflow, or if the direction
+    is not one of the two.
     """
     if name in METRICS:
         raise ValueError(f"metric {name} is there already")
