@@ -23,6 +23,10 @@ def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: 
     together, or ``None`` where each of the T is an independent series (see :class:`~tbptt.evaluation.chance.Evidence`).
     A model with a loss that is not finite is left out. 0.0 stands for less than one resampling in a thousand; 1.0 where
     no model is better than the baseline on the mean. ``None``: too short to tell, or the baseline is not finite.
+
+    With few blocks it says "better" too often, the more the less the models have in common. Of 20 models that are AR(1)
+    noise, ρ = 0.9, in 30 blocks of 20 steps, p was under 0.05 in 18 of 60 cases; in 10 of 60 where most of the noise was
+    the baseline's.
     """
     rows, base = np.asarray(losses, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if not Evidence(base.size, block).enough or not np.isfinite(base).all():
