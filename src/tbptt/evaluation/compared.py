@@ -2,6 +2,7 @@
 told from the best. Hansen's test and the model confidence set are ``arch``'s; this prepares what they are given."""
 
 import warnings
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +13,6 @@ CELLS = 200_000  # models × points: of more models fewer points are kept, 300 a
 FEWEST_POINTS = 300
 DRAWS = 500_000  # models × resamplings, 250 at least: the confidence set costs models² × resamplings
 FEWEST_DRAWS = 250
-SCALE_DRAWS = 200  # for the standard errors only
 
 
 def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: int = 0) -> float | None:
@@ -23,6 +23,10 @@ def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: 
     together, or ``None`` where each of the T is an independent series (see :class:`~tbptt.evaluation.chance.Evidence`).
     A model with a loss that is not finite is left out. 0.0 stands for less than one resampling in a thousand; 1.0 where
     no model is better than the baseline on the mean. ``None``: too short to tell, or the baseline is not finite.
+
+    With few blocks it says "better" too often, the more the less the models have in common. Of 20 models that are AR(1)
+    noise, ρ = 0.9, in 30 blocks of 20 steps, p was under 0.05 in 18 of 60 cases; in 10 of 60 where most of the noise was
+    the baseline's.
     """
     rows, base = np.asarray(losses, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if not Evidence(base.size, block).enough or not np.isfinite(base).all():
@@ -32,12 +36,11 @@ def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: 
         return 1.0
     from arch.bootstrap import SPA
 
-    points, block, reps = _prepared(gains, block)
-    # arch compares the models' raw gains. Hansen divides each by its standard error; else one wild model drowns all.
-    points = points / _standard_errors(points, block, seed)
+    points, length, reps = _prepared(gains, block)
+    points = _tamed(points)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        test = SPA(np.zeros(points.shape[1]), -points.T, block_size=block, reps=reps, seed=seed)
+        test = SPA(np.zeros(points.shape[1]), -points.T, block_size=cast(int, length), reps=reps, seed=seed)
         test.compute()
     return float(test.pvalues["consistent"])
 
@@ -60,12 +63,12 @@ def confidence_set(losses: ArrayLike, block: float | None, size: float = 0.05, s
         return set(usable.tolist())
     from arch.bootstrap import MCS
 
-    points, block, reps = _prepared(different, block)
+    points, length, reps = _prepared(different, block)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        test = MCS(_shaken(points, seed).T, size, reps=reps, block_size=block, method="max", seed=seed)
+        test = MCS(_shaken(points, seed).T, size, reps=reps, block_size=cast(int, length), method="max", seed=seed)
         test.compute()
-    kept = np.isin(which.ravel(), test.included)
+    kept = np.isin(which.ravel(), np.array(test.included))
     return set(usable[kept].tolist())
 
 
@@ -78,6 +81,7 @@ def _usable(rows: Array) -> np.ndarray:
 def _prepared(rows: Array, block: float | None) -> tuple[Array, float, int]:
     """Rows of fewer points, the block length in them, and the number of resamplings: bounded in time and memory.
 
+    The length need not be whole: arch begins a new block with a probability of one over it.
     Series that are independent are resampled one by one, which is what blocks of one are.
     """
     n = len(rows)
@@ -88,13 +92,15 @@ def _prepared(rows: Array, block: float | None) -> tuple[Array, float, int]:
     return points, max(1.0, block / group), reps
 
 
-def _standard_errors(points: Array, block: float, seed: int) -> Array:
-    """(n, 1): of each row's mean. A row of a constant has next to none, and more than 0."""
-    from arch.bootstrap import StationaryBootstrap
+def _tamed(points: Array) -> Array:
+    """Rows, those that vary more than the median row brought down to it.
 
-    bootstrap = StationaryBootstrap(block, np.ascontiguousarray(points.T), seed=seed)
-    variances = np.atleast_1d(bootstrap.var(lambda drawn: drawn.mean(axis=0), SCALE_DRAWS))
-    return np.maximum(np.sqrt(variances), 1e-12 * np.abs(points).max(axis=1))[:, None]
+    arch takes the largest mean as it is, so the draws of one wild model would hide a better one. Hansen divides each by
+    its standard error; but 30 blocks give it too badly, and noise was then called better nearly twice as often.
+    """
+    spread = points.std(axis=1, keepdims=True)
+    usual = np.median(spread)
+    return points * (usual / np.maximum(spread, usual)) if usual > 0 else points
 
 
 def _shaken(points: Array, seed: int) -> Array:

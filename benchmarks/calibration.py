@@ -1,0 +1,171 @@
+"""How often the verdicts are wrong where the truth is known.
+
+    python benchmarks/calibration.py ROW [--seeds 0:1000]
+    python benchmarks/calibration.py table
+
+A row makes data of which the answer is known, once a seed, and asks for the verdict. It can be run in pieces, also at
+the same time, and goes on where it was stopped: a seed that docs/results/calibration.csv has is not run again. Every
+interval goes to that file, and each line that is printed, with its machine, to benchmarks/results/calibration.txt.
+`table` prints the whole of what the file has: how many verdicts of each word, the share that the row is about with its
+exact 95 % interval, and whether it is what must come out.
+
+To add a row: a function from a seed to the verdict of each of its cases, and an entry of ROWS.
+"""
+
+import argparse
+import csv
+import fcntl
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from machine import machine
+from scipy.signal import lfilter
+from scipy.stats import binomtest
+
+from tbptt.evaluation.chance import FEWEST, Verdict, Word, against_chance
+
+HERE = Path(__file__).parent
+EVERY_INTERVAL = HERE.parent / "docs" / "results" / "calibration.csv"
+PRINTED = HERE / "results" / "calibration.txt"
+COLUMNS = ("row", "case", "seed", "word", "estimate", "low", "high", "observations")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is tried once a seed, and how often ``word`` may come out, as a share of the seeds."""
+
+    verdicts: Callable[[int], dict[str, Verdict]]  # from a seed: case -> verdict
+    seeds: int
+    most: float | None = None
+    least: float | None = None
+    word: Word = "better than"
+    short_is_failure: bool = True  # "too short to tell" anywhere fails the row
+
+    def must(self) -> str:
+        if self.most is None and self.least is None:
+            return "no limit"
+        return f"at most {self.most:.0%}" if self.least is None else f"at least {self.least:.0%}"
+
+    def holds(self, share: float, short: int) -> bool:
+        enough = self.least is None or share >= self.least
+        return enough and (self.most is None or share <= self.most) and not (short and self.short_is_failure)
+
+
+def autoregressive(rho: float, steps: int, seed: int) -> np.ndarray:
+    """A stationary AR(1) series, (steps,), with mean 0."""
+    noise = np.random.default_rng(seed).standard_normal(steps)
+    noise[0] /= np.sqrt(1 - rho**2)
+    return lfilter([1.0], [1.0, -rho], noise)
+
+
+def test_function(seed: int) -> dict[str, Verdict]:
+    """The mean of AR(1) noise, 30 blocks long, for each γ; the block length is the shortest that is used, 2/(1-γ)."""
+    out = {}
+    for gamma in (0.9, 0.99):
+        block = 2 / (1 - gamma)
+        noise = autoregressive(gamma, round(FEWEST * block), seed)
+        out[f"γ = {gamma}"] = against_chance(noise, np.ones_like(noise), block)
+    return out
+
+
+def independent_series(seed: int) -> dict[str, Verdict]:
+    """The mean of 12 independent values with mean 0: normal ones, and ones with one long tail."""
+    random = np.random.default_rng(seed)
+    long_tail = random.standard_exponential(12) - 1
+    cases = {
+        "normal": random.standard_normal(12),
+        "a few large gains": long_tail,
+        "a few large losses": -long_tail,
+    }
+    return {case: against_chance(values, np.ones(12), None) for case, values in cases.items()}
+
+
+ROWS = {
+    "test-function": Row(test_function, 1_000, most=0.09),
+    "independent-series": Row(independent_series, 1_000),
+}
+
+
+def run(name: str, seeds: range) -> None:
+    """Run what is not in the file yet, a seed at a time, each written at once."""
+    there = {int(line["seed"]) for line in read() if line["row"] == name}
+    for seed in seeds:
+        if seed not in there:
+            keep([as_line(name, case, seed, verdict) for case, verdict in ROWS[name].verdicts(seed).items()])
+
+
+def as_line(name: str, case: str, seed: int, verdict: Verdict) -> dict[str, str]:
+    numbers = {key: getattr(verdict, key) for key in ("estimate", "low", "high", "observations")}
+    shown = {key: "" if value is None else f"{value:.6g}" for key, value in numbers.items()}
+    return {"row": name, "case": case, "seed": str(seed), "word": verdict.word, **shown}
+
+
+def read() -> list[dict[str, str]]:
+    if not EVERY_INTERVAL.exists():
+        return []
+    with EVERY_INTERVAL.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def keep(lines: Sequence[dict[str, str]]) -> None:
+    """Append a seed's lines whole, also where another piece writes at the same time."""
+    with EVERY_INTERVAL.open("a", encoding="utf-8", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(lines)
+
+
+def summary(name: str, lines: Sequence[dict[str, str]]) -> list[str]:
+    """A line a case: counts, the share with its exact interval, what must come out."""
+    row, out = ROWS[name], []
+    for case in dict.fromkeys(line["case"] for line in lines):
+        mine = [line for line in lines if line["case"] == case]
+        words = Counter(line["word"] for line in mine)
+        rate = binomtest(words[row.word], len(mine)).proportion_ci(0.95, method="exact")
+        share, seeds = words[row.word] / len(mine), sorted(int(line["seed"]) for line in mine)
+        whole = len(mine) >= row.seeds
+        verdict = (
+            "" if row.must() == "no limit" else ": holds" if row.holds(share, words["too short to tell"]) else ": FAILS"
+        )
+        out.append(
+            f"{name}, {case}, {len(mine)} seeds {seeds[0]}:{seeds[-1] + 1}: "
+            + ", ".join(f"{words[word]} {word}" for word in get_args(Word))
+            + f"; '{row.word}' {share:.1%} ({rate.low:.1%} to {rate.high:.1%}), must be {row.must()}"
+            + (verdict if whole else f" of {row.seeds} seeds")
+        )
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=[*ROWS, "table"])
+    parser.add_argument("--seeds", help="from:to, without the last; all of the row's where it is left out")
+    given = parser.parse_args()
+    if given.row == "table":
+        for name in ROWS:
+            print(*summary(name, [line for line in read() if line["row"] == name]), sep="\n")
+        return
+    first, last = map(int, given.seeds.split(":")) if given.seeds else (0, ROWS[given.row].seeds)
+    run(given.row, range(first, last))
+    lines = [line for line in read() if line["row"] == given.row and first <= int(line["seed"]) < last]
+    PRINTED.parent.mkdir(exist_ok=True)
+    with PRINTED.open("a", encoding="utf-8") as file:
+        for line in [
+            " ".join(["python benchmarks/calibration.py", *sys.argv[1:]]),
+            machine(),
+            *summary(given.row, lines),
+        ]:
+            print(line)
+            print(line, file=file)
+        print(file=file)
+
+
+if __name__ == "__main__":
+    main()
