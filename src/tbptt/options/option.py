@@ -16,7 +16,7 @@ from tbptt.options.own import TABLES
 from tbptt.options.takes import TEXT, Takes, one_of
 
 
-def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
+def key(takes: Takes, default: Any = MISSING, *, new: bool = False, beside_method: bool = False) -> Any:
     """A key of an option's class.
 
     Args:
@@ -25,8 +25,12 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
         new: whether studies may have begun before there was this key. While it is at its default, which has to be what
             was done before, it then stays out of what tells a study from another, and the same command goes on with
             the same study. Never take it away again, and never change the default of such a key.
+        beside_method: whether the base class has a method of this name, which it calls as the class's: the class keeps
+            that, and only its instances have the value. It has a default.
     """
-    metadata = {"takes": takes, "new": new}
+    metadata = {"takes": takes, "new": new, "beside_method": beside_method}
+    if beside_method:  # dataclasses leave no attribute in the class where a factory gives the default
+        return field(default_factory=lambda: default, metadata=metadata)
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -86,7 +90,8 @@ class Option:
             return f"does not say {' and '.join(lacks)}"
         own = [name for name, value in vars(cls).items() if isinstance(value, Field) and name not in cls.needs]
         for name in own:  # it would take the place of what the base class has by that name
-            if any(name in vars(each) and name not in _keys(each) for each in cls.__mro__[1:]):
+            beside = vars(cls)[name].metadata.get("beside_method")
+            if not beside and any(name in vars(each) and name not in _keys(each) for each in cls.__mro__[1:]):
                 return f"has a key {name}, which is the name of something that {base.__name__} has; takes another name"
         if cls.reads_its_keys and (unread := [name for name in own if not _is_read(name, cls)]):
             return f"has a key {unread[0]} that nothing in its file reads, which would change nothing"
