@@ -16,9 +16,10 @@ from test_resume import RUN, URI, curves, interrupted, last
 from tbptt.config.checks import problems
 from tbptt.config.compose import ConfigSource, parsed
 from tbptt.config.schema import register
-from tbptt.data.features import Scaler
+from tbptt.data.features import LagFeatures, Scaler
+from tbptt.data.sequences import Sequences
 from tbptt.evaluation.losses import measure
-from tbptt.options.metrics import Metric, measured
+from tbptt.options.metrics import METRICS, Metric, measured
 from tbptt.options.option import GROUPS, Option, key
 from tbptt.options.takes import one_of
 from tbptt.runs import contents
@@ -131,11 +132,11 @@ def test_the_loss_is_the_mean_of_both_squared_errors(here: Path, config: Compose
 # --- the decision -----------------------------------------------------------------------------------------------------
 
 
-def steep(change: float) -> tuple[Scaler, torch.Tensor, np.ndarray]:
-    """Q-values of about 1,000 whose difference is of the size of ``change``, zero at every third step: their scaler,
-    what a network is to give of them, and they themselves, (1, 300, 2)."""
+def steep(change: float) -> tuple[Sequences, Scaler, np.ndarray]:
+    """Q-values of about 1,000 whose difference is of the size of ``change``, zero at every third step: what a
+    network is to give of them, their scaler, and they themselves, (1, 300, 2)."""
     rng = np.random.default_rng(3)
-    difference = np.where(np.arange(300) % 3, rng.normal(0, change, 300), 0.0)
+    difference = np.where(np.arange(300) % 3, rng.normal(change / 2, change, 300), 0.0)
     common = rng.normal(1000, 200, 300)
     q = np.stack([common + difference / 2, common - difference / 2], axis=1)[None]
     q[0, ::3, 1] = q[0, ::3, 0]
@@ -144,17 +145,30 @@ def steep(change: float) -> tuple[Scaler, torch.Tensor, np.ndarray]:
     scaler = Scaler.fit(
         prices, torch.tensor([300]), torch.from_numpy(q), 4, "lagged_change", True, common_scale=False, mixing=mixing
     )
-    return scaler, scaler.scale_targets(torch.from_numpy(q)).float(), q
+    features = LagFeatures(prices, scaler, 4, "lagged_change")
+    targets = scaler.scale_targets(torch.from_numpy(q)).float()
+    return Sequences(features, targets, None, [300], QValues(name="q_values", loss="split"), scaler), scaler, q
 
 
 def test_the_side_of_a_small_difference_of_large_values_is_kept() -> None:
     """float32 has steps of 6e-5 at 1,000: there the Q-values themselves are equal."""
-    scaler, scaled, q = steep(1e-6)
-    single = scaler.to_price_units(scaled)
+    sequences, scaler, q = steep(1e-6)
+    single = scaler.to_price_units(sequences.targets)
     assert (single[..., 0] == single[..., 1]).double().mean() > 0.9, "or this says nothing"
-    found = scaler.targets_in_prices(scaled.double()).numpy()
+    found = scaler.targets_in_prices(sequences.targets.double()).numpy()
     assert np.array_equal(np.sign(found[..., 0] - found[..., 1]), np.sign(q[..., 0] - q[..., 1]))
-    assert (found[0, ::3, 0] == found[0, ::3, 1]).all(), "what rounding has left of a zero"
+    wrong = q[..., ::-1].copy()
+    wrong[..., 0] += 1e-9 * (wrong[..., 0] == wrong[..., 1])  # where both are worth the same, buying
+    y = scaler.scale_targets(torch.from_numpy(wrong)).float()
+    metrics = [METRICS["val/right_side"]]
+    assert measure(Echo(y), sequences, metrics)["val/right_side"].item() == 0  # type: ignore[arg-type]
+
+
+def test_a_difference_of_zero_is_zero_after_rounding() -> None:
+    sequences, scaler, q = steep(1.0)
+    assert (np.diff(scaler.to_price_units(sequences.targets.double())[0, ::3]) != 0).all(), "or this says nothing"
+    found = scaler.targets_in_prices(sequences.targets.double()).numpy()
+    assert np.array_equal(found[..., 0] == found[..., 1], q[..., 0] == q[..., 1])
 
 
 @pytest.mark.parametrize("level", [0.0, 1e5])
@@ -272,7 +286,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GROUPS, "task", dict(GROUPS["task"]))
 
 
-def test_a_task_with_a_loss_of_its_own_is_trained_by_it(here: Path, small: Compose, options: None) -> None:
+def test_a_task_with_a_loss_of_its_own_is_measured_by_it(here: Path, small: Compose, options: None) -> None:
     @dataclass
     class Absolute(Forecast):
         def loss(self, y: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
