@@ -254,7 +254,7 @@ def test_a_file_with_old_names_means_the_same(source: ConfigSource, tmp_path: Pa
     assert old != content
     before, task, rest = old.partition("\ntask:\n")
     settings, _, after = rest.partition("\nmodel:\n")
-    lines = [line for line in settings.splitlines() if "name:" not in line]
+    lines = [line for line in settings.splitlines() if f"data.{line.strip().split(':')[0]}" in MOVED]
     old = before + "\n" + "\n".join(lines) + "\nmodel:\n" + after
     assert task
     (tmp_path / "old.yaml").write_text(old)
@@ -271,7 +271,7 @@ def test_a_file_with_old_names_means_the_same(source: ConfigSource, tmp_path: Pa
 def test_a_checkpoints_config_with_old_names_is_read(source: ConfigSource) -> None:
     with source.opened():
         now = plain(source.compose([*SMALL, "task.gamma=0.7"]))
-    old = {**now, "data": {**now["data"], **{k: v for k, v in now["task"].items() if k != "name"}}}
+    old = {**now, "data": {**now["data"], **{k: v for k, v in now["task"].items() if f"data.{k}" in MOVED}}}
     del old["task"]
     assert plain(typed(old)) == plain(typed(now))
     assert moved(now) == now

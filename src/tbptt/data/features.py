@@ -21,6 +21,8 @@ class Scaler:
         target_std: (S,) common to all outputs, or (S, O), about those means.
         fee: (S,) that the targets were made with, in price units; a change of side costs twice that. None where the
             task knows of none, or a checkpoint is older than this.
+        mixing: (O, O) float64, outputs = targets @ mixing: what the network gives, and what the moments above are of,
+            is a mixture of the targets. None where it is the targets themselves, or a checkpoint is older than this.
     """
 
     input_mean: Tensor
@@ -28,6 +30,7 @@ class Scaler:
     target_mean: Tensor
     target_std: Tensor
     fee: Tensor | None = None
+    mixing: Tensor | None = None
 
     @classmethod
     def fit(
@@ -39,6 +42,7 @@ class Scaler:
         kind: str,
         shared: bool,
         common_scale: bool | None = True,
+        mixing: Float64[Tensor, "O O"] | None = None,
     ) -> "Scaler":
         """Population moments over the trained steps.
 
@@ -48,9 +52,10 @@ class Scaler:
             targets: (B, T, O) in price units.
             shared: one scale for all series (the article's), or one for each.
             common_scale: one standard deviation for all outputs, or one for each; None leaves the targets as they are.
+            mixing: (O, O), outputs = targets @ mixing, of which the moments are then. None: outputs are the targets.
 
         Raises:
-            ValueError: a series' inputs or targets never change, so they cannot be standardised.
+            ValueError: a series' inputs, targets or outputs never change, so they cannot be standardised.
         """
         valid = (torch.arange(targets.shape[1]) < steps[:, None]).double()  # (B, T)
         count, total, squares = steps.double() * window, torch.zeros(len(prices)), torch.zeros(len(prices))
@@ -67,23 +72,38 @@ class Scaler:
         mean = total / count
         variance = squares / count - mean.square()
         rounding = 1e-12 * squares / count
-        target_mean, spread = _moments(targets, valid, shared, common_scale)
+        outputs = targets if mixing is None else _mixed(targets, mixing)
+        if mixing is not None and (same := _constant(outputs, targets, valid, shared)):
+            where = "the same at every step of the training part of a series, so it cannot be standardised"
+            raise ValueError(f"output {same[0]} of what is learnt, a mixture of the targets, is {where}")
+        target_mean, spread = _moments(outputs, valid, shared, common_scale)
         if not (variance > rounding).all() or not (spread > 0).all():
             raise ValueError("the training part of a series never changes, so it cannot be standardised")
-        return cls(mean, variance.sqrt(), target_mean, spread.sqrt())
+        return cls(mean, variance.sqrt(), target_mean, spread.sqrt(), mixing=mixing)
 
     def scale_targets(self, targets: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
-        """(B, T, O) in price units → standardised."""
+        """(B, T, O) in price units → what the network is to give, standardised."""
+        if self.mixing is not None:
+            targets = _mixed(targets, self.mixing)
         return (targets - self.target_mean[:, None]) / self._std()
 
     def to_price_units(self, predictions: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
         """(B, T, O) standardised, as the network gives them → in price units."""
-        return predictions * self._std().to(predictions) + self.target_mean.to(predictions)[:, None]
+        return self._targets(self._outputs(predictions))
 
     def targets_in_prices(self, targets: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
-        """:meth:`to_price_units` of targets: what rounding to float32 has left of a zero is zero again."""
-        found = self.to_price_units(targets)
-        return torch.where(found.abs() < 1e-6 * self._std().to(found), 0.0, found)
+        """:meth:`to_price_units` of targets: what rounding to float32 has left of a zero is zero again, of an output
+        where there is a mixing."""
+        found = self._outputs(targets)
+        return self._targets(torch.where(found.abs() < 1e-6 * self._std().to(found), 0.0, found))
+
+    def _outputs(self, standardised: Tensor) -> Tensor:
+        """(B, T, O) as the network gives them → in price units, still mixed."""
+        return standardised * self._std().to(standardised) + self.target_mean.to(standardised)[:, None]
+
+    def _targets(self, outputs: Tensor) -> Tensor:
+        """(B, T, O) in price units, mixed → not mixed any more."""
+        return outputs if self.mixing is None else _mixed(outputs, torch.linalg.inv(self.mixing))
 
     def _std(self) -> Tensor:
         """(S, 1, 1) or (S, 1, O)."""
@@ -92,6 +112,23 @@ class Scaler:
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
+
+
+def _mixed(values: Tensor, mixing: Tensor) -> Tensor:
+    """values @ mixing, (B, T, O), row by row: a GPU may round a matrix product to TF32, and here a small difference of
+    large numbers counts."""
+    rows = mixing.to(values)
+    found = values[..., :1] * rows[0]
+    for i in range(1, len(rows)):
+        found = found + values[..., i : i + 1] * rows[i]
+    return found
+
+
+def _constant(outputs: Tensor, targets: Tensor, valid: Tensor, shared: bool) -> list[int]:
+    """Which of the (B, T, O) outputs never change, or by no more than the rounding of the targets that they mix."""
+    largest = (targets * valid[..., None]).abs().amax((0, 1, 2) if shared else (1, 2))
+    _, spread = _moments(outputs, valid, shared, False)
+    return [i for i, of_one in enumerate(spread.T) if not (of_one > (1e-12 * largest).square()).all()]
 
 
 def _moments(targets: Tensor, valid: Tensor, shared: bool, common_scale: bool | None) -> tuple[Tensor, Tensor]:

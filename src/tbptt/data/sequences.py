@@ -16,7 +16,7 @@ from tbptt.data.features import LagFeatures, Scaler
 class Loss(Protocol):
     """The part of a task that the chunk loop needs."""
 
-    def loss(self, y: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    def loss_sum(self, y: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
         """Sum over the valid steps of a chunk, a scalar: of (B, K, O), (B, K, O) and (B, K)."""
 
     def count(self, steps: int) -> int:
@@ -97,7 +97,7 @@ class Sequences:
         """Sum of the task's loss over the valid steps of [start, stop), a scalar; predictions are (B, stop - start,
         O)."""
         mask = None if self.mask is None else self.mask[:, start:stop]
-        return self.task.loss(predictions.to(self.targets.dtype), self.targets[:, start:stop], mask)
+        return self.task.loss_sum(predictions.to(self.targets.dtype), self.targets[:, start:stop], mask)
 
     def count(self, start: int, stop: int) -> int:
         """What :meth:`loss` of the steps [start, stop) is divided by, to be a mean."""

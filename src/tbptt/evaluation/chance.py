@@ -9,11 +9,7 @@ long enough to be nearly independent. Whole blocks are resampled, never steps.
 import math
 import warnings
 from dataclasses import dataclass
-<<<<<<< HEAD
-from typing import Literal
-=======
 from typing import Literal, cast
->>>>>>> stats
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,32 +116,20 @@ def against_chance(top: ArrayLike, bottom: ArrayLike, block: float | None, seed:
 
     For a mean over the series present at a step: their sum above, their number below. ``block``: see :class:`Evidence`;
     ``seed``: of the resampling, so that the same numbers always get the same verdict. Where a value is not finite or
-<<<<<<< HEAD
-    Σ ``bottom`` is 0 there is nothing to judge: the estimate is NaN, and "cannot be told from". Raises ``ValueError`` where the lengths differ or ``block`` is below 1.
-=======
     Σ ``bottom`` is 0 there is nothing to judge: the estimate is NaN, and "cannot be told from". Raises ``ValueError``
     where the lengths differ or ``block`` is below 1.
->>>>>>> stats
     """
     both = np.stack([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)])
     evidence = Evidence(both.shape[1], block)
     with np.errstate(all="ignore"):
-<<<<<<< HEAD
-        estimate = float(_ratio(*both))
-=======
         estimate = float(_ratio(*both)[0])
->>>>>>> stats
     if not (math.isfinite(estimate) and np.isfinite(both).all()):
         estimate = math.nan
     if not evidence.enough:
         return Verdict(estimate, None, None, evidence.observations, "too short to tell")
     if math.isnan(estimate):
         return Verdict(estimate, None, None, evidence.observations, "cannot be told from")
-<<<<<<< HEAD
-    low, high = ratio_interval(*both, block, seed=seed)
-=======
     low, high = ratio_interval(both[0], both[1], block, seed=seed)
->>>>>>> stats
     word: Word = "better than" if low > 0 else "worse than" if high < 0 else "cannot be told from"
     return Verdict(estimate, low, high, evidence.observations, word)
 
@@ -155,15 +139,9 @@ def ratio_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of Σ ``top`` / |Σ ``bottom``|, both (T,): percentiles of ``reps`` resamplings of their pairs.
 
-<<<<<<< HEAD
-    Of 1,000 means of AR(1) noise 30 blocks long, ρ = 0.9, arch's methods put above 0: percentile 8.0 %, norm 7.7 %, basic
-    and bc 8.2 %. Of means of 12 values with a few large losses: percentile 11 %, norm 12 %, basic 14 %, bc 10 %; but bc
-    raises where the values are constant.
-=======
     Of 1,000 means of AR(1) noise 30 blocks long, ρ = 0.9, arch's methods put above 0: percentile 8.0 %, norm 7.7 %,
     basic and bc 8.2 %. Of means of 12 values with a few large losses: percentile 11 %, norm 12 %, basic 14 %, bc 10 %;
     but bc raises where the values are constant.
->>>>>>> stats
     """
     from arch.bootstrap import IIDBootstrap, StationaryBootstrap
 
@@ -172,21 +150,12 @@ def ratio_interval(
         bootstrap = IIDBootstrap(*pairs, seed=seed)
     else:
         pairs, group = thinned([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)])
-<<<<<<< HEAD
-        bootstrap = StationaryBootstrap(max(1.0, block / group), *pairs, seed=seed)
-=======
         length = max(1.0, block / group)  # need not be whole: a new block begins with a probability of one over it
         bootstrap = StationaryBootstrap(cast(int, length), *pairs, seed=seed)
->>>>>>> stats
     with np.errstate(all="ignore"):
         low, high = bootstrap.conf_int(_ratio, reps, method="percentile").ravel()
     return float(low), float(high)
 
 
-<<<<<<< HEAD
-def _ratio(top: Array, bottom: Array) -> np.float64:
-    return top.sum() / np.abs(bottom.sum())
-=======
 def _ratio(top: Array, bottom: Array) -> Array:
     return np.array([top.sum() / np.abs(bottom.sum())])
->>>>>>> stats

@@ -65,8 +65,10 @@ def measure_and_predict(
 def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: int, stop: int) -> None:
     """Add a chunk to a metric's sum and count, (2,)."""
     target = sequences.targets[:, start:stop]
-    if metric.in_prices and sequences.scaler is not None:
-        y, target = sequences.scaler.to_price_units(y), sequences.scaler.targets_in_prices(target)
+    if metric.in_prices and (scaler := sequences.scaler) is not None:
+        if scaler.mixing is not None:  # in float32 a small difference between large values would lose its sign
+            y, target = y.double(), target.double()
+        y, target = scaler.to_price_units(y), scaler.targets_in_prices(target)
     elif is_own(metric.measure):  # which may change what it is given
         y, target = y.clone(), target.clone()
     mask = None if sequences.mask is None else sequences.mask[:, start:stop]

@@ -24,7 +24,7 @@ def step_losses(task: Loss, y: Float[Tensor, "B T O"], target: Float[Tensor, "B 
     """
 
     def of_one(y: Tensor, target: Tensor) -> Tensor:
-        return task.loss(y[None, None], target[None, None], None)
+        return task.loss_sum(y[None, None], target[None, None], None)
 
     flat_y, flat_target = y.flatten(0, 1), target.flatten(0, 1)
     try:

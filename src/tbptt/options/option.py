@@ -17,7 +17,7 @@ from tbptt.options.own import TABLES
 from tbptt.options.takes import TEXT, Takes, one_of
 
 
-def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
+def key(takes: Takes, default: Any = MISSING, *, new: bool = False, beside_method: bool = False) -> Any:
     """Declare a key of an option's class.
 
     Args:
@@ -26,8 +26,12 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
         new: whether studies may be older than this key. The default must then be what the program did before there was
             the key. A new key at its default is left out of a study's digest, so that the same command goes on with the
             same study. Never remove ``new=True`` later, and never change the default of such a key.
+        beside_method: whether the base class has a method of this name, which it calls on the class. The class keeps
+            the method, and only its instances have the value. Such a key has a default.
     """
-    metadata = {"takes": takes, "new": new}
+    metadata = {"takes": takes, "new": new, "beside_method": beside_method}
+    if beside_method:  # dataclasses leave no attribute in the class where a factory gives the default
+        return field(default_factory=lambda: default, metadata=metadata)
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -87,7 +91,8 @@ class Option:
             return f"does not define {' and '.join(lacks)}"
         own = [name for name, value in vars(cls).items() if isinstance(value, Field) and name not in cls.needs]
         for name in own:  # a key must not replace an attribute of the base class
-            if any(name in vars(each) and name not in _keys(each) for each in cls.__mro__[1:]):
+            beside = vars(cls)[name].metadata.get("beside_method")
+            if not beside and any(name in vars(each) and name not in _keys(each) for each in cls.__mro__[1:]):
                 return f"has a key {name}, which is the name of something that {base.__name__} has; takes another name"
         if cls.reads_its_keys and (unread := [name for name in own if not _is_read(name, cls)]):
             return f"has a key {unread[0]} that nothing in its file reads: setting it would change nothing"

@@ -187,12 +187,15 @@ def is_scaler(value: Any) -> bool:
     tests["fee"] = or_none(is_vector)
     tests["target_mean"] = lambda v: is_tensor(v) and v.dim() == 2 and v.shape[1] > 0
     tests["target_std"] = lambda v: is_tensor(v) and v.dim() in (1, 2) and v.dtype in FLOATS
-    if not has(tests, ("fee",))(value):
+    tests["mixing"] = or_none(lambda v: is_tensor(v) and v.dim() == 2 and v.dtype in FLOATS)
+    if not has(tests, ("fee", "mixing"))(value):
         return False
-    mean, std = value["target_mean"], value["target_std"]
+    mean, std, mixing = value["target_mean"], value["target_std"], value.get("mixing")
+    if mixing is not None and tuple(mixing.shape) != (mean.shape[1], mean.shape[1]):
+        return False
     if std.dim() == 2 and std.shape != mean.shape:
         return False
-    return len({len(each) for each in value.values() if each is not None}) == 1
+    return len({len(each) for name, each in value.items() if name != "mixing" and each is not None}) == 1
 
 
 def is_optimizer(value: Any) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @metric("val/mae", direction="minimize", label="held-out, mean absolute error", drawn=False)
 def absolute_error(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[Tensor, Tensor | float]":
-    """Of all outputs, in standard deviations of the targets."""
+    """Of all outputs, in their standard deviations."""
     return _mean_over_valid((y - target).abs(), mask)
 
 

@@ -18,7 +18,7 @@ from tbptt.data.sequences import Sequences
 from tbptt.data.split import Split, load_split
 from tbptt.options.own import said_of
 from tbptt.tasks.options import Array, TaskConfig
-from tbptt.tasks.try_out import targets_of
+from tbptt.tasks.try_out import mixing_of, targets_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +61,16 @@ def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
     """Raises ValueError where the data cannot be used, or the task does not give what it says."""
     split = load_split(data, task)
     prices, targets, steps = _padded(split, split.train, task)
-    shared = split.shared_scale
+    mixing = mixing_of(task)
     scaler = Scaler.fit(
-        prices, torch.tensor(steps), targets, split.window, data.features, shared, common_scale=task.common_scale
+        prices,
+        torch.tensor(steps),
+        targets,
+        split.window,
+        data.features,
+        split.shared_scale,
+        common_scale=task.common_scale,
+        mixing=None if mixing is None else torch.from_numpy(mixing),
     )
     scaler = replace(scaler, fee=_fee(task, split.change_std))
     train = _sequences(prices, targets, steps, scaler, data, task)

@@ -34,19 +34,38 @@ def targets_of(task: TaskConfig, prices: Array, change_std: Array, length: int) 
     return given
 
 
+def mixing_of(task: TaskConfig) -> Array | None:
+    """A task's mixing, (O, O) float64; None where its outputs are its targets.
+
+    Raises:
+        ValueError: it raises something, or gives something else; a line that names the task.
+    """
+    with said_of(type(task), f"task={task.name}: mixing"):
+        given = task.mixing()
+        mixing = None if given is None else np.array(given, dtype=np.float64)
+    if mixing is None:
+        return None
+    if mixing.shape != (task.outputs, task.outputs):
+        raise ValueError(f"task={task.name}: mixing gives {mixing.shape}; takes {(task.outputs, task.outputs)}")
+    if not np.isfinite(mixing).all() or np.linalg.matrix_rank(mixing) < task.outputs:
+        raise ValueError(f"task={task.name}: mixing has no inverse, so the targets cannot be told from the outputs")
+    return mixing
+
+
 def try_task(task: TaskConfig) -> None:
-    """Raises ValueError with a line where a task's outputs, targets, loss or baseline are not what the loop needs."""
+    """Raises ValueError with a line where a task's outputs, mixing, targets, loss or baseline are not those needed."""
     with said_of(type(task), f"task={task.name}"):
         outputs, ahead = task.outputs, task.ahead
     for name, value, least in (("outputs", outputs, 1), ("ahead", ahead, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"task={task.name}: {name} is {value!r}; takes a whole number from {least}")
+    mixing_of(task)
     prices = 100 + np.random.default_rng(0).standard_normal((SERIES, STEPS + ahead)).cumsum(1)
     target = torch.from_numpy(targets_of(task, prices, np.ones(SERIES), STEPS)).float()
     for mask in (None, torch.ones(SERIES, STEPS)):
         y = torch.zeros(SERIES, STEPS, outputs, requires_grad=True)
         with said_of(type(task), f"task={task.name}: loss"):
-            loss = task.loss(y, target, mask)
+            loss = task.loss_sum(y, target, mask)
         if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.requires_grad:
             got = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise ValueError(
