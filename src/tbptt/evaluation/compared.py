@@ -25,8 +25,8 @@ def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: 
     no model is better than the baseline on the mean. ``None``: too short to tell, or the baseline is not finite.
 
     With few blocks it says "better" too often, the more the less the models have in common. Of 20 models that are AR(1)
-    noise, ρ = 0.9, in 30 blocks of 20 steps, p was under 0.05 in 18 of 60 cases; in 10 of 60 where most of the noise was
-    the baseline's.
+    noise, ρ = 0.9, in 30 blocks of 20 steps, p was under 0.05 in 18 of 60 cases; in 10 of 60 where most of the noise
+    was the baseline's.
     """
     rows, base = np.asarray(losses, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if not Evidence(base.size, block).enough or not np.isfinite(base).all():
