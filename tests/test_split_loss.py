@@ -35,7 +35,16 @@ from tbptt.tasks.try_out import mixing_of, try_task
 
 Compose = Callable[..., DictConfig]
 SPLIT = "task.loss=split"
-FILE = ["data=prices", "data.path=p.csv", "data.window=4", "task.gamma=0.8", "task.fee=0.3", "task.fee_unit=price"]
+FILE = [
+    "data=prices",
+    "data.path=p.csv",
+    "data.window=4",
+    "task.gamma=0.8",
+    "task.fee=0.3",
+    "task.fee_unit=price",
+    "data.test_fraction=0",
+    "data.warm_steps=0",
+]
 
 
 def prepared(cfg: DictConfig) -> Prepared:
