@@ -296,6 +296,24 @@ def test_what_the_other_doors_do_not_take_costs_a_line(clone: Path) -> None:
         yaml.unlink()
 
 
+def test_an_optimizer_that_needs_a_closure_costs_a_line_before_anything_is_written(clone: Path, tmp_path: Path) -> None:
+    mine, yaml = clone / "own" / "second_order.py", clone / "conf" / "optimizer" / "second_order.yaml"
+    mine.write_text(
+        "from tbptt.extend import OptimizerConfig\n"
+        "class M(OptimizerConfig, options=['second_order']):\n    torch_name = 'LBFGS'\n"
+    )
+    yaml.write_text("defaults: [{/schema/optimizer@_here_: second_order}, _self_]\nname: second_order\nlr: 1.0\n")
+    try:
+        done = command(clone, str(clone / "train.py"), *small(), "optimizer=second_order", cwd=tmp_path)
+    finally:
+        mine.unlink()
+        yaml.unlink()
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert done.stderr.startswith("optimizer=second_order: step() raised TypeError: ")
+    assert "missing 1 required positional argument: 'closure'; takes step(self, closure=None)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 HALF = """
 from tbptt.extend import clip_mode
 
