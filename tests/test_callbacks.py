@@ -285,6 +285,57 @@ def test_an_interrupted_run_is_ended_by_a_callback_where_it_would_have_been(
     assert all((a["model"][name] == b["model"][name]).all() for name in a["model"])
 
 
+def doing(hook: str, does: Callable[[pl.Trainer], Any], epoch: int) -> pl.Callback:
+    """Does something in a hook, in one epoch."""
+
+    def do(self: pl.Callback, trainer: pl.Trainer, module: Any, *_: Any) -> Any:
+        return does(trainer) if module.epoch == epoch else None
+
+    return type("Mine", (pl.Callback,), {hook: do})()  # type: ignore[no-any-return]
+
+
+def cancel(trainer: pl.Trainer) -> Any:
+    raise StopIteration
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize(
+    ("hook", "does", "said"),
+    [
+        ("on_train_batch_start", lambda trainer: -1, "returned -1"),
+        ("on_train_batch_start", cancel, "raised StopIteration"),
+        ("on_train_batch_end", cancel, "raised StopIteration"),
+        ("on_train_epoch_end", cancel, "raised StopIteration"),
+    ],
+)
+def test_an_epoch_that_a_callback_would_skip_costs_a_line_and_is_not_kept(
+    here: Path, small: Compose, given: Given, hook: str, does: Callable[[pl.Trainer], Any], said: str, epoch: int
+) -> None:
+    given(lambda: [doing(hook, does, epoch)])
+    ids: list[str] = []
+    with pytest.raises(ValueError, match=rf"^callback=none: {hook} of Mine {said}, .*; takes trainer.should_stop"):
+        fit(small(), RunContext(on_start=ids.append))
+    points = MlflowClient(absolute_uri(URI)).get_metric_history(ids[0], "val/loss")
+    assert [point.step for point in points] == list(range(epoch))
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_batch_start", "on_validation_start"])
+def test_a_run_that_a_callback_stops_within_an_epoch_ends_with_it_as_one_of_so_many_epochs(
+    here: Path, small: Compose, given: Given, hook: str, epoch: int
+) -> None:
+    wanted = content_of(fit(small(f"epochs={epoch + 1}")).run_id)
+    given(lambda: [doing(hook, lambda trainer: setattr(trainer, "should_stop", True), epoch)])
+    result = fit(small("epochs=3"))
+    found = content_of(result.run_id)
+    assert (result.stop_reason, found["epoch"]) == ("callback", epoch)
+    without = {name for name in found["metrics"] if name.startswith("time/")}
+    assert {n: v for n, v in found["metrics"].items() if n not in without} == {
+        n: v for n, v in wanted["metrics"].items() if n not in without
+    }
+    assert all((found["model"][name] == wanted["model"][name]).all() for name in wanted["model"])
+
+
 @pytest.mark.parametrize("monitor", ["val/loss", "train/loss", "train/eval_loss", "grad/norm_mean"])
 def test_what_monitors_a_metric_lets_a_divergence_be_one(
     here: Path, small: Compose, given: Given, monitor: str

@@ -24,8 +24,9 @@ class CallbackConfig(Option):
         the epoch has not been kept yet: what a ``state_dict`` gives then is kept with it, and given back to
         ``load_state_dict`` before a resumed run begins; it may hold numbers, texts, tensors, lists and dicts.
         ``module.epoch`` counts from the run's beginning, ``trainer.current_epoch`` from where it was resumed;
-        ``trainer.should_stop = True`` ends the run after the epoch, with ``stop.reason=callback``. The metrics
-        that were measured in the epoch are in ``trainer.callback_metrics`` then, the losses as NaN where it diverged.
+        ``trainer.should_stop = True`` ends the run after the epoch, with ``stop.reason=callback``; an epoch cannot be
+        skipped, by a -1 of ``on_train_batch_start`` or a StopIteration. The metrics that were measured in the epoch are
+        in ``trainer.callback_metrics`` at its end, the losses as NaN where it diverged.
         """
         raise NotImplementedError  # each option has its own
 

@@ -41,7 +41,7 @@ def in_order(
     """
     return [
         CloseEpoch(),
-        own_callbacks.Own(own),
+        own_callbacks.Own(own, cfg.callback.name),
         StopWhereAsked(),
         Prune(after_epoch),
         SaveCheckpoints(cfg, scaler, best, outbox, own),
