@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 from mlflow import MlflowClient
@@ -83,7 +84,7 @@ def stopped(here: Path, small: Compose, monkeypatch: pytest.MonkeyPatch) -> Call
 @pytest.mark.parametrize(
     ("owner", "method", "kept"),
     [
-        (checkpoint, "save", []),
+        (checkpoint, "save_seen", []),
         (Outbox, "add", ["checkpoint"]),
         (Outbox, "send", ["checkpoint", "journal"]),
         (Progress, "epoch", ["checkpoint", "journal", "store"]),
@@ -164,6 +165,21 @@ def test_a_state_that_could_not_be_read_again_ends_the_run_at_its_first_checkpoi
         fit(small(), RunContext(after_epoch=after_epoch))
     assert epochs == [0]
     assert not list(here.rglob("*.ckpt"))
+
+
+def test_a_state_that_only_later_could_not_be_read_again_ends_the_run_there(
+    here: Path, small: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(trainer: pl.Trainer, module: Any) -> None:
+        if module.epoch == STOPPED:
+            parameters = trainer.optimizers[0].param_groups[0]["params"]
+            trainer.optimizers[0].state[parameters[0]]["rate"] = np.float64(1)
+
+    monkeypatch.setattr("tbptt.runs.own_callbacks.built", lambda config: [AtTheEnd(spoil)])
+    ids: list[str] = []
+    with pytest.raises(ValueError, match=r"^optimizer=adam: its state_dict holds .*: it holds a float64; takes"):
+        fit(small("epochs=6"), RunContext(on_start=ids.append))
+    assert seen(ids[0]) == dict.fromkeys(("checkpoint", "journal", "store"), STOPPED - 1)
 
 
 def test_of_a_runs_checkpoints_only_the_first_is_read_again_and_the_last_when_it_ends(
