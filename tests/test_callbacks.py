@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 from mlflow import MlflowClient
@@ -83,7 +84,7 @@ def stopped(here: Path, small: Compose, monkeypatch: pytest.MonkeyPatch) -> Call
 @pytest.mark.parametrize(
     ("owner", "method", "kept"),
     [
-        (checkpoint, "save", []),
+        (checkpoint, "save_seen", []),
         (Outbox, "add", ["checkpoint"]),
         (Outbox, "send", ["checkpoint", "journal"]),
         (Progress, "epoch", ["checkpoint", "journal", "store"]),
@@ -164,6 +165,21 @@ def test_a_state_that_could_not_be_read_again_ends_the_run_at_its_first_checkpoi
         fit(small(), RunContext(after_epoch=after_epoch))
     assert epochs == [0]
     assert not list(here.rglob("*.ckpt"))
+
+
+def test_a_state_that_only_later_could_not_be_read_again_ends_the_run_there(
+    here: Path, small: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(trainer: pl.Trainer, module: Any) -> None:
+        if module.epoch == STOPPED:
+            parameters = trainer.optimizers[0].param_groups[0]["params"]
+            trainer.optimizers[0].state[parameters[0]]["rate"] = np.float64(1)
+
+    monkeypatch.setattr("tbptt.runs.own_callbacks.built", lambda config: [AtTheEnd(spoil)])
+    ids: list[str] = []
+    with pytest.raises(ValueError, match=r"^optimizer=adam: its state_dict holds .*: it holds a float64; takes"):
+        fit(small("epochs=6"), RunContext(on_start=ids.append))
+    assert seen(ids[0]) == dict.fromkeys(("checkpoint", "journal", "store"), STOPPED - 1)
 
 
 def test_of_a_runs_checkpoints_only_the_first_is_read_again_and_the_last_when_it_ends(
@@ -283,6 +299,57 @@ def test_an_interrupted_run_is_ended_by_a_callback_where_it_would_have_been(
     by_trainer = {"stopped_epoch": None}  # counted from where it was resumed
     assert of_result | by_trainer == of_whole | by_trainer
     assert all((a["model"][name] == b["model"][name]).all() for name in a["model"])
+
+
+def doing(hook: str, does: Callable[[pl.Trainer], Any], epoch: int) -> pl.Callback:
+    """Does something in a hook, in one epoch."""
+
+    def do(self: pl.Callback, trainer: pl.Trainer, module: Any, *_: Any) -> Any:
+        return does(trainer) if module.epoch == epoch else None
+
+    return type("Mine", (pl.Callback,), {hook: do})()  # type: ignore[no-any-return]
+
+
+def cancel(trainer: pl.Trainer) -> Any:
+    raise StopIteration
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize(
+    ("hook", "does", "said"),
+    [
+        ("on_train_batch_start", lambda trainer: -1, "returned -1"),
+        ("on_train_batch_start", cancel, "raised StopIteration"),
+        ("on_train_batch_end", cancel, "raised StopIteration"),
+        ("on_train_epoch_end", cancel, "raised StopIteration"),
+    ],
+)
+def test_an_epoch_that_a_callback_would_skip_costs_a_line_and_is_not_kept(
+    here: Path, small: Compose, given: Given, hook: str, does: Callable[[pl.Trainer], Any], said: str, epoch: int
+) -> None:
+    given(lambda: [doing(hook, does, epoch)])
+    ids: list[str] = []
+    with pytest.raises(ValueError, match=rf"^callback=none: {hook} of Mine {said}, .*; takes trainer.should_stop"):
+        fit(small(), RunContext(on_start=ids.append))
+    points = MlflowClient(absolute_uri(URI)).get_metric_history(ids[0], "val/loss")
+    assert [point.step for point in points] == list(range(epoch))
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_batch_start", "on_validation_start"])
+def test_a_run_that_a_callback_stops_within_an_epoch_ends_with_it_as_one_of_so_many_epochs(
+    here: Path, small: Compose, given: Given, hook: str, epoch: int
+) -> None:
+    wanted = content_of(fit(small(f"epochs={epoch + 1}")).run_id)
+    given(lambda: [doing(hook, lambda trainer: setattr(trainer, "should_stop", True), epoch)])
+    result = fit(small("epochs=3"))
+    found = content_of(result.run_id)
+    assert (result.stop_reason, found["epoch"]) == ("callback", epoch)
+    without = {name for name in found["metrics"] if name.startswith("time/")}
+    assert {n: v for n, v in found["metrics"].items() if n not in without} == {
+        n: v for n, v in wanted["metrics"].items() if n not in without
+    }
+    assert all((found["model"][name] == wanted["model"][name]).all() for name in wanted["model"])
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "train/loss", "train/eval_loss", "grad/norm_mean"])

@@ -1,13 +1,17 @@
 """Checkpoints: whole or not at all, plain types only, and nothing in a file is run when it is read."""
 
 import pickle
+from collections import OrderedDict, defaultdict, namedtuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tbptt.runs.checkpoint import load, save
+from tbptt.runs.contents import why_not_plain
 
 CONTENT: dict[str, Any] = {
     "model": {"weight": torch.arange(2000.0).reshape(40, 50)},
@@ -127,3 +131,29 @@ def assert_refused(path: Path) -> None:
     with pytest.raises(ValueError, match=path.name) as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+def nested(deep: int) -> list[Any]:
+    return [nested(deep - 1)] if deep else []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *({"a": [1, 2.5, None, True, "text"]}, (1, 2), {}, OrderedDict(a=1), 2**63 - 1, nested(30)),
+        *(torch.ones(2, requires_grad=True), torch.ones(1, dtype=torch.bfloat16), torch.tensor([True])),
+        *(2**63, np.float64(1), np.int64(1), np.ones(2), defaultdict(list), {1, 2}, b"bytes", Path("a"), nested(60)),
+        *(nn.Parameter(torch.ones(2)), torch.ones(2, dtype=torch.complex64), torch.eye(2).to_sparse()),
+        *({"a": [np.float64(1)]}, {np.float64(1): 1}, namedtuple("Pair", "a b")(1, 2), 1j, lambda: 1),
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
+def test_what_is_refused_in_memory_is_what_could_not_be_read(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    try:
+        save(path, {"value": value})
+        load(path)
+        could_be_read = True
+    except Exception:
+        could_be_read = False
+    assert (why_not_plain(value) is None) == could_be_read

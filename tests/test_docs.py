@@ -164,7 +164,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
             continue
         python, script, *words = shlex.split(command.replace("RUN_ID", run_id[1]))
         assert python == "python", command
-        if any(own in command for own in ("lion", "lars", "residual", "volatility", "val/wild")):
+        if any(own in command for own in ("lion", "lars", "residual", "volatility", "val/wild", "limit_and_stop")):
             continue  # test_own.py adds them
         status, said = give(script, *words, *(little(words) if script == "train.py" else []))
         if "device=cuda" in words and not torch.cuda.is_available():

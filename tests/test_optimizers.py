@@ -18,6 +18,7 @@ from tbptt.options.option import GROUPS
 from tbptt.training.flat import FlatParameters
 from tbptt.training.optimizers import build_optimizer, load_optimizer, optimizer_of, optimizer_state
 from tbptt.training.options import OptimizerConfig
+from tbptt.training.try_out import try_optimizer
 
 Array = np.ndarray
 # Elements of all sizes: against those near 1e-7, a misplaced eps shows.
@@ -229,3 +230,80 @@ def test_several_as_one_go_on_from_what_they_kept(words: list[str], config: Call
             group["lr"] *= 0.5
         trained.update(3)
     assert torch.equal(whole.parameters.vector, again.parameters.vector)
+
+
+# --- of the user's, tried before a run begins ---------------------------------------------------------------------
+
+
+class Bare(torch.optim.Optimizer):
+    def __init__(self, params: Any, lr: float = 1.0):
+        super().__init__(params, {"lr": lr})
+
+
+class Descends(Bare):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.sub_(p.grad, alpha=group["lr"])
+
+
+class Asks(Bare):
+    def step(self, closure: Any) -> Any:  # type: ignore[override]
+        return closure()
+
+
+class Insists(Bare):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is not None, "it requires closure, but it was not provided"
+
+
+class TakesNone(Bare):
+    def step(self) -> None:  # type: ignore[override]
+        pass
+
+
+class TakesAny(Bare):
+    def step(self, **more: Any) -> None:  # type: ignore[override]
+        pass
+
+
+class Stumbles(Bare):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        raise KeyError("momentum")
+
+
+NEEDS = r"; takes step\(self, closure=None\), which needs no closure"
+REFUSED = [
+    (Asks, r"step\(\) raised TypeError: .*step\(\) missing 1 required positional argument: 'closure'" + NEEDS),
+    (torch.optim.LBFGS, r"step\(\) raised TypeError: .*missing 1 required positional argument: 'closure'" + NEEDS),
+    (Insists, r"step\(\) raised AssertionError: it requires closure, .* \(.*, line \d+\)" + NEEDS),
+    (TakesNone, r"its step\(\) has no parameter closure" + NEEDS),
+    (Stumbles, r"step\(\) raised KeyError: 'momentum' \(.*, line \d+\)$"),
+    (lambda parameters, lr: 1 / 0, r"building it raised ZeroDivisionError: division by zero"),
+]
+
+
+def described(kind: Any) -> OptimizerConfig:
+    class Mine(OptimizerConfig):
+        @classmethod
+        def kind(cls) -> Any:
+            return kind
+
+    return Mine("mine", lr=0.5)
+
+
+@pytest.mark.parametrize(("kind", "said"), REFUSED)
+def test_an_optimizer_that_cannot_step_is_refused_in_a_line_that_names_it(kind: Any, said: str) -> None:
+    with pytest.raises(ValueError, match="^optimizer=mine: " + said) as caught:
+        try_optimizer(described(kind), QNetwork(5, [6], [4]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Descends, TakesAny])
+def test_an_optimizer_that_can_is_tried_with_one_step(kind: Any) -> None:
+    network = QNetwork(5, [6], [4])
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    try_optimizer(described(kind), network)
+    for name, p in network.named_parameters():
+        moved = 0.5 * 1e-3 if kind is Descends and p.requires_grad else 0.0
+        torch.testing.assert_close(before[name] - p.detach(), torch.full_like(p, moved), rtol=0, atol=1e-6)

@@ -25,7 +25,7 @@ def written(path: str) -> str:
 
 OWN = (
     *("optimizer/lion", "optimizer/lars", "schedule/doubling", "data/random_walk", "callback/weight_limit"),
-    *("model/residual", "task/volatility"),
+    *("callback/early_stopping", "callback/limit_and_stop", "model/residual", "task/volatility"),
 )
 # Of conftest's, what does not belong to an option that is replaced here.
 LITTLE = [w for w in SMALL if not w.startswith(("schedule.", "data.n_", "data.val_", "data.length", "model."))]
@@ -64,7 +64,7 @@ def small(*without: str) -> list[str]:
 def test_help_and_errors_know_them(clone: Path) -> None:
     shown = command(clone, "train.py", "--help").stdout
     assert "adam, adamw, lars, lion, momentum" in shown
-    assert re.search(r"callback +none, weight_limit\n", shown)
+    assert re.search(r"callback +early_stopping, limit_and_stop, none, weight_limit\n", shown)
     assert "clip_mode=norm                               one of norm, tensor_norm, value, std, agc " in shown
     assert re.search(r"callback\.most=100 .*\[callback=weight_limit\]  # the norm of all weights together", shown)
     assert "optimizer.weight_decay" in shown
@@ -233,6 +233,32 @@ def test_a_callback_can_end_a_run(clone: Path) -> None:
     assert "stopped: callback" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("most", "patience", "epochs"), [("0.1", "3", 1), ("100", "3", 4)])
+def test_an_option_that_is_two_callbacks_has_the_keys_of_both_and_does_what_both_do(
+    clone: Path, most: str, patience: str, epochs: int
+) -> None:
+    (typed,) = [line for line in DOCS.splitlines() if line.startswith("python train.py callback=limit_and_stop")]
+    still = ["optimizer=sgd", "optimizer.lr=1e-30", "epochs=9"]  # no loss gets better than the first
+    words = [*typed.split()[2:], f"callback.most={most}", f"callback.patience={patience}"]
+    done = command(clone, "train.py", *small("epochs", "schedule."), "schedule=full", *words, *still)
+    assert done.returncode == 0, done.stderr
+    script = f"""
+import json, torch
+from pathlib import Path
+(path,) = Path("mlruns/artifacts/{re.findall(r"[0-9a-f]{32}", done.stdout)[0]}").rglob("last.ckpt")
+state = torch.load(path, weights_only=True)
+limit, early = state["callbacks"].values()
+print(json.dumps([state["epoch"] + 1, state["stop_reason"], len(limit["norms"]), early["wait_count"]]))
+"""
+    assert json.loads(command(clone, "-c", script).stdout) == [epochs, "callback", epochs, epochs - 1]
+
+
+def test_keys_of_an_option_that_is_two_are_checked(clone: Path) -> None:
+    words = ["callback=limit_and_stop", "callback.most=0", "callback.patience=0"]
+    lines = command(clone, "train.py", *words).stderr.splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == ["callback.most", "callback.patience"]
+
+
 NO_CALLBACKS = {
     """
     def build(self):
@@ -268,6 +294,24 @@ def test_what_the_other_doors_do_not_take_costs_a_line(clone: Path) -> None:
     finally:
         mine.unlink()
         yaml.unlink()
+
+
+def test_an_optimizer_that_needs_a_closure_costs_a_line_before_anything_is_written(clone: Path, tmp_path: Path) -> None:
+    mine, yaml = clone / "own" / "second_order.py", clone / "conf" / "optimizer" / "second_order.yaml"
+    mine.write_text(
+        "from tbptt.extend import OptimizerConfig\n"
+        "class M(OptimizerConfig, options=['second_order']):\n    torch_name = 'LBFGS'\n"
+    )
+    yaml.write_text("defaults: [{/schema/optimizer@_here_: second_order}, _self_]\nname: second_order\nlr: 1.0\n")
+    try:
+        done = command(clone, str(clone / "train.py"), *small(), "optimizer=second_order", cwd=tmp_path)
+    finally:
+        mine.unlink()
+        yaml.unlink()
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert done.stderr.startswith("optimizer=second_order: step() raised TypeError: ")
+    assert "missing 1 required positional argument: 'closure'; takes step(self, closure=None)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 HALF = """

@@ -75,9 +75,11 @@ def file(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, li
         return table(path)
 
     monkeypatch.setattr(prices, "_read_table", counted)
-    prices._last_read.cache_clear()
+    for cache in (prices._last_read, prices._lately_read):
+        cache.cache_clear()
     yield path, read
-    prices._last_read.cache_clear()
+    for cache in (prices._last_read, prices._lately_read):
+        cache.cache_clear()
 
 
 DATA = ["data=prices", "data.path=prices.csv", "task.horizon=5"]
@@ -88,6 +90,41 @@ def test_a_file_of_prices_is_read_once_while_a_sweep_of_it_is_checked(file: tupl
     words = ["clip=0.1,0.2,0.5,1,2", "data.window=4,8", "schedule=fixed", "schedule.chunks=[5]"]
     assert checked(["-m", *DATA, *words], CONF) == ["-m", *DATA, *words]
     assert len(read) == 1
+
+
+def test_of_several_files_and_columns_each_is_read_once(
+    file: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = file
+    read: list[tuple[str, tuple[str, ...]]] = []
+    of_file = prices.read_prices
+
+    def counted(path: str, columns: Any) -> Any:
+        read.append((path, tuple(columns)))
+        return of_file(path, columns)
+
+    monkeypatch.setattr(prices, "read_prices", counted)
+    (path.parent / "other.csv").write_text(path.read_text())
+    words = ["clip=0.1,0.5", "data.path=prices.csv,other.csv", "data.columns=[a],[b]", "data.window=4,8"]
+    more = ["schedule=fixed", "schedule.chunks=[5]"]
+    assert checked(["-m", "data=prices", "task.horizon=5", *words, *more], CONF)
+    assert {path for path, _ in read} == {"prices.csv", "other.csv"}
+    assert {columns for _, columns in read} == {("a",), ("b",)}
+    assert len(read) == len(set(read))
+
+
+def test_of_large_files_one_is_kept(file: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = file
+    other = path.parent / "other.csv"
+    other.write_text(path.read_text())
+    monkeypatch.setattr(prices, "LARGE", 100)
+    for each in (path, other, other, path):
+        prices.prices_of_file(str(each))
+    assert read == [path, other, path]
+    monkeypatch.setattr(prices, "LARGE", 10_000)
+    for each in (path, other, path, other):
+        prices.prices_of_file(str(each))
+    assert len(read) == 5
 
 
 def test_a_file_that_cannot_be_used_is_read_once_too_and_every_time_refused(file: tuple[Path, list[Path]]) -> None:

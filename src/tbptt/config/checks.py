@@ -15,7 +15,7 @@ from tbptt import compat
 from tbptt.config.moved import MOVED
 from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
-from tbptt.config.try_out import network_problem, task_problem
+from tbptt.config.try_out import network_problem, optimizer_problem, task_problem
 from tbptt.data.options import ArticleData, DataConfig, PricesData
 from tbptt.data.split import load_split, may_be_degenerate, memory_of
 from tbptt.options.metrics import METRICS, as_objectives, objectives_of
@@ -83,6 +83,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
         outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
         if line := network_problem(cfg, outputs):
             found["model"] = line
+        elif not any(name.startswith("optimizer") for name in found) and (line := optimizer_problem(cfg, outputs)):
+            found["optimizer"] = line
     if length is not None and not any(name.startswith("schedule.") for name in found):
         found |= _wrong_chunks(cast(ScheduleConfig, OmegaConf.to_object(cfg.schedule)), length)
     return [hide(line) for line in found.values()]

@@ -1,4 +1,4 @@
-"""Trying a config's network, task and metrics before a run begins with them."""
+"""Trying a config's network, optimizer, task and metrics before a run begins with them."""
 
 from functools import lru_cache
 from typing import Any, cast
@@ -12,6 +12,7 @@ from tbptt.options.own import is_own
 from tbptt.options.takes import wrong_value
 from tbptt.system.memory import too_large
 from tbptt.tasks.options import TaskConfig
+from tbptt.training.options import OptimizerConfig
 
 BYTES = 16  # per trained number: the number, its gradient, and two averages of an optimizer, 4 bytes each
 
@@ -39,6 +40,35 @@ def size_problem(model: ModelConfig, inputs: int, outputs: int) -> str | None:
         return None
     sizes = [f"{name} {value}" for name, value in vars(model).items() if isinstance(value, list) or type(value) is int]
     return wrong_value("model", ", ".join(sizes), f"what fits: it {problem}")
+
+
+def optimizer_problem(cfg: DictConfig, outputs: int) -> str | None:
+    """The line about an optimizer of one's own that cannot step; None where there is nothing to say. It is tried on the
+    network that it would train, which takes the import of torch; ours are tested."""
+    if not is_own(OmegaConf.get_type(cfg.optimizer)):
+        return None
+    try:
+        optimizer = cast(OptimizerConfig, OmegaConf.to_object(cfg.optimizer))
+    except (ValueError, TypeError) as error:  # a class of one's own may look at its values together
+        return f"optimizer: {(str(error).splitlines() or [''])[0]}"
+    model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
+    return _tried_optimizer(_Same(optimizer), _Same(model), cfg.data.window, outputs)
+
+
+@lru_cache(maxsize=1000)
+def _tried_optimizer(optimizer: "_Same", model: "_Same", inputs: int, outputs: int) -> str | None:
+    import torch
+
+    from tbptt.models.build import build_network
+    from tbptt.training.try_out import try_optimizer
+
+    given: Any = optimizer.option
+    try:
+        with torch.random.fork_rng(devices=[]):
+            try_optimizer(given, build_network(cast(ModelConfig, model.option), inputs, outputs))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def task_problem(task: TaskConfig) -> str | None:

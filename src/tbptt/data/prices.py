@@ -18,6 +18,7 @@ from tbptt.system.memory import too_large
 Prices = NDArray[np.float64]
 
 MARKET_COLUMNS = ("sp500", "nasdaq", "wti")
+LARGE = 32 * 2**20  # bytes of a file, of which only the last is kept in memory
 TRAINING, HELD_OUT, TEST = 0, 1, 2  # the random streams of article_series
 WALK, NOISE = 0, 1
 
@@ -95,18 +96,18 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
 
 
 def prices_of_file(path: str, columns: Sequence[str] | None = None) -> dict[str, Prices]:
-    """:func:`read_prices`, but what was read last is given again while the file is the same: a sweep is checked value
+    """:func:`read_prices`, but what was read lately is given again while the file is the same: a sweep is checked value
     by value, and its data prepared after that. The arrays are shared, and so cannot be written to."""
     status = Path(path).stat() if Path(path).exists() else None
     version = status and (status.st_mtime_ns, status.st_size, status.st_ino)
-    found = _last_read(path, None if columns is None else tuple(columns), version)
+    read = _last_read if status and status.st_size > LARGE else _lately_read
+    found = read(path, None if columns is None else tuple(columns), version)
     if isinstance(found, str):
         raise ValueError(found)
     return dict(found)
 
 
-@lru_cache(maxsize=1)
-def _last_read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[str, Prices] | str:
+def _read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[str, Prices] | str:
     """What :func:`read_prices` returns, or says."""
     try:
         series = read_prices(path, columns)
@@ -115,6 +116,10 @@ def _last_read(path: str, columns: tuple[str, ...] | None, version: object) -> d
     for prices in series.values():
         prices.flags.writeable = False
     return series
+
+
+_last_read = lru_cache(maxsize=1)(_read)
+_lately_read = lru_cache(maxsize=4)(_read)  # a sweep may be over files, or over columns of one
 
 
 def market_prices(columns: Sequence[str] | None = None) -> dict[str, Prices]:

@@ -17,7 +17,7 @@ from tbptt.models.protocol import Network
 from tbptt.models.state import State, difference
 from tbptt.options.own import said_of
 
-WHOLE = {"__dict__", "__reduce_ex__"}  # reading one of these, as vars() and copy() do, reads every field
+ALL_FIELDS = {"__dict__", "__reduce_ex__"}  # reading one of these, as vars() and copy() do, reads every field
 
 
 def try_out(model: ModelConfig, inputs: int, outputs: int) -> Network:
@@ -37,7 +37,7 @@ def try_out(model: ModelConfig, inputs: int, outputs: int) -> Network:
     if problem:
         raise ValueError(f"model={model.name}: {problem}")
     names = {f.name for f in fields(model)} - {"name"}
-    if not read & WHOLE and (unread := sorted(names - read - set(_mentioned(type(model))))):
+    if not read & ALL_FIELDS and (unread := sorted(names - read - set(_mentioned(type(model))))):
         raise ValueError(f"model={model.name}: nothing reads its key {unread[0]}, which would change nothing")
     return network
 

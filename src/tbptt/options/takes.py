@@ -125,5 +125,5 @@ def _shown(value: object) -> str:
     shown = without_password(repr(value))
     if len(shown) <= MOST_SHOWN:
         return shown
-    whole = f"{len(value)} of them" if isinstance(value, list | tuple) else f"{len(shown)} characters"
-    return f"{shown[:MOST_SHOWN]}… ({whole})"
+    length = f"{len(value)} of them" if isinstance(value, list | tuple) else f"{len(shown)} characters"
+    return f"{shown[:MOST_SHOWN]}… ({length})"

@@ -141,10 +141,10 @@ def _shares(scores: Array, groups: Array, noise: float) -> Array:
     groups = groups[:, groups.any(axis=0)]
     counts = groups.sum(axis=0)[:, None]
     mean = scores.mean(axis=0)
-    whole = ((scores - mean) ** 2).sum(axis=0)
+    total = ((scores - mean) ** 2).sum(axis=0)
     between = (counts * ((groups.T @ scores) / counts - mean) ** 2).sum(axis=0)
-    by_chance = (len(counts) - 1) * (whole - between) / max(len(scores) - len(counts), 1)
-    share: Array = (between - by_chance) / np.maximum(whole + (len(scores) - 1) * noise, TINY)
+    by_chance = (len(counts) - 1) * (total - between) / max(len(scores) - len(counts), 1)
+    share: Array = (between - by_chance) / np.maximum(total + (len(scores) - 1) * noise, TINY)
     return share
 
 

@@ -41,7 +41,7 @@ def in_order(
     """
     return [
         CloseEpoch(),
-        own_callbacks.Own(own),
+        own_callbacks.Own(own, cfg.callback.name),
         StopWhereAsked(),
         Prune(after_epoch),
         SaveCheckpoints(cfg, scaler, best, outbox, own),
@@ -104,7 +104,7 @@ class SaveCheckpoints(AfterEpoch):
 
     def __init__(self, cfg: DictConfig, scaler: Scaler, best: Best, outbox: Outbox, own: Sequence[pl.Callback] = ()):
         self.cfg, self.scaler, self.best, self.outbox, self.own = cfg, scaler, best, outbox, own
-        self.save = checkpoint.save_and_try  # the first; what the others hold is of the same kinds
+        self.save = checkpoint.save_and_try  # the first; those after it are looked at in memory
 
     def take(self, module: SequenceModule, epoch: Epoch) -> None:
         improved = self.best.take(epoch)
@@ -121,7 +121,7 @@ class SaveCheckpoints(AfterEpoch):
         if not run.is_local:  # another machine may go on with it, where the journal is not
             content["records"] = [packed(one) for one in [*self.outbox.epochs, epoch]]
         self.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
-        self.save = checkpoint.save
+        self.save = checkpoint.save_seen
         if improved:
             checkpoint.save(run.folder / "checkpoints" / "best.ckpt", content)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tbptt.runs.contents import IF_THERE, OF_A_RUN, plain_copy, unreadable
+from tbptt.runs.contents import IF_THERE, OF_A_RUN, plain_copy, unreadable, why_not_plain
 from tbptt.system.files import replaced
 from tbptt.system.memory import too_large
 
@@ -80,6 +80,21 @@ def save_and_try(path: Path, content: dict[str, Any], keep_previous: bool = Fals
         raise ValueError(_what_cannot_be_kept(path, content, error)) from error
 
 
+def save_seen(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
+    """:func:`save` a run's checkpoint after its first, which could be read: what code of one's own gives may be another
+    thing by now. It is looked at in memory.
+
+    Raises:
+        ValueError: it could not be read; a line that names what cannot be kept. Nothing was written.
+    """
+    for name in GIVEN_BY:
+        if name in content:
+            reason = why_not_plain(content[name])
+            if reason or not TESTS[name](content[name]):
+                raise ValueError(_cannot_be_kept(name, content, reason or "something else is in its place"))
+    save(path, content, keep_previous)
+
+
 def _what_cannot_be_kept(path: Path, content: dict[str, Any], error: Exception) -> str:
     """The first part of a checkpoint that cannot be written or read by itself, in a line."""
     for name, value in content.items():
@@ -90,13 +105,17 @@ def _what_cannot_be_kept(path: Path, content: dict[str, Any], error: Exception) 
         except Exception as wrong:
             if not _is_about_content(wrong):
                 raise
-            group, gives = GIVEN_BY.get(name, ("", ""))
-            whose = f"{group}={content['config'][group]['name']}: {gives}" if group else f"{name}:"
-            takes = "tensors, numbers of 64 bits, texts, and lists of them"
-            return f"{whose} holds what no checkpoint may: {_reason(part, wrong)}; takes {takes}"
+            return _cannot_be_kept(name, content, _reason(part, wrong))
         finally:
             part.unlink(missing_ok=True)
     return _reason(path, error)
+
+
+def _cannot_be_kept(name: str, content: dict[str, Any], reason: str) -> str:
+    group, gives = GIVEN_BY.get(name, ("", ""))
+    whose = f"{group}={content['config'][group]['name']}: {gives}" if group else f"{name}:"
+    takes = "tensors, numbers of 64 bits, texts, and lists of them"
+    return f"{whose} holds what no checkpoint may: {reason}; takes {takes}"
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -4,6 +4,7 @@ thing in it has its type."""
 import math
 import pickletools
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -21,6 +22,10 @@ CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | {
     f"torch {kind}Storage"
     for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Bool", "Short", "Int", "Long")
 }
+DTYPES = (  # the same
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.uint8, torch.int8, torch.bool, torch.int16, torch.int32, torch.int64),
+)
 DEEPEST = 50  # levels of lists and dicts
 FLOATS = (torch.float32, torch.float64)
 LEAVES = (str, int, float, type(None))  # and bool
@@ -87,6 +92,22 @@ def plain_copy(content: Any, size: int) -> Any:
         return value
 
     return copied(content, 0)
+
+
+def why_not_plain(value: Any, depth: int = 0) -> str | None:
+    """What of a value in memory could not be read from the file that it is written to, or None."""
+    if depth > DEEPEST:
+        return f"it is nested more than {DEEPEST} deep"
+    if isinstance(value, Tensor):
+        is_known = type(value) is Tensor and value.layout == torch.strided and value.dtype in DTYPES
+        return None if is_known else f"it holds a tensor of another kind, {type(value).__name__} of {value.dtype}"
+    if type(value) in (dict, OrderedDict):
+        return why_not_plain([*value, *value.values()], depth)
+    if type(value) in (list, tuple):
+        return next((why for part in value if (why := why_not_plain(part, depth + 1))), None)
+    if type(value) not in (*LEAVES, bool):
+        return f"it holds a {type(value).__name__}"
+    return "it holds a number of more than 64 bits" if type(value) is int and abs(value) >= 2**63 else None
 
 
 # --- types of what a run keeps ------------------------------------------------------------------------------------

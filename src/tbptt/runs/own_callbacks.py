@@ -13,15 +13,30 @@ from tbptt.runs.contents import is_plain
 
 class Own(Callback):
     """Several callbacks as one, which Lightning calls at its place: it would call an EarlyStopping, and whatever else
-    monitors a metric, after all others, when the epoch has been kept already."""
+    monitors a metric, after all others, when the epoch has been kept already.
 
-    def __init__(self, callbacks: Sequence[Callback]):
-        self.callbacks = list(callbacks)
+    Args:
+        name: the option's that gave them.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], name: str):
+        self.callbacks, self.name = list(callbacks), name
+        self._is_asked_to_stop = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for each in self.callbacks:
             vars(each).update(log=pl_module.log, log_dict=pl_module.log_dict)  # as Lightning does with those it has
             each.setup(trainer, pl_module, stage)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Whoever asks here for a stop gets it after this epoch: Lightning would end the epoch untrained, and have it
+        kept with the numbers of the one before."""
+        self._call("on_train_epoch_start", trainer, pl_module)
+        self._is_asked_to_stop, trainer.should_stop = trainer.should_stop, False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        trainer.should_stop = trainer.should_stop or self._is_asked_to_stop
+        self._call("on_train_batch_start", trainer, pl_module, batch, batch_idx)
 
     def state_dict(self) -> dict[str, Any]:
         return {each.state_key: each.state_dict() for each in self.callbacks}
@@ -29,17 +44,31 @@ class Own(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         restore(self.callbacks, state_dict)
 
+    def _call(self, hook: str, *args: Any, **more: Any) -> None:
+        """Raises ValueError where one asks Lightning to skip the epoch: it would have no numbers of its own."""
+        for each in self.callbacks:
+            try:
+                answer = getattr(each, hook)(*args, **more)
+                skips = hook == "on_train_batch_start" and answer == -1
+                does = "returned -1"
+            except StopIteration:  # Lightning takes it for its own
+                skips, does = True, "raised StopIteration"
+            if skips:
+                raise ValueError(
+                    f"callback={self.name}: {hook} of {type(each).__name__} {does}, and an epoch cannot be skipped; "
+                    "takes trainer.should_stop = True, which ends the run after the epoch"
+                )
+
 
 def _for_each(hook: str) -> Callable[..., None]:
     def call(self: Own, *args: Any, **more: Any) -> None:
-        for each in self.callbacks:
-            getattr(each, hook)(*args, **more)
+        self._call(hook, *args, **more)
 
     return call
 
 
 for _hook in vars(Callback):
-    if _hook.startswith("on_") or _hook == "teardown":
+    if (_hook.startswith("on_") or _hook == "teardown") and _hook not in vars(Own):
         setattr(Own, _hook, _for_each(_hook))
 
 

@@ -29,7 +29,7 @@ from tbptt.system.stores import absolute_uri, locked, sqlite_path
 
 log = logging.getLogger("tbptt")
 
-MOST_POINTS = 1000  # that MLflow takes in one call
+MOST_METRICS = 1000  # that MLflow takes in one call
 MOST_PARAMS = 100
 LOCKED = 60.0  # seconds to wait for a file that another process has locked, as for a study's
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # letters that MLflow takes
@@ -329,7 +329,7 @@ class Run:
 
     def log_points(self, points: Iterable[tuple[str, float, int]], milliseconds: int) -> None:
         """Metric points (name, value, step) of one moment, in as few calls as MLflow allows."""
-        for part in _batches([Metric(name, value, milliseconds, step) for name, value, step in points], MOST_POINTS):
+        for part in _batches([Metric(name, value, milliseconds, step) for name, value, step in points], MOST_METRICS):
             self.store.client.log_batch(self.id, metrics=part)
 
     def tags(self) -> dict[str, str]:

@@ -41,7 +41,7 @@ NOT_IN_THE_NAME = (
 )
 # What sets a study up cannot differ between its trials.
 NEVER_SEARCHED = ("study", "tracking", "objective", "cluster", "sweep", "space", "hydra")
-MOST_POINTS = 10**6  # of one range
+MOST_VALUES = 10**6  # of one range
 MOST_CHOICES = 1000  # of one key: each is checked by composing it, and all are kept with every trial
 MOST_QUEUED = 20_000  # points of a space that is run whole: each is put in the queue beforehand, which takes 4 ms
 BEST = 5  # points that study.best_of trains again, unless study.n_trials says how many
@@ -272,8 +272,8 @@ def _swept(source: ConfigSource, override: Override, when: tuple[tuple[str, str]
             raise ValueError(f"got {override.get_value_string()}; takes two rising numbers, above 0 with log")
         texts = (f"{sweep.start:.17g}", f"{sweep.end:.17g}")
     else:
-        if _steps(sweep) > MOST_POINTS:
-            raise ValueError(f"got {override.get_value_string()}; takes at most {MOST_POINTS} values, or an interval")
+        if _steps(sweep) > MOST_VALUES:
+            raise ValueError(f"got {override.get_value_string()}; takes at most {MOST_VALUES} values, or an interval")
         numbers = list(sweep.range())
         if not numbers:
             raise ValueError(f"got {override.get_value_string()}, which is empty")

@@ -78,8 +78,8 @@ class FlatParameters:
             block = torch.utils.dlpack.from_dlpack(weights[begin:end])
             memory |= dict.fromkeys(layer, (block, begin))
         for p, start in starts.items():
-            whole, begin = memory.get(p, (weights, 0))
-            w = whole[start - begin : start - begin + p.numel()].view_as(p)
+            storage, begin = memory.get(p, (weights, 0))
+            w = storage[start - begin : start - begin + p.numel()].view_as(p)
             w.copy_(p.detach())
             p.data = w
         self.grads = [self.vector.grad[starts[p] : starts[p] + p.numel()].view_as(p) for p in parameters]
