@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 # Before they are imported: calls are held against the shapes that these say.
@@ -22,6 +24,7 @@ with jaxtyping.install_import_hook(list(SHAPED), "beartype.beartype"):
     for name in SHAPED:
         importlib.import_module(name)
 
+from tbptt.config.compose import ConfigSource  # noqa: E402
 from tbptt.config.schema import register  # noqa: E402
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
@@ -30,6 +33,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to 
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # of a nohup around the tests, some of which are about it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+TABLES = "TABLES_OF_THE_TESTS"
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 
@@ -53,6 +57,20 @@ SMALL = [
 os.environ.setdefault("GPUS_OF_THE_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 SEES = {name: getattr(torch.cuda, name) for name in ("is_available", "device_count")}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tables.py keeps what all processes of the tests use."""
+    if TABLES not in os.environ:
+        os.environ[TABLES] = tempfile.mkdtemp()
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(TABLES)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_at_once() -> None:
+    import tables
+
+    tables.use()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,12 +117,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def config() -> Callable[..., DictConfig]:
-    """Composes the shipped config with overrides, as train.py does."""
+    """Composes the shipped config with overrides, as train.py does; the same files are read once."""
 
     def composed(*overrides: str) -> DictConfig:
         register()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", list(overrides))
+            return ConfigSource(CONF).compose(overrides)
 
     return composed
 
