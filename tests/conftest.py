@@ -66,6 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(TABLES)))
 
 
+# Files that take longest begin first, so that all processes of the tests end at about the same time.
+LONGEST = ("test_own.py", "test_docs.py", "test_kills.py", "test_security.py", "test_disk.py", "test_command_line.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _tables_at_once() -> None:
     import tables

@@ -81,7 +81,6 @@ def _command(
     from tbptt.cli.main import job, run
 
     tables.use()
-
     os.chdir(folder)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(outputs, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -105,17 +104,16 @@ def command(folder: Path, *words: str, outputs: Path | None = None, before: Call
 
 
 def python(
-    *words: str, cwd: Path, path: str, workers_forked: bool = True, timeout: float = 400
+    *words: str, cwd: Path, path: str | None = None, workers_forked: bool = True, timeout: float = 400
 ) -> "subprocess.CompletedProcess[str]":
-    """What ``python WORDS`` does in a folder: a script or ``-c``, with PYTHONPATH, and with no bytecode kept.
+    """What ``python WORDS`` does in a folder: a script or ``-c``, with a PYTHONPATH, and with no bytecode kept.
 
-    It imports all of tbptt anew, from that path; only the libraries are there already. A sweep's workers are forked from
-    the command, unless they are to be processes that find everything by themselves.
+    It imports all of tbptt anew, from where a new process would; only libraries are there already. A study's workers
+    are forked from the command, unless they are to be processes that find everything by themselves.
     """
     with tempfile.TemporaryDirectory() as outputs:
-        process = CONTEXT.Process(
-            target=_python, args=(str(cwd), outputs, list(words), {**os.environ, "PYTHONPATH": path}, workers_forked)
-        )
+        environment = {"PYTHONPATH": "", **os.environ} if path is None else {**os.environ, "PYTHONPATH": path}
+        process = CONTEXT.Process(target=_python, args=(str(cwd), outputs, list(words), environment, workers_forked))
         process.start()
         process.join(timeout)
         if process.exitcode is None:

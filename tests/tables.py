@@ -1,5 +1,5 @@
-"""MLflow's tables in the tests' stores. Its migrations take a second for each new one, where a small run takes a fifth of
-that: they are made once, and an empty SQLite database gets what that left. Commands that are not forked make their own.
+"""MLflow's tables in the tests' stores: its migrations are made once, and what they left is put into each empty SQLite
+database. They take a second each time, and a small run a fifth of that. Commands that are not forked make their own.
 """
 
 import os
