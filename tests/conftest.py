@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import jaxtyping
@@ -24,8 +25,10 @@ with jaxtyping.install_import_hook(list(SHAPED), "beartype.beartype"):
     for name in SHAPED:
         importlib.import_module(name)
 
+from tbptt.config import compose  # noqa: E402
 from tbptt.config.compose import ConfigSource  # noqa: E402
 from tbptt.config.schema import register  # noqa: E402
+from tbptt.options.option import GROUPS  # noqa: E402
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
     os.environ.pop(name, None)
@@ -79,6 +82,27 @@ def _tables_at_once() -> None:
     import tables
 
     tables.use()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shipped_files_are_read_once() -> Iterator[None]:
+    """Hydra takes a tenth of a second for the files of a choice, and each command reads them anew, as they may have
+    changed. No test changes the shipped ones; what is registered beside them may be another test's."""
+    read = compose._chosen
+
+    @lru_cache(maxsize=64)
+    def kept(source: ConfigSource, overrides: tuple[str, ...], options: str) -> DictConfig:
+        return read(source, overrides)
+
+    def chosen(source: ConfigSource, overrides: tuple[str, ...]) -> DictConfig:
+        if source != ConfigSource(CONF):
+            return read(source, overrides)
+        return kept(source, overrides, str([(group, *map(id, found.values())) for group, found in GROUPS.items()]))
+
+    chosen.cache_clear = read.cache_clear  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "_chosen", chosen)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
