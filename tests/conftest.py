@@ -2,15 +2,18 @@
 
 import importlib
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 # Before they are imported: calls are held against the shapes that these say.
@@ -22,7 +25,10 @@ with jaxtyping.install_import_hook(list(SHAPED), "beartype.beartype"):
     for name in SHAPED:
         importlib.import_module(name)
 
+from tbptt.config import compose  # noqa: E402
+from tbptt.config.compose import ConfigSource  # noqa: E402
 from tbptt.config.schema import register  # noqa: E402
+from tbptt.options.option import GROUPS  # noqa: E402
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
     os.environ.pop(name, None)
@@ -30,6 +36,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to 
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # of a nohup around the tests, some of which are about it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+TABLES = "TABLES_OF_THE_TESTS"
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 
@@ -53,6 +60,49 @@ SMALL = [
 os.environ.setdefault("GPUS_OF_THE_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 SEES = {name: getattr(torch.cuda, name) for name in ("is_available", "device_count")}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tables.py keeps what all processes of the tests use."""
+    if TABLES not in os.environ:
+        os.environ[TABLES] = tempfile.mkdtemp()
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(TABLES)))
+
+
+# Files that take longest begin first, so that all processes of the tests end at about the same time.
+LONGEST = ("test_own.py", "test_docs.py", "test_kills.py", "test_security.py", "test_disk.py", "test_command_line.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_at_once() -> None:
+    import tables
+
+    tables.use()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shipped_files_are_read_once() -> Iterator[None]:
+    """Hydra takes a tenth of a second for the files of a choice, and each command reads them anew, as they may have
+    changed. No test changes the shipped ones; what is registered beside them may be another test's."""
+    read = compose._chosen
+
+    @lru_cache(maxsize=64)
+    def kept(source: ConfigSource, overrides: tuple[str, ...], options: str) -> DictConfig:
+        return read(source, overrides)
+
+    def chosen(source: ConfigSource, overrides: tuple[str, ...]) -> DictConfig:
+        if source != ConfigSource(CONF):
+            return read(source, overrides)
+        return kept(source, overrides, str([(group, *map(id, found.values())) for group, found in GROUPS.items()]))
+
+    chosen.cache_clear = read.cache_clear  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "_chosen", chosen)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,12 +149,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def config() -> Callable[..., DictConfig]:
-    """Composes the shipped config with overrides, as train.py does."""
+    """Composes the shipped config with overrides, as train.py does; the same files are read once."""
 
     def composed(*overrides: str) -> DictConfig:
         register()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", list(overrides))
+            return ConfigSource(CONF).compose(overrides)
 
     return composed
 

@@ -4,17 +4,25 @@ import json
 import logging
 import multiprocessing
 import os
+import runpy
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from conftest import CONF
+from conftest import CONF, ROOT
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["conftest", "hydra", "tbptt.studies.sweep", "tbptt.studies.worker", "tbptt.cli.main"])
+CONTEXT.set_forkserver_preload(
+    [
+        *("conftest", "tables", "hydra", "tbptt.studies.sweep", "tbptt.studies.worker", "tbptt.cli.main"),
+        *("pytorch_lightning", "mlflow.store.tracking.sqlalchemy_store", "plotly.graph_objects"),
+    ]
+)
 
 
 class ForkedWorker:
@@ -67,10 +75,12 @@ def _command(
     os.environ.clear()  # what it was forked from has that of whichever test began it
     os.environ.update(environment)
     import hydra
+    import tables
 
     import tbptt.studies.pool
     from tbptt.cli.main import job, run
 
+    tables.use()
     os.chdir(folder)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(outputs, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -91,3 +101,52 @@ def command(folder: Path, *words: str, outputs: Path | None = None, before: Call
     )
     process.start()
     return process
+
+
+def python(
+    *words: str, cwd: Path, path: str | None = None, workers_forked: bool = True, timeout: float = 400
+) -> "subprocess.CompletedProcess[str]":
+    """What ``python WORDS`` does in a folder: a script or ``-c``, with a PYTHONPATH, and with no bytecode kept.
+
+    It imports all of tbptt anew, from where a new process would; only libraries are there already. A study's workers
+    are forked from the command, unless they are to be processes that find everything by themselves.
+    """
+    with tempfile.TemporaryDirectory() as outputs:
+        environment = {"PYTHONPATH": "", **os.environ} if path is None else {**os.environ, "PYTHONPATH": path}
+        process = CONTEXT.Process(target=_python, args=(str(cwd), outputs, list(words), environment, workers_forked))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(list(words), timeout)
+        out, err = (Path(outputs, name).read_text() for name in ("out", "err"))
+        return subprocess.CompletedProcess(list(words), process.exitcode, out, err)
+
+
+def _python(folder: str, outputs: str, words: list[str], environment: dict[str, str], workers_forked: bool) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    import tables
+
+    tables.use()
+    for name in [name for name in sys.modules if name.split(".")[0] in ("tbptt", "hydra_plugins", "conftest")]:
+        del sys.modules[name]
+    os.chdir(folder)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(Path(outputs, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    tests = str(ROOT / "tests")
+    sys.path = [*filter(None, environment["PYTHONPATH"].split(os.pathsep)), *(p for p in sys.path if p != tests)]
+    sys.dont_write_bytecode = True  # files are changed within the second that bytecode is told apart by
+    sys.argv, sys.orig_argv = words, [sys.executable, *words]
+    if workers_forked:
+        import tbptt.studies.pool
+
+        tbptt.studies.pool.WorkerProcess = ForkedWorker  # type: ignore[assignment, misc]
+    if words[0] == "-c":
+        sys.argv, code = ["-c", *words[2:]], words[1]
+        sys.path.insert(0, "")
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(words[0]).resolve().parent))
+        runpy.run_path(words[0], run_name="__main__")

@@ -6,8 +6,6 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import ROOT, SMALL
+from forked import command, python
 from mlflow import MlflowClient
 from omegaconf import DictConfig
 
@@ -175,8 +174,7 @@ def test_a_run_that_ended_without_its_server_is_delivered_by_the_next(
 
 def test_a_server_that_is_away_at_the_start_is_one_line(here: Path) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"tracking.uri={uri}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = python(str(ROOT / "train.py"), *SMALL, f"tracking.uri={uri}", cwd=here)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert uri in line
@@ -184,13 +182,12 @@ def test_a_server_that_is_away_at_the_start_is_one_line(here: Path) -> None:
 
 
 def test_a_killed_run_is_not_left_running(here: Path, small: Callable[..., DictConfig]) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "progress=plain", "epochs=5000", "schedule=fixed"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        seen = 0
-        while seen < 3:
-            seen += process.stderr.readline().startswith("epoch")
-        process.kill()
+    process = command(here, *SMALL, "progress=plain", "epochs=5000", "schedule=fixed")
+    while not (here / "err").exists() or (here / "err").read_text().count("\nepoch") < 3:
+        assert process.is_alive()
+        time.sleep(0.05)
+    process.kill()
+    process.join()
     client = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db"))
     (run,) = client.search_runs(["1"])
     assert run.info.status == "RUNNING"

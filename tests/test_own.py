@@ -1,18 +1,19 @@
 """Options of your own: a file in own/ and a yaml, and nothing else."""
 
+import compileall
 import csv
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, SMALL
+from forked import python
 
 # The examples of docs/using.md.
 DOCS = (ROOT / "docs" / "using.md").read_text()
@@ -37,6 +38,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     for name in ("src", "conf", "own"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    compileall.compile_dir(folder / "src", quiet=1)
     for name in ("train.py", "report.py"):
         shutil.copy(ROOT / name, folder / name)
     for option in OWN:
@@ -48,12 +50,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(clone: Path, *words: str, cwd: Path | None = None, path: str = "") -> "subprocess.CompletedProcess[str]":
+def command(
+    clone: Path, *words: str, cwd: Path | None = None, path: str = "", **more: Any
+) -> "subprocess.CompletedProcess[str]":
     """What a command does with the clone's code, and with packages that are installed in ``path``."""
-    env = {**os.environ, "PYTHONPATH": f"{clone / 'src'}{os.pathsep}{path}"}
-    return subprocess.run(
-        [sys.executable, *words], cwd=cwd or clone, env=env, capture_output=True, text=True, check=False, timeout=400
-    )
+    return python(*words, cwd=cwd or clone, path=f"{clone / 'src'}{os.pathsep}{path}", **more)
 
 
 def small(*without: str) -> list[str]:
@@ -156,7 +157,7 @@ register()
 print(known(), before != own_digest())
 """
     try:
-        done = command(clone, "-B", "-c", script)
+        done = command(clone, "-c", script)
     finally:
         for name in ("zz_helper", "aa_first"):
             (clone / "own" / f"{name}.py").unlink()
@@ -343,8 +344,9 @@ def test_workers_and_load_run_find_own_in_the_working_directory(clone: Path, tmp
     (tmp_path / "more" / "optimizer").mkdir(parents=True)
     yaml = (clone / "conf" / "optimizer" / "lars.yaml").read_text().replace("lars", "lars2")
     (tmp_path / "more" / "optimizer" / "lars2.yaml").write_text(yaml)
-    words = ["-m", "--config-dir", "more", *small(), "optimizer=lars2", "clip_mode=half,norm", "study.workers=2"]
-    done = command(clone, str(clone / "train.py"), *words, "study.name=there", cwd=tmp_path)
+    words = ["-m", "--config-dir", "more", *small("schedule."), "optimizer=lars2", "clip_mode=half,norm"]
+    words += ["schedule=doubling", "study.workers=2", "study.name=there"]  # the schedule is beside conf
+    done = command(clone, str(clone / "train.py"), *words, cwd=tmp_path, workers_forked=False)
     assert done.returncode == 0, done.stderr
     script = "import tbptt; print(tbptt.load_run('sweeps/there/best.ckpt')[2].optimizer.name)"
     assert command(clone, "-c", script, cwd=tmp_path).stdout == "lars2\n"

@@ -1,7 +1,5 @@
 """A finished run as a thing to use again: its config reruns it, its network predicts in price units."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -10,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import CONF, ROOT, SMALL
+from forked import python
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from mlflow import MlflowClient
@@ -181,9 +180,7 @@ def test_run_with_a_variable_in_its_config_loads_where_there_is_no_such_variable
 
 
 def command(*argv: str, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *argv], cwd=cwd, capture_output=True, text=True, timeout=100
-    )
+    done = python(str(ROOT / "train.py"), *argv, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
