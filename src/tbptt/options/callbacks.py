@@ -28,8 +28,8 @@ class CallbackConfig(Option):
 
         ``module.epoch`` counts epochs from the run's beginning; ``trainer.current_epoch`` counts from where the run was
         resumed. ``trainer.should_stop = True`` ends the run after the epoch, with ``stop.reason=callback``. An epoch
-        cannot be skipped, by a -1 of ``on_train_batch_start`` or a StopIteration. ``trainer.callback_metrics`` has the epoch's metrics at ``on_train_epoch_end``; if the epoch diverged, its
-        losses are NaN.
+        cannot be skipped, by a -1 of ``on_train_batch_start`` or a StopIteration. ``trainer.callback_metrics`` has the
+        epoch's metrics at ``on_train_epoch_end``; if the epoch diverged, its losses are NaN.
         """
         raise NotImplementedError  # each option has its own
 
