@@ -382,10 +382,12 @@ def test_the_reports_link_opens_the_run(
     browser: WebDriver, ui: str, runs: tuple[Path, str, str, list[str]], here: Path
 ) -> None:
     class Store:
-        uri, experiment = ui, runs[1]
+        uri, experiment, is_local = ui, runs[1], False
 
-        def artifact(self, run_id: str, path: str) -> None:
+        def artifact(self, run_id: str, path: str, folder: Path | None = None) -> None:
             return None
+
+        artifact_here = artifact
 
     study = made_study([made_trial(values=[1.0], run_ids=[runs[3][3]])], parent_run=runs[2])
     opened(browser, write_report(study, Store()).absolute())

@@ -67,7 +67,16 @@ def _too_short(verdict: Verdict) -> str:
 
 def nothing_left(data: DataConfig) -> str:
     """That there is no test part, and what would make one."""
-    key = "data.test_series" if isinstance(data, ArticleData) else "data.test_fraction"
+    return no_test(test_key(isinstance(data, ArticleData)))
+
+
+def test_key(of_article: bool) -> str:
+    """The key that keeps a test part."""
+    return "data.test_series" if of_article else "data.test_fraction"
+
+
+def no_test(key: str) -> str:
+    """The same, by the key that would keep one."""
     return f"nothing is left to judge by: {VAL_ONLY}; {key} above 0 keeps a part for it"
 
 

@@ -1,9 +1,8 @@
 """A study as one HTML file that opens without a network, a table, and its best trial as a config and a checkpoint."""
 
 import shutil
-import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
 from tbptt.config.names import SWEEPS
-from tbptt.options.metrics import VAL_LOSS, sign
+from tbptt.options.metrics import sign
 from tbptt.options.values import short_value, shown
-from tbptt.reports import figures, optuna_figures, thinning
+from tbptt.reports import chosen, evidence, figures, optuna_figures, thinning
+from tbptt.reports.answer import answer, point_of
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
 from tbptt.reports.pareto import pareto
-from tbptt.reports.tables import metrics_of, params_of, write_explained, write_table
-from tbptt.studies.ranking import (
-    best_first,
-    best_run,
-    best_trial,
-    by_seed,
-    complete,
-    cost,
-    epochs_run,
-    is_complete,
-    pareto_front,
-    rerun_command,
-)
+from tbptt.reports.tables import metrics_of, params_of, shown_metrics, write_explained, write_table
+from tbptt.studies import judged_best
+from tbptt.studies.ranking import best_first, best_run, best_trial, epochs_run
 from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import Study, state_of
 from tbptt.system.endings import ui_line
@@ -63,24 +53,32 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     trials = study.read()
     best = best_trial(trials, *study.objectives)
-    write_table(folder / "trials.csv", trials, study.objectives, study.record.chosen)
+    tried = evidence.tried(study, trials, store)
+    write_table(folder / "trials.csv", trials, study.objectives, study.record.chosen, tried.inside)
     write_explained(folder / "explained.csv", trials, study.objectives)
     if store is not None:
         _write_best(folder, study, best, store)
     path = folder / "report.html"
-    write_text(path, render(study, trials, store))
+    write_text(path, render(study, trials, store, tried))
     return path
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
-def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> str:
+def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> str:
     """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
     record, params = study.record, params_of(trials)
-    metrics = metrics_of(trials, study.objectives)
+    metrics = shown_metrics(metrics_of(trials, study.objectives))
     ranked = best_first(trials, *study.objectives)
     sections, missing = _sections(trials, ranked, study.objectives)
+    best = best_trial(trials, *study.objectives)
+    verdict = judged_best.answer(study, trials, best)
+    if verdict.found is not None and best is not None:
+        on_test, not_drawn = chosen.sections(study, best)
+        at = 1 if figures.with_curves(ranked, study.objectives[0]) else 0
+        sections[at:at] = on_test
+        missing += not_drawn
     drawn = thinning.numbers_in(figure for section in sections for figure in section.figures)
     failures = [t for t in trials if t.state == TrialState.FAIL]
     return rendered(
@@ -88,7 +86,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         name=study.name,
         objectives=study.objectives,
         counts=_counts(study, trials),
-        answer=_answer(study, trials),
+        answer=answer(study, trials, verdict, tried),
         study=record,
         sections=[
             {"title": title, "note": note, "figures": [embedded(figure) for figure in drawn]}
@@ -97,13 +95,14 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> st
         missing=missing,
         pairs=[] if record.changes else [p.said for p in pairs(trials, 0, study.objectives[0])],
         paired=[len(some) for some in paired(trials)],
-        failures=[(t.number, TrialRecord.of(t), _point(t)) for t in failures[: thinning.MOST_ROWS]],
+        failures=[(t.number, TrialRecord.of(t), point_of(t)) for t in failures[: thinning.MOST_ROWS]],
         failed=len(failures),
         labels={t.number: figures.label(t) for t in trials if t.number in drawn},
         params=params,
         metrics=metrics,
         first_sort="ascending" if sign(study.objectives[0]) == 1 else "descending",
-        rows=[_row(t, params, metrics, study.objectives, store) for t in ranked[: thinning.MOST_ROWS]],
+        in_set=bool(tried.inside),
+        rows=[_row(t, params, metrics, study.objectives, store, tried) for t in ranked[: thinning.MOST_ROWS]],
         total=len(ranked),
         parent=_run_link(record.parent_run, store),
         ui=_ui_command(study),
@@ -120,10 +119,6 @@ def rendered(template: str, **content: Any) -> str:
         trim_blocks=True,
     )
     return environment.get_template(template).render(plotlyjs=get_plotlyjs(), plotly_config=PLOTLY, **content)
-
-
-def _point(trial: FrozenTrial) -> str:
-    return ", ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())
 
 
 def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
@@ -185,96 +180,6 @@ def embedded(figure: go.Figure) -> dict[str, Any]:
     }
 
 
-# --- the answer -----------------------------------------------------------------------------------------------------
-
-
-def _answer(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    """What the first lines say: the best trial, how to rerun it, how sure it is."""
-    best, objective = best_trial(trials, *study.objectives), study.objectives[0]
-    front = pareto_front(trials, study.objectives) if len(study.objectives) > 1 else []
-    ahead = _ahead(trials, best, objective)
-    if best is None:
-        return {"best": None, "says": [f"No trial is complete yet. {ahead}".strip()], "front": []}
-    has_config = (SWEEPS / study.name / "best.yaml").exists()
-    return {
-        "best": best.number,
-        "values": [(o, shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
-        "point": {name: short_value(value) for name, value in best.params.items()},
-        "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
-        "command": rerun_command(study) if has_config else None,
-        "luck": best_run(study, best)[1] if has_config else "",
-        "front": [(t.number, [shown(v) for v in t.values], _point(t)) for t in front],
-        "complete": len(complete(trials)),
-    }
-
-
-def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) -> Iterator[str]:
-    objective, of_study, of_best = study.objectives[0], study.record, TrialRecord.of(best)
-    seeds, mean = of_best.by_seed(0), of_best.baseline
-    if objective == VAL_LOSS and mean:
-        yield f"Chosen by it: predicting the mean has {shown(mean)} there."
-    if len(seeds) > 1:
-        yield (
-            f"Mean of {len(seeds)} seeds, which range from {shown(min(seeds))} to {shown(max(seeds))} "
-            f"(standard deviation {statistics.stdev(seeds):.2g})."
-        )
-    else:
-        yield "One seed: how much of what sets trials apart is chance is not known."
-    if not of_study.chosen and len(trials) > 1:
-        others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
-        used = study.seeds_used()
-        new = [seed for seed in range(10, 13 + len(used)) if seed not in used][:3]
-        yield (
-            "It is the best of several, so part of it is luck. What the best five are worth with other seeds: the same "
-            f"command with {others} study.seeds={str(new).replace(' ', '')} behind it."
-        )
-    for chosen in of_study.chosen:
-        if chosen["point"] == best.params:
-            before = f"{shown(chosen['value'])} with the seeds that it was chosen by"
-            yield f"It was trial {chosen['trial']} of {of_study.best_of}, and had {before}."
-    if len(study.objectives) == 1:
-        yield _next_best(trials, best, objective)
-    epochs = of_best.best_epochs
-    if epochs and epochs[0] is not None and epochs[0] + 1 == epochs_run(best):
-        yield f"Its last epoch, {epochs[0] + 1}, was its best: it may not have been at its end."
-
-
-def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str) -> str:
-    """How far the next best trial is behind, and whether their seeds keep them apart."""
-    others = [t for t in trials if t.number != best.number]
-    after = best_trial(others, objective)
-    if after is None:
-        return ""
-    text = f"The next best, trial {after.number}, has {shown(after.values[0])}"
-    seeds, its = ([cost(v, objective) for v in TrialRecord.of(t).by_seed(0)] for t in (best, after))
-    if len(seeds) < 2 or len(its) < 2:
-        return text + "."
-    return text + (
-        "; over their seeds the two overlap."
-        if min(its) <= max(seeds)
-        else "; over their seeds the two do not overlap."
-    )
-
-
-def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: str) -> str:
-    """A trial that is not complete, and had a better value than the best of the complete ones."""
-    reached = [
-        (cost(y, objective), epoch, y, t)
-        for t in trials
-        if not is_complete(t)
-        for epoch, y in figures.curve_points(t, objective, objective).items()
-    ]
-    if not reached:
-        return ""
-    its_cost, epoch, value, trial = min(reached, key=lambda r: r[:2])
-    if best is not None and its_cost >= cost(by_seed(best)[0], objective):  # others reported their first seed
-        return ""
-    state = state_of(trial)
-    if best is None:
-        return f"The best value so far is {shown(value)}, of trial {trial.number} ({state}) at epoch {epoch}."
-    return f"Trial {trial.number} ({state}) had a better {objective}, {shown(value)}, at epoch {epoch}."
-
-
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +188,12 @@ def _number(value: Any) -> str:
 
 
 def _row(
-    t: FrozenTrial, params: list[str], metrics: list[str], objectives: list[str], store: Any | None
+    t: FrozenTrial,
+    params: list[str],
+    metrics: list[str],
+    objectives: list[str],
+    store: Any | None,
+    tried: evidence.Tried,
 ) -> dict[str, Any]:
     record = TrialRecord.of(t)
     seeds = record.by_seed(0)
@@ -292,6 +202,7 @@ def _row(
         "state": state_of(t),
         "values": [_number(v) for v in t.values or [None] * len(objectives)],
         "metrics": [_number(record.metrics.get(name)) for name in metrics],
+        "in_set": {True: "yes", False: "no"}.get(tried.inside.get(t.number), ""),  # type: ignore[arg-type]
         "spread": f"{max(seeds) - min(seeds):.3g}" if len(seeds) > 1 else "",
         "params": [short_value(t.params[name]) if name in t.params else "" for name in params],
         "epochs": epochs_run(t),

@@ -1,8 +1,9 @@
 """A study's tables, ``trials.csv`` and ``explained.csv``."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from optuna.trial import FrozenTrial
 
@@ -12,6 +13,10 @@ from tbptt.reports.explained import explained
 from tbptt.studies.ranking import epochs_run
 from tbptt.studies.records import ChosenTrial, TrialRecord
 from tbptt.system.files import replaced
+
+# Mean absolute error and skill say what val/loss says, turnover is a cost that val/value has.
+SAYS_IT_AGAIN = ("val/mae", "val/turnover")
+NOBODY: Mapping[int, bool] = MappingProxyType({})
 
 
 def params_of(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -26,20 +31,30 @@ def metrics_of(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list
     return [name for name in ordered if name not in objectives]
 
 
+def shown_metrics(metrics: Sequence[str]) -> list[str]:
+    """Those that the page's table has room for: of what is measured beside the losses, not what says the same again."""
+    return [name for name in metrics if name not in SAYS_IT_AGAIN]
+
+
 def write_table(
-    path: Path, trials: Sequence[FrozenTrial], objectives: list[str], chosen: Sequence[ChosenTrial]
+    path: Path,
+    trials: Sequence[FrozenTrial],
+    objectives: list[str],
+    chosen: Sequence[ChosenTrial],
+    in_confidence_set: Mapping[int, bool] = NOBODY,
 ) -> None:
     """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none; epochs
     count from 1.
 
-    Of a study of the best of another, also the trial that a point was there, and its value.
+    Of a study of the best of another, also the trial that a point was there, and its value. ``in_confidence_set``:
+    ``true`` where a trial cannot be told from the best on val, empty where it was not compared.
     """
     params, metrics = params_of(trials), metrics_of(trials, objectives)
     before = ("chosen_trial", "chosen_value") if chosen else ()
     also = (*before, "stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
-        out.writerow(["trial", "state", *objectives, *metrics, *params, *also])
+        out.writerow(["trial", "state", *objectives, *metrics, *params, *also, "in_confidence_set"])
         for t in trials:
             record = TrialRecord.of(t)
             there = next(([c["trial"], c["value"]] for c in chosen if c["point"] == t.params), ["", ""])
@@ -58,6 +73,7 @@ def write_table(
                     f"{t.duration.total_seconds():.3f}" if t.duration else "",
                     " ".join(record.run_ids),
                     record.reason or "",
+                    {True: "true", False: "false", None: ""}[in_confidence_set.get(t.number)],
                 ]
             )
 

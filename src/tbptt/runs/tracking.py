@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -165,15 +166,24 @@ class Store:
         """The paths of a run's artifacts in a folder of theirs."""
         return [info.path for info in self.client.list_artifacts(run_id, folder) if not info.is_dir]
 
-    def artifact(self, run_id: str, path: str) -> Path | None:
-        """A run's artifact as a file here, or None where it has none."""
+    def artifact(self, run_id: str, path: str, folder: Path | None = None) -> Path | None:
+        """A run's artifact as a file here, or None where it has none; one that is elsewhere is put into ``folder``, or
+        a temporary one."""
         try:
             run = self.run(run_id)
             if run is not None and run.is_local:
                 return run.folder / path if (run.folder / path).exists() else None
-            return Path(self.client.download_artifacts(run_id, path))
+            return Path(self.client.download_artifacts(run_id, path, None if folder is None else str(folder)))
         except (MlflowException, OSError):
             return None
+
+    def artifact_here(self, run_id: str, path: str) -> Path | None:
+        """The same of a store on this machine, without asking it, which takes some milliseconds; None where that does
+        not say it."""
+        if self.path is None or not re.fullmatch(r"[0-9a-f]{32}", run_id):
+            return None
+        found = local_files.folder_of(self.path, run_id) / path
+        return found if found.exists() else None
 
     def count_runs(self, tag: str, value: str) -> int:
         """How many runs, at most 1,000, have a tag of this value; 0 where the store does not answer."""

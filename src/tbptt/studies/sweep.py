@@ -17,12 +17,11 @@ from tbptt.config.compose import CommandError, ConfigSource
 from tbptt.config.hydra_node import LAUNCHERS
 from tbptt.config.names import SWEEPS, numbered
 from tbptt.config.schema import TrackingConfig
-from tbptt.options.metrics import VAL_LOSS
 from tbptt.options.values import Value, text_of
 from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
 from tbptt.runs.versions import code_tags
-from tbptt.studies import pool
+from tbptt.studies import judged_best, pool
 from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.plan import Plan, differences, other_parameters
@@ -30,7 +29,7 @@ from tbptt.studies.planned import plan_of
 from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
 from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage
 from tbptt.studies.ranking import best_run, best_trial, rerun_command
-from tbptt.studies.records import StudyRecord, TrialRecord
+from tbptt.studies.records import StudyRecord
 from tbptt.studies.study import Budget, Study
 from tbptt.studies.sweep_end import HOW_TO_GO_ON, Report, settled
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
@@ -340,13 +339,15 @@ def _say_result(study: Study, plan: Plan) -> None:
     if plan.cfg.progress == "none":
         return
 
-    best = best_trial(study.trials(), *study.objectives)
+    trials = study.trials()
+    best = best_trial(trials, *study.objectives)
     if best is not None:
         point = " ".join(plan.space.overrides(best.params))
         values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
-        baseline = TrialRecord.of(best).baseline
-        side = f", predicting the mean {baseline:.4g}" if baseline and study.objectives[0] == VAL_LOSS else ""
-        say(f"best: trial {best.number}  {values}{side}  {point}")
+        by_it = ", chosen by it" if study.objectives[0].startswith("val/") else ""
+        say(f"best: trial {best.number}  {values}{by_it}  {point}")
+        for line in judged_best.answer(study, trials, best).lines:
+            say(line)
         say(f"rerun it: {rerun_command(study)}")
         if luck := best_run(study, best)[1]:
             say(f"sweeps/{study.name}/best.ckpt: of {luck}")

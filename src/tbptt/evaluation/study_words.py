@@ -1,0 +1,67 @@
+"""A study's result in words: how its chosen trial does on test, and what the others say of that."""
+
+from tbptt.evaluation import words
+from tbptt.evaluation.results import Judged
+
+FEW_MODELS = 500  # up to which Hansen's test resamples a thousand times
+HANSEN = "Hansen's test of superior predictive ability"
+
+
+def headline(judged: Judged) -> str:
+    """The verdict in a few words: the decision's where the task decides, else that against the best baseline."""
+    verdict, against = judged.decision, words.SIDES.get(judged.best_side or "", judged.best_side)
+    if verdict is None:
+        verdict = judged.skill.get(judged.best_baseline)
+        against = words.BASELINES.get(judged.best_baseline, judged.best_baseline)
+    if verdict is None:
+        return ""
+    text = verdict.word if verdict.word == words.TOO_SHORT else f"{verdict.word} {against}"
+    return text[:1].upper() + text[1:]
+
+
+def tried_words(count: int) -> str:
+    """How many trials the chosen one was chosen from."""
+    return f"{count} trials were tried" if count > 1 else "one trial was tried"
+
+
+def uses_line(uses: int) -> str:
+    """How often the test part was used."""
+    so_far = f"{uses} results" if uses > 1 else "this result only"
+    return f"this test part has judged {so_far} in this store; each one more makes it worth less"
+
+
+def superior_line(tried: int, of_mean: float, best: str, of_best: float) -> str:
+    """Whether the best of so many trials is better than the mean and than the baseline that is best on val.
+
+    Args:
+        tried: how many trials were compared.
+        of_mean, of_best: p-values (:func:`tbptt.evaluation.compared.superior`).
+        best: the baseline that is best on val.
+    """
+    line = f"Given that {tried} were tried: on val the best of them is {_better(of_mean, 'mean', tried)}"
+    if best != "mean":
+        line += f", and {_better(of_best, best, tried)}"
+    return f"{line} ({HANSEN})."
+
+
+def _better(p: float, baseline: str, tried: int) -> str:
+    least = 0.001 if tried <= FEW_MODELS else 0.004
+    shown = f"p < {least:g}" if p < least else f"p = {p:.3g}"
+    word = "better than" if p < 0.05 else "no better than chance would make it against"
+    return f"{word} {words.BASELINES.get(baseline, baseline)}, {shown}"
+
+
+def confidence_line(inside: int, tried: int) -> str:
+    """How many trials cannot be told from the best."""
+    return (
+        f"{inside} of {tried} trials cannot be told from the best on val, with 95 % confidence (model confidence set; "
+        "a column of the table)."
+    )
+
+
+def too_short_line(observations: float, fewest: int) -> str:
+    """That trials are not tested against each other."""
+    return (
+        f"The validation part is {words.TOO_SHORT}: {observations:.3g} independent observations, and it takes "
+        f"{fewest}; so trials are not tested against chance, nor held against each other."
+    )
