@@ -20,14 +20,15 @@ from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
 from tbptt.reports.pareto import pareto
 from tbptt.reports.tables import metrics_of, params_of, write_explained, write_table
+from tbptt.studies.placebo import placebo_line
 from tbptt.studies.ranking import (
     best_first,
     best_run,
     best_trial,
-    by_seed,
     complete,
     cost,
     epochs_run,
+    folds_line,
     is_complete,
     pareto_front,
     rerun_command,
@@ -144,6 +145,8 @@ def _sections(
         note = "Click a curve, or a trial's number in the table, to highlight it."
         if any(len(TrialRecord.of(t).by_seed(0)) > 1 for t in trials):
             note += " Curves are those of the first seed."
+        if any(TrialRecord.of(t).folds > 1 for t in trials):
+            note += " Curves are those of the first fold."
         note += thinning.said(drawn, with_curves, "trials")
         sections.insert(0, Section("Loss curves", note, [figures.curves(drawn, objectives[0])]))
     else:
@@ -220,6 +223,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
         )
     else:
         yield "One seed: how much of what sets trials apart is chance is not known."
+    yield from (folds_line(best), placebo_line(study))
     if not of_study.chosen and len(trials) > 1:
         others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
         used = study.seeds_used()
@@ -229,7 +233,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
             f"command with {others} study.seeds={str(new).replace(' ', '')} behind it."
         )
     for chosen in of_study.chosen:
-        if chosen["point"] == best.params:
+        if chosen["point"] == best.params and of_study.best_of:
             before = f"{shown(chosen['value'])} with the seeds that it was chosen by"
             yield f"It was trial {chosen['trial']} of {of_study.best_of}, and had {before}."
     if len(study.objectives) == 1:
@@ -267,7 +271,8 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
     if not reached:
         return ""
     its_cost, epoch, value, trial = min(reached, key=lambda r: r[:2])
-    if best is not None and its_cost >= cost(by_seed(best)[0], objective):  # others reported their first seed
+    first = TrialRecord.of(best).by_run(0) or best.values if best is not None else ()
+    if first and its_cost >= cost(first[0], objective):  # others reported their first run
         return ""
     state = state_of(trial)
     if best is None:
