@@ -286,9 +286,14 @@ def test_a_study_that_is_not_compared_has_no_such_column_on_its_page(here: Path)
 
 def test_all_metrics_are_in_the_file_and_the_page_has_those_that_say_more(here: Path) -> None:
     names = ["val/mae", "val/right_side", "val/skill", "val/value", "val/turnover", "val/advantage_r2"]
-    trial = made_trial(values=[1.0], metrics={name: 0.5 for name in names})
+    trial = made_trial(values=[1.0], metrics=dict.fromkeys(names, 0.5))
     rows = page_of(write_report(made_study([trial]))).tables["trials"]
-    assert [name for name in names if name in rows[0]] == ["val/right_side", "val/skill", "val/value", "val/advantage_r2"]
+    assert [name for name in names if name in rows[0]] == [
+        "val/right_side",
+        "val/skill",
+        "val/value",
+        "val/advantage_r2",
+    ]
     assert set(names) < set(pd.read_csv("sweeps/a-study/trials.csv").columns)
 
 
@@ -419,7 +424,10 @@ def test_a_sweeps_last_lines_are_those_of_the_report(here: Path) -> None:
 
 
 def drawn(decides: bool = True, **changes: Any) -> dict[str, Any]:
-    arrays: dict[str, Any] = {"predicted": np.array([[1.0, 0.5], [0.0, 2.0]]), "true": np.array([[3.0, 1.0], [1.0, 4.0]])}
+    arrays: dict[str, Any] = {
+        "predicted": np.array([[1.0, 0.5], [0.0, 2.0]]),
+        "true": np.array([[3.0, 1.0], [1.0, 4.0]]),
+    }
     if decides:
         arrays |= {"step": [0.0, 5.0], "profit": [1.0, 2.0], "long": [0.5, 1], "short": [-0.5, -1], "flat": [0, 0]}
     return {f"drawn/{name}": a for name, a in {**arrays, **changes}.items() if a is not None}

@@ -22,6 +22,7 @@ TRIAL: dict[str, tuple[Any, Any]] = {
     "metrics": ({"val/mae": 0.5}, {"val/mae": 0.5}),
     "progress": (AT, HowFar(1, 2, 3, 4, None, 5.5)),
     "run_ids": (["a", "b"], ["a", "b"]),
+    "folds": (3, 3),
     "reason": ("no", "no"),
     "requeued": (True, True),
     "died": (True, True),

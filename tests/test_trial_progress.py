@@ -34,10 +34,11 @@ def epoch(number: int, seconds: float = 2.0) -> Epoch:
 def test_an_epoch_is_noted_with_the_time_left_over_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage()
     with TrialProgress(storage, 7, epochs=10, seeds=3) as shown:
-        shown.epoch(epoch(3), seed=1)
+        shown.epoch(epoch(3), run=1)
         assert storage.wrote.acquire(timeout=DEADLINE)
     (noted,) = storage.noted
-    assert noted == {"seed": 2, "seeds": 3, "epoch": 4, "epochs": 10, "held_out": 0.5, "seconds_left": 2.0 * (6 + 10)}
+    of_seeds = {"seed": 2, "seeds": 3, "fold": 1, "folds": 1}
+    assert noted == {**of_seeds, "epoch": 4, "epochs": 10, "held_out": 0.5, "seconds_left": 2.0 * (6 + 10)}
 
 
 def test_between_two_notes_only_the_newest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ def test_between_two_notes_only_the_newest_is_kept(monkeypatch: pytest.MonkeyPat
     storage = Storage()
     with TrialProgress(storage, 7, epochs=1000, seeds=1) as shown:
         for number in range(1000):
-            shown.epoch(epoch(number), seed=0)
+            shown.epoch(epoch(number), run=0)
         while not storage.noted or storage.noted[-1]["epoch"] < 1000:
             assert storage.wrote.acquire(timeout=DEADLINE)
     assert len(storage.noted) < 50
@@ -58,7 +59,7 @@ def test_a_storage_that_fails_or_hangs_neither_fails_nor_holds_the_trial() -> No
     hangs = threading.Event()
     for storage in (Storage(fails), Storage(lambda: bool(hangs.wait(DEADLINE)) and None)):
         with TrialProgress(storage, 7, epochs=10, seeds=1) as shown:
-            shown.epoch(epoch(0), seed=0)
+            shown.epoch(epoch(0), run=0)
             assert storage.wrote.acquire(timeout=DEADLINE)
-            shown.epoch(epoch(1), seed=0)
+            shown.epoch(epoch(1), run=0)
     hangs.set()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig, ListConfig, Node
     from optuna.storages import RDBStorage
+    from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial, Trial
 
 # Loggers, by the private modules that they are named after.
@@ -98,7 +99,7 @@ def trial_id(trial: "Trial | FrozenTrial") -> int:
     return trial._trial_id
 
 
-def study_id(study: "optuna.Study") -> int:
+def study_id(study: "optuna.Study | FrozenStudy") -> int:
     """A study's id in its storage."""
     return study._study_id
 

@@ -16,8 +16,8 @@ from tbptt.config.moved import MOVED
 from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
 from tbptt.config.try_out import network_problem, optimizer_problem, task_problem
-from tbptt.data.options import ArticleData, DataConfig, PricesData
-from tbptt.data.split import load_split, may_be_degenerate, memory_of
+from tbptt.data.options import ArticleData, DataConfig, PricesData, SplitData, as_folds
+from tbptt.data.split import Split, load_split, may_be_degenerate, memory_of
 from tbptt.options.metrics import METRICS, as_objectives, objectives_of
 from tbptt.options.option import CHOSEN
 from tbptt.options.takes import LARGEST, Takes, wrong_value
@@ -77,7 +77,7 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     if task_fits and (line := task_problem(cast(TaskConfig, OmegaConf.to_object(cfg.task)))):
         found["task"] = line
     if "task" not in found and not any(name.startswith(("data.", "task.")) for name in found):
-        wrong, length = _wrong_data(cfg)
+        wrong, length = _wrong_data(cfg, None if "study.folds" in found else cfg.study.folds)
         found |= wrong
     if "task" not in found and not any(name.startswith(("data.", "task.", "model.")) for name in found):
         outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
@@ -138,9 +138,9 @@ def _wrong_device(cfg: DictConfig, here: bool) -> dict[str, str]:
     return found
 
 
-def _wrong_data(cfg: DictConfig) -> tuple[dict[str, str], int | None]:
-    """By key: why the data cannot be used for the task. And the steps of the longest training series; None if the data
-    cannot be used."""
+def _wrong_data(cfg: DictConfig, folds: int | None) -> tuple[dict[str, str], int | None]:
+    """By key: why the data cannot be used for the task, in any of the study's ``folds`` if it has some. And the steps of
+    the longest training series, of the shortest fold; None if the data cannot be used."""
     data = cast(DataConfig, OmegaConf.to_object(cfg.data))
     task = cast(TaskConfig, OmegaConf.to_object(cfg.task))
     found: dict[str, str] = {}
@@ -155,7 +155,7 @@ def _wrong_data(cfg: DictConfig) -> tuple[dict[str, str], int | None]:
         elif isinstance(data, ArticleData) and (wrong := task.problem(data.length)):
             found[f"task.{wrong[0]}"] = wrong_value(f"task.{wrong[0]}", getattr(task, wrong[0]), wrong[1])
         elif not isinstance(data, ArticleData) or may_be_degenerate(data):
-            length = _length_of(data, task)
+            length = _length_of(data, task, folds, cfg.study.fold_window)
         else:
             length = data.length
     except ValueError as error:
@@ -178,15 +178,28 @@ def _has_own_line(name: str, node: DictConfig) -> bool:
     return name != "data.path" or OmegaConf.get_type(node) is PricesData
 
 
-def _length_of(data: DataConfig, task: TaskConfig) -> int:
-    """The length of the longest training series, in steps. Raises ValueError if the data cannot be used."""
+def _length_of(data: DataConfig, task: TaskConfig, folds: int | None, window: str) -> int:
+    """The length of the longest training series of the shortest fold, in steps. Raises ValueError if the data cannot be
+    used."""
+    lengths = []
     with np.errstate(all="ignore"):
-        split = load_split(data, task)
-    for name, prices in split.train.items():
-        most = max(float(np.abs(p).max()) for p in (prices, split.val[name]))
-        if most > LARGEST:
-            raise ValueError(f"{name} has a price of {most:g}; takes prices up to {LARGEST:g}")
-    return split.length
+        for split in _splits(data, task, folds, window):
+            for name, prices in split.train.items():
+                most = max(float(np.abs(p).max()) for p in (prices, split.val[name]))
+                if most > LARGEST:
+                    raise ValueError(f"{name} has a price of {most:g}; takes prices up to {LARGEST:g}")
+            lengths.append(split.length)
+    return min(lengths)
+
+
+def _splits(data: DataConfig, task: TaskConfig, folds: int | None, window: str) -> Iterator[Split]:
+    """How a study's runs split the data: once a fold. A run that is told its fold has that one only."""
+    if folds is None or not isinstance(data, SplitData) or data.fold is not None:
+        yield load_split(data, task)
+        return
+    given = data.prices()
+    for fold in as_folds(data, folds, window):
+        yield load_split(fold, task, given)
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:

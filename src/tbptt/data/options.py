@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tbptt.options.option import Option, key, moved_key
@@ -93,6 +93,11 @@ class SplitData(DataConfig):
         """The series by name, each (T,) float64; lengths may differ. Or a table with a column a series, blank after the
         end of one. Raises ValueError with a line for the user."""
         raise NotImplementedError  # each option has its own
+
+
+def as_folds(data: SplitData, folds: int, window: str) -> list[SplitData]:
+    """The same data as each of so many folds, in the order of time."""
+    return [replace(data, fold=f"{k}/{folds}", fold_window=window) for k in range(1, folds + 1)]
 
 
 @dataclass

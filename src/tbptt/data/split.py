@@ -85,8 +85,11 @@ class Split:
         return max(map(self.steps, self.train.values()))
 
 
-def load_split(data: DataConfig, task: Task) -> Split:
+def load_split(data: DataConfig, task: Task, given: "Mapping[str, Prices] | pd.DataFrame | None" = None) -> Split:
     """Generate or read the prices and split them.
+
+    Args:
+        given: what ``data.prices()`` gives, where it was asked for already, as for another fold.
 
     Raises:
         ValueError: a file cannot be used (:func:`tbptt.data.prices.read_prices`), a series is too short or
@@ -99,7 +102,7 @@ def load_split(data: DataConfig, task: Task) -> Split:
         rows = data.window + data.length + task.ahead
     else:
         assert isinstance(data, SplitData)
-        series = as_series(data.prices())
+        series = as_series(data.prices() if given is None else given)
         names = list(series) if data.columns is None else data.columns
         if unknown := [name for name in names if name not in series]:
             raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")

@@ -123,7 +123,7 @@ def metric(
 
 def measured(task: str) -> list[Metric]:
     """The metrics of a task that are computed from held-out predictions."""
-    return [each for each in METRICS.values() if each.measure is not None and each.task in (None, task)]
+    return [each for each in METRICS.values() if (each.measure or each.at_once) and each.task in (None, task)]
 
 
 def kept_curves(task: str) -> list[str]:

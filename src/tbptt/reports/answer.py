@@ -12,13 +12,14 @@ from tbptt.options.values import short_value, shown
 from tbptt.reports import figures
 from tbptt.reports.evidence import Tried
 from tbptt.studies import judged_best
+from tbptt.studies.placebo import placebo_line
 from tbptt.studies.ranking import (
     best_run,
     best_trial,
-    by_seed,
     complete,
     cost,
     epochs_run,
+    folds_line,
     is_complete,
     pareto_front,
     rerun_command,
@@ -73,6 +74,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
         )
     else:
         yield "One seed: how much of what sets trials apart is chance is not known."
+    yield from (folds_line(best), placebo_line(study))
     if not of_study.chosen and len(trials) > 1:
         others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
         used = study.seeds_used()
@@ -83,7 +85,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
             "it."
         )
     for chosen in of_study.chosen:
-        if chosen["point"] == best.params:
+        if chosen["point"] == best.params and of_study.best_of:
             before = f"{shown(chosen['value'])} with the seeds that it was chosen by"
             yield f"It was trial {chosen['trial']} of {of_study.best_of}, and had {before}."
     if len(study.objectives) == 1:
@@ -121,7 +123,8 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
     if not reached:
         return ""
     its_cost, epoch, value, trial = min(reached, key=lambda r: r[:2])
-    if best is not None and its_cost >= cost(by_seed(best)[0], objective):  # others reported their first seed
+    first = TrialRecord.of(best).by_run(0) or best.values if best is not None else ()
+    if first and its_cost >= cost(first[0], objective):  # others reported their first run
         return ""
     state = state_of(trial)
     if best is None:

@@ -139,6 +139,8 @@ def _sections(
         note = "Click a curve, or a trial's number in the table, to highlight it."
         if any(len(TrialRecord.of(t).by_seed(0)) > 1 for t in trials):
             note += " Curves are those of the first seed."
+        if any(TrialRecord.of(t).folds > 1 for t in trials):
+            note += " Curves are those of the first fold."
         note += thinning.said(drawn, with_curves, "trials")
         sections.insert(0, Section("Loss curves", note, [figures.curves(drawn, objectives[0])]))
     else:

@@ -46,12 +46,15 @@ def write_table(
     """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none; epochs
     count from 1.
 
-    Of a study of the best of another, also the trial that a point was there, and its value. ``in_confidence_set``:
-    ``true`` where a trial cannot be told from the best on val, empty where it was not compared.
+    Of a study of the best of another, also the trial that a point was there, and its value; of one in folds, also the
+    objective of each run, all folds of the first seed first. ``in_confidence_set``: ``true`` where a trial cannot be
+    told from the best on val, empty where it was not compared.
     """
     params, metrics = params_of(trials), metrics_of(trials, objectives)
     before = ("chosen_trial", "chosen_value") if chosen else ()
-    also = (*before, "stop_reason", "best_epoch", "epochs_run", "by_seed", "seconds", "runs", "reason")
+    in_folds = any(TrialRecord.of(t).folds > 1 for t in trials)
+    by_fold = ("by_fold",) if in_folds else ()
+    also = (*before, "stop_reason", "best_epoch", "epochs_run", "by_seed", *by_fold, "seconds", "runs", "reason")
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["trial", "state", *objectives, *metrics, *params, *also, "in_confidence_set"])
@@ -70,6 +73,7 @@ def write_table(
                     " ".join(str(e if e is None else e + 1) for e in record.best_epochs),
                     epochs_run(t),
                     " ".join(map(str, record.by_seed(0))),
+                    *([" ".join(map(str, record.by_run(0)))] if in_folds else ()),
                     f"{t.duration.total_seconds():.3f}" if t.duration else "",
                     " ".join(record.run_ids),
                     record.reason or "",

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tbptt.config.compose import CommandError
+from tbptt.studies.folds import data_fingerprint
 from tbptt.studies.plan import Plan, differences
 from tbptt.studies.ranking import best_first, complete
 from tbptt.studies.records import ChosenTrial
 from tbptt.studies.study import Study
-from tbptt.tasks.prepare import fingerprint_of
 
 ALLOW = "takes the command that began it, or study.allow_changed=true"
 
@@ -55,7 +55,7 @@ def best_of(plan: Plan) -> Chosen:
     if known_seeds := sorted(set(study.seeds_used()) & set(seeds)):
         lines.append(f"study.seeds: got {known_seeds}, by which study {name} was searched; takes others")
     if record.data is not None and not lines:
-        data = fingerprint_of(plan.cfg)
+        data = data_fingerprint(plan.cfg)
         if data != record.data and not plan.settings.allow_changed:
             lines.append(f"study.best_of: the data are not those of study {name}; {ALLOW}")
     ranked = best_first(complete(study.trials()), *study.objectives)

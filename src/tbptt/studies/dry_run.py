@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from tbptt.config.schema import Config
 from tbptt.options.values import Value
+from tbptt.studies.folds import fold_data
 from tbptt.studies.plan import Plan
 
 SHOWN = 20  # points
@@ -16,11 +17,14 @@ STEPS, CHUNK = 1000, 200  # that are timed
 
 def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
     """The text of ``study.dry_run=true``; ``points`` are those that are known beforehand."""
-    seeds = len(plan.settings.seeds or [0])
+    seeds, folds = len(plan.settings.seeds or [0]), plan.settings.folds or 1
     lines = [f"study {plan.name}", *(f"  {name}: {words}" for name, words in plan.space.describe().items())]
     if plan.is_grid:
-        of = plan.settings.best_of
-        lines.append(f"  the best of study {of}:" if of else f"  every one of its {len(points)} points:")
+        of, placebo_of = plan.settings.best_of, plan.settings.placebo_of
+        said = f"the best of study {of}" if of else f"every one of its {len(points)} points"
+        if placebo_of:
+            said = f"the best of study {placebo_of} on {len(points)} surrogates ({plan.cfg.data.surrogate})"
+        lines.append(f"  {said}:")
         lines += ["    " + " ".join(plan.space.overrides(point)) for point in points[:SHOWN]]
         if len(points) > SHOWN:
             lines.append(f"    … {len(points) - SHOWN} more")
@@ -29,10 +33,12 @@ def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
     if plan.n_trials is None:
         return "\n".join([*lines, f"  trials until {plan.settings.timeout:g} s have passed; nothing was created"])
     trials = len(points) if plan.is_grid else plan.n_trials
-    runs, epochs = trials * seeds, plan.cfg.epochs
+    runs, epochs = trials * seeds * folds, plan.cfg.epochs
     hours = runs * epochs * _seconds_an_epoch(plan) / plan.settings.workers / 3600
     lines.append(
-        f"  {trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × {epochs} epochs, "
+        f"  {trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × "
+        + (f"{folds} folds × " if folds > 1 else "")
+        + f"{epochs} epochs, "
         f"{plan.settings.workers} at once: at least {hours:.2g} hours of training"
         + ("" if plan.is_grid else " where none is pruned")
         + "; nothing was created"
@@ -41,7 +47,7 @@ def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
 
 
 def _seconds_an_epoch(plan: Plan) -> float:
-    """Timed on a short part of the first point's training, then scaled to its length.
+    """Timed on a short part of the first point's training, then scaled to its length, of folds to their mean length.
 
     What a run takes to begin and an epoch to be recorded is not in it: short runs take many times as long.
     """
@@ -61,7 +67,8 @@ def _seconds_an_epoch(plan: Plan) -> float:
     keep_freed_memory()
     config = cast(Config, OmegaConf.to_object(plan.cfg))
     torch.set_num_threads(config.threads)
-    split = load_split(config.data, config.task)
+    splits = [load_split(data, config.task) for data in fold_data(config.data, plan.settings)]
+    split, length = splits[0], sum(s.length for s in splits) / len(splits)
     series, steps = len(split.train), min(STEPS, split.length)
     torch.manual_seed(0)
     walks = torch.randn(series, split.window + steps + split.ahead, dtype=torch.float64).cumsum(1).numpy()
@@ -79,4 +86,4 @@ def _seconds_an_epoch(plan: Plan) -> float:
     began = time.perf_counter()
     train_pass(network, parameters, optimizer, sequences, chunks)
     evaluation = 1.2  # the held-out pass after every epoch, and the frozen pass over the training series now and then
-    return (time.perf_counter() - began) * split.length / steps * evaluation
+    return (time.perf_counter() - began) * length / steps * evaluation

@@ -6,7 +6,7 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any, cast
@@ -22,10 +22,13 @@ from tbptt.config.compose import CommandError, ConfigSource, composed
 from tbptt.config.moved import first_name, name_now
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
-from tbptt.config.schema import StudyConfig, flatten
+from tbptt.config.schema import PrunerConfig, StudyConfig, flatten
 from tbptt.options.metrics import as_objectives
 from tbptt.options.values import Value, stored, text_of
+from tbptt.studies.folds import fold_problems
 from tbptt.studies.space import Choice, Dimension, Interval, IntRange, Space, named
+from tbptt.studies.surrogate_seeds import MOST as MOST_SURROGATES
+from tbptt.studies.surrogate_seeds import SEEDS, on_surrogates
 
 # Neither the space nor the data, the model or what trains it: a study stays the same when these change.
 NOT_IN_THE_NAME = (
@@ -45,6 +48,7 @@ MOST_VALUES = 10**6  # of one range
 MOST_CHOICES = 1000  # of one key: each is checked by composing it, and all are kept with every trial
 MOST_QUEUED = 20_000  # points of a space that is run whole: each is put in the queue beforehand, which takes 4 ms
 BEST = 5  # points that study.best_of trains again, unless study.n_trials says how many
+PLACEBOS = 20  # surrogates that study.placebo_of trains on, unless study.n_trials says how many
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +86,9 @@ class Plan:
 
     @cached_property
     def settings(self) -> StudyConfig:
-        return cast(StudyConfig, OmegaConf.to_object(self.cfg.study))
+        found = cast(StudyConfig, OmegaConf.to_object(self.cfg.study))
+        # A placebo that is stopped early could not be counted.
+        return replace(found, pruner=PrunerConfig("none")) if found.placebo_of else found
 
     @property
     def objectives(self) -> list[str]:
@@ -99,12 +105,19 @@ class Plan:
         typed = any(word.startswith("study.n_trials=") for word in self.fixed)
         if self.settings.best_of and not typed:  # what sweep=NAME says is the search's
             asked = BEST
+        if self.settings.placebo_of:
+            return asked if typed and asked else PLACEBOS
         return asked if self.size is None else min(asked or self.size, self.size)
 
     @property
     def is_grid(self) -> bool:
         """Whether points are run that are known beforehand, rather than a sampler's choice of them."""
-        return self.settings.best_of is not None or (self.size is not None and self.n_trials == self.size)
+        return self.is_of_another or (self.size is not None and self.n_trials == self.size)
+
+    @property
+    def is_of_another(self) -> bool:
+        """Whether its points are those of another study."""
+        return self.settings.best_of is not None or self.settings.placebo_of is not None
 
     def points(self) -> list[dict[str, Value]]:
         """Every point of a finite space in the order in which they are run: the same each time, shuffled or not."""
@@ -131,8 +144,10 @@ class Plan:
         }
         typed = dict(word.split("=", 1) for word in self.fixed)
         config |= {first_name(key): text for key, text in typed.items() if is_swept(key) and key not in swept}
-        chosen = {"best_of": self.settings.best_of} if self.settings.best_of else {}
-        return {"space": self.space.describe(), "config": config, "seeds": self.settings.seeds, **chosen}
+        settings = self.settings
+        more: dict[str, Any] = {"folds": settings.folds, "fold_window": settings.fold_window} if settings.folds else {}
+        more |= {name: of for name in ("best_of", "placebo_of") if (of := getattr(settings, name))}
+        return {"space": self.space.describe(), "config": config, "seeds": settings.seeds, **more}
 
     @cached_property
     def digest(self) -> str:
@@ -141,7 +156,7 @@ class Plan:
     @property
     def name(self) -> str:
         """``study.name``, or the swept keys and a digest: the same command is the same study."""
-        if self.settings.name:
+        if self.settings.name and self.settings.name != self.settings.placebo_of:  # whose command this is
             return self.settings.name
         return derived(dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions), self.digest)
 
@@ -153,7 +168,11 @@ def make_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
         CommandError: with a line for everything that is wrong.
     """
     fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    swept, lines = _all_swept(source, fixed, overrides)
+    swept, lines, some = _all_swept(source, fixed, overrides)
+    also: tuple[Dimension, ...] = ()
+    if some is not None and some.study.placebo_of is not None:
+        fixed, more = on_surrogates(some, fixed, [s.key for s in swept])
+        lines, also = [*lines, *more], (SEEDS,)
     if not swept and not lines:
         lines.append("-m: nothing is swept; takes several values for a key, as in clip=0.5,1,2, or sweep=NAME")
     for a, b in combinations(swept, 2):
@@ -165,6 +184,7 @@ def make_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
     values: dict[tuple[Swept, str], Value] = {}
     for s, text, point in _probes(fixed, swept):
         cfg, wrong = composed(source, point)
+        wrong = wrong or (fold_problems(cfg) if cfg is not None else [])
         lines += [line for line in wrong if line not in lines]
         first = first or cfg
         if cfg is not None and not wrong:
@@ -172,7 +192,7 @@ def make_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
     if lines or first is None:
         raise CommandError(lines)
     names = named([(first_name(s.key), s.when) for s in swept])
-    space = Space(tuple(_dimension(s, name, values) for s, name in zip(swept, names, strict=True)))
+    space = Space((*(_dimension(s, name, values) for s, name in zip(swept, names, strict=True)), *also))
     plan = Plan(source, tuple(fixed), first, space, any(getattr(s.sweep, "shuffle", False) for s in swept))
     if lines := _too_many(plan):
         raise CommandError(lines)
@@ -192,7 +212,9 @@ def _too_many(plan: Plan) -> list[str]:
         for d in plan.space.dimensions
         if isinstance(d, Choice) and len(d.choices) > MOST_CHOICES
     ]
-    if not lines and plan.settings.best_of is None and plan.is_grid and (plan.size or 0) > MOST_QUEUED:
+    if plan.settings.placebo_of and (plan.n_trials or 0) > MOST_SURROGATES:
+        lines.append(f"study.n_trials: got {plan.n_trials}; takes at most {MOST_SURROGATES} with study.placebo_of")
+    if not lines and not plan.is_of_another and plan.is_grid and (plan.size or 0) > MOST_QUEUED:
         asked = plan.settings.n_trials
         got = "missing" if asked is None else f"got {asked}"
         why = f"all points of a space are run where they are at most {MOST_QUEUED}"
@@ -200,8 +222,11 @@ def _too_many(plan: Plan) -> list[str]:
     return lines
 
 
-def _all_swept(source: ConfigSource, fixed: list[str], overrides: Sequence[Override]) -> tuple[list[Swept], list[str]]:
-    """What ``sweep=NAME`` declares and what was typed; a key that was typed is not taken from the declaration."""
+def _all_swept(
+    source: ConfigSource, fixed: list[str], overrides: Sequence[Override]
+) -> tuple[list[Swept], list[str], DictConfig | None]:
+    """What ``sweep=NAME`` declares and what was typed; a key that was typed is not taken from the declaration. Also a
+    line for all that is wrong, and the config of some point, None where there is none."""
     swept, lines = [], []
     typed = [o for o in overrides if o.is_sweep_override()]
     for override in typed:
@@ -219,7 +244,7 @@ def _all_swept(source: ConfigSource, fixed: list[str], overrides: Sequence[Overr
             swept = [*(s for s in declared if s.key not in names), *swept]
         except (ValueError, HydraException) as error:
             lines.append(f"space: {error}")
-    return sorted(swept, key=lambda s: len(s.when)), lines  # a group comes before what it brings
+    return sorted(swept, key=lambda s: len(s.when)), lines, cfg  # a group comes before what it brings
 
 
 def _declared(source: ConfigSource, space: Mapping[str, Any], when: tuple[tuple[str, str], ...]) -> Iterator[Swept]:

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.options.metrics import TRAIN_LOSS, sign
 from tbptt.options.values import shown
+from tbptt.studies.folds import runs_by_seed
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
 
@@ -74,23 +75,40 @@ def epochs_run(trial: FrozenTrial) -> int:
 
 
 def by_seed(trial: FrozenTrial, i: int = 0) -> list[float]:
-    """A complete trial's values of objective ``i``, one a run."""
+    """A complete trial's values of objective ``i``, one a seed; of folds the mean over them."""
     return TrialRecord.of(trial).by_seed(i) or [trial.values[i]]
+
+
+def folds_line(trial: FrozenTrial) -> str:
+    """How the folds of a trial differ, for a study's report; nothing where it has none."""
+    record = TrialRecord.of(trial)
+    of_runs, folds = record.by_run(0), record.folds
+    if folds == 1 or len(of_runs) % folds:
+        return ""
+    means = [math.fsum(of_runs[k::folds]) * folds / len(of_runs) for k in range(folds)]
+    said = ", ".join(map(shown, means))
+    return f"Mean of {folds} folds, each validated on a later piece of the series: {said}, in the order of time."
 
 
 def best_run(study: Study, trial: FrozenTrial) -> tuple[str | None, str]:
     """The run of a complete trial whose config and checkpoint are kept, and what sets it apart where there are several:
-    the best of a few seeds is better than the trial is."""
+    the best of a few seeds is better than the trial is. Of folds it is the last one's, of the seed whose mean over all
+    folds is best: it saw the most, and what comes next is the test part."""
     record, objective = TrialRecord.of(trial), study.objectives[0]
-    runs, values = record.run_ids, record.by_seed(0)
-    if len(values) < 2 or len(runs) != len(values):
-        return next(iter(runs), None), ""
+    runs, values = runs_by_seed(record), record.by_seed(0)
+    if not values or len(runs) != len(values):
+        return next(iter(record.run_ids), None), ""
     i = min(range(len(values)), key=lambda i: cost(values[i], objective))
+    last = f"the last of {record.folds} folds" if record.folds > 1 else ""
+    if len(values) == 1:
+        its = f" of trial {trial.number}: {objective} {shown(record.by_run(0)[-1])}; the mean of all folds is"
+        return runs[0][-1], f"{last}{its} {shown(trial.values[0])}" if last else ""
     of_study = study.record
     seeds = () if of_study.changes else of_study.seeds
     which = f"seed {seeds[i]}" if len(seeds) == len(values) else f"run {i + 1}"
+    which = f"{last} of {which}" if last else which
     words = f"{which}, the luckiest of trial {trial.number}'s {len(values)} seeds: {objective} {shown(values[i])}"
-    return runs[i], f"{words}; their mean is {shown(trial.values[0])}"
+    return runs[i][-1], f"{words}; their mean is {shown(trial.values[0])}"
 
 
 def rerun_command(study: Study) -> str:

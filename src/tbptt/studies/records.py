@@ -5,6 +5,7 @@ it never changes. Anybody can write into a storage, and earlier versions wrote l
 kind than it should be, reads as if it had never been written.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -110,10 +111,11 @@ class HowFar:
     """Where a running trial is.
 
     Attributes:
-        seed, seeds: which of its runs it is at, from 1, and how many they are.
+        seed, seeds: which of its seeds it is at, from 1, and how many they are.
         epoch, epochs: of this run.
         held_out: the newest held-out loss; None where none was measured.
         seconds_left: of the trial.
+        fold, folds: which fold of this seed it is at, from 1, and how many they are.
     """
 
     seed: int
@@ -122,6 +124,8 @@ class HowFar:
     epochs: int
     held_out: float | None
     seconds_left: float
+    fold: int = 1
+    folds: int = 1
 
 
 def _how_far(value: Any) -> HowFar | None:
@@ -132,7 +136,8 @@ def _how_far(value: Any) -> HowFar | None:
     if None in counts or left is None:
         return None
     seed, seeds, epoch, epochs = map(_count, counts)
-    return HowFar(seed, seeds, epoch, epochs, _number(value.get("held_out")), left)
+    fold, folds = (_whole(value.get(name)) or 1 for name in ("fold", "folds"))
+    return HowFar(seed, seeds, epoch, epochs, _number(value.get("held_out")), left, fold, folds)
 
 
 class ChosenTrial(TypedDict):
@@ -180,21 +185,22 @@ class TrialRecord(Record):
     # While it runs.
     worker = Key(_mapping)  # the process that runs it: liveness.holding, on a server liveness.identity
     progress = Key(_how_far)  # every few seconds, as the fields of HowFar: trial_progress.py
-    run_ids = Key(_texts)  # its MLflow runs, one a seed, each as soon as it has begun
+    run_ids = Key(_texts)  # its MLflow runs, one a seed, of folds one a fold of each; each as soon as it has begun
+    folds = Key(lambda value: max(_count(value), 1))  # of each seed, in the order of time: folds.py
     # How it ended.
     reason = Key(_text)  # why it failed, in a line
     requeued = Key(_flag)  # it failed, and is run again: as a trial whose retry_of is its number
     died = Key(_flag)  # it ended with its process, or by its GPU, and not by itself
     stop_reason = Key(_text)  # of its last run: epochs, schedule, pruned, diverged
     best_epochs = Key(_epochs)  # of each run, from 0; None for one whose objective was never measured
-    values_by_seed = Key(_rows)  # of each run its objectives at its best epoch
+    values_by_seed = Key(_rows)  # of each run, also of each fold, its objectives at its best epoch
     metrics = Key(lambda value: _mapping(value) or NOTHING)  # of its runs at their best epochs, the mean
-    baseline = Key(_number)  # the held-out loss of predicting the mean
+    baseline = Key(_number)  # the held-out loss of predicting the mean; of folds their mean
     curves = Key(_mapping)  # of its first run, by metric, those of metrics.kept_curves: a value an epoch
     # What it has to do with other trials.
     retry_of = Key(_whole)  # the failed trial that it runs again
     attempt = Key(_count)  # how often its point was begun before, and died
-    resume = Key(_texts)  # runs of the trial that it runs again, one a seed: it goes on where they stopped
+    resume = Key(_texts)  # runs of the trial that it runs again, in their order: it goes on where they stopped
     same_as = Key(_whole)  # the earlier trial that had the same point; this one was not run, and counts nowhere
 
     def curve(self, metric: str) -> Sequence[Any]:
@@ -204,6 +210,14 @@ class TrialRecord(Record):
         return found if isinstance(found, list) else ()
 
     def by_seed(self, i: int) -> list[float]:
+        """Objective ``i`` of each seed that has one, the mean over its folds; not of a seed that lacks some of them."""
+        values, folds = self.by_run(i), self.folds
+        if folds == 1:
+            return values
+        ends = range(folds, len(values) + 1, folds)
+        return [math.fsum(values[end - folds : end]) / folds for end in ends]
+
+    def by_run(self, i: int) -> list[float]:
         """Objective ``i`` of each of its runs that has one."""
         return [values[i] for values in self.values_by_seed if len(values) > i]
 
@@ -223,7 +237,7 @@ class StudyRecord(Record):
     changes = Key(_texts)  # what study.allow_changed let differ since it was begun, a line each
     enqueued = Key(_flag)  # all points of its finite space are in the queue
     seeds_used = Key(_wholes)  # that had a part in what is best here, also in the study whose best these are
-    chosen = Key(_chosen)  # of a study of the best of another: which, the best first
+    chosen = Key(_chosen)  # of a study of the best of another: which, the best first; of placebos what each trains
     ended_by = Key(_text)  # the line that says what ended it before its trials were done; None where nothing did
     forgiven = Key(_count)  # trials below this number that failed do not count as failures: the study was resumed
 
@@ -243,6 +257,16 @@ class StudyRecord(Record):
         return _wholes(self.spec.get("seeds"))
 
     @property
+    def folds(self) -> int | None:
+        """In how many folds each point is trained; None for none."""
+        return _whole(self.spec.get("folds"))
+
+    @property
+    def fold_window(self) -> str | None:
+        """``expanding`` or ``rolling``; None where there are no folds."""
+        return _text(self.spec.get("fold_window"))
+
+    @property
     def own_seed(self) -> Sequence[int]:
         """The config's."""
         return _wholes([self.config.get("seed")])
@@ -256,3 +280,8 @@ class StudyRecord(Record):
     def best_of(self) -> str | None:
         """The study whose best these are."""
         return _text(self.spec.get("best_of"))
+
+    @property
+    def placebo_of(self) -> str | None:
+        """The study whose best point is trained here on surrogates of its data: no trial of this one is chosen."""
+        return _text(self.spec.get("placebo_of"))

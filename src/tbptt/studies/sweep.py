@@ -24,6 +24,8 @@ from tbptt.runs.versions import code_tags
 from tbptt.studies import judged_best, pool
 from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.dry_run import describe
+from tbptt.studies.folds import data_fingerprint
+from tbptt.studies.placebo import placebos_of
 from tbptt.studies.plan import Plan, differences, other_parameters
 from tbptt.studies.planned import plan_of
 from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
@@ -40,11 +42,11 @@ from tbptt.system.files import links_in
 from tbptt.system.runtime import Interrupted, StopSignals, say
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
-from tbptt.tasks.prepare import fingerprint_of
 
 log = logging.getLogger("tbptt")
 
 POLL_SECONDS = 0.25
+FOLDS = ("folds", "fold_window")  # of a study's spec
 WATCH_SECONDS = 2.0  # between two looks at a study on a server
 
 
@@ -67,7 +69,7 @@ def run_sweep(
         Interrupted: SIGINT, SIGTERM or SIGHUP came; what was running goes on when the same command is given again.
     """
     plan = plan_of(_source_of(config), arguments)
-    chosen = best_of(plan) if plan.settings.best_of else Chosen()
+    chosen = best_of(plan) if plan.settings.best_of else placebos_of(plan) if plan.settings.placebo_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
         _say_what_would_run(plan, points)
@@ -117,7 +119,7 @@ def _spec(plan: Plan) -> dict[str, Any]:
     """What makes a study this study, its data included."""
     if any(d.key.split(".")[0] in ("data", "task") for d in plan.space.dimensions):
         return plan.spec
-    return {**plan.spec, "data": fingerprint_of(plan.cfg)}
+    return {**plan.spec, "data": data_fingerprint(plan.cfg)}
 
 
 def _opened(plan: Plan, name: str, signals: StopSignals) -> tuple[Study, Store]:
@@ -158,7 +160,8 @@ def _prepare(
             if changed and not plan.settings.allow_changed:
                 advice = "takes another study.name, study.fresh=true, or study.allow_changed=true"
                 raise CommandError([f"study {study.name}: {line}; {advice}" for line in changed])
-            if fixed := other_parameters(record.space, spec["space"]):
+            # Trials in other folds could not be held against these.
+            if fixed := [*other_parameters(record.space, spec["space"]), *differences(record.spec, spec, *FOLDS)]:
                 advice = "cannot change within a study; takes another study.name, or study.fresh=true"
                 raise CommandError([f"study {study.name}: {line}; {advice}" for line in fixed])
             if changed:

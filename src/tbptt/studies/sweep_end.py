@@ -97,6 +97,8 @@ def settle(
 def _is_done(study: Study, counts: Counts) -> bool:
     """Whether a study has had its trials, so that its best one is chosen; a placebo study chooses none."""
     total = study.record.n_trials
+    if study.record.placebo_of:
+        return False
     return not counts.running and not counts.waiting and (total is None or counts.used >= total)
 
 

@@ -109,6 +109,7 @@ def how_far(trial: FrozenTrial) -> str:
     if at is None:
         return "first epoch"
     parts = [f"seed {at.seed}/{at.seeds}"] if at.seeds > 1 else []
+    parts += [f"fold {at.fold}/{at.folds}"] if at.folds > 1 else []
     parts += [f"epoch {at.epoch}/{at.epochs}", f"held-out {short(at.held_out)}"]
     return "  ".join([*parts, f"{clock(at.seconds_left)} left"])
 

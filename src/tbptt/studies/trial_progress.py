@@ -19,11 +19,11 @@ class TrialProgress:
 
     Args:
         storage, trial_id: Optuna's.
-        epochs, seeds: of the trial: epochs of each run, runs.
+        epochs, seeds, folds: of the trial: epochs of each run, seeds, runs of each seed.
     """
 
-    def __init__(self, storage: Any, trial_id: int, epochs: int, seeds: int):
-        self.storage, self.trial_id, self.epochs, self.seeds = storage, trial_id, epochs, seeds
+    def __init__(self, storage: Any, trial_id: int, epochs: int, seeds: int, folds: int = 1):
+        self.storage, self.trial_id, self.epochs, self.seeds, self.folds = storage, trial_id, epochs, seeds, folds
         self._pace = Pace()
         self._newest: HowFar | None = None
         self._new, self._end = threading.Event(), threading.Event()
@@ -37,17 +37,19 @@ class TrialProgress:
         self._end.set()
         self._new.set()
 
-    def epoch(self, epoch: Epoch, seed: int) -> None:
-        """Note a finished epoch of the trial's run number ``seed``, from 0."""
+    def epoch(self, epoch: Epoch, run: int) -> None:
+        """Note a finished epoch of the trial's run number ``run``, from 0."""
         self._pace.add(epoch)
-        left = (self.seeds - seed) * self.epochs - epoch.number - 1
+        left = (self.seeds * self.folds - run) * self.epochs - epoch.number - 1
         self._newest = HowFar(
-            seed=seed + 1,
+            seed=run // self.folds + 1,
             seeds=self.seeds,
             epoch=epoch.number + 1,
             epochs=self.epochs,
             held_out=epoch.metrics.get(VAL_LOSS),
             seconds_left=self._pace.seconds_for(left),
+            fold=run % self.folds + 1,
+            folds=self.folds,
         )
         self._new.set()
 

@@ -25,13 +25,13 @@ class TrialReports:
     Args:
         objectives: the study's.
         cfg: the trial's config.
-        seeds: how many runs it has.
+        seeds, folds: with how many seeds it is trained, and in how many folds with each.
     """
 
-    def __init__(self, study: Study, trial: Trial, objectives: list[str], cfg: DictConfig, seeds: int):
+    def __init__(self, study: Study, trial: Trial, objectives: list[str], cfg: DictConfig, seeds: int, folds: int = 1):
         self.trial, self.objectives = trial, objectives
         self.server = study.storage if isinstance(study.storage, ServerStorage) else None
-        self._shown = TrialProgress(study.storage, trial_id(trial), cfg.epochs, seeds)
+        self._shown = TrialProgress(study.storage, trial_id(trial), cfg.epochs, seeds, folds)
         self._run_ids: list[str] = []
         self._curves: dict[str, list[float | None]] = {name: [] for name in kept_curves(cfg.task.name)}
         self._measured = [VAL_LOSS, *(metric.name for metric in measured(cfg.task.name))]
@@ -57,7 +57,7 @@ class TrialReports:
         TrialRecord.run_ids.write(self.trial, self._run_ids)
 
     def after_epoch(self, epoch: Epoch) -> bool:
-        """Of the first seed: keep the curves, report the objective; whether to prune."""
+        """Of the first run (first seed, first fold): keep the curves, report the objective; whether to prune."""
         self._shown.epoch(epoch, len(self._run_ids) - 1)
         self._by_run[-1][epoch.number] = {n: epoch.metrics[n] for n in self._measured if n in epoch.metrics}
         if len(self._run_ids) > 1:

@@ -27,6 +27,7 @@ from tbptt.runs.fit import Result, fit
 from tbptt.runs.journal import deliver_pending
 from tbptt.runs.pending import RunTaken
 from tbptt.runs.store_errors import is_outage as is_run_outage
+from tbptt.studies.folds import runs_of
 from tbptt.studies.plan import Plan
 from tbptt.studies.pool import wait_while_paused
 from tbptt.studies.postgres import RETRY_SECONDS, Heartbeat, ServerStorage
@@ -127,7 +128,7 @@ class Worker:
             retry(deliver, lambda error: isinstance(error, StillPending), RETRY_SECONDS, self.signals.check)
 
     def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
-        """Train a point, once a seed, and tell the study how it ended. Raises what ends this worker too."""
+        """Train a point, once a seed and fold, and tell the study how it ended. Raises what ends this worker too."""
         had_room = True
         try:
             with Heartbeat(self.server, trial_id(trial)) if self.server else nullcontext() as heartbeat:
@@ -176,7 +177,8 @@ class Worker:
         TrialRecord.stop_reason.write(trial, results[-1].stop_reason)
         TrialRecord.best_epochs.write(trial, [r.best.epoch for r in results])
         TrialRecord.values_by_seed.write(trial, [list(r.best.values) for r in results])
-        TrialRecord.baseline.write(trial, results[0].baseline)
+        of_seed = results[: self.plan.settings.folds or 1]
+        TrialRecord.baseline.write(trial, math.fsum(r.baseline for r in of_seed) / len(of_seed))
         if results[-1].stop_reason in ("pruned", "diverged"):
             self.study.optuna.tell(trial, state=TrialState.PRUNED)  # Optuna takes the last reported value for it
             return
@@ -187,19 +189,21 @@ class Worker:
         self.study.optuna.tell(trial, means)
 
     def _train_point(self, trial: Trial, point: dict[str, Value], check_lease: Callable[[], None]) -> list[Result]:
-        """One run a seed; the first that is pruned or diverges is the last."""
+        """One run a seed, of folds one a fold of each; the first that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
         cfg = self._composed(trial, words)
         resumed = TrialRecord.of(trial).resume
-        seeds: list[int | None] = [*(self.plan.settings.seeds or [])] or [None]
+        runs, folds = runs_of(self.plan.settings), self.plan.settings.folds or 1
         results: list[Result] = []
-        with TrialReports(self.study, trial, self.plan.objectives, cfg, len(seeds)) as reports:
-            for i, seed in enumerate(seeds):
-                if seed is not None:
-                    cfg = cfg.copy()
-                    OmegaConf.update(cfg, "seed", seed)
+        if folds > 1:
+            TrialRecord.folds.write(trial, folds)
+        with TrialReports(self.study, trial, self.plan.objectives, cfg, len(runs) // folds, folds) as reports:
+            for i, its_own in enumerate(runs):
+                cfg = cfg.copy()
+                for key, value in its_own.items():
+                    OmegaConf.update(cfg, key, value)
                 context = RunContext(
-                    name=", ".join([*words, *([f"seed={seed}"] if seed is not None else [])]),
+                    name=", ".join([*words, *(f"{key}={value}" for key, value in its_own.items())]),
                     parent=self.spec.parent,
                     tags={"study.name": self.study.name, "trial.number": str(trial.number)},
                     resume=resumed[i] if i < len(resumed) else None,

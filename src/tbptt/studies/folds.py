@@ -1,0 +1,78 @@
+"""Folds of a study: each trial is trained several times on its series, and chosen by a later piece of them each time.
+
+What lies before the test part is cut into one piece more than there are folds. Fold k is chosen by piece k + 1, and
+trains on what is before it; with ``study.fold_window=rolling`` on one piece (data/split.py).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.config.schema import StudyConfig
+from tbptt.data.options import DataConfig, SplitData, as_folds
+
+if TYPE_CHECKING:
+    from tbptt.studies.records import TrialRecord
+
+
+def fold_problems(cfg: DictConfig) -> list[str]:
+    """What is wrong with the folds that the config of a point asks for, a line each. That each of them is long enough
+    is one of the checks of every config (config/checks.py)."""
+    folds, window = cfg.study.folds, cfg.study.fold_window
+    if folds is None:
+        if window == "expanding":
+            return []
+        return [f"study.fold_window: got {window!r}, and there are no folds; takes study.folds=K beside it"]
+    if not issubclass(cast(type, OmegaConf.get_type(cfg.data)), SplitData):
+        why = f"data={cfg.data.name} holds whole series out, and folds are cut from a series in its time order"
+        return [f"study.folds: got {folds}; takes null: {why}"]
+    lines = []
+    if cfg.data.fold is not None:
+        lines.append(f"data.fold: got {cfg.data.fold!r}, which study.folds={folds} sets for each run; takes null")
+    if cfg.data.fold_window not in ("expanding", window):
+        lines.append(f"data.fold_window: got {cfg.data.fold_window!r}; takes study.fold_window, which sets it")
+    return lines
+
+
+def runs_of(settings: StudyConfig) -> list[dict[str, Any]]:
+    """What sets each run of a trial apart, in their order, by key: all folds of the first seed come first."""
+    by_seed: list[dict[str, Any]] = [{"seed": seed} for seed in settings.seeds or []] or [{}]
+    if settings.folds is None:
+        return by_seed
+    by_fold = [
+        {"data.fold": f"{k}/{settings.folds}", "data.fold_window": settings.fold_window}
+        for k in range(1, settings.folds + 1)
+    ]
+    return [{**of_seed, **of_fold} for of_seed in by_seed for of_fold in by_fold]
+
+
+def runs_by_seed(record: "TrialRecord") -> list[list[str]]:
+    """The ids of a trial's runs: a list a seed, in it a run a fold, in the order of time; one run where there are no
+    folds. The last list is shorter where the trial was stopped before its last fold."""
+    runs, folds = list(record.run_ids), record.folds
+    return [runs[i : i + folds] for i in range(0, len(runs), folds)]
+
+
+def fold_data(data: DataConfig, settings: StudyConfig) -> Sequence[DataConfig]:
+    """The data of each fold; the data as they are where there are none."""
+    if settings.folds is None or not isinstance(data, SplitData):
+        return [data]
+    return as_folds(data, settings.folds, settings.fold_window)
+
+
+def data_fingerprint(cfg: DictConfig) -> str:
+    """Of the whole series, in folds or not; a surrogate has its own. Raises ValueError where the data cannot be
+    used."""
+    from tbptt.tasks.prepare import fingerprint_of
+
+    try:
+        return fingerprint_of(cfg)
+    except ValueError:
+        if cfg.study.folds is None:
+            raise
+        # Too short to be split by data.val_fraction, which folds do not ask: the last one has all that there is.
+        whole = cfg.copy()
+        OmegaConf.update(whole, "data.fold", f"{cfg.study.folds}/{cfg.study.folds}")
+        OmegaConf.update(whole, "data.fold_window", "expanding")
+        return fingerprint_of(whole)

@@ -1,0 +1,31 @@
+"""What makes a search a placebo study: its data are surrogates, one a trial, that differ in their seed."""
+
+from collections.abc import Collection, Sequence
+
+from omegaconf import DictConfig
+
+from tbptt.studies.space import IntRange
+
+SURROGATE_SEED = "data.surrogate_seed"
+MOST = 20_000  # surrogates: each is put in the queue beforehand
+SEEDS = IntRange(SURROGATE_SEED, SURROGATE_SEED, (), 0, MOST - 1)  # a dimension of its space
+
+
+def on_surrogates(cfg: DictConfig, fixed: Sequence[str], swept: Collection[str]) -> tuple[list[str], list[str]]:
+    """The fixed overrides of a placebo study, ``data.surrogate`` in them, and a line for all that is wrong.
+
+    Args:
+        cfg: of some point.
+        fixed: the overrides of the search, without what is swept.
+        swept: the keys that it searches.
+    """
+    lines = [
+        f"{key}: swept, and study.placebo_of trains on one kind of surrogate with seeds from 0; takes no sweep"
+        for key in ("data.surrogate", SURROGATE_SEED)
+        if key in swept
+    ]
+    if any(word.startswith(f"{SURROGATE_SEED}=") for word in fixed):
+        lines.append(f"{SURROGATE_SEED}: typed beside study.placebo_of, which counts it from 0; leave it out")
+    if cfg.study.best_of is not None:
+        lines.append(f"study.placebo_of: got {cfg.study.placebo_of!r} beside study.best_of; takes one of the two")
+    return [*fixed, *([] if cfg.data.surrogate is not None else ["data.surrogate=shuffle"])], lines
