@@ -71,9 +71,9 @@ def run_of(i: int) -> str:
 def study_of(files: list[list[bytes]], is_local: bool = True) -> tuple[Study, Kept]:
     """Complete trials, the first the best, with a run a file."""
     runs, trials = {}, []
-    for i, of_trial in enumerate(files):
-        ids = [run_of(100 * i + k) for k in range(len(of_trial))]
-        runs.update(zip(ids, of_trial, strict=True))
+    for i, own in enumerate(files):
+        ids = [run_of(100 * i + k) for k in range(len(own))]
+        runs.update(zip(ids, own, strict=True))
         trials.append(made_trial(values=[1.0 + i / 100], params={"clip": 1.0 + i}, run_ids=ids))
     return made_study(trials), Kept(Path("store"), runs, is_local)
 

@@ -139,8 +139,8 @@ def _wrong_device(cfg: DictConfig, here: bool) -> dict[str, str]:
 
 
 def _wrong_data(cfg: DictConfig, folds: int | None) -> tuple[dict[str, str], int | None]:
-    """By key: why the data cannot be used for the task, in any of the study's ``folds`` if it has some. And the steps of
-    the longest training series, of the shortest fold; None if the data cannot be used."""
+    """By key: why the data cannot be used for the task, in any of the study's ``folds`` if it has some. And the steps
+    of the longest training series, of the shortest fold; None if the data cannot be used."""
     data = cast(DataConfig, OmegaConf.to_object(cfg.data))
     task = cast(TaskConfig, OmegaConf.to_object(cfg.task))
     found: dict[str, str] = {}
