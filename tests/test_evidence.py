@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,8 @@ from tbptt.reports.arrays import read_arrays
 from tbptt.reports.evidence import Tried, tried
 from tbptt.reports.losses import Losses, of_trial, read_losses
 from tbptt.reports.page import write_report
-from tbptt.studies import judged_best
-from tbptt.studies.ranking import best_trial
 from tbptt.studies.study import Study
+from tbptt.studies.sweep import _say_result
 
 Array = NDArray[np.float64]
 POINTS = 600
@@ -71,10 +71,10 @@ def run_of(i: int) -> str:
 def study_of(files: list[list[bytes]], is_local: bool = True) -> tuple[Study, Kept]:
     """Complete trials, the first the best, with a run a file."""
     runs, trials = {}, []
-    for i, own in enumerate(files):
-        ids = [run_of(100 * i + k) for k in range(len(own))]
-        runs.update(zip(ids, own, strict=True))
-        trials.append(made_trial(values=[1.0 + i / 100], params={"clip": 1.0 + i}, run_ids=ids))
+    for i, of_one in enumerate(files):
+        ids = [run_of(100 * i + k) for k in range(len(of_one))]
+        runs.update(zip(ids, of_one, strict=True))
+        trials.append(made_trial(values=[1.0 + i / 100], params={"clip": 1.0 + i / 10}, run_ids=ids))
     return made_study(trials), Kept(Path("store"), runs, is_local)
 
 
@@ -116,7 +116,7 @@ def test_the_best_of_many_that_are_noise_is_no_better(here: Path) -> None:
     alone = (mean - rows[0]).mean() / ((mean - rows[0]).std() / POINTS**0.5)
     assert alone > 1.65
     result = compare([[steps(row, mean, block=1.0)] for row in rows])
-    assert "no better than chance would make it against predicting the training mean, p = 0." in result.lines[0]
+    assert "cannot be told from predicting the training mean, p = 0." in result.lines[0]
     assert sum(result.inside.values()) > 15
 
 
@@ -126,7 +126,7 @@ def test_the_baseline_that_is_best_on_val_is_tested_too(here: Path) -> None:
     ridge = mean - 0.2
     result = compare([[steps(ridge + draw(0.3), mean, ridge=ridge, zero=mean + 1)] for _ in range(4)])
     assert "better than predicting the training mean, p < 0.001" in result.lines[0]
-    assert "no better than chance would make it against ridge regression on the same inputs, p = " in result.lines[0]
+    assert "cannot be told from ridge regression on the same inputs, p = " in result.lines[0]
 
 
 def test_of_several_seeds_the_mean_is_compared_and_folds_are_put_one_after_the_other() -> None:
@@ -288,13 +288,11 @@ def test_all_metrics_are_in_the_file_and_the_page_has_those_that_say_more(here: 
     names = ["val/mae", "val/right_side", "val/skill", "val/value", "val/turnover", "val/advantage_r2"]
     trial = made_trial(values=[1.0], metrics=dict.fromkeys(names, 0.5))
     rows = page_of(write_report(made_study([trial]))).tables["trials"]
-    assert [name for name in names if name in rows[0]] == [
-        "val/right_side",
-        "val/skill",
-        "val/value",
-        "val/advantage_r2",
-    ]
+    assert [name for name in names if name in rows[0]] == ["val/skill", "val/value", "val/advantage_r2"]
     assert set(names) < set(pd.read_csv("sweeps/a-study/trials.csv").columns)
+    older = made_trial(values=[1.0], metrics=dict.fromkeys(names[:2], 0.5))
+    rows = page_of(write_report(made_study([older], name="older"))).tables["trials"]
+    assert [name for name in names if name in rows[0]] == names[:2]
 
 
 # --- the answer -----------------------------------------------------------------------------------------------------
@@ -411,13 +409,20 @@ def test_names_in_a_result_are_data(here: Path) -> None:
     assert f"better than {name}" in page.text
 
 
-def test_a_sweeps_last_lines_are_those_of_the_report(here: Path) -> None:
+def test_a_sweeps_last_lines_say_the_verdict_and_that_the_value_was_chosen_by(here: Path, capsys: Any) -> None:
     study = made_study([made_trial(values=[1.0])])
     write_judged(left(judged(a_verdict("worse than", -0.1, -0.2, -0.05), a_verdict()), uses=1))
-    trials = study.read()
-    lines = judged_best.answer(study, trials, best_trial(trials, "val/loss")).lines
-    assert lines[0].startswith("test, decision: worse than being long all the time, -0.1 standard deviations")
-    assert lines[-1].startswith("one trial was tried; this test part has judged this result only in this store")
+    cfg = SimpleNamespace(progress="plain", tracking=SimpleNamespace(uri="sqlite:///mlruns/mlflow.db"))
+    plan: Any = SimpleNamespace(cfg=cfg, space=SimpleNamespace(overrides=lambda point: ["clip=1"]))
+    _say_result(study, plan)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "best: trial 0  val/loss 1, chosen by it  clip=1"
+    assert lines[1].startswith("test, decision: worse than being long all the time, -0.1 standard deviations")
+    assert lines[2].startswith("test, loss: better than predicting the training mean")
+    assert lines[4].startswith("one trial was tried; this test part has judged this result only in this store")
+    write_judged("{")
+    _say_result(study, plan)
+    assert capsys.readouterr().out.splitlines()[1].startswith("How trial 0 does on test is not known: ")
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -449,7 +454,7 @@ def test_predictions_are_drawn_beside_the_truth_by_what_decides(here: Path) -> N
     lines = {trace.name: list(trace.y) for trace in in_time.data}
     assert lines == {"true": [2.0, -3.0], "predicted": [0.5, -2.0]}
     assert (list(beside.data[0].x), list(beside.data[0].y)) == ([0.5, -2.0], [2.0, -3.0])
-    assert in_time.layout.yaxis.title.text == "Q(buy) - Q(sell), in units of the price"
+    assert in_time.layout.yaxis.title.text == "Q(buy) - Q(sell),<br>in units of the price"
     assert missing == []
 
 
@@ -473,7 +478,7 @@ def test_a_forecast_is_drawn_at_its_first_horizon(here: Path) -> None:
     assert len(sections) == 1
     figure = sections[0].figures[0]
     assert list(figure.data[0].y) == [3.0, 1.0]
-    assert figure.layout.yaxis.title.text == "forecast for 5 steps ahead, in units of the price"
+    assert figure.layout.yaxis.title.text == "forecast for 5 steps ahead,<br>in units of the price"
 
 
 @pytest.mark.parametrize(

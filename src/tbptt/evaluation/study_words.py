@@ -38,16 +38,16 @@ def superior_line(tried: int, of_mean: float, best: str, of_best: float) -> str:
         of_mean, of_best: p-values (:func:`tbptt.evaluation.compared.superior`).
         best: the baseline that is best on val.
     """
-    line = f"Given that {tried} were tried: on val the best of them is {_better(of_mean, 'mean', tried)}"
+    line = f"Given that {tried} were tried: on val the best of them {_better(of_mean, 'mean', tried)}"
     if best != "mean":
         line += f", and {_better(of_best, best, tried)}"
-    return f"{line} ({HANSEN})."
+    return f"{line} ({HANSEN}; that epochs were chosen there too, it does not know)."
 
 
 def _better(p: float, baseline: str, tried: int) -> str:
     least = 0.001 if tried <= FEW_MODELS else 0.004
     shown = f"p < {least:g}" if p < least else f"p = {p:.3g}"
-    word = "better than" if p < 0.05 else "no better than chance would make it against"
+    word = "is better than" if p < 0.05 else "cannot be told from"
     return f"{word} {words.BASELINES.get(baseline, baseline)}, {shown}"
 
 

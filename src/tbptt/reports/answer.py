@@ -49,7 +49,7 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
     return {
         "best": best.number,
         "headline": verdict.headline,
-        "verdict": [line[:1].upper() + line[1:] for line in verdict.lines],
+        "verdict": [_sentence(line) for line in verdict.lines],
         "tried": tried.lines,
         "chosen_by": study.objectives[0].startswith("val/"),
         "values": [(o, shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
@@ -60,6 +60,10 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
         "front": [(t.number, [shown(v) for v in t.values], point_of(t)) for t in front],
         "complete": len(complete(trials)),
     }
+
+
+def _sentence(line: str) -> str:
+    return line[:1].upper() + line[1:] + ("" if line.endswith(".") else ".")
 
 
 def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) -> Iterator[str]:

@@ -70,7 +70,7 @@ def _predictions(arrays: dict[str, Array], decides: bool, study: Study, trial: F
         predicted, true = predicted[:, 0], true[:, 0]
     count = len(true)
     note += f" The last {count:,} steps of the test part's first series, in units of the price."
-    note += " On the right, points along the dashed line would be right; a flat cloud around 0 knows nothing."
+    note += " On the right, true predictions would lie on the dashed line; a cloud that does not rise knows nothing."
     return Section(TITLES[0], note, [_in_time(predicted, true, what), _beside(predicted, true, what)])
 
 
@@ -87,8 +87,8 @@ def _in_time(predicted: Array, true: Array, what: str) -> go.Figure:
             hovertemplate=f"step %{{x}}, {name}: <b>%{{y:.4g}}</b><extra></extra>",
         )
     figure.update_layout(
-        xaxis_title="step of the drawn ones",
-        yaxis_title=f"{what}, in units of the price",
+        xaxis_title="step",
+        yaxis_title=f"{what},<br>in units of the price",
         legend=LEGEND_ABOVE,
         height=380,
     )
@@ -97,8 +97,7 @@ def _in_time(predicted: Array, true: Array, what: str) -> go.Figure:
 
 def _beside(predicted: Array, true: Array, what: str) -> go.Figure:
     figure = go.Figure()
-    both = np.concatenate([predicted, true])
-    finite = both[np.isfinite(both)]
+    finite = predicted[np.isfinite(predicted)]
     ends = [float(finite.min()), float(finite.max())] if finite.size else [0.0, 1.0]
     figure.add_scatter(
         x=_short(predicted),

@@ -69,7 +69,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
 def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> str:
     """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
     record, params = study.record, params_of(trials)
-    metrics = shown_metrics(metrics_of(trials, study.objectives))
+    metrics = shown_metrics(metrics_of(trials, study.objectives), study.objectives)
     ranked = best_first(trials, *study.objectives)
     sections, missing = _sections(trials, ranked, study.objectives)
     best = best_trial(trials, *study.objectives)

@@ -14,8 +14,7 @@ from tbptt.studies.ranking import epochs_run
 from tbptt.studies.records import ChosenTrial, TrialRecord
 from tbptt.system.files import replaced
 
-# Mean absolute error and skill say what val/loss says, turnover is a cost that val/value has.
-SAYS_IT_AGAIN = ("val/mae", "val/turnover")
+SAID_BETTER = {"val/mae": "val/skill", "val/right_side": "val/value", "val/turnover": "val/value"}
 NOBODY: Mapping[int, bool] = MappingProxyType({})
 
 
@@ -31,9 +30,10 @@ def metrics_of(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list
     return [name for name in ordered if name not in objectives]
 
 
-def shown_metrics(metrics: Sequence[str]) -> list[str]:
-    """Those that the page's table has room for: of what is measured beside the losses, not what says the same again."""
-    return [name for name in metrics if name not in SAYS_IT_AGAIN]
+def shown_metrics(metrics: Sequence[str], objectives: Sequence[str]) -> list[str]:
+    """Those that the page's table has room for: not what another column says better."""
+    there = {*metrics, *objectives}
+    return [name for name in metrics if SAID_BETTER.get(name) not in there]
 
 
 def write_table(
