@@ -83,13 +83,20 @@ TABLES.append(METRICS)
 
 
 def metric(
-    name: str, *, direction: str, label: str, drawn: bool = True, in_prices: bool = False, task: str | None = None
-) -> Callable[[Measure], Measure]:
+    name: str,
+    *,
+    direction: str,
+    label: str,
+    drawn: bool = True,
+    in_prices: bool = False,
+    task: str | None = None,
+    at_once: bool = False,
+) -> Callable[[F], F]:
     """Add a function to the table of metrics; see :class:`Metric` for the arguments.
 
     The function gets one chunk of held-out steps: predictions and targets, (B, K, O) each, and a mask, (B, K) of 0 and
     1, or None. It returns the sum over the valid steps, and the number to divide it by. Both are added up over the
-    chunks.
+    chunks. With ``at_once`` it gets all predictions, (B, T, O) standardised, and their sequences instead.
 
     Raises:
         ValueError: the name is taken, is not of the form ``val/NAME``, or is refused by MLflow; or the direction is
@@ -117,7 +124,7 @@ def metric(
 
 def measured(task: str) -> list[Metric]:
     """The metrics of a task that are computed from held-out predictions."""
-    return [each for each in METRICS.values() if each.measure is not None and each.task in (None, task)]
+    return [each for each in METRICS.values() if (each.measure or each.at_once) and each.task in (None, task)]
 
 
 def kept_curves(task: str) -> list[str]:
