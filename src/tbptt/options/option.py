@@ -4,6 +4,7 @@ A class with ``options=[…]`` is the schema of the options with these names. A 
 way (own.py, docs/using.md).
 """
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -31,6 +32,11 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def default_of(field: Field[Any]) -> Any:
+    """The default of a key."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def moved_key(name: str, default: Any) -> Any:
