@@ -23,7 +23,8 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False) -> Any:
 
     Args:
         takes: the values that the key takes, in words and as a test.
-        default: its value in configs that do not set it. Set it in the yaml too, where users read it.
+        default: its value in configs that do not set it. Set it in the yaml too, where users read it. If a shipped yaml
+            has another value for a new key, add that to the table in config/earlier.py.
         new: whether studies may be older than this key. The default must then be what the program did before there was
             the key. A new key at its default is left out of a study's digest, so that the same command goes on with the
             same study. Never remove ``new=True`` later, and never change the default of such a key.

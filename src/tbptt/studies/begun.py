@@ -16,6 +16,7 @@ from tbptt.config.moved import name_now
 from tbptt.studies.plan import Plan, differences, make_plan
 from tbptt.studies.records import StudyRecord
 from tbptt.system.devices import from_another_process
+from tbptt.system.stores import sqlite_path
 
 log = logging.getLogger("tbptt")
 
@@ -49,7 +50,10 @@ def begun_earlier(source: ConfigSource, overrides: Sequence[Override]) -> Plan |
     cfg, _ = composed(source, [str(o.input_line) for o in overrides if not o.is_sweep_override()])
     if cfg is None or (cfg.study.fresh and not cfg.study.best_of):
         return None
-    return _begun(source, overrides, _defaults(cfg, overrides), _records)
+    try:
+        return _begun(source, overrides, _defaults(cfg, overrides), _records)
+    except ConnectionError:  # what is wrong with the command is said, and not that a server is away
+        return None
 
 
 def _with_what_its_study_has(plan: Plan, overrides: Sequence[Override]) -> Plan:
@@ -57,6 +61,8 @@ def _with_what_its_study_has(plan: Plan, overrides: Sequence[Override]) -> Plan:
     defaults = _defaults(plan.cfg, overrides)
     if not (defaults or _searched(plan)) or (settings.fresh and not settings.best_of):
         return plan
+    if settings.dry_run and sqlite_path(settings.storage) is None:
+        return plan  # to look would make tables on the server
     records = _records(settings.storage)
     name = settings.best_of or plan.name
     if name in records:

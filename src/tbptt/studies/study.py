@@ -105,7 +105,8 @@ class Study:
         path = sqlite_path(storage)
         if path is not None and not path.exists():
             return {}
-        opened = _open(storage, 15)
+        with locked(path.parent / ".lock") if path else contextlib.nullcontext():  # as another may make its tables now
+            opened = _open(storage, 15)
         found = {study.study_name: StudyRecord.of(study) for study in opened.get_all_studies()}
         opened.engine.dispose()
         return found
