@@ -18,11 +18,13 @@ import torch
 from conftest import CONF, ROOT
 from forked import command
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from tbptt import inputs, load_run
 from tbptt.cli.command_line import checked
 from tbptt.cli.main import report
 from tbptt.config.compose import CommandError, ConfigSource, parsed
+from tbptt.config.earlier import earlier_words
 from tbptt.config.schema import register
 from tbptt.studies.plan import make_plan
 
@@ -211,6 +213,25 @@ def source() -> Iterator[ConfigSource]:
 def test_a_command_without_a_name_is_still_the_same_study(
     known: dict[str, Any], source: ConfigSource, begun: Path
 ) -> None:
+    """With the defaults of then, under which its study is looked for."""
+    overrides = parsed(known["words"])[0]
     with chdir(begun):
-        plan = make_plan(source, parsed(known["words"])[0])
+        plan = make_plan(source, overrides)
+        searched = [dimension.key for dimension in plan.space.dimensions]
+        words = earlier_words(plan.cfg, [o.key_or_group for o in overrides], searched)
+        plan = make_plan(source, [*overrides, *parsed(words)[0]])
     assert (plan.name, plan.digest) == (known["name"], known["digest"])
+
+
+def test_going_on_with_earlier_defaults_is_said_and_recorded(joined: Path) -> None:
+    said = joined.with_name("outputs") / "err"
+    assert f"study {STUDY}: was begun by an earlier version: it goes on with data.test_series=0 as then" in (
+        said.read_text()
+    )
+    with chdir(joined):
+        (again,) = (t for t in study().trials if t.user_attrs.get("retry_of") is not None)
+        configs = [OmegaConf.load(p) for p in Path("sweeps", STUDY).glob("*/.hydra/config.yaml")]
+        assert client().get_run(again.user_attrs["run_ids"][0]).info.status == "FINISHED"
+    ran_now = [cfg for cfg in configs if "test_series" in cfg.data]
+    assert len(ran_now) >= 2
+    assert {cfg.data.test_series for cfg in ran_now} == {0}

@@ -40,6 +40,7 @@ STUDY: dict[str, tuple[Any, Any]] = {
     "spec": ({"space": {"clip": "choice(1, 2)"}}, {"space": {"clip": "choice(1, 2)"}}),
     "code": ("ab12", "ab12"),
     "own": ("cd34", "cd34"),
+    "begun": (1, 1),
     "objectives": (["val/loss"], ["val/loss"]),
     "n_trials": (9, 9),
     "tracking_uri": ("sqlite:///a.db", "sqlite:///a.db"),

@@ -6,6 +6,7 @@ Hydra alone would exit with 1 and leave files behind.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from hydra.core.override_parser.types import Override
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tbptt import compat
 from tbptt.config.compose import CommandError, ConfigSource, composed, parsed, refuse_growth
+from tbptt.config.earlier import reruns, with_what_was_done_then
 from tbptt.config.moved import first_name
 from tbptt.config.schema import register
 from tbptt.config.typed import Typed, overrides_of, read
@@ -170,12 +172,17 @@ def _find_source(
         raise CommandError([f"--config-name: {file} holds a list; takes a file of KEY: VALUE"])
     if OmegaConf.select(own, "hydra.searchpath") is not None:
         raise CommandError(["hydra.searchpath: set by a file in --config-dir; takes one folder, --config-dir"])
+    said, is_older = set(map(str, own)), False
+    if reruns(file):
+        whole = with_what_was_done_then(cast(dict[str, Any], OmegaConf.to_container(own)))
+        said, is_older = set(whole), whole != OmegaConf.to_container(own)
     others = [
         group
         for group, o in chosen.items()
-        if o.is_sweep_override() or OmegaConf.select(own, f"{group}.name") != o.value()
+        if group in said and (o.is_sweep_override() or OmegaConf.select(own, f"{group}.name") != o.value())
     ]
-    source = ConfigSource(folder, "~".join([name, *(group for group in others if group in own)]), conf, shipped=conf)
+    without = others or ([""] if is_older else [])
+    source = ConfigSource(folder, "~".join([name, *without]), conf, shipped=conf)
     source.register()
     turned = {"--config-path": str(folder), "--config-dir": str(conf), "--config-name": source.name}
     return source, {**flags, **turned}

@@ -1,6 +1,5 @@
 """All checks of a composed config before anything is written. They report all problems, a line each."""
 
-import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import Field, fields, is_dataclass
@@ -19,7 +18,7 @@ from tbptt.config.try_out import network_problem, optimizer_problem, task_proble
 from tbptt.data.options import ArticleData, DataConfig, PricesData, SplitData, as_folds
 from tbptt.data.split import Split, load_split, may_be_degenerate, memory_of
 from tbptt.options.metrics import METRICS, as_objectives, objectives_of
-from tbptt.options.option import CHOSEN
+from tbptt.options.option import CHOSEN, default_of
 from tbptt.options.takes import LARGEST, Takes, wrong_value
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.memory import too_large
@@ -42,9 +41,7 @@ def as_before(cfg: DictConfig) -> set[str]:
 
 
 def _is_default(node: DictConfig, field: Field[Any]) -> bool:
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    value = compat.node_at(node, field.name)
-    return bool(value == default)
+    return bool(compat.node_at(node, field.name) == default_of(field))
 
 
 def _fields(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, DictConfig, Field[Any]]]:

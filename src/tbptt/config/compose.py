@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tbptt import compat
 from tbptt.config.checks import keys, nearest_key, problems, unknown_key
+from tbptt.config.earlier import reruns, with_what_was_done_then
 from tbptt.config.hydra_node import LAUNCHERS, hydra_problems, not_installed, typed_for_hydra
 from tbptt.config.moved import spelled_anew
 from tbptt.config.schema import all_keys
@@ -53,7 +54,8 @@ class ConfigSource:
     Attributes:
         folder: searched first.
         name: of the primary config. ``best~schedule`` is ``best`` without its part about the group ``schedule``, for
-            which another option was chosen.
+            which another option was chosen. With a ``~``, a file that reruns a run has what was done then in the place
+            of each new key that it does not say; ``best~`` has only that.
         also: one more folder, searched second.
         shipped: the folder whose files may configure Hydra itself; None if no file comes from elsewhere. If it is set,
             :func:`composed` checks that no other file configures Hydra.
@@ -81,10 +83,13 @@ class ConfigSource:
 
     def register(self) -> None:
         """For a name with ``~``: give Hydra the primary config without those groups."""
-        file, *without = self.name.split("~")
+        name, *without = self.name.split("~")
         if without:
-            refuse_growth(self.folder / f"{file}.yaml")
-            content = yaml.safe_load((self.folder / f"{file}.yaml").read_text())
+            file = self.folder / f"{name}.yaml"
+            refuse_growth(file)
+            content = yaml.safe_load(file.read_text())
+            if reruns(file):
+                content = with_what_was_done_then(content)
             ConfigStore.instance().store(name=self.name, node={k: v for k, v in content.items() if k not in without})
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt.config.moved import under_names_of_now
 from tbptt.options.option import OF_A_RUN
 
+# Such a file is known by this line (earlier.py), so it never changes.
 HEADER = "# Reruns this run: python train.py --config-dir FOLDER --config-name NAME (of this file, without .yaml)\n"
 
 

@@ -4,6 +4,7 @@ A class with ``options=[…]`` is the schema of the options with these names. A 
 way (own.py, docs/using.md).
 """
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -22,7 +23,8 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False, beside_metho
 
     Args:
         takes: the values that the key takes, in words and as a test.
-        default: its value in configs that do not set it. Set it in the yaml too, where users read it.
+        default: its value in configs that do not set it. Set it in the yaml too, where users read it. If a shipped yaml
+            has another value for a new key, add that to the table in config/earlier.py.
         new: whether studies may be older than this key. The default must then be what the program did before there was
             the key. A new key at its default is left out of a study's digest, so that the same command goes on with the
             same study. Never remove ``new=True`` later, and never change the default of such a key.
@@ -35,6 +37,11 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False, beside_metho
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def default_of(field: Field[Any]) -> Any:
+    """The default of a key."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def moved_key(name: str, default: Any) -> Any:

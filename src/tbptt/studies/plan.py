@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from tbptt import compat
 from tbptt.config.checks import as_before
 from tbptt.config.compose import CommandError, ConfigSource, composed
+from tbptt.config.earlier import CHANGES
 from tbptt.config.moved import first_name, name_now
 from tbptt.config.names import derived
 from tbptt.config.plain import plain
@@ -76,6 +77,8 @@ class Plan:
         cfg: the config of its first point, with its ``study`` settings.
         space: what is searched.
         shuffled: whether a finite space is run in a shuffled order.
+        earlier: the last of ``fixed``, which were not typed: defaults of when the study was begun (begun.py).
+        begun: how many changes of the defaults there were then (config/earlier.py).
     """
 
     source: ConfigSource
@@ -83,6 +86,8 @@ class Plan:
     cfg: DictConfig
     space: Space
     shuffled: bool
+    earlier: tuple[str, ...] = ()
+    begun: int = len(CHANGES)
 
     @cached_property
     def settings(self) -> StudyConfig:

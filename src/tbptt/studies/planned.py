@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from tbptt.config.compose import ConfigSource, parsed
+from tbptt.config.compose import CommandError, ConfigSource, parsed
+from tbptt.studies.begun import begun_earlier
 from tbptt.studies.plan import Plan, make_plan
 from tbptt.system.devices import from_another_process
 
@@ -29,7 +30,12 @@ def one_command() -> Iterator[None]:
 def checked_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
     """:func:`make_plan` for a process that does not train itself, kept for the rest of the command."""
     with from_another_process():  # the workers train, not this one
-        plan = make_plan(source, overrides)
+        try:
+            plan = make_plan(source, overrides)
+        except CommandError:  # maybe with today's defaults only
+            if (begun := begun_earlier(source, overrides)) is None:
+                raise
+            plan = begun
     kept = _kept.get()
     if kept is not None:
         kept[_key(source, [str(o.input_line) for o in overrides])] = plan

@@ -230,6 +230,7 @@ class StudyRecord(Record):
     spec = Key(lambda value: _mapping(value) or NOTHING)  # what makes it this study: plan.Plan.spec, data's fingerprint
     code = Key(_text)  # git's commit when it was begun; None outside a repository
     own = Key(_text)  # the digest of the files in own/ then, empty for none; None of a study that is older than this
+    begun = Key(_count)  # how many changes of the defaults there were then: config/earlier.py
     objectives = Key(_texts)  # the metrics that it makes best, the first leads
     n_trials = Key(_whole)  # the total that it ends with; None for as many as study.timeout allows
     tracking_uri = Key(_text)  # where its runs are, without what came from the environment

@@ -97,12 +97,17 @@ class Study:
     def taken(cls, storage: str) -> set[str]:
         """The names that a new study cannot have: of a storage's studies, and of what is in ``sweeps/``; other machines
         have folders of their own."""
-        found = {path.name for path in SWEEPS.glob("*")}
+        return {path.name for path in SWEEPS.glob("*")} | cls.records(storage).keys()
+
+    @classmethod
+    def records(cls, storage: str) -> dict[str, StudyRecord]:
+        """What is kept with each study of a storage, by name."""
         path = sqlite_path(storage)
         if path is not None and not path.exists():
-            return found
-        opened = _open(storage, 15)
-        found |= {study.study_name for study in opened.get_all_studies()}
+            return {}
+        with locked(path.parent / ".lock") if path else contextlib.nullcontext():  # as another may make its tables now
+            opened = _open(storage, 15)
+        found = {study.study_name: StudyRecord.of(study) for study in opened.get_all_studies()}
         opened.engine.dispose()
         return found
 

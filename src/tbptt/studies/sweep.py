@@ -22,6 +22,7 @@ from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
 from tbptt.runs.versions import code_tags
 from tbptt.studies import judged_best, pool
+from tbptt.studies.begun import as_begun
 from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.folds import data_fingerprint
@@ -68,7 +69,7 @@ def run_sweep(
         SweepFailed: trials failed; the others were run.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; what was running goes on when the same command is given again.
     """
-    plan = plan_of(_source_of(config), arguments)
+    plan = as_begun(plan_of(_source_of(config), arguments), arguments)
     chosen = best_of(plan) if plan.settings.best_of else placebos_of(plan) if plan.settings.placebo_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])
     if plan.settings.dry_run:
@@ -136,7 +137,7 @@ def _opened(plan: Plan, name: str, signals: StopSignals) -> tuple[Study, Store]:
 def _worker_spec(plan: Plan, name: str, arguments: Sequence[str], parent: Run) -> WorkerSpec:
     """What workers are told, from when on the study's time runs."""
     source = plan.source
-    words = [*arguments, f"study.name={text_of(name)}", "study.fresh=false"]
+    words = [*arguments, *plan.earlier, f"study.name={text_of(name)}", "study.fresh=false"]
     also = str(source.also) if source.also else None
     return WorkerSpec(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)
 
@@ -176,6 +177,8 @@ def _prepare(
         StudyRecord.spec.write(study.optuna, spec)
         StudyRecord.code.write(study.optuna, record.code if record.spec else code.get("git.sha"))
         StudyRecord.own.write(study.optuna, own if record.own is None else record.own)
+        if not record.spec:
+            StudyRecord.begun.write(study.optuna, plan.begun)
         StudyRecord.n_trials.write(study.optuna, plan.n_trials)
         StudyRecord.objectives.write(study.optuna, plan.objectives)
         StudyRecord.tracking_uri.write(study.optuna, hide(plan.cfg.tracking.uri))
