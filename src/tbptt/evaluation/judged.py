@@ -1,6 +1,6 @@
 """What a trained network is worth: measured on val, by which it was chosen, and judged on test, against chance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +32,8 @@ MOST_POINTS = 2000  # of what is kept a step
 
 @dataclass(frozen=True)
 class _Part:
-    """A part's result, and its values step by step: ``loss``, each baseline's, ``profit``, each side's."""
+    """A part's result, its values step by step (``loss``, each baseline's, ``profit``, each side's), and what the last
+    of its networks predicts."""
 
     result: PartResult
     steps: Aligned
@@ -40,55 +41,62 @@ class _Part:
     sequences: Sequences
 
 
-def judge(network: Network, prepared: Prepared, with_test: bool) -> tuple[Judged, dict[str, Array]]:
-    """Measure a network on val and, where ``with_test`` says so, judge it on test.
+def judge(networks: Sequence[Network], prepared: Prepared, with_test: bool) -> tuple[Judged, dict[str, Array]]:
+    """Measure a network on val and, where ``with_test`` says so, judge it on test; of several, trained with different
+    seeds, what they come to on average.
 
     Returns:
-        The result; and what reports need of each step (see :func:`_kept`): of losses and profits means of as many steps
-        as make at most 2,000 points, by ``PART/NAME``.
+        The result; and what reports need of each step, by ``PART/NAME``: see :func:`_kept` and :func:`_drawn`.
     """
-    val = _of_part(network, prepared, prepared.val.to(_device(network)))
+    val = _of_part(networks, prepared, prepared.val)
     best = min(val.result.baselines, key=lambda name: val.result.baselines[name])
     side = max(val.result.sides, key=lambda name: val.result.sides[name]) if val.result.sides else None
     found, kept = Judged(best, side, val.result), _kept("val", val, prepared)
     sequences = prepared.test() if with_test else None
     if sequences is None:
         return found, kept
-    test = _of_part(network, prepared, sequences.to(_device(network)))
+    test = _of_part(networks, prepared, sequences)
     skill = {name: _skill(prepared, test.steps, name) for name in dict.fromkeys((MEAN, best))}
     decision = None if side is None else _decision(prepared, test.steps, side)
     kept |= _kept("test", test, prepared) | _drawn(test, side)
     return replace(found, test=test.result, skill=skill, decision=decision), kept
 
 
-def _device(network: Network) -> torch.device:
-    return next(network.parameters()).device
-
-
 @torch.no_grad()
-def _of_part(network: Network, prepared: Prepared, part: Sequences) -> _Part:
+def _of_part(networks: Sequence[Network], prepared: Prepared, part: Sequences) -> _Part:
     task = prepared.task
-    means, y = measure_and_predict(network, part, measured(task.name))
-    metrics = {name.removeprefix("val/"): float(value) for name, value in means.items()}
-    values = {"loss": step_losses(task, y, part.targets)}
+    part = part.to(next(networks[0].parameters()).device)
+    values = {"loss": torch.zeros_like(part.targets[..., 0], dtype=torch.float64)}
     for name, prediction in baselines_of(prepared).predict(part).items():
         values[name] = step_losses(task, prediction, part.targets)
-    baselines, sides = list(values)[1:], []
-    if task.decides:
+    baselines, sides = list(values)[1:], list(SIDES) if task.decides else []
+    scale = part.change_std[:, None] if part.change_std is not None else torch.ones(1)
+    if sides:
         assert part.changes is not None
-        assert part.change_std is not None
-        scale = part.change_std[:, None]
-        values[PROFIT] = decisions(y, part).profit / scale
-        sides = list(SIDES)
+        values |= {PROFIT: torch.zeros_like(part.changes)}
         values |= {name: of(part.changes) / scale for name, of in SIDES.items()}
+    metrics: dict[str, float] = {}
+    for network in networks:
+        means, y = measure_and_predict(network, part, measured(task.name))
+        values["loss"] += step_losses(task, y, part.targets) / len(networks)
+        if sides:
+            values[PROFIT] += decisions(y, part).profit / scale / len(networks)
+        for metric, value in means.items():
+            name = metric.removeprefix("val/")
+            metrics[name] = metrics.get(name, 0.0) + float(value) / len(networks)
     steps = aligned(part, **values)
+    return _Part(_result(prepared, steps, metrics, baselines, sides), steps, y, part)
+
+
+def _result(
+    prepared: Prepared, steps: Aligned, metrics: dict[str, float], baselines: Sequence[str], sides: Sequence[str]
+) -> PartResult:
+    series, length = steps.present.shape
     total = float(steps.present.sum())
     block = _block(prepared, steps, MEAN, "loss")
-    length = steps.present.shape[1]
-    independent = prepared.data.independent_series
-    evidence = Evidence(len(steps.present), None) if independent else Evidence(length, block)
-    result = PartResult(
-        series=len(steps.present),
+    evidence = Evidence(series, None) if prepared.data.independent_series else Evidence(length, block)
+    return PartResult(
+        series=series,
         steps=length,
         block=block,
         observations=evidence.observations,
@@ -96,7 +104,6 @@ def _of_part(network: Network, prepared: Prepared, part: Sequences) -> _Part:
         baselines={name: float(steps.values[name].sum()) / total for name in baselines},
         sides={name: float(steps.values[name].sum()) / total for name in sides},
     )
-    return _Part(result, steps, y, part)
 
 
 def _skill(prepared: Prepared, steps: Aligned, baseline: str) -> Verdict:

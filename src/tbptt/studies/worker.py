@@ -208,6 +208,7 @@ class Worker:
                     signals=self.signals,
                     prepare=self.prepare,
                     show=False,
+                    test=False,
                     check_lease=check_lease,
                     retry_seconds=RETRY_SECONDS,
                 )
