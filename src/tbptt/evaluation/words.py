@@ -24,7 +24,7 @@ def lines(judged: Judged) -> list[str]:
     found = []
     if judged.decision is not None and judged.best_side is not None:
         found.append(decision_line(judged.decision, judged.best_side))
-    return [*found, *(skill_line(verdict, name) for name, verdict in judged.skill.items())]
+    return list(dict.fromkeys([*found, *(skill_line(verdict, name) for name, verdict in judged.skill.items())]))
 
 
 def headline(judged: Judged) -> str:
@@ -38,6 +38,8 @@ def decision_line(verdict: Verdict, side: str) -> str:
     against = SIDES.get(side, side)
     if verdict.word == TOO_SHORT:
         return f"test, decision: {_too_short(verdict)}"
+    if verdict.estimate == verdict.low == verdict.high == 0:
+        return f"test, decision: the same as {against}, as no prediction was worth a change of side"
     return (
         f"test, decision: {verdict.word} {against}, {verdict.estimate:+.3g} standard deviations of a change a step"
         f"{_interval(verdict)}"
@@ -60,7 +62,7 @@ def _interval(verdict: Verdict) -> str:
 
 
 def _too_short(verdict: Verdict) -> str:
-    return f"{TOO_SHORT}: {verdict.observations:.3g} independent observations, and it takes {FEWEST}"
+    return f"{TOO_SHORT}: about {verdict.observations:.0f} independent observations, and it takes {verdict.fewest}"
 
 
 def nothing_left(data: DataConfig) -> str:
