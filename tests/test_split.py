@@ -240,7 +240,7 @@ def test_series_too_short_to_train_says_what_it_needs(write: Write, n: int, part
 
 
 def test_series_with_too_little_held_out_says_what_it_needs(write: Write) -> None:
-    with pytest.raises(ValueError, match=r"short has 47 prices, 4 of them in its held-out part.*needs at least 5"):
+    with pytest.raises(ValueError, match=r"short has 47 prices, 4 of them in its validation part.*needs at least 5"):
         load_split(*prices_data(write(three_series()), val_fraction=0.1))
 
 
