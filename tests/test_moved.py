@@ -82,7 +82,13 @@ def test_a_new_run_in_a_copy_has_its_files_there(begun: Begun, small: Config) ->
         new = fit(small("epochs=1")).run_id
         assert files_of(new) == copy / "mlruns" / "artifacts" / new / "artifacts"
         listed = MlflowClient(absolute_uri(URI)).list_artifacts(new)
-        assert {f.path for f in listed} == {"checkpoints", "config.yaml", "updates.parquet"}
+        assert {f.path for f in listed} == {
+            "checkpoints",
+            "config.yaml",
+            "evaluation.json",
+            "evaluation.npz",
+            "updates.parquet",
+        }
         assert files_of(other).is_relative_to(copy)  # of an experiment that was moved along
     assert begun.files() == before
 

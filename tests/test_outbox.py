@@ -82,7 +82,7 @@ def test_a_server_that_is_killed_and_restarted_misses_nothing(
         run = client.get_run(result.run_id)
         assert (run.info.status, run.data.tags["stop.reason"]) == ("FINISHED", "epochs")
         artifacts = {a.path for a in client.list_artifacts(result.run_id)}
-        assert artifacts == {"checkpoints", "config.yaml", "updates.parquet"}
+        assert artifacts == {"checkpoints", "config.yaml", "evaluation.json", "evaluation.npz", "updates.parquet"}
         assert trained_while_away == list(range(6, 20))
         assert "nothing is missing" in caplog.text
         assert not list((here / "mlruns" / "pending").glob("*"))

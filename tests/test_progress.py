@@ -16,7 +16,7 @@ from tbptt.config.schema import register
 from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
-from tbptt.runs.progress import Progress, Status, beside_mean, now, starting
+from tbptt.runs.progress import Progress, Status, now, starting
 from tbptt.training.schedule import ChunkSchedule
 
 Compose = Callable[..., DictConfig]
@@ -81,34 +81,30 @@ def test_what_was_not_measured_is_a_dash_and_another_objective_is_named(third: E
     assert "best train/eval_loss -" in line
 
 
-@pytest.mark.parametrize(
-    ("best", "says"),
-    [
-        (0.25, "val/loss 0.25 at epoch 3, 75% below predicting the mean (1)"),
-        (1.5, "50% above predicting the mean (1)"),
-        (10.0, "900% above predicting the mean (1)"),
-        (123.0, "val/loss 123 at epoch 3, 1.2e+02 times predicting the mean (1)"),
-        (1.234567e20, "val/loss 1.235e+20 at epoch 3, 1.2e+20 times predicting the mean (1)"),
-    ],
-)
-def test_last_line_holds_the_result_against_predicting_the_mean(best: float, says: str, capsys: Captured) -> None:
-    Progress("plain", 3, "val/loss", "trial 7").result("epochs", 2, best, 1.0, "abc123")
-    out = capsys.readouterr().out
-    assert says in out
-    assert "stopped: epochs" in out
-    assert "abc123" in out
-    assert out.startswith("trial 7")
+@pytest.mark.parametrize("best", [0.25, 1.234567e20])
+def test_last_lines_say_what_a_run_is_worth_and_then_how_it_ended(best: float, capsys: Captured) -> None:
+    verdict = ["test, loss: worse than nothing", "seen twice"]
+    Progress("plain", 3, "val/loss", "trial 7").result("epochs", 2, best, "abc123", verdict)
+    *before, last = capsys.readouterr().out.splitlines()
+    assert before == [f"trial 7  {line}" for line in verdict]
+    assert last == f"trial 7  val/loss {best:.4g} at epoch 3, chosen by it; stopped: epochs; run abc123"
 
 
-def test_result_of_another_objective_is_not_held_against_the_mean(capsys: Captured) -> None:
-    Progress("plain", 3, "train/loss").result("epochs", 0, 0.5, 1.0, "abc")
-    out = capsys.readouterr().out
-    assert "train/loss 0.5 at epoch 1" in out
-    assert "mean" not in out
+@pytest.mark.parametrize("mode", ["none", "silent"])
+def test_last_lines_are_not_said_where_nothing_is_to_be(mode: str, capsys: Captured) -> None:
+    progress = Progress(mode, 3, "val/loss")
+    progress.about("data: some")
+    progress.result("epochs", 2, 0.5, "abc123", ["a verdict"])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_the_data_are_is_said_beside_the_epochs(capsys: Captured) -> None:
+    Progress("plain", 3, "val/loss", "trial 7").about("data: some")
+    assert capsys.readouterr() == ("", "trial 7  data: some\n")
 
 
 def test_result_without_any_good_epoch_says_so(capsys: Captured) -> None:
-    Progress("plain", 3, "val/loss").result("diverged", None, None, 1.0, "abc")
+    Progress("plain", 3, "val/loss").result("diverged", None, None, "abc", [])
     assert "val/loss was never measured; stopped: diverged" in capsys.readouterr().out
 
 
@@ -118,15 +114,17 @@ def test_run_prints_one_plain_line_an_epoch_where_there_is_no_terminal(
 ) -> None:
     result = fit(small(f"progress={mode}", store))
     captured = capsys.readouterr()
-    lines = captured.err.splitlines()
+    about, *lines = captured.err.splitlines()
+    assert about.startswith("data: 3 series of 173 rows; steps: 360 trained on, 240 to choose by (2 independent series")
     assert len(lines) == 3
     for number, (line, chunks) in enumerate(zip(lines, (10, 2, 1), strict=True), 1):
         assert line.startswith(f"epoch {number}/3  stage {number}/3, {chunks} chunk")
         assert "train 0." in line or "train 1." in line
     assert f"best {result.best.value:.4g}" in lines[-1]
-    (last,) = captured.out.splitlines()
+    *verdict, last = captured.out.splitlines()
+    assert [line.split(":")[0] for line in verdict[:2]] == ["test, decision", "test, loss"]
     assert f"{result.best.value:.4g}" in last
-    assert f"predicting the mean ({result.baseline:.4g})" in last
+    assert "predicting the mean" not in last
     assert result.run_id in last
     assert "\x1b" not in captured.err + captured.out
 
@@ -233,7 +231,3 @@ def test_there_is_one_display_at_a_time(terminal: None) -> None:
         assert outer._live is not None
         assert not outer._live.is_started
     assert Status.shown is None
-
-
-def test_a_loss_beside_a_mean_that_leaves_nothing_is_above_it() -> None:
-    assert beside_mean(0.5, 0.0) == "above"

@@ -13,10 +13,11 @@ import torch
 
 from tbptt.config.checks import problems
 from tbptt.data.options import ArticleData, MarketData, PricesData
-from tbptt.data.prices import HELD_OUT, TRAINING, article_series, market_prices
+from tbptt.data.prices import HELD_OUT, TEST, TRAINING, article_series, fingerprint, market_prices
 from tbptt.data.split import load_split, may_be_degenerate
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.tasks.options import QValues
+from tbptt.tasks.prepare import prepare
 
 WINDOW, HORIZON, GAMMA = 5, 3, 0.8
 LENGTHS = {"long": 90, "middle": 61, "short": 47}
@@ -240,7 +241,7 @@ def test_series_too_short_to_train_says_what_it_needs(write: Write, n: int, part
 
 
 def test_series_with_too_little_held_out_says_what_it_needs(write: Write) -> None:
-    with pytest.raises(ValueError, match=r"short has 47 prices, 4 of them in its held-out part.*needs at least 5"):
+    with pytest.raises(ValueError, match=r"short has 47 prices, 4 of them in its validation part.*needs at least 5"):
         load_split(*prices_data(write(three_series()), val_fraction=0.1))
 
 
@@ -459,3 +460,153 @@ def test_loading_draws_nothing_from_the_global_generators() -> None:
     list(data.train_dataloader())
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+# --- three parts ----------------------------------------------------------------------------------------------
+
+
+THREE = {"val_fraction": 0.25, "test_fraction": 0.2, "warm_steps": 7}
+AT = {"long": (90, 50, 72), "middle": (61, 34, 49), "short": (47, 27, 38)}  # n, first of val, first of test
+
+
+def test_parts_are_in_the_order_of_time_and_test_is_the_last(write: Write) -> None:
+    series = three_series()
+    split = load_split(*prices_data(write(series), **THREE))
+    for name, prices in series.items():
+        n, val, test = AT[name]
+        assert (test, val) == (n - math.floor(0.2 * n), test - math.floor(0.25 * n))
+        warm = min(7, val - WINDOW)
+        for part, expected in (
+            (split.train, prices[:val]),
+            (split.val, prices[val - WINDOW - warm : test]),
+            (split.test, prices[test - WINDOW - 7 :]),
+        ):
+            np.testing.assert_allclose(part[name], expected, rtol=1e-14)
+        assert split.warm["val"][name] == warm
+        assert split.steps(split.val[name]) - warm == test - val - HORIZON - 1
+        assert split.steps(split.test[name]) - 7 == n - test - HORIZON - 1
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_scored_targets_of_a_part_know_of_no_price_of_another(write: Write, part: str) -> None:
+    """Another price in one part moves no target that counts in the others, nor what they are scaled by."""
+    series = three_series()
+    settings = THREE | {"fee_unit": "price"}  # which does not come from the training part
+    found = []
+    for moved in (0.0, 5.0):
+        for name, prices in series.items():
+            n, val, test = AT[name]
+            at = {"train": slice(0, val), "val": slice(val, test), "test": slice(test, n)}[part]
+            prices[at] += moved * np.arange(at.stop - at.start) ** 2
+        found.append(prepare(*prices_data(write(series), **settings)))
+    for name in ("train", "val", "test"):
+        before, after = (one.test() if name == "test" else getattr(one, name) for one in found)
+        in_prices = [
+            one.scaler.to_price_units(s.targets.double()) for one, s in zip(found, (before, after), strict=True)
+        ]
+        for b, steps in enumerate(before.steps):
+            at = slice(before.warm[b] if before.warm else 0, steps)
+            same = np.allclose(in_prices[0][b, at], in_prices[1][b, at], rtol=1e-4, atol=1e-3)
+            assert same is (name != part), (name, b)
+    assert torch.equal(found[0].scaler.target_std, found[1].scaler.target_std) is (part != "train")
+
+
+def test_warm_up_is_masked_and_its_steps_count_nowhere(write: Write) -> None:
+    data = prepare(*prices_data(write(three_series()), **THREE))
+    for part in (data.val, data.test()):
+        assert part is not None
+        assert part.mask is not None
+        for row, steps, warm in zip(part.mask, part.steps, part.warm, strict=True):
+            assert row.tolist() == [0.0] * warm + [1.0] * (steps - warm) + [0.0] * (part.length - steps)
+        assert part.valid_steps == int(part.mask.sum())
+        for a, b in ((0, 3), (5, 9), (0, part.length), (8, 8)):
+            assert part.valid_in(a, b) == int(part.mask[:, a:b].sum())
+
+
+def test_warm_up_is_as_long_as_what_is_there_where_a_series_is_shorter(write: Write) -> None:
+    series = three_series()
+    split = load_split(*prices_data(write(series), **THREE | {"warm_steps": 1000}))
+    for name, prices in series.items():
+        n, val, test = AT[name]
+        assert split.warm["val"][name] == val - WINDOW
+        assert split.warm["test"][name] == test - WINDOW
+        np.testing.assert_allclose(split.val[name], prices[:test], rtol=1e-14)
+        np.testing.assert_allclose(split.test[name], prices[:n], rtol=1e-14)
+
+
+def test_warm_up_moves_no_scored_input_or_target(write: Write) -> None:
+    path = write(three_series())
+    plain, warm = (prepare(*prices_data(path, **THREE | {"warm_steps": n})) for n in (0, 7))
+    for before, after in ((plain.val, warm.val), (plain.test(), warm.test())):
+        assert before is not None
+        assert after is not None
+        x, y = before.features(0, before.length), after.features(0, after.length)
+        for b, steps in enumerate(before.steps):
+            assert after.steps[b] == steps + 7
+            torch.testing.assert_close(y[b, 7 : 7 + steps], x[b, :steps], atol=1e-4, rtol=0)
+            torch.testing.assert_close(after.targets[b, 7 : 7 + steps], before.targets[b, :steps])
+        assert after.baseline == pytest.approx(before.baseline, rel=1e-6)
+
+
+def test_fingerprint_is_as_before_without_a_test_part_and_whatever_is_warm_up(write: Write) -> None:
+    series = three_series()
+    path = write(series)
+    v = {name: held_out_count(len(prices)) for name, prices in series.items()}
+    read = {name: load_split(*prices_data(path, warm_steps=0)).train[name] for name in series}
+    assert {name: len(row) for name, row in read.items()} == {name: len(p) - v[name] for name, p in series.items()}
+    parts = {f"training/{name}": read[name] for name in series} | {
+        f"held_out/{name}": load_split(*prices_data(path)).val[name] for name in series
+    }
+    digests = {load_split(*prices_data(path, warm_steps=n)).fingerprint() for n in (0, 3, 1000)}
+    assert digests == {fingerprint(parts)}
+    three = [load_split(*prices_data(path, **THREE | {"warm_steps": n})) for n in (0, 7)]
+    assert len({split.fingerprint() for split in three}) == 1
+    assert three[0].fingerprint() not in digests
+    assert three[0].test_fingerprint() == three[1].test_fingerprint()
+
+
+@pytest.mark.parametrize("window", ["expanding", "rolling"])
+def test_folds_validate_on_one_piece_after_another_and_all_leave_the_test_part_alone(write: Write, window: str) -> None:
+    series = three_series()
+    path = write(series)
+    for name, prices in series.items():
+        test = AT[name][2]
+        pieces = [test * i // 4 for i in range(5)]
+        for k in (1, 2, 3):
+            changes = {"fold": f"{k}/3", "fold_window": window, "columns": [name], "horizon": 1, "window": 3}
+            split = load_split(*prices_data(path, **THREE | changes | {"warm_steps": 2}))
+            first = max(0, pieces[k - 1] - 3) if window == "rolling" else 0
+            np.testing.assert_allclose(split.train[name], prices[first : pieces[k]], rtol=1e-14)
+            np.testing.assert_allclose(split.val[name], prices[pieces[k] - 3 - 2 : pieces[k + 1]], rtol=1e-14)
+            np.testing.assert_allclose(split.test[name], prices[test - 3 - 2 :], rtol=1e-14)
+        assert pieces[4] == test
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"test_fraction": 0.1}, r"short has 47 prices, 4 of them in its test part.*at least 5.*test_fraction 0.1"),
+        ({"test_fraction": 0.01}, r"long has 90 prices, 0 of them in its test part.*at least 5"),
+        ({"val_fraction": 0.05}, r"long has 90 prices, 4 of them in its validation part.*at least 5"),
+        ({"val_fraction": 0.7}, r"long has 90 prices, 9 of them in its training part.*at least 11"),
+        ({"fold": "1/9"}, r"long has 90 prices, 7 of them in its training part.*\(fold 1/9; task.horizon shortens"),
+        ({"fold": "8/9"}, r"short has 47 prices, 4 of them in its validation part.*\(fold 8/9; task.horizon"),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_too_short_is_named_with_what_it_needs(write: Write, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_split(*prices_data(write(three_series()), **THREE | changes))
+
+
+def test_articles_first_two_parts_are_the_same_to_the_byte_with_and_without_test_series() -> None:
+    none, some = (load_split(*article_data(test_series=n)) for n in (0, 12))
+    for part in ("train", "val"):
+        before, after = getattr(none, part), getattr(some, part)
+        assert {name: p.tobytes() for name, p in before.items()} == {name: p.tobytes() for name, p in after.items()}
+    assert none.test == {}
+    rows = np.stack(list(some.test.values()))
+    np.testing.assert_array_equal(rows, article_series(12, WINDOW + 54, seed=0, part=TEST))
+    for part in (TRAINING, HELD_OUT):
+        assert not np.isclose(rows[0], article_series(1, WINDOW + 54, seed=0, part=part)[0]).all()
+    assert none.fingerprint() != some.fingerprint()

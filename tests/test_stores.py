@@ -64,7 +64,13 @@ def test_run_in_a_store_with_an_odd_path_is_read_back(kept: Kept) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["tracking.uri"] == f"sqlite:///{kept.name}/{kept.name}.db"
     listed = MlflowClient(absolute_uri(kept.uri)).list_artifacts(run.info.run_id)
-    assert {f.path for f in listed} == {"checkpoints", "config.yaml", "updates.parquet"}
+    assert {f.path for f in listed} == {
+        "checkpoints",
+        "config.yaml",
+        "evaluation.json",
+        "evaluation.npz",
+        "updates.parquet",
+    }
 
 
 def test_run_in_a_store_with_an_odd_path_is_loaded(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,10 @@ EVERY_EPOCH = {
     "val/loss",
     "val/mae",
     "val/right_side",
+    "val/skill",
+    "val/value",
+    "val/turnover",
+    "val/advantage_r2",
     "train/chunk_loss_max",
     "grad/norm_max",
     "grad/norm_mean",
@@ -56,6 +60,12 @@ EVERY_EPOCH = {
     "time/train_seconds",
 }
 BY_UPDATE = {"train/chunk_loss", "grad/norm"}
+AT_THE_END = {  # beside test/skill_over_NAME and test/value_over_SIDE with their intervals
+    *(f"baseline/{name}/{part}_loss" for name in ("mean", "zero", "ridge", "clock") for part in ("val", "test")),
+    *(f"baseline/{name}/{part}_value" for name in ("long", "short", "flat") for part in ("val", "test")),
+    *(f"test/{name}" for name in ("loss", "mae", "right_side", "skill", "value", "turnover", "advantage_r2")),
+    "test/observations",
+}
 
 Fit = Callable[..., "Trained"]
 
@@ -136,8 +146,17 @@ def losses(trained: Trained) -> list[float]:
 def test_every_promised_metric_is_there_and_no_other(trained: Trained) -> None:
     by_epoch = EVERY_EPOCH | {"train/eval_loss"}
     found = set(trained.run.data.metrics)
-    assert {name for name in found if not name.startswith("best/")} == by_epoch | BY_UPDATE
-    assert found - by_epoch - BY_UPDATE <= {"best/epoch", *(f"best/{name}" for name in by_epoch)}
+    assert {name for name in found if not name.startswith("best/")} == by_epoch | BY_UPDATE | result_of(trained)
+    assert found - by_epoch - BY_UPDATE - result_of(trained) <= {"best/epoch", *(f"best/{name}" for name in by_epoch)}
+
+
+def result_of(trained: Trained) -> set[str]:
+    """The names of what a run comes to; the baseline and the side that are best on val are the numbers' own."""
+    at = trained.run.data.metrics
+    best = min(("mean", "zero", "ridge", "clock"), key=lambda name: at[f"baseline/{name}/val_loss"])
+    side = max(("long", "short", "flat"), key=lambda name: at[f"baseline/{name}/val_value"])
+    verdicts = ("test/skill_over_mean", f"test/skill_over_{best}", f"test/value_over_{side}")
+    return AT_THE_END | {name + end for name in verdicts for end in ("", "_low", "_high")}
 
 
 def test_what_a_table_is_sorted_by_is_of_the_best_epoch_where_columns_show_the_last(trained: Trained) -> None:
@@ -192,7 +211,9 @@ def test_more_points_than_one_call_takes_all_arrive(fitted: Fit) -> None:
     assert list(run.curve("train/chunk_loss").values()) == pytest.approx(losses(run), rel=1e-6)
 
 
-def test_metrics_are_sent_in_a_call_an_epoch_and_one_for_the_best(fitted: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_are_sent_in_a_call_an_epoch_one_for_the_best_and_one_for_the_result(
+    fitted: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     send = MlflowClient.log_batch
 
@@ -202,9 +223,10 @@ def test_metrics_are_sent_in_a_call_an_epoch_and_one_for_the_best(fitted: Fit, m
 
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
     monkeypatch.setattr(MlflowClient, "log_metric", lambda *_, **__: pytest.fail("a call a point"))
-    fitted("eval_every=1")
+    result = len(result_of(fitted("eval_every=1")))
     by_epoch = len(EVERY_EPOCH) + 1  # and train/eval_loss
-    assert [count for count in calls if count] == [*(by_epoch + 2 * chunks for chunks in (10, 2, 1)), by_epoch + 1]
+    expected = [*(by_epoch + 2 * chunks for chunks in (10, 2, 1)), by_epoch + 1, result]
+    assert [count for count in calls if count] == expected
 
 
 @pytest.mark.parametrize(("name", "column"), [("train/chunk_loss", "loss"), ("grad/norm", "grad_norm")])
@@ -275,7 +297,13 @@ def test_tags_say_which_code_and_data_and_how_it_ended(trained: Trained) -> None
 
 def test_artifacts_are_those_promised(trained: Trained) -> None:
     run_id = trained.run.info.run_id
-    assert {f.path for f in trained.client.list_artifacts(run_id)} == {"checkpoints", "config.yaml", "updates.parquet"}
+    assert {f.path for f in trained.client.list_artifacts(run_id)} == {
+        "checkpoints",
+        "config.yaml",
+        "evaluation.json",
+        "evaluation.npz",
+        "updates.parquet",
+    }
     listed = {f.path for f in trained.client.list_artifacts(run_id, "checkpoints")}
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= listed
     assert all(path.endswith(".ckpt") for path in listed)  # nothing half-written
@@ -596,6 +624,7 @@ def test_series_of_different_lengths_train_weighted_by_their_steps(fitted: Fit, 
     path.write_text("\n".join(["a,b,c", *rows]))
     base = [word for word in SMALL if not word.startswith("data.")]
     small = ["data=prices", f"data.path={path}", "data.window=8", "task.horizon=5", "schedule.chunks=[7]", "epochs=2"]
+    small.append("data.test_fraction=0")
     run = fitted(*small, base=base)
     assert_trained(run)
     steps = np.array([n - n // 5 - 2 - 5 - 8 + 1 for n in lengths])  # window..n-v-2-horizon

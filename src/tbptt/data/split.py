@@ -159,7 +159,7 @@ def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], ..
                 noise_std=data.noise_std,
                 frequencies=(data.frequencies[0], data.frequencies[1]),
             )
-        parts.append({f"{i}": surrogate_of(data, row, ()) for i, row in enumerate(prices)})
+        parts.append({f"{i}": surrogate_of(data, row, (), (part, i)) for i, row in enumerate(prices)})
     return tuple(parts)
 
 

@@ -12,14 +12,14 @@ from tbptt.data.options import DataConfig
 Prices = NDArray[np.float64]
 
 
-def surrogate_of(data: DataConfig, prices: Prices, borders: Sequence[int]) -> Prices:
+def surrogate_of(data: DataConfig, prices: Prices, borders: Sequence[int], stream: Sequence[int] = ()) -> Prices:
     """The series itself, or the surrogate of it that the config asks for; see :func:`surrogate`."""
     if data.surrogate is None:
         return prices
-    return surrogate(prices, borders, data.surrogate, data.surrogate_seed)
+    return surrogate(prices, borders, data.surrogate, data.surrogate_seed, stream)
 
 
-def surrogate(prices: Prices, borders: Sequence[int], kind: str, seed: int) -> Prices:
+def surrogate(prices: Prices, borders: Sequence[int], kind: str, seed: int, stream: Sequence[int] = ()) -> Prices:
     """A series of the same first price whose changes are those of ``prices`` in another order, or with other signs.
 
     The changes are of the logarithm where all prices are positive, so that the surrogate's are too. They stay within
@@ -33,13 +33,14 @@ def surrogate(prices: Prices, borders: Sequence[int], kind: str, seed: int) -> P
             keeps what holds for a few steps; ``signs`` keeps the order, so also when changes are large, and draws the
             signs anew.
         seed: the same seed gives the same surrogate.
+        stream: whole numbers that name a series which has no day in common with others: it is permuted by itself.
     """
     positive = bool((prices > 0).all())
     level = np.log(prices) if positive else prices
     changes = np.diff(level)
     edges = [0, *(b - 1 for b in sorted(borders) if 1 < b < len(prices)), len(changes)]  # change i leads to price i + 1
     for part, (start, stop) in enumerate(pairwise(edges)):
-        random = np.random.default_rng([seed, part, stop - start])
+        random = np.random.default_rng([seed, part, stop - start, *stream])
         changes[start:stop] = _redrawn(changes[start:stop], kind, random)
     made = level[0] + np.concatenate(([0.0], np.cumsum(changes)))
     return np.exp(made) if positive else made

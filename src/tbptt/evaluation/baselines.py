@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tbptt.data.options import DataConfig
 from tbptt.data.sequences import Sequences
+from tbptt.system.runtime import full_float32
 from tbptt.tasks.prepare import Prepared
 
 MEAN, ZERO, RIDGE, CLOCK = "mean", "zero", "ridge", "clock"
@@ -22,6 +23,7 @@ class Baselines:
     ``ridge`` (linear in the step's inputs, the penalty that is best on val) and, where the data say so, ``clock`` (of
     the step's number alone). All are fitted on the training part."""
 
+    @full_float32()
     def __init__(self, prepared: Prepared):
         device = prepared.train.features.past.device  # training may have moved these, and not the targets
         train, val = prepared.train.to(device), prepared.val.to(device)
@@ -31,6 +33,7 @@ class Baselines:
         clock = _clock(prepared.data, 0, 1)
         self._clock = None if clock is None else _least_squares(_moments(train, _clock_chunks(train, self._data)), 0.0)
 
+    @full_float32()
     def predict(self, part: Sequences) -> dict[str, Float[Tensor, "B T O"]]:
         """By name, standardised."""
         shape, scaler = part.targets, part.scaler
@@ -113,7 +116,7 @@ def _least_squares(sums: Sums, penalty: float) -> Fit:
 
 
 def _linear(part: Sequences, chunks: Chunks, fit: Fit) -> Float[Tensor, "B T O"]:
-    weights, constant = fit
+    weights, constant = (values.to(part.targets.device) for values in fit)
     found = torch.empty_like(part.targets)
     for start, stop, x in chunks:
         found[:, start:stop] = (x @ weights + constant).to(found)

@@ -45,10 +45,14 @@ class Evidence:
         return float(self.points) if self.block is None else self.points / self.block
 
     @property
+    def fewest(self) -> int:
+        """How many of them a test takes."""
+        return FEWEST_SERIES if self.block is None else FEWEST
+
+    @property
     def enough(self) -> bool:
         """Whether a test can be made at all."""
-        fewest = FEWEST_SERIES if self.block is None else FEWEST
-        return self.observations >= fewest * (1 - 1e-9)  # 600 / 20.000000000000004 is 30, too
+        return self.observations >= self.fewest * (1 - 1e-9)  # 600 / 20.000000000000004 is 30, too
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Verdict:
 
     "better than": the whole interval lies above 0. "worse than": below. "cannot be told from": it holds 0, or there is
     no number to judge: ``estimate`` is NaN. "too short to tell": no test was made. ``low`` and ``high`` are ``None``
-    where there is no interval.
+    where there is no interval. ``fewest``: observations that a test takes.
     """
 
     estimate: float
@@ -65,6 +69,7 @@ class Verdict:
     high: float | None
     observations: float
     word: Word
+    fewest: int = FEWEST
 
 
 def block_length(differences: ArrayLike, shortest: float) -> float:
@@ -126,12 +131,12 @@ def against_chance(top: ArrayLike, bottom: ArrayLike, block: float | None, seed:
     if not (math.isfinite(estimate) and np.isfinite(both).all()):
         estimate = math.nan
     if not evidence.enough:
-        return Verdict(estimate, None, None, evidence.observations, "too short to tell")
+        return Verdict(estimate, None, None, evidence.observations, "too short to tell", evidence.fewest)
     if math.isnan(estimate):
-        return Verdict(estimate, None, None, evidence.observations, "cannot be told from")
+        return Verdict(estimate, None, None, evidence.observations, "cannot be told from", evidence.fewest)
     low, high = ratio_interval(both[0], both[1], block, seed=seed)
     word: Word = "better than" if low > 0 else "worse than" if high < 0 else "cannot be told from"
-    return Verdict(estimate, low, high, evidence.observations, word)
+    return Verdict(estimate, low, high, evidence.observations, word, evidence.fewest)
 
 
 def ratio_interval(

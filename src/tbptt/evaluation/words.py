@@ -50,7 +50,7 @@ def skill_line(verdict: Verdict, baseline: str) -> str:
     """How the loss compares with a baseline's."""
     against = BASELINES.get(baseline, baseline)
     if verdict.word == TOO_SHORT:
-        return f"test, loss: {_too_short(verdict)}"
+        return f"test, loss beside {against}: {_too_short(verdict)}"
     return f"test, loss: {verdict.word} {against}, skill {verdict.estimate:.3g}{_interval(verdict)}"
 
 
@@ -62,7 +62,7 @@ def _interval(verdict: Verdict) -> str:
 
 
 def _too_short(verdict: Verdict) -> str:
-    return f"{TOO_SHORT}: about {verdict.observations:.0f} independent observations, and it takes {FEWEST}"
+    return f"{TOO_SHORT}: about {verdict.observations:.0f} independent observations, and it takes {verdict.fewest}"
 
 
 def nothing_left(data: DataConfig) -> str:

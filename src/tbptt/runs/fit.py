@@ -108,6 +108,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
             progress.parts = lambda: parts_of(data.train.length, module.schedule.chunks, config.segment_length)
             progress.opened(run.id, module.first_epoch)
             if module.stop_reason is None:
+                judging.forget(run.folder)
                 ours = callbacks.in_order(cfg, data.scaler, best, outbox, progress, context.after_epoch, own)
                 with _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer:
                     trainer.fit(module, datamodule=data)

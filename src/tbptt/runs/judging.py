@@ -6,6 +6,7 @@ rest on step by step, for a study's report.
 
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from tbptt.runs import checkpoint, contents
 from tbptt.system.files import replaced, write_json
 from tbptt.tasks.prepare import Prepared
 
+log = logging.getLogger("tbptt")
+
 RESULT, STEPS = "evaluation.json", "evaluation.npz"
 TEST_DATA = "data.test_fingerprint"  # the tag by which uses of the same test part are counted
 
 
 def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bool) -> Judged | None:
-    """Judge a run's best epoch, and keep what comes out in the run's folder. None where there is no best epoch.
+    """Judge a run's best epoch, and keep what comes out in the run's folder. None where there is no best epoch,
+    or its checkpoint is damaged.
 
     Args:
         folder: the run's.
@@ -34,7 +38,12 @@ def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bo
     path = folder / "checkpoints" / "best.ckpt"
     if not path.exists():
         return None
-    network.load_state_dict(checkpoint.load(path, contents.OF_A_RUN)["model"])
+    try:
+        state = checkpoint.load(path, contents.OF_A_RUN)
+    except ValueError as error:  # damaged: the run ends all the same
+        log.warning("the best epoch cannot be judged: %s", error)
+        return None
+    network.load_state_dict(state["model"])
     judged, steps = judge([network], prepared, with_test)
     keep(folder, judged, steps, prepared)
     return judged
@@ -94,3 +103,9 @@ def tags(content: dict[str, Any]) -> dict[str, str]:
     if judged.decision is not None:
         found["verdict.decision"] = f"{judged.decision.word} {judged.best_side}"
     return {**found, TEST_DATA: str(content[TEST_DATA])}
+
+
+def forget(folder: Path) -> None:
+    """Drop what :func:`keep` wrote: the run trains on, and its best epoch may become another."""
+    for name in (RESULT, STEPS):
+        (folder / name).unlink(missing_ok=True)

@@ -186,10 +186,12 @@ class Store:
         return found if found.exists() else None
 
     def count_runs(self, tag: str, value: str) -> int:
-        """How many runs, at most 1,000, have a tag of this value; 0 where the store does not answer."""
+        """How many runs of the store, at most 1,000, have a tag of this value, whatever their experiment; 0 where the
+        store does not answer."""
         with contextlib.suppress(MlflowException, OSError):
             query = f"tags.`{tag}` = '{value}'"
-            return len(self.client.search_runs([self.experiment], query, max_results=1000))
+            experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+            return len(self.client.search_runs(experiments, query, max_results=1000))
         return 0
 
     def children(self, parent: str, status: str) -> list[Any]:
