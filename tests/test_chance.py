@@ -252,6 +252,12 @@ def test_the_set_holds_equals_and_leaves_out_the_worse() -> None:
     assert confidence_set(losses, 5.0) == {0, 2, 3, 5, 6, 7}
 
 
+def test_one_better_model_among_equally_bad_ones_is_alone_in_the_set() -> None:
+    losses, _ = trials(20, 0)
+    losses[7] -= 0.3
+    assert confidence_set(losses, 5.0) == {7}
+
+
 def test_equal_models_are_in_the_set_together_or_not_at_all() -> None:
     losses, base = trials(4, 0)
     losses[2] += 0.3

@@ -13,6 +13,7 @@ CELLS = 200_000  # models × points: of more models fewer points are kept, 300 a
 FEWEST_POINTS = 300
 DRAWS = 500_000  # models × resamplings, 250 at least: the confidence set costs models² × resamplings
 FEWEST_DRAWS = 250
+MOST_IN_PAIRS = 100  # models of which each two are compared
 
 
 def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: int = 0) -> float | None:
@@ -66,7 +67,10 @@ def confidence_set(losses: ArrayLike, block: float | None, size: float = 0.05, s
     points, length, reps = _prepared(different, block)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        test = MCS(_shaken(points, seed).T, size, reps=reps, block_size=cast(int, length), method="max", seed=seed)
+        # Of 20 models of which one was better by 11 standard errors, "R" left that one, and "max" 19. "R" costs the
+        # square of the models: of 100 models and 2,000 points 1.9 s, where "max" takes 0.4 s.
+        method = "R" if len(different) <= MOST_IN_PAIRS else "max"
+        test = MCS(_shaken(points, seed).T, size, reps=reps, block_size=cast(int, length), method=method, seed=seed)
         test.compute()
     kept = np.isin(which.ravel(), np.array(test.included))
     return set(usable[kept].tolist())
