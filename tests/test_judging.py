@@ -1,18 +1,22 @@
 """The end of a run: what is written, what MLflow gets, and when the test part is looked at."""
 
+import csv
 import json
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import CONF, SMALL
 from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt.cli.main import job, run
 from tbptt.evaluation.losses import measure
 from tbptt.evaluation.results import Judged
 from tbptt.options.metrics import measured
@@ -261,3 +265,35 @@ def test_a_result_that_is_not_understood_is_none(content: str | None, tmp_path: 
     if content is not None:
         (tmp_path / "evaluation.json").write_text(content)
     assert judging.kept(tmp_path) is None
+
+
+def test_no_trial_of_a_study_sees_the_test_part_and_its_table_has_what_a_decision_is_worth(
+    files: Compose, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker, in this process. Its trials are judged on val all the same."""
+    from tbptt.studies.worker import work
+
+    monkeypatch.setattr("tbptt.studies.sweep._run_pool", lambda study, plan, spec, *_: work(spec))
+    monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
+    words = ["study.name=unseen", "objective=val/value", "optimizer.lr=0.001,0.01", f"tracking.uri={uri}"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *OF_FILES, *words, "tracking.experiment=unseen"])
+    assert run(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job), CONF) == 0
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("unseen")
+    assert experiment is not None
+    runs = [r for r in client.search_runs([experiment.experiment_id]) if "trial.number" in r.data.tags]
+    assert len(runs) == 2
+    chosen = max(runs, key=lambda r: r.data.metrics["best/val/value"])
+    for one in runs:
+        assert "baseline/ridge/val_loss" in one.data.metrics
+        if one is not chosen:  # which the study's end may judge
+            assert not [name for name in one.data.metrics if name.startswith("test/") or "test_" in name]
+        assert "data.test_fingerprint" not in one.data.tags
+    with Path("sweeps/unseen/trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    values = {one.data.tags["trial.number"]: one.data.metrics for one in runs}
+    for row in rows:
+        for name in ("val/value", "val/skill", "val/turnover", "val/advantage_r2"):
+            assert float(row[name]) == pytest.approx(values[row["trial"]][f"best/{name}"])
+    assert not [name for name in rows[0] if name.startswith("test/")]
