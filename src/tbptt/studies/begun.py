@@ -28,7 +28,7 @@ def as_begun(plan: Plan, arguments: Sequence[str]) -> Plan:
     """The plan of a command; if an earlier version began the study that it goes on with, that with the defaults of
     then. This is said in a line.
 
-    With ``study.best_of``, these are the defaults of the study whose best points are trained again.
+    With ``study.best_of`` or ``study.placebo_of``, these are the defaults of that study.
 
     Args:
         arguments: what ``plan`` was made of.
@@ -36,8 +36,8 @@ def as_begun(plan: Plan, arguments: Sequence[str]) -> Plan:
     if not plan.earlier:
         plan = _with_what_its_study_has(plan, parsed(arguments)[0])
     if plan.earlier:
-        other = plan.settings.best_of
-        goes_on = "its best points are trained again" if other else "it goes on"
+        other = _other(plan.settings)
+        goes_on = "what was chosen there is trained again" if other else "it goes on"
         anew = "" if other else "; study.fresh=true begins anew with today's defaults"
         text = f"was begun by an earlier version: {goes_on} with {' '.join(plan.earlier)} as then{anew}"
         log.warning("study %s: %s", other or plan.name, text)
@@ -48,7 +48,7 @@ def begun_earlier(source: ConfigSource, overrides: Sequence[Override]) -> Plan |
     """The plan of a command that is wrong with today's defaults, which may not fit its data, with those of the study
     that it goes on with; None if there is no such study. Call it with ``source`` opened."""
     cfg, _ = composed(source, [str(o.input_line) for o in overrides if not o.is_sweep_override()])
-    if cfg is None or (cfg.study.fresh and not cfg.study.best_of):
+    if cfg is None or (cfg.study.fresh and not _other(cfg.study)):
         return None
     try:
         return _begun(source, overrides, _defaults(cfg, overrides), _records)
@@ -59,22 +59,22 @@ def begun_earlier(source: ConfigSource, overrides: Sequence[Override]) -> Plan |
 def _with_what_its_study_has(plan: Plan, overrides: Sequence[Override]) -> Plan:
     settings = plan.settings
     defaults = _defaults(plan.cfg, overrides)
-    if not (defaults or _searched(plan)) or (settings.fresh and not settings.best_of):
+    if not (defaults or _searched(plan)) or (settings.fresh and not _other(settings)):
         return plan
     if settings.dry_run and sqlite_path(settings.storage) is None:
         return plan  # to look would make tables on the server
     records = _records(settings.storage)
-    name = settings.best_of or plan.name
+    name = _other(settings) or plan.name
     if name in records:
         record = records[name]
         if changed := [change for change in _searched(plan) if change in _since(record)]:
             log.warning("study %s: was begun with other defaults of %s", name, ", ".join(changed))
-        if not settings.best_of and not settings.name:
+        if not _other(settings) and not settings.name:
             return plan
         if not record.spec or not differences(record.spec, plan.spec, "config"):
             return plan
         defaults = [d for d in defaults if d[0] == record.begun]
-    elif settings.best_of or settings.name:
+    elif _other(settings) or settings.name:
         return plan
     else:  # only if there is a study with its name, but for the digest
         form = re.compile(re.escape(name[:-8]) + "[0-9a-f]{8}")
@@ -95,10 +95,16 @@ def _begun(
             plan = make_plan(source, [*overrides, *parsed(words)[0]])
         except CommandError:  # so nothing was begun with these
             continue
-        record = read(plan.settings.storage).get(plan.settings.best_of or plan.name)
+        record = read(plan.settings.storage).get(_other(plan.settings) or plan.name)
         if record is not None and record.spec and record.begun == begun:
             return replace(plan, earlier=tuple(words), begun=begun)
     return None
+
+
+def _other(settings: Any) -> str | None:
+    """The study whose best points, or whose placebos, a command trains."""
+    name: str | None = settings.best_of or settings.placebo_of
+    return name
 
 
 def _records(storage: str) -> Records:
