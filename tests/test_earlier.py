@@ -188,8 +188,8 @@ def test_the_best_points_of_an_earlier_versions_study_are_trained_with_its_defau
     assert plan.earlier == ("data.test_series=0",)
     assert [c["trial"] for c in best_of(plan).trials]
     assert caplog.messages == [
-        f"study {OLD}: was begun by an earlier version: what was chosen there is trained again with data.test_series=0 as "
-        "then"
+        f"study {OLD}: was begun by an earlier version: what was chosen there is trained again with "
+        "data.test_series=0 as then"
     ]
 
 
