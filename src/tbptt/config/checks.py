@@ -182,7 +182,7 @@ def _length_of(data: DataConfig, task: TaskConfig, folds: int | None, window: st
     with np.errstate(all="ignore"):
         for split in _splits(data, task, folds, window):
             for name, prices in split.train.items():
-                most = max(float(np.abs(p).max()) for p in (prices, split.val[name]))
+                most = max(float(np.abs(p).max()) for p in (prices, split.val[name], split.test.get(name, prices)))
                 if most > LARGEST:
                     raise ValueError(f"{name} has a price of {most:g}; takes prices up to {LARGEST:g}")
             lengths.append(split.length)

@@ -72,8 +72,8 @@ class Split:
         return fingerprint(trained | chosen_by | {f"test/{n}": prices for n, prices in self._scored("test").items()})
 
     def test_fingerprint(self) -> str:
-        """Of the test part's prices alone, which folds share."""
-        return fingerprint(self._scored("test"))
+        """Of the prices of the test part's steps alone: the same for folds, and whatever the window is."""
+        return fingerprint({name: prices[self.window :] for name, prices in self._scored("test").items()})
 
     def _scored(self, part: str) -> dict[str, Prices]:
         series: dict[str, Prices] = getattr(self, part)

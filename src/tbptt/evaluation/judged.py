@@ -51,7 +51,7 @@ def judge(networks: Sequence[Network], prepared: Prepared, with_test: bool) -> t
     val = _of_part(networks, prepared, prepared.val)
     best = min(val.result.baselines, key=lambda name: val.result.baselines[name])
     side = max(val.result.sides, key=lambda name: val.result.sides[name]) if val.result.sides else None
-    found, kept = Judged(best, side, val.result), _kept("val", val, prepared)
+    found, kept = Judged(best, side, val.result, networks=len(networks)), _kept("val", val, prepared)
     sequences = prepared.test() if with_test else None
     if sequences is None:
         return found, kept

@@ -37,6 +37,7 @@ class Judged:
         val: of the part by which epochs and trials are chosen: no verdict can rest on it.
         test: of the part that nothing was chosen by; None where there is none, or it was not asked for.
         skill: on test, by baseline (the mean, and the best on val): 1 - loss / its loss, and what chance would do.
+        networks: how many, trained with different seeds, it is the average of.
         decision: on test, the mean profit a step above that of the best side on val.
     """
 
@@ -46,6 +47,7 @@ class Judged:
     test: PartResult | None = None
     skill: dict[str, Verdict] = field(default_factory=dict)
     decision: Verdict | None = None
+    networks: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """In plain types, for JSON."""
@@ -61,4 +63,5 @@ class Judged:
             test=PartResult(**content["test"]) if content["test"] else None,
             skill={name: Verdict(**verdict) for name, verdict in content["skill"].items()},
             decision=Verdict(**content["decision"]) if content["decision"] else None,
+            networks=int(content.get("networks", 1)),
         )

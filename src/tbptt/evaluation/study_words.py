@@ -24,12 +24,6 @@ def tried_words(count: int) -> str:
     return f"{count} trials were tried" if count > 1 else "one trial was tried"
 
 
-def uses_line(uses: int) -> str:
-    """How often the test part was used."""
-    so_far = f"{uses} results" if uses > 1 else "this result only"
-    return f"this test part has judged {so_far} in this store; each one more makes it worth less"
-
-
 def superior_line(tried: int, of_mean: float, best: str, of_best: float) -> str:
     """Whether the best of so many trials is better than the mean and than the baseline that is best on val.
 
@@ -38,10 +32,13 @@ def superior_line(tried: int, of_mean: float, best: str, of_best: float) -> str:
         of_mean, of_best: p-values (:func:`tbptt.evaluation.compared.superior`).
         best: the baseline that is best on val.
     """
-    line = f"Given that {tried} were tried: on val the best of them {_better(of_mean, 'mean', tried)}"
+    line = f"Given that {tried} were compared: on val the best of them {_better(of_mean, 'mean', tried)}"
     if best != "mean":
         line += f", and {_better(of_best, best, tried)}"
-    return f"{line} ({HANSEN}; that epochs were chosen there too, it does not know)."
+    return (
+        f"{line} ({HANSEN}; it does not know that epochs were chosen there too, and where observations are few, it "
+        "finds something in noise more often than p says)."
+    )
 
 
 def _better(p: float, baseline: str, tried: int) -> str:

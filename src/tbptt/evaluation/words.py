@@ -24,7 +24,10 @@ def lines(judged: Judged) -> list[str]:
     found = []
     if judged.decision is not None and judged.best_side is not None:
         found.append(decision_line(judged.decision, judged.best_side))
-    return list(dict.fromkeys([*found, *(skill_line(verdict, name) for name, verdict in judged.skill.items())]))
+    found += [skill_line(verdict, name) for name, verdict in judged.skill.items()]
+    if judged.networks > 1:
+        found.append(f"test: all of this is of the average over {judged.networks} seeds")
+    return list(dict.fromkeys(found))
 
 
 def headline(judged: Judged) -> str:
@@ -39,7 +42,7 @@ def decision_line(verdict: Verdict, side: str) -> str:
     if verdict.word == TOO_SHORT:
         return f"test, decision: {_too_short(verdict)}"
     if verdict.estimate == verdict.low == verdict.high == 0:
-        return f"test, decision: the same as {against}, as no prediction was worth a change of side"
+        return f"test, decision: {verdict.word} {against}, as no prediction was worth a change of side"
     return (
         f"test, decision: {verdict.word} {against}, {verdict.estimate:+.3g} standard deviations of a change a step"
         f"{_interval(verdict)}"
@@ -63,6 +66,14 @@ def _interval(verdict: Verdict) -> str:
 
 def _too_short(verdict: Verdict) -> str:
     return f"{TOO_SHORT}: about {verdict.observations:.0f} independent observations, and it takes {verdict.fewest}"
+
+
+def uses_line(uses: int | None) -> str:
+    """How often the test part was used; None where that is not known."""
+    if uses is None:
+        return "how many results its test part has judged in this store is not known, as the store does not answer"
+    so_far = f"{uses} results" if uses > 1 else "this result only"
+    return f"its test part has judged {so_far} in this store; each one more makes it worth less"
 
 
 def nothing_left(data: DataConfig) -> str:
@@ -106,4 +117,4 @@ def _observations(data: DataConfig, task: TaskConfig, steps: list[int]) -> str:
         return f"{len(steps)} independent series{few}"
     count = max(steps) / max(1.0, 2 * task.overlap)
     few = "" if count >= FEWEST else f", fewer than {FEWEST}: {TOO_SHORT}"
-    return f"about {count:.0f} independent observations{few}"
+    return f"at most about {count:.0f} independent observations{few}"

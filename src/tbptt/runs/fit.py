@@ -129,9 +129,8 @@ def _verdict(judged: Judged | None, data: SequenceDataModule, store: Store, conf
         return []
     if judged.test is None:
         return [words.nothing_left(config.data)]
-    uses = store.count_runs(judging.TEST_DATA, data.prepared.split.test_fingerprint())
-    times = f"{uses} results" if uses > 1 else "this result"
-    return [*words.lines(judged), f"its test part has judged {times} in this store; each one more makes it worth less"]
+    uses = judging.uses(store, data.prepared.split.test_fingerprint())
+    return [*words.lines(judged), words.uses_line(uses)]
 
 
 def _set_up(config: Config) -> str:

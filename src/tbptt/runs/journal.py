@@ -278,7 +278,7 @@ def log_result(run: Run) -> None:
     """What a run came to, from its folder, as metrics and tags."""
     if content := judging.kept(run.folder):
         run.log_points(judging.points(content), int(time.time() * 1000))
-        run.set_tags(judging.tags(content))
+        run.set_tags(judging.tags(content, run.tags()))
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -7,8 +7,9 @@ rest on step by step, for a study's report.
 import io
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +18,27 @@ from tbptt.evaluation.judged import judge
 from tbptt.evaluation.results import Judged
 from tbptt.models.protocol import Network
 from tbptt.runs import checkpoint, contents
+from tbptt.system.devices import gpu_trouble
+from tbptt.system.endings import failure_line
 from tbptt.system.files import replaced, write_json
+from tbptt.system.runtime import Interrupted, LeaseLost
+from tbptt.system.trouble import disk_trouble
 from tbptt.tasks.prepare import Prepared
+
+if TYPE_CHECKING:
+    from tbptt.runs.tracking import Store
 
 log = logging.getLogger("tbptt")
 
 RESULT, STEPS = "evaluation.json", "evaluation.npz"
-TEST_DATA = "data.test_fingerprint"  # the tag by which uses of the same test part are counted
+TEST_DATA = "data.test_fingerprint"  # the tag that says which test part a run was judged by
+LOOKS = "test.looks"  # the tag with what of a run was judged by it: epochs, of a study trials
+BETWEEN = "; "
 
 
 def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bool) -> Judged | None:
     """Judge a run's best epoch, and keep what comes out in the run's folder. None where there is no best epoch,
-    or its checkpoint is damaged.
+    or it cannot be judged, which is said.
 
     Args:
         folder: the run's.
@@ -40,26 +50,33 @@ def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bo
         return None
     try:
         state = checkpoint.load(path, contents.OF_A_RUN)
-    except ValueError as error:  # damaged: the run ends all the same
-        log.warning("the best epoch cannot be judged: %s", error)
+        network.load_state_dict(state["model"])
+        judged, steps = judge([network], prepared, with_test)
+    except Exception as error:  # a damaged file, a loss of one's own: what was trained is kept all the same
+        if disk_trouble(error) or gpu_trouble(error) or isinstance(error, Interrupted | LeaseLost):
+            raise
+        log.warning("the best epoch cannot be judged: %s", failure_line(error))
         return None
-    network.load_state_dict(state["model"])
-    judged, steps = judge([network], prepared, with_test)
-    keep(folder, judged, steps, prepared)
+    keep(folder, result(judged, prepared, look=f"epoch {state['epoch'] + 1}"), steps)
     return judged
 
 
-def keep(folder: Path, judged: Judged, steps: dict[str, NDArray[np.float64]], prepared: Prepared, **more: Any) -> None:
-    """Write both files; ``more`` goes to the result."""
+def result(judged: Judged, prepared: Prepared, **more: Any) -> dict[str, Any]:
+    """What is kept of a result, in plain types; ``more`` goes with it, ``look`` among it: what was judged."""
+    content = {**judged.as_dict(), **more}
+    if judged.test is not None:
+        content[TEST_DATA] = prepared.split.test_fingerprint()
+    return content
+
+
+def keep(folder: Path, content: dict[str, Any], steps: dict[str, NDArray[np.float64]]) -> None:
+    """Write both files; that of the result last, which says that the other is whole."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, allow_pickle=False, **{name: values.astype(np.float32) for name, values in steps.items()}
     )
     with replaced(folder / STEPS) as beside:
         beside.write_bytes(buffer.getvalue())
-    content = {**judged.as_dict(), **more}
-    if judged.test is not None:
-        content[TEST_DATA] = prepared.split.test_fingerprint()
     write_json(folder / RESULT, content)
 
 
@@ -94,15 +111,27 @@ def points(content: dict[str, Any]) -> list[tuple[str, float, int]]:
     return [(name, value, 0) for name, value in found.items() if np.isfinite(value)]
 
 
-def tags(content: dict[str, Any]) -> dict[str, str]:
-    """The verdicts of a run's result, and what tells one test part from another."""
+def tags(content: dict[str, Any], before: Mapping[str, str]) -> dict[str, str]:
+    """The verdicts of a run's result, which test part they rest on, and all that this part has judged of the run.
+
+    Args:
+        before: the run's tags so far.
+    """
     judged = Judged.of(content)
     if judged.test is None:
         return {}
     found = {f"verdict.{name}": f"{verdict.word} {name}" for name, verdict in judged.skill.items()}
     if judged.decision is not None:
         found["verdict.decision"] = f"{judged.decision.word} {judged.best_side}"
-    return {**found, TEST_DATA: str(content[TEST_DATA])}
+    looks = before.get(LOOKS, "").split(BETWEEN) if before.get(TEST_DATA) == content[TEST_DATA] else []
+    looks = list(dict.fromkeys([*filter(None, looks), str(content["look"])]))
+    return {**found, TEST_DATA: str(content[TEST_DATA]), LOOKS: BETWEEN.join(looks)}
+
+
+def uses(store: "Store", test_data: str) -> int | None:
+    """How many results a test part has judged in a store; None where the store does not say."""
+    found = store.tags_of_runs(TEST_DATA, test_data)
+    return None if found is None else sum(len(tags.get(LOOKS, "").split(BETWEEN)) for tags in found)
 
 
 def forget(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunInfo, RunTag
+from mlflow.entities import Metric, Param, RunInfo, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from tbptt import compat
@@ -185,14 +185,15 @@ class Store:
         found = local_files.folder_of(self.path, run_id) / path
         return found if found.exists() else None
 
-    def count_runs(self, tag: str, value: str) -> int:
-        """How many runs of the store, at most 1,000, have a tag of this value, whatever their experiment; 0 where the
-        store does not answer."""
+    def tags_of_runs(self, tag: str, value: str) -> list[dict[str, str]] | None:
+        """The tags of the runs, at most 1,000, that have a tag of this value, whatever their experiment, deleted ones
+        too; None where the store does not answer."""
         with contextlib.suppress(MlflowException, OSError):
+            everywhere = [e.experiment_id for e in self.client.search_experiments(view_type=ViewType.ALL)]
             query = f"tags.`{tag}` = '{value}'"
-            experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-            return len(self.client.search_runs(experiments, query, max_results=1000))
-        return 0
+            found = self.client.search_runs(everywhere, query, run_view_type=ViewType.ALL, max_results=1000)
+            return [dict(run.data.tags) for run in found]
+        return None
 
     def children(self, parent: str, status: str) -> list[Any]:
         """The runs under a parent that have a status."""

@@ -5,16 +5,20 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from optuna.trial import FrozenTrial
 
 from tbptt.config.names import SWEEPS
 from tbptt.runs import progress
+from tbptt.runs.store_errors import is_outage
 from tbptt.runs.tracking import Run, Store
 from tbptt.studies.ranking import best_trial
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
+from tbptt.system.endings import failure_line
+from tbptt.system.runtime import Interrupted
+from tbptt.system.trouble import disk_trouble
 
 if TYPE_CHECKING:
     from tbptt.models.protocol import Network
@@ -37,15 +41,19 @@ def judge_chosen(study: Study, store: Store, parent: Run) -> None:
     progress.now("judging the chosen trial on the test part")
     try:
         _judge(study, store, parent, best, folder)
-    except (ValueError, OSError, LookupError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.warning("study %s: its best trial, %d, could not be judged: %s", study.name, best.number, why)
+    except Exception as error:
+        if disk_trouble(error) or is_outage(error) or isinstance(error, Interrupted):
+            raise
+        log.warning(
+            "study %s: its best trial, %d, could not be judged: %s", study.name, best.number, failure_line(error)
+        )
 
 
 def _is_judged(folder: Path, best: FrozenTrial) -> bool:
     try:
         content = json.loads((folder / "evaluation.json").read_text())
-        return content.get("trial") == best.number and content.get("runs") == list(TrialRecord.of(best).run_ids)
+        is_of = (content.get("trial"), content.get("runs")) == (best.number, list(TrialRecord.of(best).run_ids))
+        return is_of and "uses" in content
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -59,20 +67,19 @@ def _judge(study: Study, store: Store, parent: Run, best: FrozenTrial, folder: P
     if not networks or not prepared.split.test:
         return
     judged, steps = judge(networks, prepared, with_test=True)
-    more: dict[str, Any] = {"trial": best.number, "runs": run_ids}
-    judging.keep(folder, judged, steps, prepared, **more)
-    content = judging.kept(folder)
-    assert content is not None
+    content = judging.result(judged, prepared, look=f"trial {best.number}", trial=best.number, runs=run_ids)
     milliseconds = int(time.time() * 1000)
-    points, tags = judging.points(content), judging.tags(content)
+    points, tags = judging.points(content), judging.tags(content, parent.tags())
     parent.log_points(points, milliseconds)
     parent.set_tags(tags)
-    more["uses"] = store.count_runs(judging.TEST_DATA, tags.pop(judging.TEST_DATA))
-    judging.keep(folder, judged, steps, prepared, **more)
     own = store.run(run_ids[0]) if len(run_ids) == 1 else None
     if own is not None:
         own.log_points(points, milliseconds)
-        own.set_tags(tags)  # without that of the test part: it was used once
+        own.set_tags({name: value for name, value in tags.items() if name.startswith("verdict.")})  # it is one use
+    content["uses"] = judging.uses(store, content[judging.TEST_DATA])
+    judging.keep(folder, content, steps)  # last, as it says that all of this is done
+    for name in (judging.STEPS, judging.RESULT):
+        parent.keep(folder / name)
 
 
 def _trained(store: Store, run_ids: Sequence[str]) -> "tuple[list[Network], Prepared]":
@@ -100,6 +107,8 @@ def _trained(store: Store, run_ids: Sequence[str]) -> "tuple[list[Network], Prep
         if fold and fold[0] < fold[1]:
             continue
         prepared = prepared or prepare(data, cast(TaskConfig, OmegaConf.to_object(cfg.task)))
+        if store.client.get_run(run_id).data.tags.get("data.fingerprint") != prepared.fingerprint:
+            raise ValueError("the data are not those that it was trained with")
         networks.append(network_of(state, cfg))
     if prepared is None:
         raise ValueError("it has no run that saw all before the test part")

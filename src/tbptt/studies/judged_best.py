@@ -30,12 +30,12 @@ class JudgedBest:
 
     Attributes:
         trial: its number.
-        uses: results that this test part has judged in this store.
+        uses: results that this test part has judged in this store; None where the store did not say.
         judged: the mean over its seeds.
     """
 
     trial: int
-    uses: int
+    uses: int | None
     judged: Judged
 
 
@@ -72,7 +72,7 @@ def answer(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial | None
             study_words.headline(found.judged),
             [
                 *words.lines(found.judged),
-                f"{study_words.tried_words(tried)}; {study_words.uses_line(found.uses)}",
+                f"{study_words.tried_words(tried)}; {words.uses_line(found.uses)}",
             ],
             found,
         )
@@ -104,7 +104,7 @@ def read(folder: Path) -> JudgedBest | None:
 def _check(found: JudgedBest) -> None:
     """Raise ValueError where a part that is shown is of another kind than it should be."""
     judged = found.judged
-    if not all(isinstance(n, int) and not isinstance(n, bool) for n in (found.trial, found.uses)):
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in (found.trial, found.uses or 0)):
         raise ValueError("trial and uses are whole numbers")
     verdicts = [*judged.skill.values(), *([judged.decision] if judged.decision else [])]
     if not all(_is_verdict(verdict) for verdict in verdicts):

@@ -1,6 +1,7 @@
 """A sweep from beginning to end: the study, its parent run, its workers, its report."""
 
 import logging
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -26,7 +27,7 @@ from tbptt.studies.begun import as_begun
 from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.folds import data_fingerprint
-from tbptt.studies.placebo import placebos_of
+from tbptt.studies.placebo import placebo_line, placebos_of
 from tbptt.studies.plan import Plan, differences, other_parameters
 from tbptt.studies.planned import plan_of
 from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
@@ -347,7 +348,12 @@ def _say_result(study: Study, plan: Plan) -> None:
 
     trials = study.trials()
     best = best_trial(trials, *study.objectives)
-    if best is not None:
+    if of := study.record.placebo_of:  # which chooses none
+        real = Study.existing(of, plan.settings.storage)
+        say(f"study {of}: {placebo_line(real)}")
+        real.close()
+        say(f"its report says so too: python report.py {shlex.quote(of)}")
+    elif best is not None:
         point = " ".join(plan.space.overrides(best.params))
         values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))
         by_it = ", chosen by it" if study.objectives[0].startswith("val/") else ""

@@ -38,7 +38,7 @@ def right_sign(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[T
 def skill(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
     """1 - loss / loss of the task's constant prediction, by default the training mean: 0 where they are the same."""
     loss = sequences.loss(y, 0, sequences.length).double() / sequences.count(0, sequences.length)
-    return sequences.baseline - loss, sequences.baseline
+    return sequences.baseline - loss, abs(sequences.baseline)
 
 
 @metric("val/value", direction="maximize", label="held-out, profit a step", at_once=True, task="q_values", drawn=False)

@@ -59,6 +59,8 @@ def try_task(task: TaskConfig) -> None:
     for name, value, least in (("outputs", outputs, 1), ("ahead", ahead, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"task={task.name}: {name} is {value!r}; takes a whole number from {least}")
+    if task.decides and outputs != 2:
+        raise ValueError(f"task={task.name}: decides with {outputs} outputs; takes 2, of being long and being short")
     mixing_of(task)
     prices = 100 + np.random.default_rng(0).standard_normal((SERIES, STEPS + ahead)).cumsum(1)
     target = torch.from_numpy(targets_of(task, prices, np.ones(SERIES), STEPS)).float()
