@@ -100,6 +100,7 @@ def _shipped_files_are_read_once() -> Iterator[None]:
         return kept(source, overrides, str([(group, *map(id, found.values())) for group, found in GROUPS.items()]))
 
     chosen.cache_clear = read.cache_clear  # type: ignore[attr-defined]
+    chosen.__wrapped__ = read  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "_chosen", chosen)
         yield

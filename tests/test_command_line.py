@@ -136,7 +136,7 @@ FILES = [
     ("words.csv", [], "data.path", ["words.csv", "no numeric column"]),
     ("text.csv", [], "data.path", ["text.csv", "column a", "row 51", "'hello'"]),
     ("gap.csv", [], "data.path", ["gap.csv", "column a", "row 51", "gap"]),
-    ("short.csv", [], "data.path", ["100 prices", "at least 590"]),
+    ("short.csv", [], "data.path", ["100 prices", "at least 175"]),
     ("gap.csv", ["data.columns=[b,c]"], "data.columns", ["gap.csv", "no column c", "a, b"]),
     ("notes.txt", [], "data.path", ["notes.txt"]),
     ("broken.parquet", [], "data.path", ["broken.parquet", "cannot be read"]),
@@ -226,7 +226,7 @@ def test_market_column_that_is_not_there_gets_one_line(files: Path) -> None:
 def test_chunks_are_held_against_the_longest_series_of_a_file(files: Path) -> None:
     Path("two.csv").write_text("a,b\n" + "".join(f"{i % 7},{i % 5 if i < 60 else ''}\n" for i in range(100)))
     small = ["data=prices", "data.path=two.csv", "data.window=8", "data.horizon=3"]
-    steps = 100 - 20 - 2 - 3 - 8 + 1  # trained steps window..n-v-2-horizon
+    steps = 100 - 20 - 20 - 2 - 3 - 8 + 1  # trained steps window..n-v-t-2-horizon
     (line,) = refused([*small, f"schedule.chunks=[{steps + 1}]"])
     assert_says(line, "schedule.chunks", [f"got [{steps + 1}]", str(steps)])
     assert checked([*small, f"schedule.chunks=[{steps}]"], CONF)

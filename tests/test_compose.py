@@ -5,8 +5,15 @@ from conftest import CONF
 from hydra import compose
 from omegaconf import OmegaConf
 
+from tbptt.config import compose as composing
 from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import register
+
+
+@pytest.fixture(autouse=True)
+def _files_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not taken from what other tests have read, in folders of theirs."""
+    monkeypatch.setattr(composing, "_chosen", composing._chosen.__wrapped__)
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def test_a_group_that_a_file_does_not_have_is_chosen_as_it_was_then() -> None:
     assert found["defaults"] == [
         *("base", {"override data": "article"}, {"override task": "q_values"}, {"override callback": "none"}, "_self_")
     ]
-    assert found["task"] == {"name": "q_values"}
+    assert found["task"] == {"name": "q_values", "loss": "joint"}
     assert (found["data"]["window"], found["data"]["test_series"], found["data"]["surrogate"]) == (3, 0, None)
     assert "model" not in found
     for odd in ({}, {"defaults": "base", "data": 3}, {"data": {"name": ["x"]}, "defaults": []}):

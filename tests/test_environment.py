@@ -72,4 +72,6 @@ def test_no_other_variable_names_an_experiment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SECRET_OF_MINE", "sesame-open")
     with pytest.raises(CommandError) as error:
         checked(["tracking.experiment=${oc.env:SECRET_OF_MINE}"], CONF)
-    assert error.value.lines[0].startswith("tracking.experiment: got ${oc.env:SECRET_OF_MINE}, and would keep it")
+    assert error.value.lines[0].startswith(
+        "tracking.experiment: got ${oc.env:SECRET_OF_MINE} from the environment, which would be kept"
+    )

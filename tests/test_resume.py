@@ -223,18 +223,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a huge layer": (lambda path: in_config(path, "model.hidden", [10**7, 10**7]), "model: got"),
     "an optimizer of other weights": (
         lambda path: changed(path, optimizer={"state": {0: {"exp_avg": torch.zeros(3)}}}),
-        "not of its model's 634 trained weights",
+        "does not fit its model's 634 trained weights",
     ),
     "more than one vector": (
         lambda path: changed(path, optimizer={"state": {1: {"exp_avg": torch.zeros(634)}}}),
-        "not of its model's 634 trained weights",
+        "does not fit its model's 634 trained weights",
     ),
     "what an optimizer of tensors keeps": (
         lambda path: [
             in_config(path, "optimizer", {"name": "muon", "momentum": 0.95}),
             changed(path, optimizer={"state": {0: {"momentum_buffer": torch.zeros(634)}}}),
         ],
-        "not of its model's 7 trained tensors",
+        "does not fit its model's 7 trained tensors",
     ),
     "more chunks than steps": (
         lambda path: changed(path, schedule={"stages": [10**6]}),

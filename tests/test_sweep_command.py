@@ -42,7 +42,11 @@ def test_a_sweep_is_one_parent_and_a_child_a_point_and_runs_each_once(here: Path
     assert {p.name for p in folder.iterdir()} >= {"report.html", "trials.csv", "best.yaml", "best.ckpt", "0", "5"}
     best = children[study.best_trial.number]
     assert parent.data.metrics["best/val/loss"] == study.best_value == best.data.metrics["best/val/loss"]
-    assert set(parent.data.metrics) == {n for n in best.data.metrics if n.startswith("best/")}
+    judged = {n for n in best.data.metrics if n.startswith(("test/", "baseline/"))}
+    assert {"test/loss", "test/skill", "baseline/ridge/test_loss"} <= judged
+    assert set(parent.data.metrics) == {n for n in best.data.metrics if n.startswith("best/")} | judged
+    others = [run for run in children if run is not best]
+    assert not [n for run in others for n in run.data.metrics if n.startswith("test/")]
     assert parent.data.tags["best.trial"] == str(study.best_trial.number)
     found = client.search_runs(["1"], f"metrics.`best/val/loss` <= {study.best_value!r}")
     assert {r.info.run_id for r in found} == {parent.info.run_id, best.info.run_id}
