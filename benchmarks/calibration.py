@@ -9,6 +9,8 @@ interval goes to that file, and each line that is printed, with its machine, to 
 `table` prints the whole of what the file has: how many verdicts of each word, the share that the row is about with its
 exact 95 % interval, and whether it is what must come out.
 
+What the rows train, with which settings, is in trained.py.
+
 To add a row: a function from a seed to the verdict of each of its cases, and an entry of ROWS.
 """
 
@@ -23,9 +25,10 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import trained
 from machine import machine
-from scipy.signal import lfilter
 from scipy.stats import binomtest
+from trained import autoregressive, walk
 
 from tbptt.evaluation.chance import FEWEST, Verdict, Word, against_chance
 
@@ -45,22 +48,16 @@ class Row:
     least: float | None = None
     word: Word = "better than"
     short_is_failure: bool = True  # "too short to tell" anywhere fails the row
+    for_comparison: tuple[str, ...] = ()  # cases of which nothing must come out
 
-    def must(self) -> str:
-        if self.most is None and self.least is None:
+    def must(self, case: str) -> str:
+        if (self.most is None and self.least is None) or case in self.for_comparison:
             return "no limit"
         return f"at most {self.most:.0%}" if self.least is None else f"at least {self.least:.0%}"
 
     def holds(self, share: float, short: int) -> bool:
         enough = self.least is None or share >= self.least
         return enough and (self.most is None or share <= self.most) and not (short and self.short_is_failure)
-
-
-def autoregressive(rho: float, steps: int, seed: int) -> np.ndarray:
-    """A stationary AR(1) series, (steps,), with mean 0."""
-    noise = np.random.default_rng(seed).standard_normal(steps)
-    noise[0] /= np.sqrt(1 - rho**2)
-    return lfilter([1.0], [1.0, -rho], noise)
 
 
 def test_function(seed: int) -> dict[str, Verdict]:
@@ -88,6 +85,18 @@ def independent_series(seed: int) -> dict[str, Verdict]:
 ROWS = {
     "test-function": Row(test_function, 1_000, most=0.09),
     "independent-series": Row(independent_series, 1_000),
+    "walks-q": Row(lambda seed: trained.q_values(walk(8_000, seed)), 40, most=4 / 40),
+    "walks-forecast": Row(lambda seed: trained.forecast(walk(3_000, seed)), 40, most=4 / 40),
+    "walks-study": Row(lambda seed: trained.study(walk(3_000, seed)), 20, most=3 / 20),
+    "ar": Row(
+        lambda seed: trained.forecast_and_ridge(walk(5_000, seed, trained.PHI)),
+        40,
+        least=32 / 40,
+        for_comparison=("ridge",),
+    ),
+    "ar-shuffled": Row(
+        lambda seed: trained.forecast(walk(5_000, seed, trained.PHI), trained.SHUFFLED), 40, most=4 / 40
+    ),
 }
 
 
@@ -131,13 +140,12 @@ def summary(name: str, lines: Sequence[dict[str, str]]) -> list[str]:
         rate = binomtest(words[row.word], len(mine)).proportion_ci(0.95, method="exact")
         share, seeds = words[row.word] / len(mine), sorted(int(line["seed"]) for line in mine)
         whole = len(mine) >= row.seeds
-        verdict = (
-            "" if row.must() == "no limit" else ": holds" if row.holds(share, words["too short to tell"]) else ": FAILS"
-        )
+        must, short = row.must(case), words["too short to tell"]
+        verdict = "" if must == "no limit" else ": holds" if row.holds(share, short) else ": FAILS"
         out.append(
             f"{name}, {case}, {len(mine)} seeds {seeds[0]}:{seeds[-1] + 1}: "
             + ", ".join(f"{words[word]} {word}" for word in get_args(Word))
-            + f"; '{row.word}' {share:.1%} ({rate.low:.1%} to {rate.high:.1%}), must be {row.must()}"
+            + f"; '{row.word}' {share:.1%} ({rate.low:.1%} to {rate.high:.1%}), must be {must}"
             + (verdict if whole else f" of {row.seeds} seeds")
         )
     return out
