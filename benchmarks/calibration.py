@@ -6,8 +6,10 @@
 A row makes data of which the answer is known, once a seed, and asks for the verdict. It can be run in pieces, also at
 the same time, and goes on where it was stopped: a seed that docs/results/calibration.csv has is not run again. Every
 interval goes to that file, and each line that is printed, with its machine, to benchmarks/results/calibration.txt.
-`table` prints the whole of what the file has: how many verdicts of each word, the share that the row is about with its
-exact 95 % interval, and whether it is what must come out.
+`table` prints the whole of what the file has as docs/evaluation.md shows it: how many verdicts of each word, the share
+of "better than" with its exact 95 % interval, and whether it is what must come out.
+
+What the rows train, with which settings, is in trained.py.
 
 To add a row: a function from a seed to the verdict of each of its cases, and an entry of ROWS.
 """
@@ -23,12 +25,14 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import trained
 from machine import machine
-from scipy.signal import lfilter
 from scipy.stats import binomtest
+from trained import autoregressive, walk
 
 from tbptt.evaluation.chance import FEWEST, Verdict, Word, against_chance
 
+BETTER: Word = "better than"
 HERE = Path(__file__).parent
 EVERY_INTERVAL = HERE.parent / "docs" / "results" / "calibration.csv"
 PRINTED = HERE / "results" / "calibration.txt"
@@ -37,30 +41,23 @@ COLUMNS = ("row", "case", "seed", "word", "estimate", "low", "high", "observatio
 
 @dataclass(frozen=True)
 class Row:
-    """What is tried once a seed, and how often ``word`` may come out, as a share of the seeds."""
+    """What is tried once a seed, and for how many of the seeds "better than" may come out."""
 
     verdicts: Callable[[int], dict[str, Verdict]]  # from a seed: case -> verdict
     seeds: int
-    most: float | None = None
-    least: float | None = None
-    word: Word = "better than"
-    short_is_failure: bool = True  # "too short to tell" anywhere fails the row
+    most: int | None = None
+    least: int | None = None
+    for_comparison: tuple[str, ...] = ()  # cases of which nothing must come out
 
-    def must(self) -> str:
-        if self.most is None and self.least is None:
+    def must(self, case: str) -> str:
+        if (self.most is None and self.least is None) or case in self.for_comparison:
             return "no limit"
-        return f"at most {self.most:.0%}" if self.least is None else f"at least {self.least:.0%}"
+        return f"at most {self.most:,}" if self.least is None else f"at least {self.least:,}"
 
-    def holds(self, share: float, short: int) -> bool:
-        enough = self.least is None or share >= self.least
-        return enough and (self.most is None or share <= self.most) and not (short and self.short_is_failure)
-
-
-def autoregressive(rho: float, steps: int, seed: int) -> np.ndarray:
-    """A stationary AR(1) series, (steps,), with mean 0."""
-    noise = np.random.default_rng(seed).standard_normal(steps)
-    noise[0] /= np.sqrt(1 - rho**2)
-    return lfilter([1.0], [1.0, -rho], noise)
+    def holds(self, better: int, short: int) -> bool:
+        """A seed that is too short to tell counts against the row: as a wrong "better", or as one that was missed."""
+        enough = self.least is None or better >= self.least
+        return enough and (self.most is None or better + short <= self.most)
 
 
 def test_function(seed: int) -> dict[str, Verdict]:
@@ -86,8 +83,18 @@ def independent_series(seed: int) -> dict[str, Verdict]:
 
 
 ROWS = {
-    "test-function": Row(test_function, 1_000, most=0.09),
+    "test-function": Row(test_function, 1_000, most=90),
     "independent-series": Row(independent_series, 1_000),
+    "walks-q": Row(lambda seed: trained.q_values(walk(8_000, seed)), 40, most=4),
+    "walks-forecast": Row(lambda seed: trained.forecast(walk(3_000, seed)), 40, most=4),
+    "walks-study": Row(lambda seed: trained.study(walk(3_000, seed)), 20, most=3),
+    "ar": Row(
+        lambda seed: trained.forecast_and_ridge(walk(5_000, seed, trained.PHI)),
+        40,
+        least=32,
+        for_comparison=("ridge",),
+    ),
+    "ar-shuffled": Row(lambda seed: trained.forecast(walk(5_000, seed, trained.PHI), trained.SHUFFLED), 40, most=4),
 }
 
 
@@ -122,24 +129,74 @@ def keep(lines: Sequence[dict[str, str]]) -> None:
         writer.writerows(lines)
 
 
-def summary(name: str, lines: Sequence[dict[str, str]]) -> list[str]:
+@dataclass(frozen=True)
+class Came:
+    """What came out of one case of a row."""
+
+    row: str
+    case: str
+    seeds: list[int]
+    words: Counter[str]
+
+    @property
+    def share(self) -> str:
+        """Of "better than", with its exact 95 % interval."""
+        n, found = len(self.seeds), self.words[BETTER]
+        rate = binomtest(found, n).proportion_ci(0.95, method="exact")
+        return f"{found / n:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+
+    @property
+    def held(self) -> str:
+        """Whether it is what must come out; empty where nothing must, or seeds are missing."""
+        row = ROWS[self.row]
+        if row.must(self.case) == "no limit" or len(self.seeds) < row.seeds:
+            return ""
+        holds = row.holds(self.words[BETTER], self.words["too short to tell"])
+        return "holds" if holds else "FAILS"
+
+
+def came_out(lines: Sequence[dict[str, str]]) -> list[Came]:
+    """By row and case, in the order of ROWS and of the lines."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for line in lines:
+        found.setdefault((line["row"], line["case"]), []).append(line)
+    return [
+        Came(row, case, sorted(int(line["seed"]) for line in mine), Counter(line["word"] for line in mine))
+        for (row, case), mine in sorted(found.items(), key=lambda one: list(ROWS).index(one[0][0]))
+    ]
+
+
+def summary(lines: Sequence[dict[str, str]]) -> list[str]:
     """A line a case: counts, the share with its exact interval, what must come out."""
-    row, out = ROWS[name], []
-    for case in dict.fromkeys(line["case"] for line in lines):
-        mine = [line for line in lines if line["case"] == case]
-        words = Counter(line["word"] for line in mine)
-        rate = binomtest(words[row.word], len(mine)).proportion_ci(0.95, method="exact")
-        share, seeds = words[row.word] / len(mine), sorted(int(line["seed"]) for line in mine)
-        whole = len(mine) >= row.seeds
-        verdict = (
-            "" if row.must() == "no limit" else ": holds" if row.holds(share, words["too short to tell"]) else ": FAILS"
-        )
+    out = []
+    for one in came_out(lines):
+        row = ROWS[one.row]
+        missing = f" of {row.seeds} seeds" if len(one.seeds) < row.seeds else ""
         out.append(
-            f"{name}, {case}, {len(mine)} seeds {seeds[0]}:{seeds[-1] + 1}: "
-            + ", ".join(f"{words[word]} {word}" for word in get_args(Word))
-            + f"; '{row.word}' {share:.1%} ({rate.low:.1%} to {rate.high:.1%}), must be {row.must()}"
-            + (verdict if whole else f" of {row.seeds} seeds")
+            f"{one.row}, {one.case}, {len(one.seeds):,} seeds {one.seeds[0]}:{one.seeds[-1] + 1}: "
+            + ", ".join(f"{one.words[word]} {word}" for word in get_args(Word))
+            + f"; '{BETTER}' {one.share}, must be {row.must(one.case)}"
+            + (f": {one.held}" if one.held else missing)
         )
+    return out
+
+
+def table(lines: Sequence[dict[str, str]]) -> list[str]:
+    """The same as a table in Markdown, which docs/evaluation.md has."""
+    heads = ["row", "case", "seeds", *get_args(Word), "“better than” in", "must be", ""]
+    out = [f"| {' | '.join(heads)} |", "|---|---|" + "--:|" * 5 + "---|---|---|"]
+    for one in came_out(lines):
+        counts = [str(one.words[word]) for word in get_args(Word)]
+        cells = [
+            f"`{one.row}`",
+            one.case,
+            f"{len(one.seeds):,}",
+            *counts,
+            one.share,
+            ROWS[one.row].must(one.case),
+            one.held,
+        ]
+        out.append(f"| {' | '.join(cells)} |".replace("%", " %"))
     return out
 
 
@@ -149,8 +206,7 @@ def main() -> None:
     parser.add_argument("--seeds", help="from:to, without the last; all of the row's where it is left out")
     given = parser.parse_args()
     if given.row == "table":
-        for name in ROWS:
-            print(*summary(name, [line for line in read() if line["row"] == name]), sep="\n")
+        print(*table(read()), sep="\n")
         return
     first, last = map(int, given.seeds.split(":")) if given.seeds else (0, ROWS[given.row].seeds)
     run(given.row, range(first, last))
@@ -160,7 +216,7 @@ def main() -> None:
         for line in [
             " ".join(["python benchmarks/calibration.py", *sys.argv[1:]]),
             machine(),
-            *summary(given.row, lines),
+            *summary(lines),
         ]:
             print(line)
             print(line, file=file)
