@@ -1,4 +1,4 @@
-"""What the network sees: lag windows of a price series, made chunk by chunk as views, and their scaling."""
+"""The network's inputs: lag windows of a price series, made chunk by chunk as views, and their scaling."""
 
 from copy import copy
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ class Scaler:
         input_mean, input_std: (S,) of the lag features, in price units.
         target_mean: (S, O), each output's mean, in price units.
         target_std: (S,) common to all outputs, or (S, O), about those means.
-        fee: (S,) that the targets were made with, in price units; a change of side costs twice that. None where the
-            task knows of none, or a checkpoint is older than this.
-        mixing: (O, O) float64, outputs = targets @ mixing: what the network gives, and what the moments above are of,
-            is a mixture of the targets. None where it is the targets themselves, or a checkpoint is older than this.
+        fee: (S,) in price units, the fee in the targets; a change of side costs twice the fee. None if the task has no
+            fee, or if the checkpoint is older than this field.
+        mixing: (O, O) float64, outputs = targets @ mixing. The network then predicts mixtures of the targets, and the
+            target moments above are those of the mixtures. None if the network predicts the targets themselves, or if
+            the checkpoint is older than this field.
     """
 
     input_mean: Tensor
@@ -52,7 +53,8 @@ class Scaler:
             targets: (B, T, O) in price units.
             shared: one scale for all series (the article's), or one for each.
             common_scale: one standard deviation for all outputs, or one for each; None leaves the targets as they are.
-            mixing: (O, O), outputs = targets @ mixing, of which the moments are then. None: outputs are the targets.
+            mixing: (O, O), outputs = targets @ mixing; the moments are then those of the outputs. None: the outputs
+                are the targets.
 
         Raises:
             ValueError: a series' inputs, targets or outputs never change, so they cannot be standardised.
@@ -82,27 +84,27 @@ class Scaler:
         return cls(mean, variance.sqrt(), target_mean, spread.sqrt(), mixing=mixing)
 
     def scale_targets(self, targets: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
-        """(B, T, O) in price units → what the network is to give, standardised."""
+        """Targets (B, T, O) in price units → standardised (and mixed) as the network is to predict them."""
         if self.mixing is not None:
             targets = _mixed(targets, self.mixing)
         return (targets - self.target_mean[:, None]) / self._std()
 
     def to_price_units(self, predictions: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
-        """(B, T, O) standardised, as the network gives them → in price units."""
+        """Predictions (B, T, O), standardised, as the network makes them → targets in price units."""
         return self._targets(self._outputs(predictions))
 
     def targets_in_prices(self, targets: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
-        """:meth:`to_price_units` of targets: what rounding to float32 has left of a zero is zero again, of an output
-        where there is a mixing."""
+        """:meth:`to_price_units` for targets. Scaling in float32 turns a zero into a tiny number; here it becomes zero
+        again. With a mixing, this holds for zeros of the mixed outputs."""
         found = self._outputs(targets)
         return self._targets(torch.where(found.abs() < 1e-6 * self._std().to(found), 0.0, found))
 
     def _outputs(self, standardised: Tensor) -> Tensor:
-        """(B, T, O) as the network gives them → in price units, still mixed."""
+        """Predictions (B, T, O), standardised → outputs in price units, still mixed."""
         return standardised * self._std().to(standardised) + self.target_mean.to(standardised)[:, None]
 
     def _targets(self, outputs: Tensor) -> Tensor:
-        """(B, T, O) in price units, mixed → not mixed any more."""
+        """Mixed outputs (B, T, O) in price units → targets in price units."""
         return outputs if self.mixing is None else _mixed(outputs, torch.linalg.inv(self.mixing))
 
     def _std(self) -> Tensor:
@@ -115,8 +117,10 @@ class Scaler:
 
 
 def _mixed(values: Tensor, mixing: Tensor) -> Tensor:
-    """values @ mixing, (B, T, O), row by row: a GPU may round a matrix product to TF32, and here a small difference of
-    large numbers counts."""
+    """values @ mixing, (B, T, O), summed row by row of the mixing.
+
+    A GPU may round a matrix product to TF32. That is too coarse here, as a small difference of large numbers counts.
+    """
     rows = mixing.to(values)
     found = values[..., :1] * rows[0]
     for i in range(1, len(rows)):
@@ -125,7 +129,10 @@ def _mixed(values: Tensor, mixing: Tensor) -> Tensor:
 
 
 def _constant(outputs: Tensor, targets: Tensor, valid: Tensor, shared: bool) -> list[int]:
-    """Which of the (B, T, O) outputs never change, or by no more than the rounding of the targets that they mix."""
+    """The indices of the (B, T, O) outputs that never change.
+
+    A change that is no larger than the rounding error of the mixed targets does not count.
+    """
     largest = (targets * valid[..., None]).abs().amax((0, 1, 2) if shared else (1, 2))
     _, spread = _moments(outputs, valid, shared, False)
     return [i for i, of_one in enumerate(spread.T) if not (of_one > (1e-12 * largest).square()).all()]
@@ -166,7 +173,7 @@ class LagFeatures:
         std, mean = scaler.input_std[:, None], scaler.input_mean[:, None] / scaler.input_std[:, None]
         # Centred and scaled in float64 first: a price of 100 that moves by 0.01 keeps its digits in float32.
         level = (prices - prices[:, :1]) / std
-        # Both are time-major, (T, B), so that a chunk comes out as the recurrent layers want it, without a copy.
+        # Both are time-major, (T, B): a chunk then has the layout that the recurrent layers want, without a copy.
         self.now: Tensor | None = None  # (T, B)
         if kind == "lagged_change":
             self.now = (level[:, window:] - mean).T.to(dtype).contiguous()
@@ -181,7 +188,7 @@ class LagFeatures:
         return self
 
     def buffer(self, length: int) -> "LagFeatures":
-        """A buffer for so many of its steps, which :meth:`copy_from` fills; steps [0, length) are there then."""
+        """A buffer for ``length`` steps. :meth:`copy_from` fills it; the buffer then has steps [0, length)."""
         room = copy(self)
         room.length = length
         room.past = self.past.new_empty(length + self.window - 1, self.batch)
@@ -189,7 +196,7 @@ class LagFeatures:
         return room
 
     def copy_from(self, other: "LagFeatures", start: int) -> None:
-        """Take the steps of another from ``start`` on, in place, as many as there is room for."""
+        """Copy the steps of ``other`` from ``start`` on into this buffer, in place, as many as it has room for."""
         self.past.copy_(other.past[start : start + len(self.past)])
         if self.now is not None and other.now is not None:
             self.now.copy_(other.now[start : start + self.length])

@@ -23,7 +23,7 @@ FOLD = Takes(
 
 
 def fold_of(text: str) -> tuple[int, int] | None:
-    """``K/N`` as two whole numbers, 1 <= K <= N; None where it is not that."""
+    """``K/N`` as two whole numbers, 1 <= K <= N; None if the text has another form."""
     found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", text)
     k, n = (int(found[1]), int(found[2])) if found else (1, 0)
     return (k, n) if k <= n else None
@@ -43,8 +43,11 @@ class DataConfig(Option):
     horizon: Any = moved_key("task.horizon", "auto")
 
     def clock(self, start: int, stop: int) -> "Prices | None":
-        """What the number of a step says of its targets where series have a time in common, (T, F) for the steps from
-        ``start`` to ``stop``: a baseline is fitted to it. None where it says nothing."""
+        """Features of the step number alone, (T, F) for the steps from ``start`` to ``stop``.
+
+        They are useful if all series share one time, so that a step's number says something about its targets. The
+        ``clock`` baseline is fitted to them. None: the step number says nothing.
+        """
         return None
 
     @classmethod
@@ -64,7 +67,7 @@ class ArticleData(DataConfig, options=["article"]):
     frequencies: list[float] = key(list_of("two numbers from 0", number(0), 2, 2), [0.0002, 0.0002])
 
     def clock(self, start: int, stop: int) -> "Prices":
-        """|sin(f·t)| and sin²(f·t) of each of its waves: all series begin at t = 0, so a clock knows much of them."""
+        """|sin(f·t)| and sin²(f·t) of each wave. All series begin at t = 0, so the time alone predicts much of them."""
         import numpy as np
 
         t = self.window + np.arange(start, stop)
@@ -73,7 +76,7 @@ class ArticleData(DataConfig, options=["article"]):
 
     @classmethod
     def unfit(cls) -> str | None:
-        return None  # its series are generated where they are split
+        return None  # load_split generates the article's series
 
 
 @dataclass
@@ -90,13 +93,16 @@ class SplitData(DataConfig):
     fold_window: str = key(one_of("expanding", "rolling"), "expanding", new=True)
 
     def prices(self) -> "Mapping[str, Prices] | pd.DataFrame":
-        """The series by name, each (T,) float64; lengths may differ. Or a table with a column a series, blank after the
-        end of one. Raises ValueError with a line for the user."""
+        """The series by name, each (T,) float64; lengths may differ.
+
+        A table is allowed, too: one column for each series, blank after the end of a series. Raises ValueError with a
+        line for the user.
+        """
         raise NotImplementedError  # each option has its own
 
 
 def as_folds(data: SplitData, folds: int, window: str) -> list[SplitData]:
-    """The same data as each of so many folds, in the order of time."""
+    """The same data once for each fold, in the order of time."""
     return [replace(data, fold=f"{k}/{folds}", fold_window=window) for k in range(1, folds + 1)]
 
 

@@ -18,7 +18,7 @@ from tbptt.system.memory import too_large
 Prices = NDArray[np.float64]
 
 MARKET_COLUMNS = ("sp500", "nasdaq", "wti")
-LARGE = 32 * 2**20  # bytes of a file, of which only the last is kept in memory
+LARGE = 32 * 2**20  # bytes; of files that are larger, only the last one read is kept in memory
 TRAINING, HELD_OUT, TEST = 0, 1, 2  # the random streams of article_series
 WALK, NOISE = 0, 1
 
@@ -37,8 +37,8 @@ def article_series(
     p_t = 100 - |cos θ_t|·sin(f1·t) + |sin θ_t|·sin(f2·t) + ε_t with θ_0 ~ U(-π, π), θ_t = θ_{t-1} + 0.01·U(-1, 1)
     and ε_t ~ N(0, noise_std²) (Muccino, 2019; his printed code never moves the amplitudes, these do).
 
-    Each series has random streams of its own for walk and noise, named by seed, part and its index: series i is
-    the same whatever ``count`` is, and a longer series begins with the shorter one.
+    Each series has its own random streams for walk and noise. The seed, the part and the index of the series name
+    them. So series i does not depend on ``count``, and a longer series begins with the shorter one.
     """
     prices = waves(count, length, seed=seed, part=part, frequencies=frequencies)
     for i in range(count):
@@ -96,8 +96,11 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
 
 
 def prices_of_file(path: str, columns: Sequence[str] | None = None) -> dict[str, Prices]:
-    """:func:`read_prices`, but what was read lately is given again while the file is the same: a sweep is checked value
-    by value, and its data prepared after that. The arrays are shared, and so cannot be written to."""
+    """:func:`read_prices` with a cache: while a file is unchanged, series that were read recently are returned again.
+
+    A sweep needs this: it checks its values one by one and prepares the data afterwards. Callers share the arrays, so
+    these are read-only.
+    """
     status = Path(path).stat() if Path(path).exists() else None
     version = status and (status.st_mtime_ns, status.st_size, status.st_ino)
     read = _last_read if status and status.st_size > LARGE else _lately_read
@@ -108,7 +111,7 @@ def prices_of_file(path: str, columns: Sequence[str] | None = None) -> dict[str,
 
 
 def _read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[str, Prices] | str:
-    """What :func:`read_prices` returns, or says."""
+    """The series that :func:`read_prices` returns, or the text of its error."""
     try:
         series = read_prices(path, columns)
     except ValueError as error:
@@ -169,7 +172,7 @@ def _read_table(path: Path) -> Any:
             return pd.read_parquet(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            # A blank line is a gap, and no column is an index, which would shift the others by one.
+            # A blank line is a gap. No column is an index: an index column would shift the others by one.
             return pd.read_csv(path, skip_blank_lines=False, index_col=False)
     except Exception as error:  # pandas and pyarrow raise a dozen kinds for a file that is not what its name says
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -177,7 +180,7 @@ def _read_table(path: Path) -> Any:
 
 
 def _size_in_memory(path: Path, is_parquet: bool) -> int:
-    """About how many bytes it takes to read a table: its columns, and once more while they are put together."""
+    """About how many bytes reading a table takes: its columns, and a second copy while pandas joins them."""
     if is_parquet:
         from pyarrow import parquet
 

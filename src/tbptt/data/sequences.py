@@ -1,4 +1,4 @@
-"""Sequences on a device: what the chunk loop trains on."""
+"""Sequences on a device: the data that the chunk loop trains on."""
 
 import math
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ class Loss(Protocol):
     """The part of a task that the chunk loop needs."""
 
     def loss_sum(self, y: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        """Sum over the valid steps of a chunk, a scalar: of (B, K, O), (B, K, O) and (B, K)."""
+        """The loss summed over the valid steps of a chunk, a scalar; y and target (B, K, O), mask (B, K)."""
 
     def count(self, steps: int) -> int:
-        """What the loss of so many valid steps is divided by."""
+        """The divisor that turns the summed loss of ``steps`` valid steps into a mean."""
 
 
 @dataclass
@@ -29,15 +29,16 @@ class Sequences:
 
     Attributes:
         features: gives the inputs of steps [start, stop), (B, K, W).
-        targets: (B, T, O), as the network is to predict them; anything finite where padded.
+        targets: (B, T, O), in the scale of the network's outputs; padded steps hold any finite value.
         mask: (B, T) of 0 and 1, or None where nothing is padded.
         steps: valid steps of each sequence, on the host.
-        task: what is learnt, which has the loss.
+        task: the learning task; it has the loss.
         scaler: brings predictions back to price units.
-        warm: of each sequence its first steps that bring the state up to date and are not scored; the mask has 0 there.
-        changes: (B, T) what the price changes by from each step to the next, in price units; None of training
-            sequences, which nobody trades.
-        change_std: (S,) standard deviation of a training step's change in price units, S is 1 or B.
+        warm: the number of warm-up steps at the start of each sequence. They bring the state up to date and are not
+            scored; the mask is 0 there.
+        changes: (B, T) change of the price from each step to the next, in price units. None for training sequences,
+            as nobody trades on them.
+        change_std: (S,) standard deviation of the price change in a training step, in price units; S is 1 or B.
         baseline: the mean loss of the task's constant prediction, by default the training mean.
     """
 
@@ -80,13 +81,13 @@ class Sequences:
         return replace(self, features=self.features.to(device), **moved)
 
     def buffer(self, length: int) -> "Sequences":
-        """A buffer for so many of their steps, which :meth:`copy_from` fills."""
+        """A buffer for ``length`` steps of these sequences; :meth:`copy_from` fills it."""
         targets = self.targets.new_empty(self.batch, length, self.targets.shape[2])
         mask = None if self.mask is None else self.mask.new_empty(self.batch, length)
         return Sequences(self.features.buffer(length), targets, mask, [length] * self.batch, self.task)
 
     def copy_from(self, other: "Sequences", start: int) -> None:
-        """Take the steps of others from ``start`` on, in place, as many as there is room for."""
+        """Copy the steps of ``other`` from ``start`` on into this buffer, in place, as many as it has room for."""
         stop = start + self.length
         self.features.copy_from(other.features, start)
         self.targets.copy_(other.targets[:, start:stop])
@@ -94,11 +95,13 @@ class Sequences:
             self.mask.copy_(other.mask[:, start:stop])
 
     def loss(self, predictions: Float[Tensor, "B K O"], start: int, stop: int) -> Float[Tensor, ""]:
-        """Sum of the task's loss over the valid steps of [start, stop), a scalar; predictions are (B, stop - start,
-        O)."""
+        """The task's loss summed over the valid steps of [start, stop), a scalar.
+
+        The predictions are (B, stop - start, O).
+        """
         mask = None if self.mask is None else self.mask[:, start:stop]
         return self.task.loss_sum(predictions.to(self.targets.dtype), self.targets[:, start:stop], mask)
 
     def count(self, start: int, stop: int) -> int:
-        """What :meth:`loss` of the steps [start, stop) is divided by, to be a mean."""
+        """The divisor that turns :meth:`loss` of the steps [start, stop) into a mean."""
         return self.task.count(self.valid_in(start, stop))

@@ -14,8 +14,8 @@ from tbptt.data.surrogates import surrogate_of
 if TYPE_CHECKING:
     import pandas as pd
 
-# Changes whose squares, and the sums of these, float64 holds; and how many times larger than in training they may be
-# where they are held out, for float32.
+# LEAST_CHANGE to MOST_CHANGE: float64 can hold the squares of such changes, and the sums of the squares. MOST_TIMES is
+# for float32: held-out changes may be this many times larger than those in training.
 LEAST_CHANGE, MOST_CHANGE = 1e-100, 1e100
 MOST_TIMES = 1e12
 
@@ -27,28 +27,29 @@ class Task(Protocol):
 
     @property
     def ahead(self) -> int:
-        """How many prices after a step its targets know of."""
+        """The number of prices after a step that its targets depend on."""
 
     def targets(self, prices: Prices, change_std: Prices) -> Prices:
-        """Of series (B, N) -> (B, N - ahead, O) or longer."""
+        """The targets of series (B, N): (B, N - ahead, O) or longer."""
 
 
 @dataclass(frozen=True)
 class Split:
     """The prices of each part: one to train on, one to choose by, one to judge by.
 
-    Each array is ``window`` prices to look back to, the steps, and ``ahead`` more prices: the targets of a part know of
-    no price of another. Where a part goes on from the one before it, its first steps are warm-up (``warm``): they bring
-    the network's state up to date, and are not scored.
+    Each array holds ``window`` prices to look back to, then the steps, then ``ahead`` more prices. So the targets of
+    one part depend on no price of another part. A part that continues the part before it begins with warm-up steps
+    (``warm``): they bring the network's state up to date and are not scored.
 
     Attributes:
-        train, val, test: by series name; test is empty where nothing is left to judge by.
-        warm: by part (``val``, ``test``), of each series its steps of warm-up.
+        train, val, test: by series name; test is empty if nothing is left to judge by.
+        warm: the number of warm-up steps of each series, by part (``val``, ``test``).
         rows: prices of the longest series before it was split.
         window, ahead: in steps.
         shared_scale: one scaler for all series, or one for each.
-        change_std: (S,) standard deviation of a step's change in the training part, in price units: one for all series
-            where they share a scale, else one a series. Series i of another part has that of training series i.
+        change_std: (S,) standard deviation of a step's change in the training part, in price units. It is one value if
+            the series share a scale, else one for each series. Series i of another part uses the value of training
+            series i.
     """
 
     train: dict[str, Prices]
@@ -66,13 +67,16 @@ class Split:
         return len(prices) - self.window - self.ahead
 
     def fingerprint(self) -> str:
-        """Of all prices: the same data, the same 64 hex digits, however many steps are warm-up."""
+        """The fingerprint of all prices, 64 hex digits; it does not depend on the number of warm-up steps."""
         trained = {f"training/{name}": prices for name, prices in self.train.items()}
         chosen_by = {f"held_out/{name}": prices for name, prices in self._scored("val").items()}
         return fingerprint(trained | chosen_by | {f"test/{n}": prices for n, prices in self._scored("test").items()})
 
     def test_fingerprint(self) -> str:
-        """Of the prices of the test part's steps alone: the same for folds, and whatever the window is."""
+        """The fingerprint of the prices at the test part's steps alone.
+
+        It is the same for all folds, and does not depend on the window.
+        """
         return fingerprint({name: prices[self.window :] for name, prices in self._scored("test").items()})
 
     def _scored(self, part: str) -> dict[str, Prices]:
@@ -81,7 +85,7 @@ class Split:
 
     @property
     def length(self) -> int:
-        """The longest training series, in steps: what the schedule cuts into chunks."""
+        """The length of the longest training series, in steps; the schedule cuts this length into chunks."""
         return max(map(self.steps, self.train.values()))
 
 
@@ -89,7 +93,7 @@ def load_split(data: DataConfig, task: Task, given: "Mapping[str, Prices] | pd.D
     """Generate or read the prices and split them.
 
     Args:
-        given: what ``data.prices()`` gives, where it was asked for already, as for another fold.
+        given: the result of ``data.prices()``, if the caller has it already, for example from another fold.
 
     Raises:
         ValueError: a file cannot be used (:func:`tbptt.data.prices.read_prices`), a series is too short or
@@ -123,7 +127,7 @@ def load_split(data: DataConfig, task: Task, given: "Mapping[str, Prices] | pd.D
 
 
 def as_series(given: "Mapping[str, Prices] | pd.DataFrame") -> dict[str, Prices]:
-    """What a data source gave, by name; a table's column ends where it is blank from there on."""
+    """The series of a data source by name; trailing blanks of a table's column are cut off."""
     if isinstance(given, Mapping):
         return dict(given)
     found = {}
@@ -141,8 +145,10 @@ def memory_of(data: ArticleData, task: Task) -> int:
 
 
 def may_be_degenerate(data: ArticleData) -> bool:
-    """Whether the article's series have to be looked at to know that they change, and not by too much; to generate them
-    takes long, and with settings like the default ones they do."""
+    """Whether the article's series may be constant or change by too much, so that they must be generated and checked.
+
+    To generate them takes long, and with settings like the defaults they are known to be fine.
+    """
     return not 0.01 <= data.noise_std <= 1e6 or data.n_series * data.length < 100
 
 
@@ -150,7 +156,7 @@ def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], ..
     length = data.window + data.length + ahead
     parts = []
     for part, count in ((TRAINING, data.n_series), (HELD_OUT, data.val_series), (TEST, data.test_series)):
-        with np.errstate(over="ignore", invalid="ignore"):  # of a huge noise, which is refused for what comes of it
+        with np.errstate(over="ignore", invalid="ignore"):  # a huge noise overflows; its result is refused later
             prices = article_series(
                 count,
                 length,
@@ -164,7 +170,7 @@ def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], ..
 
 
 def _checked(name: str, prices: Prices) -> Prices:
-    """What a data source gave, be it one of your own."""
+    """The prices of a data source, checked; the source may be the user's own."""
     prices = np.asarray(prices, dtype=np.float64)
     if prices.ndim != 1 or not np.isfinite(prices).all():
         raise ValueError(f"{name} is not a sequence of finite prices")
@@ -199,9 +205,9 @@ class _Cut:
 
 
 def _cut(name: str, n: int, data: SplitData, task: Task) -> _Cut:
-    """Where a series is cut, in time order: train, val, test; or as the fold of it says.
+    """The borders of a series' parts, in time order: train, val, test. With folds, the fold sets the borders.
 
-    Raises ValueError where a part would have too few prices.
+    Raises ValueError if a part would have too few prices.
     """
     test = n - math.floor(data.test_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996
     first, end = 0, test
@@ -236,11 +242,11 @@ def _check_long_enough(name: str, n: int, cut: tuple[int, int, int, int], data: 
             )
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of changes that are refused for it
+@np.errstate(over="ignore", invalid="ignore")  # changes that overflow are refused below
 def _check_scales(data: DataConfig, train: dict[str, Prices], val: dict[str, Prices], task: Task, shared: bool) -> None:
-    """That inputs and targets of what trains can be standardised, and those of what is held out fit that scale.
+    """Check that the training inputs and targets can be standardised, and that held-out ones fit that scale.
 
-    Where all series share one scale, they are held against it together. Raises ValueError with a series' name.
+    If all series share one scale, they are checked together. Raises ValueError with a series' name.
     """
     together = [("the article's process", list(train.values()), list(val.values()))]
     alone = [(name, [train[name]], [val[name]]) for name in train if not shared]
@@ -250,7 +256,7 @@ def _check_scales(data: DataConfig, train: dict[str, Prices], val: dict[str, Pri
 
 
 def _unscalable(data: DataConfig, series: list[Prices], task: Task) -> str | None:
-    """Why the inputs or targets of series with one scale cannot be standardised; None where they can."""
+    """The reason why the inputs or targets of series with one scale cannot be standardised; None if they can."""
     window, ahead = data.window, task.ahead
     steps = sum(len(prices) - window - ahead for prices in series)
     changes = [np.diff(prices) for prices in series]
@@ -288,7 +294,10 @@ def _same(values: Prices) -> bool:
 
 
 def _out_of_scale(train: list[Prices], val: list[Prices]) -> str | None:
-    """Why what is held out does not fit the scale of what trains, whose float32 it would leave; None where it does."""
+    """The reason why the held-out series do not fit the training scale; None if they fit.
+
+    Values far beyond the training scale would leave the range of float32.
+    """
     largest, ahead = (float(np.max([np.abs(np.diff(p)).max() for p in part])) for part in (train, val))
     if ahead <= MOST_TIMES * largest:
         return None

@@ -1,4 +1,4 @@
-"""What a network has to be better than: predictions that need no network."""
+"""Baselines: predictions without a network, which a network has to beat."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +14,17 @@ from tbptt.system.runtime import full_float32
 from tbptt.tasks.prepare import Prepared
 
 MEAN, ZERO, RIDGE, CLOCK = "mean", "zero", "ridge", "clock"
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of ridge regression, beside inputs of variance 1
-CHUNK = 500  # steps, whose inputs are in memory at once
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of ridge regression, for inputs of variance 1
+CHUNK = 500  # steps; the inputs of one chunk are in memory at once
 
 
 class Baselines:
-    """Predictions of ``mean`` (the task's constant one, by default the training mean), ``zero`` (in price units),
-    ``ridge`` (linear in the step's inputs, the penalty that is best on val) and, where the data say so, ``clock`` (of
-    the step's number alone). All are fitted on the training part."""
+    """The baselines' predictions; all are fitted on the training part.
+
+    ``mean`` is the task's constant prediction, by default the training mean. ``zero`` predicts 0 in price units.
+    ``ridge`` is linear in the step's inputs, with the penalty that is best on val. ``clock`` uses the step's number
+    alone; only some data have it.
+    """
 
     @full_float32()
     def __init__(self, prepared: Prepared):
@@ -50,7 +53,7 @@ _KNOWN: "WeakKeyDictionary[Prepared, Baselines]" = WeakKeyDictionary()
 
 
 def baselines_of(prepared: Prepared) -> Baselines:
-    """Fitted once for the same data: a worker's trials mostly share theirs."""
+    """The fitted baselines, cached: most trials of a worker share their data, so these are fitted only once."""
     if prepared not in _KNOWN:
         _KNOWN[prepared] = Baselines(prepared)
     return _KNOWN[prepared]
@@ -64,12 +67,12 @@ Fit = tuple[Tensor, Tensor]  # weights (F, O), constant (O,)
 
 
 def best_ridge(train: Sequences, val: Sequences) -> Fit:
-    """Ridge regression of the targets on the inputs, in closed form, with the penalty whose loss on val is least."""
+    """Ridge regression of the targets on the inputs, in closed form; the penalty is the one with the least val loss."""
     sums = _moments(train, _inputs(train))
     fits = [_least_squares(sums, penalty) for penalty in PENALTIES]
     weights, constants = torch.cat([w for w, _ in fits], dim=1), torch.cat([c for _, c in fits])
     losses = torch.zeros(len(fits))
-    for start, stop, x in _inputs(val):  # all at once: to make the inputs takes longest
+    for start, stop, x in _inputs(val):  # all penalties at once, as making the inputs takes longest
         for i, y in enumerate((x @ weights + constants).chunk(len(fits), dim=-1)):
             losses[i] += val.loss(y, start, stop).cpu()
     return fits[int(losses.argmin())]
@@ -106,7 +109,7 @@ def _moments(part: Sequences, chunks: Chunks) -> Sums:
 
 
 def _least_squares(sums: Sums, penalty: float) -> Fit:
-    """Weights and constant that leave the least mean squared error, plus ``penalty`` times the weights' squares."""
+    """Weights and constant that minimise the mean squared error plus ``penalty`` times the sum of squared weights."""
     count, x, xx, y, xy = sums
     mean_x, mean_y = x / count, y / count
     spread = xx / count - torch.outer(mean_x, mean_x) + penalty * torch.eye(len(x)).to(x)

@@ -1,9 +1,9 @@
-"""Whether a result differs from what chance gives: how much evidence there is, and an interval around a ratio of sums.
+"""Tests against chance: the amount of independent evidence, and a confidence interval for a ratio of sums.
 
-Losses and profits of neighbouring steps hang together, so what counts is not the number of steps but that of blocks
-long enough to be nearly independent. Whole blocks are resampled, never steps.
+Losses and profits of neighbouring steps are correlated. So the evidence is not the number of steps, but the number of
+blocks that are long enough to be nearly independent. Whole blocks are resampled, never single steps.
 
-``arch.bootstrap`` takes over a second to import, and is imported where it is used.
+``arch.bootstrap`` takes over a second to import, so it is imported only inside the functions that need it.
 """
 
 import math
@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 Word = Literal["better than", "worse than", "cannot be told from", "too short to tell"]
 
 FEWEST = 30  # independent blocks of steps; with fewer, a test of noise says "better" too often
-FEWEST_SERIES = 10  # series that are independent of each other, each one observation
-MOST_POINTS = 2_000  # of a series that is resampled: more cost time, and tell nothing new
+FEWEST_SERIES = 10  # series that are independent of each other; each counts as one observation
+MOST_POINTS = 2_000  # of a resampled series: more points cost time and tell nothing new
 POINTS_OF_A_BLOCK_LENGTH = 20_000  # arch's time grows with the points to the power of 1.5
 REPS = 1_000
 
@@ -28,8 +28,8 @@ REPS = 1_000
 class Evidence:
     """How much independent evidence ``points`` rows hold.
 
-    ``block``: rows that hang together, such as steps (see :func:`block_length`). ``None``: each row is a series of its
-    own, independent of the others; then rows are resampled one by one, and 10 of them are enough.
+    ``block``: the number of neighbouring rows, such as steps, that are correlated (see :func:`block_length`). ``None``:
+    each row is a series, independent of the others. Then rows are resampled one by one, and 10 rows are enough.
     """
 
     points: int
@@ -46,7 +46,7 @@ class Evidence:
 
     @property
     def fewest(self) -> int:
-        """How many of them a test takes."""
+        """The number of observations that a test needs."""
         return FEWEST_SERIES if self.block is None else FEWEST
 
     @property
@@ -57,11 +57,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of ``estimate``: the ends of its 95 % interval, and a word.
+    """The result of a test of ``estimate`` against 0: the ends of its 95 % interval, and a word.
 
-    "better than": the whole interval lies above 0. "worse than": below. "cannot be told from": it holds 0, or there is
-    no number to judge: ``estimate`` is NaN. "too short to tell": no test was made. ``low`` and ``high`` are ``None``
-    where there is no interval. ``fewest``: observations that a test takes.
+    "better than": the whole interval lies above 0. "worse than": it lies below 0. "cannot be told from": the interval
+    holds 0, or ``estimate`` is NaN. "too short to tell": no test was made. ``low`` and ``high`` are ``None`` if there
+    is no interval. ``fewest``: the number of observations that a test needs.
     """
 
     estimate: float
@@ -73,10 +73,11 @@ class Verdict:
 
 
 def block_length(differences: ArrayLike, shortest: float) -> float:
-    """Steps that hang together in ``differences`` (T,), what is judged, step by step; ``shortest`` or more, at least 1.
+    """The number of neighbouring steps that are correlated in ``differences`` (T,), the step-by-step values to judge.
 
-    The larger of ``shortest`` and the length that ``arch`` finds best for resampling by the stationary bootstrap. It
-    finds none for series of a few steps, for constants, and where something is not finite: then ``shortest`` is taken.
+    It is the larger of ``shortest`` and the optimal block length of ``arch`` for the stationary bootstrap, and at
+    least 1. ``arch`` finds no length for series of a few steps, for constants, or for values that are not finite; then
+    the length is ``shortest``.
     """
     shortest = max(float(shortest), 1.0)
     values = np.asarray(differences, dtype=np.float64)
@@ -98,8 +99,8 @@ def block_length(differences: ArrayLike, shortest: float) -> float:
 def thinned(rows: ArrayLike, most: int = MOST_POINTS) -> tuple[Array, int]:
     """``rows`` (n, T) as sums over consecutive groups, (n, P) with P at most ``most``, and the steps of a group.
 
-    The last group may be shorter. Sums keep the totals, so a ratio of two rows' sums stays what it was; a mean per
-    step is such a ratio, to a row of ones or of counts. A block length is to be divided by the steps of a group.
+    The last group may be shorter. Group sums keep the totals, so the ratio of two rows' sums does not change. A mean
+    per step is such a ratio: its second row holds ones or counts. Divide a block length by the steps of a group.
     """
     values = np.asarray(rows, dtype=np.float64)
     length = values.shape[1]
@@ -108,21 +109,22 @@ def thinned(rows: ArrayLike, most: int = MOST_POINTS) -> tuple[Array, int]:
 
 
 def skill(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: int = 0) -> Verdict:
-    """1 - Σ ``losses`` / Σ ``baseline`` against 0: is a model's loss lower than a baseline's?
+    """Test 1 - Σ ``losses`` / Σ ``baseline`` against 0: is a model's loss lower than a baseline's?
 
-    Both (T,): sums over the series present at a step, or a value a series. See :func:`against_chance`.
+    Both are (T,): for each step the sum over the series present, or one value for each series. See
+    :func:`against_chance`.
     """
     lost, base = np.asarray(losses, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     return against_chance(base - lost, base, block, seed)
 
 
 def against_chance(top: ArrayLike, bottom: ArrayLike, block: float | None, seed: int = 0) -> Verdict:
-    """Σ ``top`` / |Σ ``bottom``|, both (T,), against 0. A larger value is the better one.
+    """Test Σ ``top`` / |Σ ``bottom``|, both (T,), against 0. A larger value is better.
 
-    For a mean over the series present at a step: their sum above, their number below. ``block``: see :class:`Evidence`;
-    ``seed``: of the resampling, so that the same numbers always get the same verdict. Where a value is not finite or
-    Σ ``bottom`` is 0 there is nothing to judge: the estimate is NaN, and "cannot be told from". Raises ``ValueError``
-    where the lengths differ or ``block`` is below 1.
+    For a mean over the series present at a step, ``top`` holds their sum and ``bottom`` their number. ``block``: see
+    :class:`Evidence`. ``seed`` fixes the resampling, so that the same numbers always get the same verdict. If a value
+    is not finite or Σ ``bottom`` is 0, the estimate is NaN and the verdict "cannot be told from". Raises ``ValueError``
+    if the lengths differ or ``block`` is below 1.
     """
     both = np.stack([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)])
     evidence = Evidence(both.shape[1], block)
@@ -155,7 +157,7 @@ def ratio_interval(
         bootstrap = IIDBootstrap(*pairs, seed=seed)
     else:
         pairs, group = thinned([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)])
-        length = max(1.0, block / group)  # need not be whole: a new block begins with a probability of one over it
+        length = max(1.0, block / group)  # may be a fraction: a new block begins with probability 1 / length
         bootstrap = StationaryBootstrap(cast(int, length), *pairs, seed=seed)
     with np.errstate(all="ignore"):
         low, high = bootstrap.conf_int(_ratio, reps, method="percentile").ravel()

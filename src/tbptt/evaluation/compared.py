@@ -1,5 +1,9 @@
-"""Many models at once: is the best of them better than a baseline, given how many were tried, and which ones cannot be
-told from the best. Hansen's test and the model confidence set are ``arch``'s; this prepares what they are given."""
+"""Tests of many models at once.
+
+One asks whether the best model is better than a baseline, given how many models were tried. The other asks which models
+cannot be told from the best. ``arch`` has both, Hansen's test and the model confidence set; this module prepares their
+inputs.
+"""
 
 import warnings
 from typing import Literal, cast
@@ -9,25 +13,27 @@ from numpy.typing import ArrayLike
 
 from tbptt.evaluation.chance import MOST_POINTS, REPS, Array, Evidence, thinned
 
-CELLS = 200_000  # models × points: of more models fewer points are kept, 300 at least
+CELLS = 200_000  # models × points: the more models, the fewer points are kept, but at least 300
 FEWEST_POINTS = 300
-DRAWS = 500_000  # models × resamplings, 250 at least: the confidence set costs models² × resamplings
+DRAWS = 500_000  # models × resamplings, but at least 250 of these: the confidence set costs models² × resamplings
 FEWEST_DRAWS = 250
-MOST_IN_PAIRS = 100  # models of which each two are compared
+MOST_IN_PAIRS = 100  # models: with more, not every pair is compared
 
 
 def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: int = 0) -> float | None:
-    """The p-value of "none of the models has a lower mean loss than the baseline" (Hansen's test of superior predictive
-    ability, its consistent p-value). It allows for the number of models that were tried.
+    """The p-value of "no model has a lower mean loss than the baseline".
 
-    ``losses``: (n, T), one row a model; ``baseline``: (T,); the same steps, in order. ``block``: steps that hang
-    together, or ``None`` where each of the T is an independent series (see :class:`~tbptt.evaluation.chance.Evidence`).
-    A model with a loss that is not finite is left out. 0.0 stands for less than one resampling in a thousand; 1.0 where
-    no model is better than the baseline on the mean. ``None``: too short to tell, or the baseline is not finite.
+    This is the consistent p-value of Hansen's test of superior predictive ability. It allows for the number of models.
 
-    With few blocks it says "better" too often, the more the less the models have in common. Of 20 models that are AR(1)
-    noise, ρ = 0.9, in 30 blocks of 20 steps, p was under 0.05 in 18 of 60 cases; in 10 of 60 where most of the noise
-    was the baseline's.
+    ``losses``: (n, T), one row for each model; ``baseline``: (T,); both have the same steps, in order. ``block``: the
+    number of correlated steps, or ``None`` if each of the T values is an independent series (see
+    :class:`~tbptt.evaluation.chance.Evidence`). Models with a loss that is not finite are left out. The result 0.0
+    means less than one resampling in a thousand. It is 1.0 if no model has a lower mean loss than the baseline.
+    ``None``: too short to tell, or the baseline is not finite.
+
+    With few blocks the test says "better" too often, and more so the less the models have in common. With 20 models of
+    AR(1) noise, ρ = 0.9, in 30 blocks of 20 steps, p was under 0.05 in 18 of 60 cases. It was so in 10 of 60 cases if
+    most of the noise was the baseline's.
     """
     rows, base = np.asarray(losses, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if not Evidence(base.size, block).enough or not np.isfinite(base).all():
@@ -47,11 +53,11 @@ def superior(losses: ArrayLike, baseline: ArrayLike, block: float | None, seed: 
 
 
 def confidence_set(losses: ArrayLike, block: float | None, size: float = 0.05, seed: int = 0) -> set[int] | None:
-    """The rows of ``losses`` (n, T) that cannot be told from the best one: the model confidence set of Hansen, Lunde
-    and Nason, which holds the best with probability 1 - ``size``.
+    """The rows of ``losses`` (n, T) that cannot be told from the best row.
 
-    ``block`` as in :func:`superior`. Equal models are in it together or not at all; a model with a loss that is not
-    finite is not. ``None``: too short to tell.
+    This is the model confidence set of Hansen, Lunde and Nason; it holds the best model with probability 1 - ``size``.
+    ``block``: as in :func:`superior`. Equal models are all in the set or all outside. A model with a loss that is not
+    finite is outside. ``None``: too short to tell.
     """
     rows = np.asarray(losses, dtype=np.float64)
     if not Evidence(rows.shape[1], block).enough:
@@ -67,8 +73,8 @@ def confidence_set(losses: ArrayLike, block: float | None, size: float = 0.05, s
     points, length, reps = _prepared(different, block)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        # Of 20 models of which one was better by 11 standard errors, "R" left that one, and "max" 19. "R" costs the
-        # square of the models: of 100 models and 2,000 points 1.9 s, where "max" takes 0.4 s.
+        # One of 20 models was better by 11 standard errors: "R" kept only that one, "max" kept 19. The cost of "R"
+        # grows with the square of the number of models: for 100 models and 2,000 points it takes 1.9 s, "max" 0.4 s.
         method: Literal["R", "max"] = "R" if len(different) <= MOST_IN_PAIRS else "max"
         test = MCS(_shaken(points, seed).T, size, reps=reps, block_size=cast(int, length), method=method, seed=seed)
         test.compute()
@@ -77,16 +83,16 @@ def confidence_set(losses: ArrayLike, block: float | None, size: float = 0.05, s
 
 
 def _usable(rows: Array) -> np.ndarray:
-    """(n,) bool: rows that one can compute with: finite, their squares too."""
+    """(n,) bool: whether the values of a row and their squares are finite."""
     with np.errstate(all="ignore"):
         return np.isfinite((rows**2).sum(axis=1))
 
 
 def _prepared(rows: Array, block: float | None) -> tuple[Array, float, int]:
-    """Rows of fewer points, the block length in them, and the number of resamplings: bounded in time and memory.
+    """Rows thinned to fewer points, the block length in points, and the number of resamplings.
 
-    The length need not be whole: arch begins a new block with a probability of one over it.
-    Series that are independent are resampled one by one, which is what blocks of one are.
+    These bound time and memory. The block length may be a fraction: arch begins a new block with probability
+    1 / length. Independent series are resampled one by one: their block length is 1.
     """
     n = len(rows)
     reps = min(REPS, max(FEWEST_DRAWS, DRAWS // n))
@@ -97,10 +103,11 @@ def _prepared(rows: Array, block: float | None) -> tuple[Array, float, int]:
 
 
 def _tamed(points: Array) -> Array:
-    """Rows, those that vary more than the median row brought down to it.
+    """The rows; those that vary more than the median row are scaled down to its variation.
 
-    arch takes the largest mean as it is, so the draws of one wild model would hide a better one. Hansen divides each by
-    its standard error; but 30 blocks give it too badly, and noise was then called better nearly twice as often.
+    arch compares the largest mean without scaling, so the draws of one wild model would hide a better model. Hansen
+    divides each mean by its standard error. But 30 blocks estimate the standard error too badly: with it, the test
+    called noise better nearly twice as often.
     """
     spread = points.std(axis=1, keepdims=True)
     usual = np.median(spread)
@@ -108,10 +115,10 @@ def _tamed(points: Array) -> Array:
 
 
 def _shaken(points: Array, seed: int) -> Array:
-    """Rows with noise of a ten billionth of their size.
+    """The rows plus noise of a ten billionth of their size.
 
-    arch's elimination divides by the spread of differences. Where losses differ by a constant, or one is the mean of
-    the others, this is 0 / 0, and it would never end.
+    arch's elimination divides by the spread of differences. If losses differ by a constant, or if one is the mean of
+    the others, it computes 0 / 0 and never ends.
     """
     noise = np.random.default_rng(seed).standard_normal(points.shape)
     return points + 1e-10 * np.abs(points).max(axis=1, keepdims=True) * noise

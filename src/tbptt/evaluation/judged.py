@@ -1,4 +1,4 @@
-"""What a trained network is worth: measured on val, by which it was chosen, and judged on test, against chance."""
+"""The evaluation of a trained network: measured on val, the part that chose it, and judged on test, against chance."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from tbptt.tasks.decisions import decisions
 from tbptt.tasks.prepare import Prepared
 
 Array = NDArray[np.float64]
-SIDES: dict[str, Callable[[Tensor], Tensor]] = {  # what one earns a step without any prediction
+SIDES: dict[str, Callable[[Tensor], Tensor]] = {  # the profit of a step without any prediction
     "long": lambda change: change,
     "short": lambda change: -change,
     "flat": torch.zeros_like,
@@ -32,8 +32,10 @@ MOST_POINTS = 2000  # of what is kept a step
 
 @dataclass(frozen=True)
 class _Part:
-    """A part's result, its values step by step (``loss``, each baseline's, ``profit``, each side's), and what the last
-    of its networks predicts."""
+    """A part's result, its values for each step, and the predictions of the last network.
+
+    The values are ``loss``, the loss of each baseline, ``profit`` and the profit of each side.
+    """
 
     result: PartResult
     steps: Aligned
@@ -42,11 +44,13 @@ class _Part:
 
 
 def judge(networks: Sequence[Network], prepared: Prepared, with_test: bool) -> tuple[Judged, dict[str, Array]]:
-    """Measure a network on val and, where ``with_test`` says so, judge it on test; of several, trained with different
-    seeds, what they come to on average.
+    """Measure a network on val and, if ``with_test`` is set, judge it on test.
+
+    Several networks, trained with different seeds, are judged by their average.
 
     Returns:
-        The result; and what reports need of each step, by ``PART/NAME``: see :func:`_kept` and :func:`_drawn`.
+        The result, and the values of each step that reports need, by ``PART/NAME``: see :func:`_kept` and
+        :func:`_drawn`.
     """
     val = _of_part(networks, prepared, prepared.val)
     best = min(val.result.baselines, key=lambda name: val.result.baselines[name])
@@ -122,15 +126,21 @@ def _decision(prepared: Prepared, steps: Aligned, side: str) -> Verdict:
 
 
 def _block(prepared: Prepared, steps: Aligned, one: str, other: str) -> float:
-    """For how many steps about the difference of two values hangs together: twice as long as targets know of the same
-    prices, or longer where the differences themselves say so."""
+    """About how many steps the difference of two values stays correlated.
+
+    This is twice the overlap of the targets, the number of steps with targets from the same prices. It is more if the
+    differences themselves are correlated for longer.
+    """
     return block_length(steps.means(one) - steps.means(other), 2 * prepared.task.overlap)
 
 
 def _kept(name: str, part: _Part, prepared: Prepared) -> dict[str, Array]:
-    """``NAME/loss``, that of each baseline, ``NAME/profit``, that of each side: (P,) of a step the mean over the series
-    there, summed over as many steps as leave at most 2,000 points; of independent series, (B,) each series' mean.
-    ``NAME/block``: the block's length in points, 0 where each point is a series."""
+    """The values of a part for a report: ``NAME/loss`` and each baseline's, ``NAME/profit`` and each side's.
+
+    Each is (P,): the mean over the series present at a step, summed over groups of steps so that P is at most 2,000.
+    For independent series it is (B,), the mean of each series. ``NAME/block`` is the block length in points, or 0 if
+    each point is a series.
+    """
     names = list(part.steps.values)
     if prepared.data.independent_series:
         counts = part.steps.present.sum(axis=1)
@@ -142,8 +152,11 @@ def _kept(name: str, part: _Part, prepared: Prepared) -> dict[str, Array]:
 
 
 def _drawn(part: _Part, side: str | None) -> dict[str, Array]:
-    """What the report's figures show of test: of the first series, predictions and truth in price units, at the end of
-    the part where it is long; and the profit so far beside that of each side, the mean over the series."""
+    """The data of the report's figures about test.
+
+    For the first series: predictions and truth in price units, only the end of the part if it is long. As the mean
+    over the series: the profit so far, and that of each side.
+    """
     scaler, sequences = part.sequences.scaler, part.sequences
     assert scaler is not None
     last = sequences.steps[0]

@@ -29,10 +29,10 @@ def measure(
 def measure_and_predict(
     network: Network, sequences: Sequences, metrics: Sequence[Metric], chunk_length: int = 500
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The mean loss and each metric, and all predictions, with the weights frozen and the noise off: one pass, state
-    zero at the start and carried, never in less than float32. The network's mode is left as it was.
+    """The mean loss, each metric and all predictions, with the weights frozen and the noise off.
 
-    ``chunk_length`` changes memory and speed, not the result.
+    One pass carries the state, which is zero at the start, and never computes in less than float32. The network keeps
+    its mode. ``chunk_length`` changes memory and speed, not the result.
 
     Returns:
         ``loss`` and each metric by its name, scalars on the device; and the predictions, (B, T, O) standardised.
@@ -66,10 +66,10 @@ def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: i
     """Add a chunk to a metric's sum and count, (2,)."""
     target = sequences.targets[:, start:stop]
     if metric.in_prices and (scaler := sequences.scaler) is not None:
-        if scaler.mixing is not None:  # in float32 a small difference between large values would lose its sign
+        if scaler.mixing is not None:  # float32 could lose the sign of a small difference between large values
             y, target = y.double(), target.double()
         y, target = scaler.to_price_units(y), scaler.targets_in_prices(target)
-    elif is_own(metric.measure):  # which may change what it is given
+    elif is_own(metric.measure):  # the user's code may change its arguments
         y, target = y.clone(), target.clone()
     mask = None if sequences.mask is None else sequences.mask[:, start:stop]
     _take(both, measured(metric, y, target, mask))

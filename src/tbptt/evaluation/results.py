@@ -1,4 +1,4 @@
-"""What judging a trained network comes to (judged.py), as it is kept and shown."""
+"""The results of judging a trained network (judged.py), as runs keep and show them."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,15 +8,16 @@ from tbptt.evaluation.chance import Verdict
 
 @dataclass(frozen=True)
 class PartResult:
-    """Of one part, on frozen weights.
+    """The result on one part, with frozen weights.
 
     Attributes:
-        series, steps: how many, the latter of the longest one, warm-up not counted.
-        block: for how many steps about what is measured hangs together.
-        observations: how many independent ones the steps amount to: steps / block; of independent series, the series.
-        metrics: by name without the part's, ``loss`` among them.
-        baselines: the loss of each.
-        sides: the mean profit a step of being long, short or flat; empty where the task does not decide.
+        series: the number of series.
+        steps: the number of steps of the longest series, without warm-up.
+        block: about how many neighbouring steps of the measured values are correlated.
+        observations: the number of independent observations, steps / block; for independent series, their number.
+        metrics: by name without the part's name; ``loss`` is among them.
+        baselines: the loss of each baseline.
+        sides: the mean profit a step of being long, short or flat; empty if the task makes no decisions.
     """
 
     series: int
@@ -30,15 +31,15 @@ class PartResult:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a run comes to.
+    """The result of a run.
 
     Attributes:
-        best_baseline, best_side: the ones that are best on val.
-        val: of the part by which epochs and trials are chosen: no verdict can rest on it.
-        test: of the part that nothing was chosen by; None where there is none, or it was not asked for.
-        skill: on test, by baseline (the mean, and the best on val): 1 - loss / its loss, and what chance would do.
-        networks: how many, trained with different seeds, it is the average of.
-        decision: on test, the mean profit a step above that of the best side on val.
+        best_baseline, best_side: the baseline and the side that are best on val.
+        val: the result on val. Epochs and trials are chosen on this part, so no verdict can rest on it.
+        test: the result on test, a part that chose nothing. None if there is no test part, or it was not asked for.
+        skill: on test, by baseline (the mean, and the best on val): 1 - loss / baseline loss, tested against chance.
+        networks: the number of networks in the average; they are trained with different seeds.
+        decision: on test, the mean profit a step minus that of the side that is best on val.
     """
 
     best_baseline: str
@@ -55,7 +56,7 @@ class Judged:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Judged":
-        """What :meth:`as_dict` gave. Raises TypeError, KeyError or AttributeError for anything else."""
+        """The inverse of :meth:`as_dict`. Raises TypeError, KeyError or AttributeError for any other content."""
         return cls(
             best_baseline=content["best_baseline"],
             best_side=content["best_side"],

@@ -1,4 +1,4 @@
-"""What is known of each step of a part: its loss, and series put side by side in time."""
+"""The values of each step of a part: its loss, and series put side by side in time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,8 @@ Array = NDArray[np.float64]
 def step_losses(task: Loss, y: Float[Tensor, "B T O"], target: Float[Tensor, "B T O"]) -> Float[Tensor, "B T"]:
     """A task's loss of each step by itself, the mean over its outputs.
 
-    A task of one's own may have any loss that is a sum over steps; it is asked step by step, all at once where PyTorch
-    can do so.
+    A user's own task may have any loss that is a sum over steps, so the loss is computed for each step. PyTorch
+    computes all steps at once if it can.
     """
 
     def of_one(y: Tensor, target: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def step_losses(task: Loss, y: Float[Tensor, "B T O"], target: Float[Tensor, "B 
     flat_y, flat_target = y.flatten(0, 1), target.flatten(0, 1)
     try:
         found = torch.vmap(of_one)(flat_y, flat_target)
-    except RuntimeError:  # a loss that looks at its values, as `if` does, cannot be asked at once
+    except RuntimeError:  # a loss that branches on its values, for example with `if`, cannot be vectorised
         found = torch.stack([of_one(a, b) for a, b in zip(flat_y, flat_target, strict=True)])
     return found.reshape(y.shape[:2]) / task.count(1)
 
@@ -40,7 +40,7 @@ class Aligned:
 
     Attributes:
         values: by name, (B, N) float64; 0 where a series has no step.
-        present: (B, N) bool, where it has one.
+        present: (B, N) bool, True where a series has a step.
     """
 
     values: dict[str, Array]
@@ -64,7 +64,7 @@ class Aligned:
 
 
 def aligned(sequences: Sequences, **values: Tensor) -> Aligned:
-    """Put (B, T) values of the scored steps side by side; what is warm-up or padding is left out."""
+    """Put (B, T) values of the scored steps side by side; warm-up and padding are left out."""
     scored = scored_steps(sequences).cpu().numpy()
     counts = scored.sum(axis=1)
     longest = int(counts.max())
@@ -72,6 +72,6 @@ def aligned(sequences: Sequences, **values: Tensor) -> Aligned:
     found: dict[str, Any] = {}
     for name, given in values.items():
         rows = np.zeros((len(scored), longest))
-        rows[present] = given.double().cpu().numpy()[scored]  # row by row in time order, in both
+        rows[present] = given.double().cpu().numpy()[scored]  # both masks select row by row, in time order
         found[name] = rows
     return Aligned(found, present)

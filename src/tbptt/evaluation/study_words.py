@@ -1,14 +1,14 @@
-"""A study's result in words: how its chosen trial does on test, and what the others say of that."""
+"""A study's result in words: how its chosen trial does on test, and how it compares with the other trials."""
 
 from tbptt.evaluation import words
 from tbptt.evaluation.results import Judged
 
-FEW_MODELS = 500  # up to which Hansen's test resamples a thousand times
+FEW_MODELS = 500  # Hansen's test resamples a thousand times for up to this many models
 HANSEN = "Hansen's test of superior predictive ability"
 
 
 def headline(judged: Judged) -> str:
-    """The verdict in a few words: the decision's where the task decides, else that against the best baseline."""
+    """The verdict in a few words: on the decisions if the task makes them, else against the best baseline."""
     verdict, against = judged.decision, words.SIDES.get(judged.best_side or "", judged.best_side)
     if verdict is None:
         verdict = judged.skill.get(judged.best_baseline)
@@ -25,7 +25,7 @@ def tried_words(count: int) -> str:
 
 
 def superior_line(tried: int, of_mean: float, best: str, of_best: float) -> str:
-    """Whether the best of so many trials is better than the mean and than the baseline that is best on val.
+    """Whether the best of the trials is better than the mean and than the baseline that is best on val.
 
     Args:
         tried: how many trials were compared.
@@ -57,7 +57,7 @@ def confidence_line(inside: int, tried: int) -> str:
 
 
 def too_short_line(observations: float, fewest: int) -> str:
-    """That trials are not tested against each other."""
+    """The line that says that trials are not tested against each other."""
     return (
         f"The validation part is {words.TOO_SHORT}: {observations:.3g} independent observations, and it takes "
         f"{fewest}; so trials are not tested against chance, nor held against each other."

@@ -1,4 +1,4 @@
-"""Results in words: what was better than what on the test part, by how much, and on how much evidence."""
+"""Results in words: how the model compares on the test part, by how much, and on how much evidence."""
 
 from tbptt.data.options import ArticleData, DataConfig
 from tbptt.data.split import Split
@@ -18,7 +18,7 @@ VAL_ONLY = "values on the validation part are those that epochs and trials were 
 
 
 def lines(judged: Judged) -> list[str]:
-    """What a run's end says of it, the decision first where the task decides."""
+    """The result lines at a run's end; a task with decisions has the decision line first."""
     if judged.test is None:
         return []
     found = []
@@ -31,13 +31,13 @@ def lines(judged: Judged) -> list[str]:
 
 
 def headline(judged: Judged) -> str:
-    """The first of :func:`lines`; of a part that is too short, that it is."""
+    """The first of :func:`lines`; if the test part is too short, a line that says so."""
     found = lines(judged)
     return found[0] if found else ""
 
 
 def decision_line(verdict: Verdict, side: str) -> str:
-    """What following the predictions earned beside the side that was best on val."""
+    """The profit of following the predictions, compared with the side that is best on val."""
     against = SIDES.get(side, side)
     if verdict.word == TOO_SHORT:
         return f"test, decision: {_too_short(verdict)}"
@@ -69,7 +69,7 @@ def _too_short(verdict: Verdict) -> str:
 
 
 def uses_line(uses: int | None) -> str:
-    """How often the test part was used; None where that is not known."""
+    """How often the test part was used; ``uses`` is None if that is not known."""
     if uses is None:
         return "how many results its test part has judged in this store is not known, as the store does not answer"
     so_far = f"{uses} results" if uses > 1 else "this result only"
@@ -77,7 +77,7 @@ def uses_line(uses: int | None) -> str:
 
 
 def nothing_left(data: DataConfig) -> str:
-    """That there is no test part, and what would make one."""
+    """The line that says that there is no test part, and which key makes one."""
     return no_test(test_key(isinstance(data, ArticleData)))
 
 
@@ -87,12 +87,12 @@ def test_key(of_article: bool) -> str:
 
 
 def no_test(key: str) -> str:
-    """The same, by the key that would keep one."""
+    """The line that says that there is no test part; ``key`` would keep one."""
     return f"nothing is left to judge by: {VAL_ONLY}; {key} above 0 keeps a part for it"
 
 
 def data_line(data: DataConfig, task: TaskConfig, split: Split) -> str:
-    """What is there to train on, to choose by and to judge by, before training begins."""
+    """The sizes of the training, validation and test parts, shown before training begins."""
     count = len(split.train)
     parts = []
     for name, word in (("train", "trained on"), ("val", "to choose by"), ("test", "to judge by")):

@@ -12,7 +12,7 @@ class Best:
     """The epoch at which the leading objective was best so far.
 
     Attributes:
-        values: of all objectives at that epoch; nan for one that was not measured then.
+        values: the values of all objectives at that epoch; nan for an objective that was not measured then.
     """
 
     objectives: list[str]
@@ -21,11 +21,11 @@ class Best:
 
     @property
     def value(self) -> float | None:
-        """Of the leading objective; None before it was ever measured."""
+        """The value of the leading objective; None before the first measurement."""
         return self.values[0] if self.values else None
 
     def take(self, epoch: Epoch) -> bool:
-        """Whether this epoch is the best so far."""
+        """Record this epoch if it is the best so far; returns whether it is."""
         value = epoch.metrics.get(self.objectives[0])
         factor = sign(self.objectives[0])
         if value is None or (self.values and factor * value >= factor * self.values[0]):

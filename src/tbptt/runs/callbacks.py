@@ -1,4 +1,4 @@
-"""What happens at the end of each epoch, as Lightning callbacks; :func:`in_order` is their order."""
+"""The actions at the end of each epoch, as Lightning callbacks; :func:`in_order` sets their order."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -34,10 +34,10 @@ def in_order(
 ) -> list[pl.Callback]:
     """A run's callbacks, in the order in which Lightning is to call them; ``own`` are the user's.
 
-    Whatever stops the process, what was finished is kept: an epoch is in the checkpoint before the journal has it, and
-    in the journal before the store is asked to take it, as each can be made again from the one before it, and not the
-    other way round. The user's, and whether to prune, come before the checkpoint, which holds what the former keep and
-    says why a run stopped.
+    The order keeps finished epochs safe if the process stops at any moment. An epoch goes into the checkpoint first,
+    then into the journal, then to the store. The journal can be repaired from the checkpoint, and the store from the
+    journal, but not the other way round. The user's callbacks and pruning come before the checkpoint, because the
+    checkpoint holds the state of the user's callbacks and the reason why a run stopped.
     """
     return [
         CloseEpoch(),
@@ -52,7 +52,7 @@ def in_order(
 
 
 class CloseEpoch(pl.Callback):
-    """Closes the epoch. In a callback, as Lightning calls these before the module's own hook."""
+    """Closes the epoch. This is a callback because Lightning calls callbacks before the module's own hook."""
 
     def __init__(self) -> None:
         self.shown: set[str] = set()  # the metrics of the epoch before
@@ -60,15 +60,15 @@ class CloseEpoch(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SequenceModule)
         pl_module.close_epoch()
-        # Where callbacks that Lightning ships, as EarlyStopping, look for them.
-        for name in self.shown - set(pl_module.metrics):  # of which there is none of this epoch
+        # Lightning's own callbacks, such as EarlyStopping, look for metrics in trainer.callback_metrics.
+        for name in self.shown - set(pl_module.metrics):  # metrics that this epoch does not have
             trainer.callback_metrics.pop(name, None)
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in pl_module.metrics.items()})
         self.shown = set(pl_module.metrics)
 
 
 class AfterEpoch(pl.Callback):
-    """Something that is done with each epoch that was closed."""
+    """An action on each closed epoch."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SequenceModule)
@@ -80,7 +80,10 @@ class AfterEpoch(pl.Callback):
 
 
 class StopWhereAsked(AfterEpoch):
-    """Stops the run where a callback of the user's has set ``trainer.should_stop``, or has undone that it stops."""
+    """Stops the run if a callback of the user has set ``trainer.should_stop``.
+
+    It also stops a run that was to stop, if such a callback has unset ``trainer.should_stop``.
+    """
 
     def take(self, module: SequenceModule, epoch: Epoch) -> None:
         if module.trainer.should_stop or module.stop_reason is not None:
@@ -89,7 +92,7 @@ class StopWhereAsked(AfterEpoch):
 
 
 class Prune(AfterEpoch):
-    """Asks whether the run is to be pruned, and stops it so."""
+    """Asks whether to prune the run, and stops it if so."""
 
     def __init__(self, after_epoch: Callable[[Epoch], bool]):
         self.after_epoch = after_epoch
@@ -100,11 +103,11 @@ class Prune(AfterEpoch):
 
 
 class SaveCheckpoints(AfterEpoch):
-    """Writes ``last.ckpt``, and ``best.ckpt`` where the epoch is the best so far."""
+    """Writes ``last.ckpt``, and ``best.ckpt`` if the epoch is the best so far."""
 
     def __init__(self, cfg: DictConfig, scaler: Scaler, best: Best, outbox: Outbox, own: Sequence[pl.Callback] = ()):
         self.cfg, self.scaler, self.best, self.outbox, self.own = cfg, scaler, best, outbox, own
-        self.save = checkpoint.save_and_try  # the first; those after it are looked at in memory
+        self.save = checkpoint.save_and_try  # for the first checkpoint; later ones are checked in memory
 
     def take(self, module: SequenceModule, epoch: Epoch) -> None:
         improved = self.best.take(epoch)
@@ -118,7 +121,7 @@ class SaveCheckpoints(AfterEpoch):
             **own_callbacks.kept(self.own),
         }
         run = self.outbox.run
-        if not run.is_local:  # another machine may go on with it, where the journal is not
+        if not run.is_local:  # another machine may resume the run, and would not have the journal
             content["records"] = [packed(one) for one in [*self.outbox.epochs, epoch]]
         self.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
         self.save = checkpoint.save_seen
@@ -137,7 +140,7 @@ class WriteJournal(AfterEpoch):
 
 
 class SendToStore(AfterEpoch):
-    """Passes on what the journal has and the store has not; training does not wait for a server."""
+    """Sends what the journal has and the store does not have yet; training does not wait for a server."""
 
     def __init__(self, outbox: Outbox):
         self.outbox = outbox
@@ -147,7 +150,7 @@ class SendToStore(AfterEpoch):
 
 
 class ShowProgress(AfterEpoch):
-    """Shows the epoch, and says where training diverged."""
+    """Shows the epoch, and says at which update training diverged."""
 
     def __init__(self, progress: Progress, best: Best):
         self.progress, self.best = progress, best

@@ -1,6 +1,6 @@
-"""Checkpoints: plain types only, written durably, checked when read, never run.
+"""Checkpoints: they hold plain types only, are written durably and checked when read, and never run code.
 
-``last.ckpt`` has a twin, ``last.previous.ckpt``, the one before it: where the newest is damaged, that one is used.
+``last.ckpt`` has a twin, ``last.previous.ckpt``, the checkpoint before it. The twin is used if the newest is damaged.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ log = logging.getLogger("tbptt")
 
 FORMAT = 1
 TESTS = {**OF_A_RUN, **IF_THERE}
-# The group whose option gives a part of a checkpoint, and in what.
+# For some parts of a checkpoint: the config group whose option supplies the part, and where that comes from.
 GIVEN_BY = {
     "model": ("model", "its state_dict"),
     "optimizer": ("optimizer", "its state_dict"),
@@ -34,14 +34,14 @@ GIVEN_BY = {
 
 
 def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
-    """Write a checkpoint so that ``path`` holds either the old one or the new one, whole, whatever happens.
+    """Write a checkpoint. Whatever happens, ``path`` holds the complete old checkpoint or the complete new one.
 
     Args:
-        content: tensors, numbers, texts, lists, tuples and dicts of them.
-        keep_previous: keep the one that was there, too, as :func:`previous`.
+        content: tensors, numbers, texts, and lists, tuples and dicts of them.
+        keep_previous: also keep the old checkpoint, at :func:`previous`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for cut in path.parent.glob(f".{path.name}.*"):  # by a process that was killed at this
+    for cut in path.parent.glob(f".{path.name}.*"):  # partial files of a process that was killed while writing
         cut.unlink(missing_ok=True)
     with replaced(path, durable=True) as beside:
         with beside.open("wb") as file:
@@ -51,16 +51,19 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
 
 
 def _is_about_content(error: Exception) -> bool:
-    """Whether an error of writing or reading a checkpoint says what is in it, rather than of the disk or memory."""
+    """Whether an error of writing or reading a checkpoint is about its content, not about the disk or memory."""
     return isinstance(error, ValueError | TypeError | AttributeError) or type(error).__name__ == "PicklingError"
 
 
 def save_and_try(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
-    """:func:`save` a run's checkpoint, and read it as whoever goes on from it will. What an optimizer, a callback or a
-    task of one's own keeps may be something that is only refused then, after hours of training.
+    """:func:`save` a run's checkpoint, and read it as a resumed run would.
+
+    The user's own optimizer, callback or task may keep values that cannot be read. Without this check, an error would
+    come only when the run is resumed, after hours of training.
 
     Raises:
-        ValueError: it could not be read; a line that names what cannot be kept. What was at ``path`` is there again.
+        ValueError: the checkpoint could not be read; the message is a line that names what cannot be kept. The old
+            checkpoint is at ``path`` again.
     """
     try:
         save(path, content, keep_previous)
@@ -68,7 +71,7 @@ def save_and_try(path: Path, content: dict[str, Any], keep_previous: bool = Fals
         if not _is_about_content(error):
             raise
         raise ValueError(_what_cannot_be_kept(path, content, error)) from error
-    if too_large(2 * path.stat().st_size):  # not here and now; it may be read elsewhere
+    if too_large(2 * path.stat().st_size):  # too large to read here and now; another machine may read it
         return
     try:
         load(path, OF_A_RUN)
@@ -81,11 +84,13 @@ def save_and_try(path: Path, content: dict[str, Any], keep_previous: bool = Fals
 
 
 def save_seen(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
-    """:func:`save` a run's checkpoint after its first, which could be read: what code of one's own gives may be another
-    thing by now. It is looked at in memory.
+    """:func:`save` a later checkpoint of a run, and check it in memory first.
+
+    The run's first checkpoint was read as a test, but the user's own code may supply other values by now.
 
     Raises:
-        ValueError: it could not be read; a line that names what cannot be kept. Nothing was written.
+        ValueError: the checkpoint could not be read; the message is a line that names what cannot be kept. Nothing was
+            written.
     """
     for name in GIVEN_BY:
         if name in content:
@@ -96,9 +101,9 @@ def save_seen(path: Path, content: dict[str, Any], keep_previous: bool = False) 
 
 
 def _what_cannot_be_kept(path: Path, content: dict[str, Any], error: Exception) -> str:
-    """The first part of a checkpoint that cannot be written or read by itself, in a line."""
+    """A line about the first part of a checkpoint that cannot be written and read on its own."""
     for name, value in content.items():
-        part = path.with_name(f".{path.name}.{name}")  # which the next save() clears away, should this be stopped
+        part = path.with_name(f".{path.name}.{name}")  # if this is interrupted, the next save() removes the file
         try:
             save(part, {name: value})
             load(part, {name: TESTS[name]} if name in TESTS else {})
@@ -127,7 +132,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _second_name(path: Path, other: Path) -> None:
-    """Let ``other`` be the file that ``path`` is now, without a moment in which either is missing."""
+    """Make ``other`` a second name of the file at ``path``; neither is missing at any moment."""
     with replaced(other) as beside:
         try:
             os.link(path, beside)
@@ -144,20 +149,20 @@ def load(path: Path, needs: Mapping[str, Callable[[Any], bool]] = MappingProxyTy
     """Read a checkpoint onto the CPU.
 
     Args:
-        needs: what it must hold, and of what kind each is, as :data:`tbptt.runs.contents.OF_A_RUN`.
+        needs: the parts that it must hold, with a test of the type of each, as :data:`tbptt.runs.contents.OF_A_RUN`.
 
     Raises:
-        ValueError: it is missing, damaged, altered, of another format, lacks something, holds anything but plain types,
-            something of another kind than it needs, or more than its size.
+        ValueError: the file is missing, damaged, altered or of another format; a part is missing or has a wrong type;
+            it holds anything but plain types, or more data than its size allows.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     if problem := unreadable(path):
         raise ValueError(f"{path} {problem}")
     try:
-        # Mapped, as torch then looks at no byte beyond the file's end, whatever size it says that a tensor has.
+        # Memory-mapped: torch then reads no byte beyond the file's end, whatever size the file claims for a tensor.
         read = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises whatever the damage makes it stumble over
+    except Exception as error:  # a damaged file can make torch raise any error
         raise ValueError(f"{path} is not a checkpoint of tbptt, or is damaged ({type(error).__name__})") from error
     if not isinstance(read, dict) or type(read.get("format")) is not int or read["format"] != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of tbptt (format {FORMAT})")
@@ -177,8 +182,10 @@ def load(path: Path, needs: Mapping[str, Callable[[Any], bool]] = MappingProxyTy
 
 
 def load_newest(path: Path) -> dict[str, Any] | None:
-    """A run's checkpoint at ``path``; the one before it where that one is damaged, which is said; None where there is
-    none. Raises ValueError where neither can be read."""
+    """A run's checkpoint at ``path``; None if there is none.
+
+    If it is damaged, a warning says so, and the checkpoint before it is read. Raises ValueError if neither can be read.
+    """
     before = previous(path)
     if not path.exists():
         return load(before, OF_A_RUN) if before.exists() else None
@@ -209,7 +216,7 @@ def _add(found: Any, content: Any) -> None:
             _add(found, value)
     elif isinstance(content, Tensor):
         found.update(f"{content.dtype}{tuple(content.shape)}".encode())
-        # As bytes: NumPy has no bfloat16, in which an optimizer may keep its momenta.
+        # As bytes: an optimizer may keep its momenta in bfloat16, which NumPy does not have.
         found.update(content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     else:
         found.update(repr(content).encode())

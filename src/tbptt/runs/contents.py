@@ -1,5 +1,7 @@
-"""What a checkpoint may hold, seen before it is used: a file that somebody sent costs no more than its size, and each
-thing in it has its type."""
+"""Checks of a checkpoint's content before it is used.
+
+A file from somebody else then takes no more memory than its size, and every part has the right type.
+"""
 
 import math
 import pickletools
@@ -17,7 +19,7 @@ from tbptt.data.features import Scaler
 from tbptt.system.memory import too_large
 from tbptt.training.schedule import ChunkSchedule
 
-# What stands in the pickle of a checkpoint beside plain types.
+# The names that the pickle of a checkpoint may call, besides plain types.
 CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | {
     f"torch {kind}Storage"
     for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Bool", "Short", "Int", "Long")
@@ -32,7 +34,8 @@ LEAVES = (str, int, float, type(None))  # and bool
 
 
 def unreadable(path: Path) -> str | None:
-    """What is wrong with a file before it is read: it is no archive, unpacks to more than it is, or is too large."""
+    """The problem with a file, found before it is read: it is no archive, too large, or unpacks to more than its size.
+    None if there is no problem."""
     size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
@@ -43,14 +46,16 @@ def unreadable(path: Path) -> str | None:
                 return f"is too large: it {problem}"
             pickled = [entry for entry in archive.infolist() if entry.filename.lower().endswith("data.pkl")]
             strange = {name for entry in pickled for name in _strange(archive.read(entry))}
-    except Exception as error:  # what is damaged makes it stumble over anything
+    except Exception as error:  # a damaged file can raise any error
         return f"is not a checkpoint of tbptt, or is damaged ({type(error).__name__})"
     return f"is not a checkpoint of tbptt: it would have {min(strange)!r} called" if strange else None
 
 
 def _strange(pickled: bytes) -> Iterator[str]:
-    """What a pickle would have called that no checkpoint of tbptt has; torch allows more, which may ask for any memory.
-    The pickle is only taken apart."""
+    """The calls in a pickle that no checkpoint of tbptt contains. The pickle is parsed, not run.
+
+    torch allows more calls, and some of these could allocate any amount of memory.
+    """
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"):
             yield operation.name
@@ -59,8 +64,11 @@ def _strange(pickled: bytes) -> Iterator[str]:
 
 
 def plain_copy(content: Any, size: int) -> Any:
-    """A copy of what was read from a file of ``size`` bytes, in memory of its own. Raises ValueError where it holds
-    anything but plain types and tensors, or repeats itself to more than the file has."""
+    """A copy, in its own memory, of the content of a file of ``size`` bytes.
+
+    Raises ValueError if the content holds anything but plain types and tensors, or if repeated parts make it larger
+    than the file.
+    """
     left = size
 
     def take(cost: int) -> None:
@@ -95,7 +103,7 @@ def plain_copy(content: Any, size: int) -> Any:
 
 
 def why_not_plain(value: Any, depth: int = 0) -> str | None:
-    """What of a value in memory could not be read from the file that it is written to, or None."""
+    """The reason why a value could be written to a checkpoint but not be read again; None if there is none."""
     if depth > DEEPEST:
         return f"it is nested more than {DEEPEST} deep"
     if isinstance(value, Tensor):
@@ -141,17 +149,20 @@ def is_bool(value: Any) -> bool:
 
 
 def all_are(test: Test) -> Test:
-    """A list or tuple of such."""
+    """A test for a list or tuple whose items all pass ``test``."""
     return lambda value: isinstance(value, list | tuple) and all(map(test, value))
 
 
 def each_is(test: Test) -> Test:
-    """A dict from texts to such."""
+    """A test for a dict with texts as keys whose values all pass ``test``."""
     return lambda value: isinstance(value, dict) and all(map(is_text, value)) and all(map(test, value.values()))
 
 
 def has(tests: Mapping[str, Test], optional: tuple[str, ...] = ()) -> Test:
-    """A dict of just these."""
+    """A test for a dict with the keys of ``tests`` and no others, whose values pass these tests.
+
+    The keys in ``optional`` may be missing.
+    """
 
     def test(value: Any) -> bool:
         if not isinstance(value, dict) or not set(value) <= set(tests):
@@ -203,7 +214,7 @@ def is_schedule(value: Any) -> bool:
 
 
 def is_scaler(value: Any) -> bool:
-    """The fields of a :class:`tbptt.data.features.Scaler`, of shapes that fit each other."""
+    """The fields of a :class:`tbptt.data.features.Scaler`, with shapes that fit together."""
     tests: dict[str, Test] = {f.name: is_vector for f in fields(Scaler)}
     tests["fee"] = or_none(is_vector)
     tests["target_mean"] = lambda v: is_tensor(v) and v.dim() == 2 and v.shape[1] > 0
@@ -220,7 +231,7 @@ def is_scaler(value: Any) -> bool:
 
 
 def is_optimizer(value: Any) -> bool:
-    """As ``optimizer_state`` gives it: what is kept of each of its parameters, by number; the one vector has 0."""
+    """The state from ``optimizer_state``: the values kept for each parameter, by number; the one vector is number 0."""
     state = value.get("state") if isinstance(value, dict) else None
     if not isinstance(state, dict) or not all(map(is_count, state)):
         return False
@@ -230,7 +241,7 @@ def is_optimizer(value: Any) -> bool:
 
 
 def is_kept(value: Any) -> bool:
-    """What an optimizer, be it one of your own, may keep of its parameters."""
+    """The values that an optimizer, also one of your own, may keep for its parameters."""
     if isinstance(value, list | tuple):
         return all(map(is_kept, value))
     return value is None or isinstance(value, bool | str) or is_number(value) or is_tensor(value)
@@ -262,7 +273,7 @@ def is_random(value: Any) -> bool:
     return "cpu" in value and value["cpu"].shape == torch.get_rng_state().shape
 
 
-# What a run's checkpoint must have to go on from it, or to use its network.
+# The parts that a run's checkpoint must have, so that the run can be resumed or its network be used.
 OF_A_RUN: dict[str, Test] = {
     "config": lambda value: isinstance(value, dict) and all(map(is_text, value)),
     "scaler": is_scaler,

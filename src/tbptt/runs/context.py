@@ -1,4 +1,4 @@
-"""What a run is told beside its config: by a study, by a test, by nobody."""
+"""The settings of a run that are not in its config; a study or a test may set them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,22 +12,22 @@ from tbptt.tasks.prepare import Prepared, prepare
 
 @dataclass(frozen=True)
 class RunContext:
-    """The defaults are those of a single run.
+    """Settings of a run besides its config. The defaults are those of a single run.
 
     Attributes:
-        name: of the run, in MLflow and in the progress line.
-        parent: id of the MLflow run to put this one under.
+        name: the run's name in MLflow and in the progress line.
+        parent: id of the MLflow run to put this run under.
         tags: more tags for the run.
-        resume: id of a run to go on with from its last finished epoch; a new run where it has none.
-        after_epoch: takes each finished epoch, those of a resumed run too; True prunes the run: it stops with
-            ``stop.reason=pruned``.
-        on_start: takes the run's id as soon as it has one.
-        signals: where SIGINT, SIGTERM and SIGHUP are noted; this run's own by default.
-        prepare: gives the data.
+        resume: id of a run to resume after its last finished epoch. If it has finished none, a new run begins.
+        after_epoch: called with each finished epoch, also with those of a resumed run. If it returns True, the run is
+            pruned: it stops with ``stop.reason=pruned``.
+        on_start: called with the run's id as soon as it has one.
+        signals: records SIGINT, SIGTERM and SIGHUP; by default the run has its own.
+        prepare: returns the data.
         show: whether to show progress and result.
-        check_lease: raises LeaseLost where the run may be another worker's by now: it is left alone then.
+        check_lease: raises LeaseLost if another worker may have the run by now; this process then leaves it alone.
         test: whether the best epoch is judged on the test part; a study judges its chosen trial only.
-        retry_seconds: how long a tracking server that is away is tried again when the run begins.
+        retry_seconds: for how long a run that begins retries a tracking server that is away.
     """
 
     name: str = ""
@@ -44,7 +44,9 @@ class RunContext:
     retry_seconds: float = 0.0
 
     def check(self) -> None:
-        """Go on, or raise Interrupted or LeaseLost. Called before the run is opened and after each chunk, so it waits
-        for nothing."""
+        """Raise Interrupted or LeaseLost if the run must stop.
+
+        It is called before the run is opened and after each chunk, so it waits for nothing.
+        """
         self.signals.check()
         self.check_lease()

@@ -14,10 +14,10 @@ Prepare = Callable[[DataConfig, TaskConfig], Prepared]
 
 
 class SequenceDataModule(pl.LightningDataModule):
-    """Training and validation sequences as one batch each: the whole set of sequences, which stays on the device.
+    """Training and validation sequences, each set as one single batch that stays on the device.
 
     Attributes:
-        prepared: all of it, with what makes the sequences to judge by.
+        prepared: all prepared data; it can also make the sequences of the test part.
         train, val, scaler, fingerprint, baseline: see :class:`Prepared`.
 
     Raises:
@@ -43,7 +43,7 @@ class SequenceDataModule(pl.LightningDataModule):
         return OneBatch(self.val)
 
     def transfer_batch_to_device(self, batch: Sequences, device: torch.device, dataloader_idx: int) -> Sequences:
-        """It is there already."""
+        """Returns the batch as it is: it is on the device already."""
         return batch
 
 

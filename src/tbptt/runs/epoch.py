@@ -1,4 +1,4 @@
-"""What an epoch of a run leaves."""
+"""The record of one epoch of a run."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,17 +8,17 @@ import torch
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left, on the host.
+    """The record of one epoch, on the host.
 
     Attributes:
-        number: from 0.
-        time: of its end, in milliseconds since 1970.
-        stage, chunks: the schedule's, during this epoch.
+        number: counted from 0.
+        time: the time of its end, in milliseconds since 1970.
+        stage, chunks: the stage and number of chunks of the schedule during this epoch.
         metrics: finite values only.
         first_update: number of its first update, counted over the run.
         losses, norms, clipped: one value an update, up to the update that diverged.
-        diverged_at: the update, within the epoch, from which on nothing was finite; None if all was.
-        stage_ended, last: whether the stage, or the training, ended with it.
+        diverged_at: the update within the epoch at which values stopped being finite; None if all are finite.
+        stage_ended, last: whether the stage, or the training, ended with this epoch.
     """
 
     number: int
@@ -39,10 +39,10 @@ PER_UPDATE = ("losses", "norms", "clipped")  # the fields with one value an upda
 
 
 def packed(epoch: Epoch) -> dict[str, Any]:
-    """An epoch for a checkpoint, what has a value an update as tensors: a tenth of the size and time."""
+    """An epoch for a checkpoint. Fields with one value an update become tensors: a tenth of the size and time."""
     return {**asdict(epoch), **{name: torch.tensor(getattr(epoch, name), dtype=torch.float64) for name in PER_UPDATE}}
 
 
 def unpacked(content: dict[str, Any]) -> Epoch:
-    """The way back from :func:`packed`."""
+    """The inverse of :func:`packed`."""
     return Epoch(**{**content, **{name: content[name].tolist() for name in PER_UPDATE}})

@@ -1,4 +1,4 @@
-"""One training run, from a config to its objective: the one linear story."""
+"""One training run, from a config to its objective, step by step."""
 
 import logging
 import signal
@@ -43,16 +43,16 @@ from tbptt.training.schedule import ChunkSchedule
 
 log = logging.getLogger("tbptt")
 
-# Lightning calls PyTorch by a name that PyTorch is about to drop; nothing that a user could do about it.
+# Lightning uses a PyTorch name that PyTorch will drop soon; a user can do nothing about it.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning.*")
 warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # on any machine that has SLURM
-# Steps outside a CUDA graph, of a graph's warm-up and of chunks in segments, are meant to be.
+# Steps outside a CUDA graph are intended: those of a graph's warm-up, and of chunks in segments.
 warnings.filterwarnings("ignore", message=".*capturable=True.*")
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: its MLflow id, why it stopped, its best epoch, the held-out loss of predicting the mean."""
+    """The end of a run: its MLflow id, why it stopped, its best epoch, the held-out loss of predicting the mean."""
 
     run_id: str
     stop_reason: str
@@ -61,8 +61,10 @@ class Result:
 
 
 def train(cfg: DictConfig, resume: str | None = None) -> float | tuple[float, ...] | None:
-    """Train one run, or go on with one, and return its objective (a tuple for several); None where it diverged at
-    once."""
+    """Train a new run or resume one, and return its objective (a tuple for several).
+
+    Returns None if it diverged at once.
+    """
     best = fit(cfg, RunContext(resume=resume)).best
     return best.values if len(best.values) > 1 else best.value
 
@@ -72,14 +74,14 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
 
     Args:
         cfg: composed from conf/, checked already.
-        context: what it is told beside its config; that of a single run by default.
+        context: the settings besides the config; by default those of a single run.
 
     Raises:
         ValueError: the data or the callback cannot be used.
-        GpuTrouble: there is no GPU that works and ``device=cuda``, or it failed or had no room; the run can be resumed.
+        GpuTrouble: ``device=cuda`` but no GPU works, or the GPU failed or ran out of memory; the run can be resumed.
         ConnectionError: the tracking server does not answer at the start.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the run is closed as KILLED and can be resumed.
-        LeaseLost: another worker may have the run by now; it is left as it is.
+        LeaseLost: another worker may have the run by now; this process leaves the run as it is.
     """
     context = context or RunContext()
     config = cast(Config, OmegaConf.to_object(cfg))
@@ -124,7 +126,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
 
 
 def _verdict(judged: Judged | None, data: SequenceDataModule, store: Store, config: Config) -> list[str]:
-    """What the last lines say of a run's worth."""
+    """The last lines of a run, about the quality of its predictions."""
     if judged is None:
         return []
     if judged.test is None:
@@ -144,7 +146,7 @@ def _set_up(config: Config) -> str:
 
 
 def _reached(config: Config, context: RunContext, progress: Progress) -> Store:
-    """The store of runs, with what earlier runs could not bring there on its way."""
+    """The store of runs; what earlier runs could not deliver is sent to it first, if it takes it now."""
     progress.now(hide(f"opening {config.tracking.uri}"))
     with nullcontext() if sqlite_path(config.tracking.uri) else context.signals.at_once():
         store = Store(config.tracking, context.retry_seconds, context.check)
@@ -155,14 +157,16 @@ def _reached(config: Config, context: RunContext, progress: Progress) -> Store:
 def _opened(
     store: Store, config: Config, context: RunContext, device: str, data: SequenceDataModule, held: ExitStack
 ) -> tuple[Run, dict[str, Any] | None]:
-    """The run to train, which this process has for itself until ``held`` ends, and the checkpoint that it goes on from;
-    a new run and None where there is nothing to go on with."""
+    """The run to train and the checkpoint to resume from; a new run and None if there is nothing to resume.
+
+    This process has the run to itself until ``held`` ends.
+    """
     resume = context.resume
     begun = store.retry(lambda: store.run(resume)) if resume else None
     if begun and begun.is_deleted:
         log.warning("run %s was deleted in MLflow; a new one begins in its place", begun.id)
         begun = None
-    context.check()  # what came before may have waited for long
+    context.check()  # the calls above may have waited for long
     if begun:
         hold(store, begun.id, held, context.check)
     state = begun.last_state(take_over=True) if begun else None
@@ -171,7 +175,7 @@ def _opened(
     trained_by = {"device": devices.describe(device), "versions.kernels": layers}
 
     def opened() -> Run:
-        # One that was stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.
+        # A run that stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.
         if begun and state and store.reopen_run(begun.id):
             begun.set_tags({**_and_then(begun.tags(), trained_by), **context.tags})
             return begun
@@ -197,8 +201,7 @@ def _module(config: Config, context: RunContext, progress: Progress) -> Sequence
 def _begin_or_go_on(
     cfg: DictConfig, outbox: Outbox, state: dict[str, Any] | None, module: SequenceModule, context: RunContext
 ) -> Best | None:
-    """Note what a run is, or have it stand where its checkpoint left it; returns its best epoch so far, if it has
-    one."""
+    """Log a new run's config, or restore a resumed run from its checkpoint; returns its best epoch so far, if any."""
     run = outbox.run
     write_text(run.folder / "config.yaml", rerunnable(cfg))
     before = [unpacked(one) for one in state.get("records", [])] if state else []
@@ -223,14 +226,14 @@ def _schedule(config: Config) -> ChunkSchedule:
 
 @dataclass
 class _Ending:
-    """Why a run stopped that no error ended."""
+    """The reason why a run stopped, if no error ended it."""
 
     reason: str | None = None
 
 
 @contextmanager
 def _closing(run: Run, outbox: Outbox, signals: StopSignals) -> Iterator[_Ending]:
-    """Give the run its true status, whatever ends it: an error, or the reason that it is told."""
+    """Give the run its true status at the end, after an error or for the reason in the yielded ``_Ending``."""
     ending = _Ending()
     try:
         yield ending
@@ -245,7 +248,7 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals) -> Iterator[_Ending
                 write_text(run.folder / "traceback.txt", hide("".join(traceback.format_exception(error))))
         outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error", quiet=bool(trouble))
         how = f"go on with it: python train.py resume={run.id}"
-        if stopped:  # whatever Lightning made of the signal: a SystemExit of a SIGTERM
+        if stopped:  # Lightning may have raised another error for the signal: SystemExit for SIGTERM
             raise Interrupted(signals.signum or signal.SIGINT, f"; {how}") from None
         if trouble:
             raise DiskTrouble(
@@ -259,7 +262,7 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals) -> Iterator[_Ending
 
 
 def _trainer(config: Config, device: str, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Lightning without what this project does itself: logging, checkpoints, progress, clipping."""
+    """A Trainer without logging, checkpoints, progress and clipping: this project does these itself."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -269,7 +272,7 @@ def _trainer(config: Config, device: str, epochs: int, callbacks: list[pl.Callba
             accelerator={"cpu": "cpu", "cuda": "gpu"}[device],
             devices=1,
             callbacks=callbacks,
-            plugins=LightningEnvironment(),  # one process, also within a SLURM job, whose signals it would take
+            plugins=LightningEnvironment(),  # one process, also in a SLURM job: else Lightning handles its signals
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",
             logger=False,
             enable_checkpointing=False,
@@ -281,8 +284,10 @@ def _trainer(config: Config, device: str, epochs: int, callbacks: list[pl.Callba
 
 @contextmanager
 def _let_go(trainer: pl.Trainer, module: SequenceModule) -> Iterator[pl.Trainer]:
-    """At the end, cut the circles in which a Trainer and all of its parts, a module and its callback hold each other:
-    what they have on a GPU, a graph's memory above all, is free without a garbage collection, which takes 0.3 s."""
+    """At the end, break the reference cycles between a Trainer and its parts, and between a module and its callback.
+
+    Their GPU memory, above all that of a graph, is then free without a garbage collection, which takes 0.3 s.
+    """
     try:
         yield trainer
     finally:
@@ -291,7 +296,7 @@ def _let_go(trainer: pl.Trainer, module: SequenceModule) -> Iterator[pl.Trainer]
 
 
 def _and_then(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Tags of a run that goes on, maybe elsewhere: what was, then what is."""
+    """Tags of a resumed run, which may be on another machine now: the old value, then the new one."""
     found = {}
     for name, value in now.items():
         was = before.get(name, value)

@@ -1,8 +1,8 @@
-"""A run's curves on their way to MLflow: written to a journal on this machine first, sent when the store takes them.
+"""Sends a run's curves to MLflow: they are written to a journal on this machine first, then sent to the store.
 
-Training waits neither for a server nor for a file that another process has locked. What could not be sent stays in the
-journal, ``pending/RUN/curves.jsonl`` beside the store, and is sent when the store takes it, or when the next run
-starts. A store drops a point that it has already, so sending again is safe.
+Training waits neither for a server nor for a file that another process has locked. Points that could not be sent stay
+in the journal, ``pending/RUN/curves.jsonl`` beside the store. They are sent when the store takes them, or when the next
+run starts. A store drops points that it has already, so it is safe to send them again.
 """
 
 import contextlib
@@ -46,17 +46,18 @@ log = logging.getLogger("tbptt")
 COLUMNS = ("update", "epoch", "chunks", "loss", "grad_norm", "clipped")
 LONGEST_WAIT = 30.0  # seconds between two tries to reach a server
 LAST_TRY = 10.0  # seconds that the end of a run waits for a server
-HELD_BY_OTHERS = 120.0  # seconds to wait for whoever delivers what a run left behind
+HELD_BY_OTHERS = 120.0  # seconds to wait for another process that delivers what a run left behind
 CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
 SHORT_LOCK = 0.5  # seconds that training waits for others who write to a store on this machine; MLflow waits 20
-AFTER_A_LOCK = 5.0  # seconds until it tries again
-LONGEST_SEND = 1.0  # seconds of sending to such a store in one go: what a lock kept back, Ctrl-C must not wait for
+AFTER_A_LOCK = 5.0  # seconds until training tries again
+LONGEST_SEND = 1.0  # seconds of sending to such a store in one go: after a long lock, Ctrl-C must not wait for it all
 
 
 def hold(store: Store, run_id: str, ends: contextlib.ExitStack, check: Callable[[], None]) -> None:
-    """Have a run for this process alone until ``ends`` ends; who brings what it left into its store is waited for.
+    """Claim a run for this process alone until ``ends`` ends.
 
-    Raises RunTaken where another process stays at it. Of a run on a server the store says who may go on with it.
+    If another process is delivering what the run left behind, this waits for it. Raises RunTaken if another process
+    keeps the run. For a run on a server, the store decides who may resume it.
     """
     folder = pending_folder(store.folder, run_id)
     ends.callback(release, folder / CLAIM)
@@ -68,10 +69,10 @@ def hold(store: Store, run_id: str, ends: contextlib.ExitStack, check: Callable[
 
 
 class Outbox:
-    """The journal of one run, which this process holds (:func:`hold`), and what sends it.
+    """The journal of one run, and its sender. This process must hold the run (:func:`hold`).
 
     Args:
-        update_points: at most so many updates an epoch go to MLflow; ``updates.parquet`` has all.
+        update_points: the most updates per epoch to send to MLflow; ``updates.parquet`` has all updates.
     """
 
     def __init__(self, run: Run, update_points: int):
@@ -96,15 +97,18 @@ class Outbox:
 
     @property
     def epochs(self) -> list[Epoch]:
-        """What the journal holds."""
+        """The epochs in the journal."""
         return list(self._epochs)
 
     def agree_with(self, last: Epoch | None, before: Sequence[Epoch] = ()) -> None:
-        """Hold the journal against the last checkpoint's epoch: what came after it will be trained again and is
-        dropped; where a crash came between the two, the epoch is added.
+        """Make the journal agree with the last checkpoint.
+
+        Epochs after the checkpoint's are dropped, as they will be trained again. After a crash between checkpoint and
+        journal, the checkpoint's epoch is added.
 
         Args:
-            before: the epochs up to it, where another machine may have trained some of them.
+            last: the checkpoint's epoch.
+            before: the epochs up to ``last``, if another machine may have trained some of them.
         """
         self._epochs = [e for e in before or self._epochs if last is not None and e.number <= last.number]
         if last is not None and not any(e.number == last.number for e in self._epochs):
@@ -118,7 +122,7 @@ class Outbox:
         self._epochs.append(epoch)
 
     def send(self) -> None:
-        """Pass on what is new: at once to a store on this machine, by the thread to a server."""
+        """Send new epochs: to a store on this machine at once, to a server by the thread."""
         if self._thread:
             self._wake.set()
         elif time.monotonic() >= self._next_try:
@@ -128,13 +132,15 @@ class Outbox:
                 self._keep(error)
 
     def abandon(self) -> None:
-        """Send nothing more: another worker may have the run. What is here is sent, or dropped, by a later start."""
+        """Send nothing more, as another worker may have the run. A later start sends or drops the journal here."""
         self._stop()
         release(self.folder / CLAIM)
 
     def close(self, status: str, reason: str | None, quiet: bool = False) -> None:
-        """Send the rest, write ``updates.parquet`` and give the run its status, now or at the next start. Raises
-        nothing; ``quiet`` says nothing either."""
+        """Send the rest, write ``updates.parquet`` and set the run's status, now or at the next start.
+
+        Raises nothing; with ``quiet`` it logs nothing either.
+        """
         self._stop()
         if self._thread:
             self._thread.join(LAST_TRY)
@@ -169,11 +175,11 @@ class Outbox:
         self._wake.set()
 
     def _send_new(self) -> None:
-        """Pass on what the store does not have yet. Raises whatever keeps the store from taking it."""
+        """Send what the store does not have yet. Raises any error that keeps the store from taking it."""
         began = time.monotonic()
         ready = self._epochs[self._sent :]
         if ready and not self.run.is_local:
-            # First: points that no checkpoint goes with would be trained, and sent, again by another machine.
+            # Checkpoints go first: another machine would train, and send, points without a checkpoint again.
             self.run.send_checkpoints()
         if ready and self.run.store.path:
             refuse_locked(self.run.store.path, SHORT_LOCK)
@@ -190,9 +196,9 @@ class Outbox:
         self._warned = False
 
     def _keep(self, error: BaseException) -> None:
-        """Say that what is new stays in the journal for now; training goes on."""
+        """Log that new points stay in the journal for now; training goes on."""
         if self.run.store.is_local and (trouble := disk_trouble(error)):
-            raise trouble from error  # the next checkpoint would find the same
+            raise trouble from error  # the next checkpoint would meet the same trouble
         if self._warned or self._is_lock_that_may_pass(error):
             return
         why = _first_line(still_locked(self.run.store.tracking.uri) if is_locked(error) else error)
@@ -200,7 +206,7 @@ class Outbox:
         self._warned = True
 
     def _is_lock_that_may_pass(self, error: BaseException) -> bool:
-        """Whether an error is a lock on a store here that is young enough to say nothing of it."""
+        """Whether an error is a lock on a store here, and too recent to be worth a message."""
         if not is_locked(error):
             return False
         now = time.monotonic()
@@ -257,11 +263,11 @@ def metric_points(epoch: Epoch, update_points: int) -> list[tuple[str, float, in
 
 
 def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, float, int]], int]:
-    """``best/NAME`` of all that was measured at a run's best epoch, and ``best/epoch``, counted from 1; and when that
-    was. Nothing where there is no best epoch.
+    """The points of a run's best epoch, and its time: ``best/NAME`` of every metric, and ``best/epoch``, counted from
+    1. There are no points if there is no best epoch.
 
-    A table of runs is sorted by these: what MLflow shows of a curve is its last value. Their step is 0, by which MLflow
-    draws them as bars, one a run.
+    They serve to sort a table of runs, as MLflow's table shows only the last value of a curve. Their step is 0, so
+    MLflow draws them as bars, one for each run.
     """
     try:
         state = checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt")
@@ -275,7 +281,7 @@ def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, floa
 
 
 def log_result(run: Run) -> None:
-    """What a run came to, from its folder, as metrics and tags."""
+    """Log a run's result, read from its folder, as metrics and tags."""
     if content := judging.kept(run.folder):
         run.log_points(judging.points(content), int(time.time() * 1000))
         run.set_tags(judging.tags(content, run.tags()))
@@ -288,7 +294,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 
 def write_updates(epochs: list[Epoch], path: Path) -> None:
-    """All updates as a Parquet table; what it holds of earlier epochs, of a run that was resumed, stays."""
+    """Write all updates to a Parquet table; for a resumed run, its rows of earlier epochs stay."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -309,7 +315,7 @@ def write_updates(epochs: list[Epoch], path: Path) -> None:
 
 
 def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> None:
-    """Bring a run that ended into the store, whole: points, artifacts, status. Raises what keeps it from that."""
+    """Send an ended run to the store, complete: points, artifacts, status. Raises the error if that fails."""
     outcome = json.loads((folder / OUTCOME).read_text())
     if epochs and not run.is_local:
         run.send_checkpoints()  # see Outbox
@@ -331,11 +337,13 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
 
 
 def deliver_pending(store: Store, update_points: int) -> int:
-    """Bring what earlier runs could not deliver into the store; a run whose process is gone is KILLED there. How many
-    could not be brought there now either."""
+    """Send to the store what earlier runs could not deliver; a run with no live process becomes KILLED there.
+
+    Returns how many runs could not be delivered now either.
+    """
     left = 0
     for folder in sorted((store.folder / "pending").glob("*")) if (store.folder / "pending").exists() else []:
-        with contextlib.suppress(OSError, ValueError, RunTaken):  # by a process that trains it, for one
+        with contextlib.suppress(OSError, ValueError, RunTaken):  # for example, another process trains the run
             outcome = json.loads((folder / OUTCOME).read_text()) if (folder / OUTCOME).exists() else None
             if (outcome and outcome.get("delivered")) or not (folder / OWNER).exists():
                 continue

@@ -1,7 +1,7 @@
-"""The end of a run: what its best epoch comes to, in two files of the run and in its store.
+"""The end of a run: the result of its best epoch, kept in two files of the run and in its store.
 
-``evaluation.json`` has the numbers and verdicts (:class:`tbptt.evaluation.judged.Judged`), ``evaluation.npz`` what they
-rest on step by step, for a study's report.
+``evaluation.json`` has the numbers and verdicts (:class:`tbptt.evaluation.judged.Judged`). ``evaluation.npz`` has the
+values of each step that these rest on, for a study's report.
 """
 
 import io
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("tbptt")
 
 RESULT, STEPS = "evaluation.json", "evaluation.npz"
-TEST_DATA = "data.test_fingerprint"  # the tag that says which test part a run was judged by
-LOOKS = "test.looks"  # the tag with what of a run was judged by it: epochs, of a study trials
+TEST_DATA = "data.test_fingerprint"  # the tag that says on which test part a run was judged
+LOOKS = "test.looks"  # the tag that lists what was judged on that part: a run's epochs, a study's trials
 BETWEEN = "; "
 
 
 def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bool) -> Judged | None:
-    """Judge a run's best epoch, and keep what comes out in the run's folder. None where there is no best epoch,
-    or it cannot be judged, which is said.
+    """Judge a run's best epoch, and keep the result in the run's folder.
+
+    Returns None if there is no best epoch. If it cannot be judged, a warning says so, and the result is None, too.
 
     Args:
-        folder: the run's.
-        network: as the run's, on the device to compute on; its weights become those of the best epoch.
-        with_test: whether it may look at the test part.
+        folder: the run's folder.
+        network: a network like the run's, on the device to compute on; it gets the weights of the best epoch.
+        with_test: whether to judge on the test part, too.
     """
     path = folder / "checkpoints" / "best.ckpt"
     if not path.exists():
@@ -52,7 +53,7 @@ def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bo
         state = checkpoint.load(path, contents.OF_A_RUN)
         network.load_state_dict(state["model"])
         judged, steps = judge([network], prepared, with_test)
-    except Exception as error:  # a damaged file, a loss of one's own: what was trained is kept all the same
+    except Exception as error:  # from a damaged file or the user's own loss: the trained run is kept all the same
         if disk_trouble(error) or gpu_trouble(error) or isinstance(error, Interrupted | LeaseLost):
             raise
         log.warning("the best epoch cannot be judged: %s", failure_line(error))
@@ -62,7 +63,7 @@ def judge_best(folder: Path, network: Network, prepared: Prepared, with_test: bo
 
 
 def result(judged: Judged, prepared: Prepared, **more: Any) -> dict[str, Any]:
-    """What is kept of a result, in plain types; ``more`` goes with it, ``look`` among it: what was judged."""
+    """The part of a result that is kept, in plain types. ``more`` is added; its ``look`` says what was judged."""
     content = {**judged.as_dict(), **more}
     if judged.test is not None:
         content[TEST_DATA] = prepared.split.test_fingerprint()
@@ -70,7 +71,7 @@ def result(judged: Judged, prepared: Prepared, **more: Any) -> dict[str, Any]:
 
 
 def keep(folder: Path, content: dict[str, Any], steps: dict[str, NDArray[np.float64]]) -> None:
-    """Write both files; that of the result last, which says that the other is whole."""
+    """Write both files. The result's file comes last: if it exists, the other file is complete."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, allow_pickle=False, **{name: values.astype(np.float32) for name, values in steps.items()}
@@ -81,7 +82,7 @@ def keep(folder: Path, content: dict[str, Any], steps: dict[str, NDArray[np.floa
 
 
 def kept(folder: Path) -> dict[str, Any] | None:
-    """What :func:`keep` wrote of a run's result; None where there is nothing, or nothing that is understood."""
+    """The result of a run that :func:`keep` wrote; None if there is none, or if it has an unknown form."""
     try:
         content: dict[str, Any] = json.loads((folder / RESULT).read_text())
         Judged.of(content)
@@ -91,7 +92,7 @@ def kept(folder: Path) -> dict[str, Any] | None:
 
 
 def points(content: dict[str, Any]) -> list[tuple[str, float, int]]:
-    """The metrics of a run's result, as MLflow takes them: ``test/NAME``, ``baseline/NAME/val_loss`` and so on."""
+    """The metrics of a run's result as points for MLflow: ``test/NAME``, ``baseline/NAME/val_loss`` and so on."""
     judged = Judged.of(content)
     found: dict[str, float] = {}
     for part, result in (("val", judged.val), ("test", judged.test)):
@@ -112,7 +113,7 @@ def points(content: dict[str, Any]) -> list[tuple[str, float, int]]:
 
 
 def tags(content: dict[str, Any], before: Mapping[str, str]) -> dict[str, str]:
-    """The verdicts of a run's result, which test part they rest on, and all that this part has judged of the run.
+    """Tags of a run's result: its verdicts, their test part, and everything of the run that was judged on that part.
 
     Args:
         before: the run's tags so far.
@@ -129,12 +130,12 @@ def tags(content: dict[str, Any], before: Mapping[str, str]) -> dict[str, str]:
 
 
 def uses(store: "Store", test_data: str) -> int | None:
-    """How many results a test part has judged in a store; None where the store does not say."""
+    """The number of results in a store that were judged on a test part; None if the store does not say."""
     found = store.tags_of_runs(TEST_DATA, test_data)
     return None if found is None else sum(len(tags.get(LOOKS, "").split(BETWEEN)) for tags in found)
 
 
 def forget(folder: Path) -> None:
-    """Drop what :func:`keep` wrote: the run trains on, and its best epoch may become another."""
+    """Delete what :func:`keep` wrote: the run trains on, and its best epoch may change."""
     for name in (RESULT, STEPS):
         (folder / name).unlink(missing_ok=True)

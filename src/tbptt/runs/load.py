@@ -1,4 +1,4 @@
-"""A finished run as a thing to use again: its config as a file that reruns it, its network in Python."""
+"""Using a finished run again: its config as a file that reruns it, its network in Python."""
 
 import math
 import os
@@ -30,20 +30,22 @@ def load_run(
     """The trained network of a run, for use in Python.
 
     Args:
-        run_id: MLflow's; or the path of a checkpoint, as ``sweeps/STUDY/best.ckpt``, and the rest does not matter.
-        tracking_uri: where the run is; by default as the command has it: the variable MLFLOW_TRACKING_URI, or the
-            store below the working directory.
+        run_id: MLflow's run id; or the path of a checkpoint, such as ``sweeps/STUDY/best.ckpt``. With a path, the other
+            arguments do not matter.
+        tracking_uri: the store of the run. The default is that of the command: the variable MLFLOW_TRACKING_URI, or
+            the store below the working directory.
         which: ``best`` (the epoch with the best objective) or ``last``.
 
     Returns:
-        model: a :class:`tbptt.models.protocol.Network` in evaluation mode on the CPU; ``model(x, state)`` as it says.
+        model: a :class:`tbptt.models.protocol.Network` in evaluation mode on the CPU; see there for
+            ``model(x, state)``.
         scaler: a :class:`tbptt.data.features.Scaler`; ``scaler.to_price_units(y)`` brings predictions back to prices.
-        config: the run's, as it was composed. What is no part of the network, an optimizer, schedule or callback of
-            your own, is there also where its file is not any more; it is not checked then.
+        config: the run's config as it was composed. Your own optimizer, schedule and callback are in it even if their
+            files are gone, as the network does not need them; they are not checked then.
 
     Raises:
-        ValueError: there is no such run, it has no such checkpoint, or its model, task or data are options that are not
-            there.
+        ValueError: there is no such run, it has no such checkpoint, or an option that it names as model, task or data
+            does not exist here.
     """
     from tbptt.data.features import Scaler
     from tbptt.runs import checkpoint, contents
@@ -62,8 +64,10 @@ def load_run(
 
 
 def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
-    """The network that a checkpoint's config describes, with its weights. Raises ValueError where these do not fit each
-    other, before any memory is taken for it."""
+    """The network that a checkpoint's config describes, with the checkpoint's weights.
+
+    Raises ValueError if config and weights do not fit each other, before it takes memory for the network.
+    """
     from tbptt.models.build import build_network, outline
 
     for name, node, leaf, takes in keys(cfg):
@@ -83,7 +87,7 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
     elif problem := size_problem(model, inputs, outputs):
         raise ValueError(f"its model cannot be built: {problem}")
     try:
-        network = build_network(model, inputs, outputs)  # an own one may have no outline, and can be built nevertheless
+        network = build_network(model, inputs, outputs)  # a user's own model may have no outline and still be built
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"its model cannot be built: {(str(error).splitlines() or [''])[0]}") from None
     if shapes is None:
@@ -93,7 +97,7 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
 
 
 def _see_that_they_fit(network: "Network", weights: "dict[str, Tensor]") -> None:
-    """Raise ValueError where weights are not those of a network."""
+    """Raise ValueError if the weights do not fit the network."""
     needs = {name: value.shape for name, value in network.state_dict().items()}
     if wrong := [name for name, shape in needs.items() if name not in weights or weights[name].shape != shape]:
         raise ValueError(f"its weights are not those of its model: {wrong[0]} is another, or missing")
@@ -134,12 +138,12 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
 
 
 def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":
-    """What a loaded network takes of prices.
+    """The inputs of a loaded network for some prices.
 
     Args:
-        prices: (B, W + T) float64, oldest first; W is ``config.data.window``. Where a run scales each series by
-            itself, B are its series, in their order.
-        scaler, config: as :func:`load_run` gives them.
+        prices: (B, W + T) float64, oldest first; W is ``config.data.window``. If the run scales each series by itself,
+            the rows must be its series, in the same order.
+        scaler, config: as :func:`load_run` returns them.
 
     Returns:
         (B, T, W) float32; step t belongs to prices[:, W + t] and sees no later one.
@@ -158,16 +162,16 @@ def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":
 
 
 def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = None) -> "Tensor":
-    """Which side to be on at every step, as Q-values and the cost of changing have it.
+    """The side to hold at every step, from Q-values and the cost of changing sides.
 
-    A change of side costs 2 · fee, one to close and one to open, which Q-values do not contain for the step at which
-    they are asked: one changes only where the other side is worth more than that above the one that is held.
+    A change of side costs 2 · fee, one fee to close and one to open. The Q-values of a step do not include this cost at
+    that step. So the side changes only if the other side's Q-value exceeds that of the side held by more than 2 · fee.
 
     Args:
         q: (B, T, 2) in price units, of buying and of selling.
         fee: in price units, as ``scaler.fee``: one number, or (B,) or (1,).
-        held: (B,) the sides held before the first step, ``side[:, -1]`` of the steps before; None begins on the side
-            that is worth more.
+        held: (B,) the sides held before the first step: the result's ``[:, -1]`` for the steps before. None begins on
+            the side that is worth more.
 
     Returns:
         (B, T) bool: True is bought (long), False is sold (short).

@@ -1,7 +1,7 @@
-"""Where the files of runs lie in a store on this machine: beside its database, also after both were copied or moved.
+"""The place of run files in a store on this machine: beside its database, also after both were copied or moved.
 
-MLflow writes down the absolute place of an experiment's and a run's files once, when these are made. Of a project that
-was copied or moved, that is another project's folder, or one that is there no more.
+MLflow stores the absolute path of the files when it creates an experiment or a run. After a project was copied or
+moved, this path is a folder of another project, or does not exist any more.
 """
 
 import sqlite3
@@ -25,8 +25,11 @@ def folder_of(database: Path, run_id: str) -> Path:
 
 
 def folder_of_run(database: Path, run_id: str, uri: str | None) -> Path:
-    """The same, of a run whose files the database says to be at ``uri``: there, where it has none beside the database,
-    and that is a place which somebody chose for an experiment, and not another project's."""
+    """The folder of a run's files, if the database names ``uri`` as their place.
+
+    It is the folder beside the database if that exists. Otherwise it is ``uri``, but only if ``uri`` is a folder that
+    somebody chose for an experiment, and not one of another project.
+    """
     here = folder_of(database, run_id)
     if here.exists() or not uri or not is_on_a_disk(uri):
         return here
@@ -36,15 +39,15 @@ def folder_of_run(database: Path, run_id: str, uri: str | None) -> Path:
 
 
 def is_on_a_disk(uri: str | None) -> bool:
-    """Whether files at ``uri`` are on a disk, rather than in a store of objects (S3, …) of their own."""
+    """Whether files at ``uri`` are on a disk, not in an object store (S3, …)."""
     return urlsplit(uri or "").scheme in ON_A_DISK
 
 
 def bring_home(database: Path, experiment: str) -> None:
-    """Have the database say where the files of an experiment are, for MLflow's UI and client; and of those whose files
-    it takes to be in the same place as this one's: they were moved together.
+    """Correct the place of an experiment's files in the database, for MLflow's UI and client.
 
-    A run whose files were left behind, and are there, keeps its place.
+    Other experiments with the same recorded place were moved together with this one, so their places are corrected,
+    too. A run keeps its old place if its files were left behind there.
     """
     here = home(database)
     with closing(sqlite3.connect(database, timeout=60)) as opened, opened:

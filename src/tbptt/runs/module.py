@@ -33,8 +33,9 @@ class SequenceModule(pl.LightningModule):
 
     Attributes:
         finished: the epoch that was closed last; None before the first.
-        metrics: its metrics, with those that are not finite. Of an epoch that diverged, all that are measured at all.
-        stop_reason: why training ends with it; None where it goes on.
+        metrics: the metrics of that epoch, also those that are not finite. If the epoch diverged, every metric that can
+            be measured is there.
+        stop_reason: why training ends with that epoch; None if training goes on.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class SequenceModule(pl.LightningModule):
 
     @property
     def epoch(self) -> int:
-        """The current epoch, counted from the run's beginning, from 0; Lightning counts from where it was resumed."""
+        """The current epoch, counted from 0 at the run's beginning; Lightning counts from where it was resumed."""
         return self.first_epoch + self.current_epoch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        # Lightning calls this with the module on its device, as FlatParameters wants it.
+        # Lightning calls this when the module is on its device, as FlatParameters needs it to be.
         self.parameters_ = FlatParameters(self.network)
         self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
         optimizer = optimizer_of(self.config.optimizer, self.parameters_, capturable=self._fixed is not None)
@@ -87,7 +88,7 @@ class SequenceModule(pl.LightningModule):
     def training_step(self, batch: Sequences, batch_idx: int) -> None:
         # A graph holds the optimizer's own step only, not Lightning's bookkeeping around it.
         optimizer: Any = self.optimizers(use_pl_optimizer=self._fixed is None)
-        if self._fixed and self._rates != rates(optimizer):  # a callback's doing; a graph holds the rate that it saw
+        if self._fixed and self._rates != rates(optimizer):  # a callback changed it; a graph keeps the rate it captured
             self._fixed.clear()
         self._rates = rates(optimizer)
         record = train_pass(
@@ -110,9 +111,11 @@ class SequenceModule(pl.LightningModule):
         self._measured = measure(self.network, batch, measured(self.config.task.name))
 
     def close_epoch(self) -> None:
-        """Close the epoch: metrics, the schedule's move, the reason to stop if there is one. Called by the first of the
-        callbacks (:func:`tbptt.runs.callbacks.in_order`), so that the others have it: Lightning calls a module's own
-        hook after theirs."""
+        """Close the epoch: its metrics, the schedule's move, and the reason to stop if there is one.
+
+        The first callback (:func:`tbptt.runs.callbacks.in_order`) calls this, so that the other callbacks have the
+        closed epoch: Lightning calls a module's own hook after the callbacks' hooks.
+        """
         stage, chunks = self.schedule.stage, self.schedule.chunks
         updates = len(self._losses)
         good = int(sum(self._finite))
@@ -168,22 +171,22 @@ class SequenceModule(pl.LightningModule):
         )
 
     def _why_stop(self, diverged: bool) -> str | None:
-        """Why training ends with this epoch; None where it goes on."""
+        """The reason why training ends with this epoch; None if it goes on."""
         if diverged:
             return "diverged"
         if self.schedule.done:
             return "schedule"
         if self.epoch + 1 >= self.config.epochs:
             return "epochs"
-        return "callback" if self.trainer.should_stop else None  # the user's, while the epoch trained
+        return "callback" if self.trainer.should_stop else None  # the user's callback set it while the epoch trained
 
     def stop(self, reason: str) -> None:
-        """End training with this epoch; the first reason is the one that is kept."""
+        """End training with this epoch. If there are several reasons, the first is kept."""
         self.stop_reason = self.stop_reason or reason
         self.trainer.should_stop = True
 
     def make_last(self) -> None:
-        """Have the epoch that was closed be as the last one is, where that was not known when it was closed."""
+        """Turn the closed epoch into a last epoch, if it was not known to be the last when it was closed."""
         assert self.finished is not None
         if not self.finished.last:
             metrics = dict(self.finished.metrics)
@@ -193,14 +196,16 @@ class SequenceModule(pl.LightningModule):
             self.finished = replace(self.finished, metrics=metrics, last=True)
 
     def release(self) -> None:
-        """Drop the callback, and what only training needs; the weights stay."""
+        """Drop ``after_chunk`` and everything that only training needs; the weights stay."""
         self.after_chunk = lambda: None
         if self._fixed:
             self._fixed.clear()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`snapshot`, before the Trainer starts. A run that had ended stays so, unless it has epochs
-        left now."""
+        """Restore a :meth:`snapshot`, before the Trainer starts.
+
+        A run that had ended stays ended, unless it ended by its number of epochs and now has epochs left.
+        """
         self.network.load_state_dict(state["model"])
         self.schedule = ChunkSchedule.from_state(state["schedule"])
         self.updates, self.train_seconds = state["updates"], state["train_seconds"]
@@ -212,7 +217,7 @@ class SequenceModule(pl.LightningModule):
             self.stop_reason = "epochs"
 
     def snapshot(self, epoch: Epoch) -> dict[str, Any]:
-        """All that training needs to go on after this epoch as if it had never stopped, in plain types."""
+        """The state after this epoch, in plain types; training resumes from it as if it had never stopped."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":

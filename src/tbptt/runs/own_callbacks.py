@@ -1,4 +1,4 @@
-"""Callbacks of your own: what a config's ``callback`` gives Lightning, and what of them a checkpoint keeps."""
+"""Your own callbacks: how a config's ``callback`` reaches Lightning, and which of its state a checkpoint keeps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,11 +12,13 @@ from tbptt.runs.contents import is_plain
 
 
 class Own(Callback):
-    """Several callbacks as one, which Lightning calls at its place: it would call an EarlyStopping, and whatever else
-    monitors a metric, after all others, when the epoch has been kept already.
+    """Several callbacks as one, so that Lightning calls them at the right place.
+
+    On its own, Lightning would call EarlyStopping, and other callbacks that monitor a metric, after all others. By then
+    the epoch has been saved already.
 
     Args:
-        name: the option's that gave them.
+        name: the name of the option that supplies the callbacks.
     """
 
     def __init__(self, callbacks: Sequence[Callback], name: str):
@@ -25,12 +27,14 @@ class Own(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for each in self.callbacks:
-            vars(each).update(log=pl_module.log, log_dict=pl_module.log_dict)  # as Lightning does with those it has
+            vars(each).update(log=pl_module.log, log_dict=pl_module.log_dict)  # as Lightning does for its callbacks
             each.setup(trainer, pl_module, stage)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Whoever asks here for a stop gets it after this epoch: Lightning would end the epoch untrained, and have it
-        kept with the numbers of the one before."""
+        """A callback that asks for a stop here gets it after this epoch.
+
+        Lightning would end the epoch untrained, and the epoch would be saved with the numbers of the one before.
+        """
         self._call("on_train_epoch_start", trainer, pl_module)
         self._is_asked_to_stop, trainer.should_stop = trainer.should_stop, False
 
@@ -45,13 +49,13 @@ class Own(Callback):
         restore(self.callbacks, state_dict)
 
     def _call(self, hook: str, *args: Any, **more: Any) -> None:
-        """Raises ValueError where one asks Lightning to skip the epoch: it would have no numbers of its own."""
+        """Raises ValueError if a callback asks Lightning to skip the epoch, which would then have no own numbers."""
         for each in self.callbacks:
             try:
                 answer = getattr(each, hook)(*args, **more)
                 skips = hook == "on_train_batch_start" and answer == -1
                 does = "returned -1"
-            except StopIteration:  # Lightning takes it for its own
+            except StopIteration:  # Lightning would take it for its own signal
                 skips, does = True, "raised StopIteration"
             if skips:
                 raise ValueError(
@@ -73,8 +77,11 @@ for _hook in vars(Callback):
 
 
 def built(config: CallbackConfig) -> list[Callback]:
-    """Raises ValueError where these are no callbacks, two of them keep their state under one name, or one looks for
-    metrics before they are known."""
+    """The callbacks of a config.
+
+    Raises ValueError if they are no callbacks, if two of them keep their state under the same name, or if one looks for
+    metrics before these are known.
+    """
     given = config.build()
     callbacks = [given] if isinstance(given, Callback) else given
     if not isinstance(callbacks, Sequence) or not all(isinstance(each, Callback) for each in callbacks):
@@ -94,8 +101,10 @@ def built(config: CallbackConfig) -> list[Callback]:
 
 
 def kept(callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """What a checkpoint holds of them: ``callbacks``, where any has a state. Raises ValueError where one could not be
-    read again."""
+    """The callbacks' part of a checkpoint: ``callbacks``, if any callback has a state.
+
+    Raises ValueError if a state could not be read again.
+    """
     states = {each.state_key: _on_the_cpu(each.state_dict()) for each in callbacks}
     states = {key: state for key, state in states.items() if state}
     if wrong := [key for key, state in states.items() if not is_plain(state)]:
@@ -107,7 +116,7 @@ def kept(callbacks: Sequence[Callback]) -> dict[str, Any]:
 
 
 def restore(callbacks: Sequence[Callback], states: Mapping[str, Any]) -> None:
-    """Give each what was kept of it."""
+    """Give each callback its saved state."""
     for each in callbacks:
         if each.state_key in states:
             each.load_state_dict(states[each.state_key])

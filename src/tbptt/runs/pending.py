@@ -1,4 +1,4 @@
-"""``pending/RUN`` beside a store: what a run has that its store does not have yet, and whose run it is."""
+"""``pending/RUN`` beside a store: the data of a run that its store does not have yet, and the process that owns it."""
 
 import contextlib
 import json
@@ -13,28 +13,29 @@ from tbptt.system.liveness import LOCK, identity, is_alive, is_process
 from tbptt.system.retry import retry
 
 JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
-OWNER = "owner.json"  # the process that trains it, or did last
-CLAIM = ".claim"  # held while it is trained
-OF_ITS_OWN = (JOURNAL, OUTCOME, OWNER, CLAIM)  # what is no artifact
+OWNER = "owner.json"  # the process that trains the run, or was the last to train it
+CLAIM = ".claim"  # held while the run is trained
+OF_ITS_OWN = (JOURNAL, OUTCOME, OWNER, CLAIM)  # files that are no artifacts
 
 
 def pending_folder(store: Path, run_id: str) -> Path:
-    """``store`` is the folder of the store, or where it is elsewhere the one that stands for it."""
+    """The folder of a run. ``store`` is the store's folder; for a store elsewhere, the local folder in its place."""
     return store / "pending" / run_id
 
 
 class RunTaken(Exception):
-    """Another process, of those that share the disk, is at a run: it trains it, or delivers what was left of it."""
+    """Another process that shares the disk trains the run, or delivers what was left of it."""
 
 
 def claim_run(folder: Path, wait: float = 0.0, check: Callable[[], None] = lambda: None) -> None:
-    """Have a run for this process alone until :func:`let_go`, or its end.
+    """Claim a run for this process alone, until :func:`let_go` or the end of the process.
 
     Args:
-        folder: the run's.
-        wait: seconds to wait for another process; ``check`` is called meanwhile, and may raise to stop.
+        folder: the run's folder.
+        wait: seconds to wait for another process.
+        check: called while waiting; may raise to stop.
 
-    Raises RunTaken where another process is at it.
+    Raises RunTaken if another process holds the run.
     """
     make_folder(folder, folder.parent)
 
@@ -46,7 +47,7 @@ def claim_run(folder: Path, wait: float = 0.0, check: Callable[[], None] = lambd
 
 
 def claim_left_run(folder: Path) -> None:
-    """:func:`claim_run` of a run that a process has left. Raises RunTaken where it has not."""
+    """:func:`claim_run` for a run that no process trains any more. Raises RunTaken if one still does."""
     if has_living_owner(folder):
         raise RunTaken(f"run {folder.name} is being trained by another process")
     claim_run(folder)
@@ -60,7 +61,7 @@ def _claimed(folder: Path) -> bool:
 
 
 def let_go(folder: Path) -> None:
-    """The way back from :func:`claim_run`; a folder with nothing in it goes, too."""
+    """Undo :func:`claim_run`; an empty folder is removed, too."""
     release(folder / CLAIM)
     with contextlib.suppress(OSError):
         for each in (folder, folder.parent, folder.parent.parent):
@@ -69,7 +70,7 @@ def let_go(folder: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Within, a run is this process's alone, as :func:`claim_left_run` has it."""
+    """A context in which a run is this process's alone, by :func:`claim_left_run`."""
     before = is_held_here(folder / CLAIM)
     claim_left_run(folder)
     try:
@@ -85,13 +86,16 @@ def this_owner() -> dict[str, Any]:
 
 
 def has_living_owner(folder: Path, claims: bool = True) -> bool:
-    """Whether the process that a run's folder names still runs, by its number: of a run that a version without claims
-    trains, or on a disk without locks (``claims`` is False). Of others the claim alone tells."""
+    """Whether the process that owns a run, according to the run's folder, is still alive, judged by its process id.
+
+    This serves runs of a version without claims, and disks without locks (``claims`` is False). For all other runs only
+    the claim tells, and the result is False.
+    """
     if (folder / OUTCOME).exists():
         return False
     try:
         who = json.loads((folder / OWNER).read_text())
-    except (FileNotFoundError, ValueError):  # none, or one that was cut, as its process was killed at it
+    except (FileNotFoundError, ValueError):  # no file, or one cut short because its process was killed
         return False
     if not is_process(who):
         return False

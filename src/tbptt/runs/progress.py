@@ -1,4 +1,4 @@
-"""What a person sees while a run starts and trains: one live line on a terminal, plain lines elsewhere."""
+"""The display while a run starts and trains: one live line on a terminal, plain lines elsewhere."""
 
 import sys
 from collections import deque
@@ -15,17 +15,17 @@ from tbptt.options.metrics import TRAIN_LOSS, VAL_LOSS
 from tbptt.system.runtime import say
 from tbptt.training.schedule import ChunkSchedule
 
-if TYPE_CHECKING:  # which would import torch and Lightning, seconds that the head of a sweep has no use for
+if TYPE_CHECKING:  # importing torch and Lightning takes seconds, and the head of a sweep does not need them
     from tbptt.runs.epoch import Epoch
 
-LASTS = 3.0  # seconds after which what is being done is worth a plain line
+LASTS = 3.0  # seconds after which an activity is worth a plain line
 
 
 class Status:
-    """What the process is doing. There is one display at a time: entering another ends it.
+    """Shows what the process is doing. There is one display at a time: entering another one ends it.
 
     Args:
-        mode: ``auto`` (live on a terminal, plain elsewhere), ``plain``, ``none``; ``silent`` is none of a worker's.
+        mode: ``auto`` (live on a terminal, plain elsewhere), ``plain``, ``none``; ``silent`` is ``none`` for a worker.
     """
 
     shown: ClassVar["Status | None"] = None
@@ -63,7 +63,7 @@ class Status:
             Status.shown = None
 
     def now(self, what: str, after: float = LASTS) -> None:
-        """Show what is being done; where there is no terminal, once it has lasted for ``after`` seconds."""
+        """Show the current activity; without a terminal, only after it has lasted for ``after`` seconds."""
         self._forget()
         if self.mode == "live":
             self._spinner.update(text=Text(what))
@@ -84,13 +84,13 @@ class Status:
 
 
 def now(what: str) -> None:
-    """Show what is being done, where a command shows anything yet."""
+    """Show the current activity, if there is a display."""
     if Status.shown is not None:
         Status.shown.now(what)
 
 
 def starting(what: str, mode: str) -> None:
-    """Say that a command which was found right starts, in a config's ``progress`` mode."""
+    """Show that a command starts, after its checks, in a config's ``progress`` mode."""
     if mode == "none":
         end()
     elif Status.shown is not None:
@@ -98,13 +98,13 @@ def starting(what: str, mode: str) -> None:
 
 
 def end() -> None:
-    """Make room for output."""
+    """End the display, to make room for output."""
     if Status.shown is not None:
         Status.shown.end()
 
 
 class Pace:
-    """How long epochs take, by the last five."""
+    """Estimates how long epochs take, from the last five."""
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=5)
@@ -113,7 +113,7 @@ class Pace:
         self._seconds.append(epoch.metrics["time/epoch_seconds"])
 
     def seconds_for(self, epochs: int) -> float:
-        """How long so many more will take, once one was added."""
+        """The expected seconds for ``epochs`` more epochs; at least one epoch must have been added."""
         return epochs * sum(self._seconds) / len(self._seconds)
 
 
@@ -121,10 +121,10 @@ class Progress(Status):
     """The line of one run.
 
     Args:
-        name: of the run; shown where there is more than one.
+        name: the run's name; shown if there is more than one run.
 
     Attributes:
-        parts: how often :meth:`moved` is called in the current epoch.
+        parts: returns how often :meth:`moved` is called in the current epoch.
     """
 
     def __init__(self, mode: str, epochs: int, objective: str, name: str = ""):
@@ -141,7 +141,7 @@ class Progress(Status):
         super().now(f"{self.name}{what}", after)
 
     def opened(self, run_id: str, epoch: int) -> None:
-        """The run has its id, and its next epoch begins. Without progress the id is all that a script gets."""
+        """Show that the run has its id and its next epoch begins. Without progress, a script gets the id alone."""
         self._epoch = epoch
         if self.mode == "none":
             say(f"run {run_id}")
@@ -149,7 +149,7 @@ class Progress(Status):
         self._line = f"{self.name}run {run_id}"
 
     def moved(self) -> None:
-        """A part of the current epoch is under way; called between chunks, so it only counts."""
+        """Count one more part of the current epoch. It is called between chunks, so it does no more than that."""
         self._moved += 1
 
     def _render(self) -> RenderableType:
@@ -187,12 +187,12 @@ class Progress(Status):
         return "  ".join(parts)
 
     def about(self, line: str) -> None:
-        """A line about what is trained on, before the first epoch."""
+        """Show a line about the training data, before the first epoch."""
         if self.mode not in ("none", "silent"):
             say(f"{self.name}{line}", sys.stderr)
 
     def result(self, reason: str, epoch: int | None, best: float | None, run_id: str, verdict: Sequence[str]) -> None:
-        """The last lines of a run: how it ended, and what it is worth."""
+        """Show the last lines of a run: how it ended, and the verdict on its predictions."""
         if self.mode in ("none", "silent"):
             return
         for line in verdict:

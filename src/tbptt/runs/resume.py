@@ -1,4 +1,4 @@
-"""``python train.py resume=RUN_ID``: go on with an interrupted run, in the same MLflow run."""
+"""``python train.py resume=RUN_ID``: resume an interrupted run, in the same MLflow run."""
 
 import logging
 import re
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tbptt")
 
-# What a resumed run may be given anew; all else is as it was begun.
+# The keys that may change when a run is resumed; all others stay as they were.
 MAY_CHANGE = ("epochs", "device", "progress", "resume")
 
 
 def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[str]:
-    """What keeps a run from being resumed, a line each. Reads its store, and writes nothing."""
+    """The problems that keep a run from being resumed, one line each. Reads the run's store, and writes nothing."""
     lines = [
         f"{key}: a resumed run keeps its own; beside resume only epochs, device, progress and tracking.* may be given"
         for key in given
@@ -47,7 +47,7 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
         ]
     folder = pending_folder(path.parent if path else Path("mlruns").absolute(), cfg.resume)
     try:
-        claim_left_run(folder)  # before the imports are paid for, during which another command might begin with it
+        claim_left_run(folder)  # before the slow imports, as another command might take the run meanwhile
     except RunTaken:
         return [f"resume: got {cfg.resume!r}; that run is being trained by another process"]
     try:
@@ -61,7 +61,7 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
 
 
 def _problems_of_run(cfg: DictConfig, given: Sequence[str]) -> list[str]:
-    """What keeps a run that is this process's alone from being resumed."""
+    """The problems that keep a run from being resumed; this process has claimed the run already."""
     from tbptt.runs.tracking import Store, how_to_restore
 
     store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
@@ -85,7 +85,7 @@ def _problems_of_run(cfg: DictConfig, given: Sequence[str]) -> list[str]:
 
 
 def _begun_problems(cfg: DictConfig, given: Sequence[str], run: "Run", state: dict[str, Any]) -> list[str]:
-    """What has become wrong with the config that a run was begun with: its file of prices is gone, or another."""
+    """Problems with a run's original config that came up later: for example, its price file is gone or has changed."""
     try:
         begun = _changed(state, cfg, given)
     except ValueError as error:
@@ -107,8 +107,10 @@ def _begun_problems(cfg: DictConfig, given: Sequence[str], run: "Run", state: di
 
 
 def _misfit(state: dict[str, Any], begun: DictConfig, length: int) -> str | None:
-    """What does not fit together in a checkpoint, or with ``length`` steps; such a one was made by something else.
-    Raises ValueError where its weights are not those of its model."""
+    """The first part of a checkpoint that does not fit the other parts, or ``length`` steps; None if all fit.
+
+    tbptt does not write a checkpoint that does not fit. Raises ValueError if its weights do not fit its model.
+    """
     from tbptt.training.optimizers import state_problem
 
     optimizer = cast(OptimizerConfig, OmegaConf.to_object(begun.optimizer))
@@ -124,7 +126,7 @@ def _misfit(state: dict[str, Any], begun: DictConfig, length: int) -> str | None
 
 
 def resumed_config(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The config that the run was begun with, and what was given anew."""
+    """The run's original config with the newly given keys."""
     from tbptt.runs.tracking import Store
 
     run = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))).run(cfg.resume)

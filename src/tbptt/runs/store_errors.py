@@ -1,4 +1,4 @@
-"""What an error of MLflow's says of its store: away, locked, of another version."""
+"""The meaning of MLflow's errors about a store: it is away, locked, or of another version."""
 
 import contextlib
 import shlex
@@ -15,24 +15,24 @@ from tbptt.system.trouble import causes
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether an error says that another process has a SQLite file locked, here and not behind a server."""
+    """Whether an error says that another process has locked a SQLite file on this machine, not behind a server."""
     return any(is_busy(each) for each in causes(error) if isinstance(each, sqlite3.Error))
 
 
 def still_locked(uri: str) -> ConnectionError:
-    """What to raise where that has been so for too long."""
+    """The error to raise if a store has been locked for too long."""
     return ConnectionError(f"tracking.uri: {sqlite_path(uri)} is locked by another process, for more than a minute")
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the server was away, or in trouble itself, so that the same call may do later."""
-    if is_locked(error):  # a file here
+    """Whether an error says that the server was away or in trouble itself: the same call may then work later."""
+    if is_locked(error):  # a file on this machine
         return False
     for each in causes(error):
         if isinstance(each, requests.RequestException):
             return True
         if isinstance(each, MlflowException):
-            # The last two: more ask MLflow than it has connections to its database; two set one tag at the same moment.
+            # The last two: more clients than MLflow has database connections; two clients set one tag at one moment.
             signs = ("failed with exception", "failed with error code 5", "QueuePool limit", "duplicate key value")
             return any(sign in str(each) for sign in signs) or each.error_code in (
                 "INTERNAL_ERROR",
@@ -43,7 +43,7 @@ def is_outage(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def said_shortly(uri: str) -> Iterator[None]:
-    """An error of the store as one line, with MLflow's own reason where it gave one."""
+    """A context that turns an error of the store into one line, with MLflow's own reason if it gave one."""
     try:
         yield
     except (MlflowException, sqlite3.Error, SQLAlchemyError) as error:

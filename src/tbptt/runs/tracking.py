@@ -1,4 +1,4 @@
-"""MLflow: what a run leaves there. One batch of points an epoch, the true status whatever ends it."""
+"""A run's data in MLflow: one batch of points for each epoch, and the true status, whatever ends the run."""
 
 import contextlib
 import json
@@ -30,11 +30,11 @@ from tbptt.system.stores import absolute_uri, locked, sqlite_path
 
 log = logging.getLogger("tbptt")
 
-MOST_METRICS = 1000  # that MLflow takes in one call
+MOST_METRICS = 1000  # the most that MLflow takes in one call
 MOST_PARAMS = 100
 LOCKED = 60.0  # seconds to wait for a file that another process has locked, as for a study's
-LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # letters that MLflow takes
-# A checkpoint's two places in a store that is elsewhere.
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # the most letters that MLflow takes
+# The two places of a checkpoint in a store on another machine.
 SLOTS = {
     "last": ("checkpoints/last.ckpt", "checkpoints/last.previous.ckpt"),
     "best": ("checkpoints/best.ckpt", "checkpoints/best.previous.ckpt"),
@@ -59,17 +59,17 @@ class Store:
     """An MLflow store and the experiment in it; each is made on first use, by one process at a time.
 
     Args:
-        retry_seconds: how long a server that is away is tried again, at the start and in :meth:`retry`.
+        retry_seconds: how long calls to a server that is away are retried, at the start and in :meth:`retry`.
         check: called while waiting; may raise to stop.
 
-    Raises ConnectionError where a server does not answer, by default within seconds, or the store cannot be used.
+    Raises ConnectionError if a server does not answer, by default within seconds, or the store cannot be used.
     """
 
     def __init__(self, tracking: TrackingConfig, retry_seconds: float = 0.0, check: Callable[[], None] = lambda: None):
         self.retry_seconds, self.check = retry_seconds, check
         self.path = sqlite_path(tracking.uri)
         self.uri = absolute_uri(tracking.uri)
-        # What is not an artifact yet, or belongs to a store elsewhere, is kept in a folder beside it.
+        # This folder keeps what is not an artifact yet, and local data of a store on another machine.
         self.folder = self.path.parent if self.path else Path("mlruns").absolute()
         self.is_local = self.path is not None
         self.tracking = tracking
@@ -79,21 +79,21 @@ class Store:
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
-        """Within, no other process makes a store's tables or experiments; its errors are a line."""
+        """A context in which no other process makes tables or experiments; the store's errors become one line."""
         lock = locked(self.folder / ".lock") if self.is_local else contextlib.nullcontext()
         with lock, said_shortly(self.tracking.uri):
             yield
 
     @cached_property
     def experiment(self) -> str:
-        """The id of the experiment, which is made if need be."""
+        """The id of the experiment; it is created if it does not exist."""
         with self._opening():
             found = self._found or self.retry(self._make)
             self._bring_home(found)
         return found
 
     def _look(self) -> str | None:
-        """The id of the experiment, if it is there. Raises CommandError where it was deleted."""
+        """The id of the experiment; None if there is none. Raises CommandError if it was deleted."""
         name = self.tracking.experiment
         found = self.client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":
@@ -110,7 +110,7 @@ class Store:
                 self.tracking.experiment, artifact_location=local, tags={"mlflow.experimentKind": MODEL_TRAINING}
             )
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, meanwhile
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process has made it meanwhile
                 raise
             return self._look() or self._make()
 
@@ -119,8 +119,8 @@ class Store:
             local_files.bring_home(self.path, experiment)
 
     def retry(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns, once the server is there, or another process lets the file go. Raises what it raises
-        otherwise, or after too long."""
+        """The result of ``call``, retried while the server is away or another process locks the file. Raises any other
+        error of ``call``, and also these after too long."""
         if self.is_local:
             return retry(call, is_locked, LOCKED, self.check, at_the_end=lambda error: still_locked(self.tracking.uri))
         return retry(call, is_outage, self.retry_seconds, self.check)
@@ -139,7 +139,7 @@ class Store:
         return run
 
     def run(self, run_id: str) -> "Run | None":
-        """A run of this store; None where it has no such run."""
+        """A run of this store; None if it has no such run."""
         try:
             info = self.retry(lambda: self.client.get_run(run_id)).info
         except MlflowException as error:
@@ -149,7 +149,7 @@ class Store:
         return Run(self, info)
 
     def reopen_run(self, run_id: str) -> "Run | None":
-        """A run of this store, RUNNING again; None where it has no such run, or it was deleted."""
+        """A run of this store, RUNNING again; None if there is no such run, or it was deleted."""
         run = self.run(run_id)
         if run is not None and run.is_deleted:
             return None
@@ -167,8 +167,8 @@ class Store:
         return [info.path for info in self.client.list_artifacts(run_id, folder) if not info.is_dir]
 
     def artifact(self, run_id: str, path: str, folder: Path | None = None) -> Path | None:
-        """A run's artifact as a file here, or None where it has none; one that is elsewhere is put into ``folder``, or
-        a temporary one."""
+        """A run's artifact as a local file, or None if there is none. An artifact on another machine is downloaded into
+        ``folder``, by default a temporary one."""
         try:
             run = self.run(run_id)
             if run is not None and run.is_local:
@@ -178,16 +178,16 @@ class Store:
             return None
 
     def artifact_here(self, run_id: str, path: str) -> Path | None:
-        """The same of a store on this machine, without asking it, which takes some milliseconds; None where that does
-        not say it."""
+        """A run's artifact in a store on this machine, found without a query, which takes some milliseconds. None if it
+        cannot be found so."""
         if self.path is None or not re.fullmatch(r"[0-9a-f]{32}", run_id):
             return None
         found = local_files.folder_of(self.path, run_id) / path
         return found if found.exists() else None
 
     def tags_of_runs(self, tag: str, value: str) -> list[dict[str, str]] | None:
-        """The tags of the runs, at most 1,000, that have a tag of this value, whatever their experiment, deleted ones
-        too; None where the store does not answer."""
+        """The tags of at most 1,000 runs that have a tag of this value, from all experiments and deleted runs, too.
+        None if the store does not answer."""
         with contextlib.suppress(MlflowException, OSError):
             everywhere = [e.experiment_id for e in self.client.search_experiments(view_type=ViewType.ALL)]
             query = f"tags.`{tag}` = '{value}'"
@@ -205,9 +205,9 @@ class Run:
     """An open MLflow run.
 
     Attributes:
-        id: MLflow's.
-        folder: local files that are the run's artifacts: written here, they are in the store at once where it is on
-            this machine, and sent by :meth:`finish` where it is not.
+        id: MLflow's run id.
+        folder: the run's artifacts as local files. Files written here are at once in a store on this machine;
+            :meth:`finish` sends them to a store elsewhere.
     """
 
     def __init__(self, store: Store, info: RunInfo):
@@ -215,7 +215,7 @@ class Run:
         self.is_deleted = info.lifecycle_stage == "deleted"  # in MLflow; `mlflow gc` would remove it for good
         if store.path:
             self.is_local = local_files.is_on_a_disk(info.artifact_uri)
-        else:  # of a server whose disk this machine shares
+        else:  # True for a server that shares its disk with this machine
             self.is_local = info.artifact_uri.startswith("file:")
         if not self.is_local:
             self.folder = pending_folder(store.folder, self.id)
@@ -223,21 +223,21 @@ class Run:
             self.folder = local_files.folder_of_run(store.path, self.id, info.artifact_uri)
         else:
             self.folder = compat.path_of_file_uri(info.artifact_uri)
-        self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store a checkpoint took last
+        self._newest = dict.fromkeys(SLOTS, 1)  # which of its two places in the store holds the newest checkpoint
         self._best_sent: float | None = None
 
     def make_folder(self) -> None:
-        """Make :attr:`folder`. Raises ValueError where a link is in its place, or in that of its checkpoints."""
+        """Make :attr:`folder`. Raises ValueError if it, or its folder of checkpoints, is a link."""
         of_all_runs = self.folder.parents[1 if self.is_local else 0]
         make_folder(self.folder, of_all_runs)
         refuse_link(self.folder / "checkpoints")
 
     def last_state(self, take_over: bool = False) -> dict[str, Any] | None:
-        """The run's last checkpoint, from this machine or its store, whichever went further; None where it has none.
-        Raises ValueError where there are some and none can be read.
+        """The run's last checkpoint, the later one of this machine's and the store's; None if it has none.
+        Raises ValueError if there are checkpoints and none can be read.
 
         Args:
-            take_over: say in the store first that this process goes on with the run.
+            take_over: first record in the store that this process resumes the run.
         """
         from tbptt.runs import checkpoint, contents
 
@@ -251,7 +251,7 @@ class Run:
         damage: list[ValueError] = []
         with tempfile.TemporaryDirectory() as folder:
             copies = [(self._fetch(path, folder), i) for i, path in enumerate(SLOTS["last"])]
-            # Those here count where no other machine has gone on since.
+            # The checkpoints on this machine count only if no other machine has resumed the run since.
             own = [here / "last.ckpt", checkpoint.previous(here / "last.ckpt")] if is_own else []
             for path, place in [*copies, *((path, None) for path in own)]:
                 if path is not None and path.exists():
@@ -262,7 +262,7 @@ class Run:
         if not found:
             if len(damage) > 1:
                 raise damage[0]
-            if damage:  # the first that was sent, and cut: as if there were none
+            if damage:  # the upload of the first checkpoint was cut short: as if there were none
                 log.warning("run %s: %s", self.id, damage[0])
             return None
         state, place = max(found, key=lambda one: (one[0]["epoch"], one[1] is None))
@@ -272,34 +272,34 @@ class Run:
         return state
 
     def why_no_checkpoint(self) -> str:
-        """What to say of a run that :meth:`last_state` found nothing of."""
-        if self.is_local and self.store.client.get_run(self.id).data.metrics:  # these are sent after each checkpoint
+        """The message about a run for which :meth:`last_state` found no checkpoint."""
+        if self.is_local and self.store.client.get_run(self.id).data.metrics:  # metrics are sent after each checkpoint
             return f"its files are not in {self.folder}, where they were expected: bring them there, or begin anew"
         return "that run has no checkpoint: it did not finish its first epoch"
 
     def is_own(self) -> bool:
-        """Whether this folder's owner is the last that the store knows to have been at this run; of a store on this
-        machine nobody else can be."""
+        """Whether the owner in this folder is the last process that took the run over, according to the store. For a
+        store on this machine it always is."""
         if self.is_local:
             return True
         owner = self.folder / OWNER
         return owner.exists() and self.tags().get(WORKER_TAG) == as_tag(owner)
 
     def take_over(self) -> None:
-        """Say in the store who is at this run from now on: what others had of it is not sent any more."""
+        """Record in the store that this process has the run now; other processes then send no more data for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / OWNER, this_owner())
         self.store.retry(lambda: self.set_tags({WORKER_TAG: as_tag(self.folder / OWNER)}))
 
     def _fetch(self, path: str, folder: str) -> Path | None:
-        """A copy of an artifact; None where there is none. Raises where the store is away."""
+        """A copy of an artifact; None if there is none. Raises an error if the store is away."""
         listed = self.store.retry(lambda: self.store.artifacts(self.id, str(Path(path).parent)))
         if path not in listed:
             return None
         return Path(self.store.retry(lambda: self.store.client.download_artifacts(self.id, path, folder)))
 
     def _fetch_best(self, epoch: int | None) -> None:
-        """Bring the checkpoint of the best epoch to this machine, where another machine's worker left it."""
+        """Copy the best epoch's checkpoint to this machine, if another machine's worker left it in the store."""
         from tbptt.runs import checkpoint, contents
 
         with tempfile.TemporaryDirectory() as folder:
@@ -315,12 +315,12 @@ class Run:
                         self._newest["best"] = place
 
     def send_checkpoints(self) -> None:
-        """Let another machine go on from here. Each goes to the one of its two places in the store that does not have
-        the newest, as an upload may be cut."""
+        """Send the checkpoints, so that another machine can resume the run. Each has two places in the store and
+        overwrites the older one, as an upload may be cut short."""
         best, last = self.folder / "checkpoints" / "best.ckpt", self.folder / "checkpoints" / "last.ckpt"
         with tempfile.TemporaryDirectory() as folder:
             copies = {}
-            for what, path in (("last", last), ("best", best)):  # training goes on: the last's best is there already
+            for what, path in (("last", last), ("best", best)):  # training goes on: the best of ``last`` exists already
                 if is_own_file(path):
                     copies[what] = Path(folder) / Path(SLOTS[what][1 - self._newest[what]]).name
                     shutil.copy2(path, copies[what])
@@ -335,13 +335,13 @@ class Run:
         self._newest[what] = 1 - self._newest[what]
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Params, flattened already; lists and null as they are typed on the command line."""
+        """Log params, already flattened; lists and null are written as on the command line."""
         entities = [Param(name, shortened(as_text(value), LONGEST_PARAM)) for name, value in params.items()]
         for part in _batches(entities, MOST_PARAMS):
             self.store.client.log_batch(self.id, params=part)
 
     def log_points(self, points: Iterable[tuple[str, float, int]], milliseconds: int) -> None:
-        """Metric points (name, value, step) of one moment, in as few calls as MLflow allows."""
+        """Log metric points (name, value, step) of one moment, in as few calls as MLflow allows."""
         for part in _batches([Metric(name, value, milliseconds, step) for name, value, step in points], MOST_METRICS):
             self.store.client.log_batch(self.id, metrics=part)
 
@@ -368,7 +368,7 @@ class Run:
             for path in (p for p in self.folder.rglob("*") if is_own_file(p) and p.name not in leave_out):
                 inner = path.parent.relative_to(self.folder)
                 self.store.client.log_artifact(self.id, str(path), str(inner) if inner.parts else None)
-            with contextlib.suppress(OSError):  # one that kept nothing here, as a parent
+            with contextlib.suppress(OSError):  # the folder is empty for a run without files here, such as a parent
                 self.folder.rmdir()
         if reason:
             self.set_tags({"stop.reason": reason})
@@ -376,7 +376,7 @@ class Run:
 
 
 def how_to_restore(uri: str, run_id: str) -> str:
-    """What brings a deleted run back, to be typed in a shell."""
+    """The shell command that brings a deleted run back."""
     return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"
 
 
@@ -387,7 +387,7 @@ def as_tag(owner: Path) -> str:
 
 
 def as_text(value: object) -> str:
-    """A param's value, as it would be typed on the command line."""
+    """A param's value, as a user would type it on the command line."""
     if isinstance(value, list | tuple | dict) or value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)

@@ -1,4 +1,4 @@
-"""Which code runs: what it was checked out from, and the versions of what it stands on, as tags of a run."""
+"""The version of the running code as tags of a run: its git checkout, and the versions of its dependencies."""
 
 import contextlib
 import platform
@@ -28,7 +28,9 @@ def _code_tags() -> tuple[tuple[str, str], ...]:
 
 
 def code_tags() -> dict[str, str]:
-    """``git.*`` and ``versions.*``: which code this process runs; ``own.sha256``, where there are files in ``own/``,
-    which git may not know."""
+    """The code of this process, as tags ``git.*`` and ``versions.*``.
+
+    If there are files in ``own/``, there is also ``own.sha256``, as git may not know these files.
+    """
     own = own_digest()
     return {**dict(_code_tags()), **({"own.sha256": own} if own else {})}

@@ -1,4 +1,4 @@
-"""What one would earn who follows the predictions of ``task=q_values``: being long or short at every step."""
+"""The profit of following the predictions of ``task=q_values``: being long or short at every step."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Of every step, (B, T); 0 where a step is not scored.
+    """The decision at every step; each field is (B, T), and 0 at steps that are not scored.
 
     Attributes:
         side: 1 long, -1 short.
-        changed: 1 where the side is another than at the step before.
+        changed: 1 if the side differs from that of the step before.
         profit: in price units, after costs.
     """
 
@@ -27,10 +27,11 @@ class Decisions:
 
 
 def decisions(y: "Float[Tensor, 'B T 2']", sequences: "Sequences") -> Decisions:
-    """What predictions lead to: the side with the larger Q-value at first, and another only where it is worth the cost.
+    """The decisions that follow from predictions.
 
-    A change of side costs 2·fee, so one changes only if Q(other) - 2·fee > Q(same). A step earns side_t·Δ_t, where Δ_t
-    is what the price changes by to the next step, less 2·fee where the side changed. The first side is free.
+    The first side is the one with the larger Q-value; taking it is free. A change of side costs 2·fee, so the side
+    changes only if Q(other) - 2·fee > Q(same). A step earns side_t·Δ_t, less 2·fee if the side changed; Δ_t is the
+    change of the price to the next step.
 
     Args:
         y: standardised predictions, as the network gives them.
@@ -49,17 +50,19 @@ def decisions(y: "Float[Tensor, 'B T 2']", sequences: "Sequences") -> Decisions:
     long = held(gain, cost, gain.gather(1, first)[:, 0] > 0)
     side = (2 * long.to(change) - 1) * scored
     changed = (side * side.roll(1, dims=1) < 0).to(change)
-    changed[:, 0] = 0  # what was rolled there is the last side
+    changed[:, 0] = 0  # the roll has put the last side there
     return Decisions(side, changed, side * change - cost * changed)
 
 
 def held(gain: "Float[Tensor, 'B T']", cost: "Float[Tensor, 'S 1']", start: "Bool[Tensor, ' B']") -> "Tensor":
-    """Whether one is long at each step, (B, T) bool: the side that was last worth more than the other by over ``cost``,
-    or ``start`` before there was such a step. So no loop over time is needed.
+    """The side held at each step, (B, T) bool: True is long.
+
+    It is the side that was last worth more than the other by over ``cost``, or ``start`` before the first such step. So
+    no loop over time is needed.
 
     Args:
-        gain: what being long is worth more than being short.
-        cost: of a change of side, in the same unit; S is 1 or B.
+        gain: the value of being long minus that of being short.
+        cost: the cost of a change of side, in the same unit; S is 1 or B.
         start: the side held before the first step.
     """
     import torch

@@ -1,4 +1,4 @@
-"""What is measured of predictions on held-out series, beside the loss."""
+"""Metrics of predictions on held-out series, besides the loss."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @metric("val/mae", direction="minimize", label="held-out, mean absolute error", drawn=False)
 def absolute_error(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[Tensor, Tensor | float]":
-    """Of all outputs, in their standard deviations."""
+    """The absolute error of all outputs, in units of their standard deviations."""
     return _mean_over_valid((y - target).abs(), mask)
 
 
@@ -21,7 +21,7 @@ def absolute_error(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tup
     "val/right_side", direction="maximize", label="held-out, right side", in_prices=True, task="q_values", drawn=False
 )
 def right_side(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[Tensor, Tensor | float]":
-    """Share of steps at which the larger Q-value is that of the side which is worth more."""
+    """Share of steps at which the better side has the larger predicted Q-value."""
     right = (y[..., 0] > y[..., 1]) == (target[..., 0] > target[..., 1])
     return _mean_over_valid(right[..., None].to(y.dtype), mask)
 
@@ -30,21 +30,23 @@ def right_side(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[T
     "val/right_sign", direction="maximize", label="held-out, right sign", in_prices=True, task="forecast", drawn=False
 )
 def right_sign(y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "tuple[Tensor, Tensor | float]":
-    """Share of the changes ahead whose sign is predicted; one that is zero counts as wrong."""
+    """Share of the changes ahead with the right predicted sign; a change of zero counts as wrong."""
     return _mean_over_valid((y * target > 0).to(y.dtype), mask)
 
 
 @metric("val/skill", direction="maximize", label="held-out, skill", at_once=True, drawn=False)
 def skill(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
-    """1 - loss / loss of the task's constant prediction, by default the training mean: 0 where they are the same."""
+    """1 - loss / loss of the task's constant prediction, by default the training mean; 0 if both losses are equal."""
     loss = sequences.loss(y, 0, sequences.length).double() / sequences.count(0, sequences.length)
     return sequences.baseline - loss, abs(sequences.baseline)
 
 
 @metric("val/value", direction="maximize", label="held-out, profit a step", at_once=True, task="q_values", drawn=False)
 def value(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
-    """Mean profit a step of who follows the predictions (decisions.py), in standard deviations of a training step's
-    change."""
+    """Mean profit per step of following the predictions (decisions.py).
+
+    The unit is the standard deviation of the price change in a training step.
+    """
     assert sequences.change_std is not None
     profit = decisions(y, sequences).profit / sequences.change_std[:, None]
     return profit.sum(), float(sequences.valid_steps)
@@ -54,7 +56,7 @@ def value(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]
     "val/turnover", direction="minimize", label="held-out, changes a step", at_once=True, task="q_values", drawn=False
 )
 def turnover(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
-    """How often a step changes the side of who follows the predictions."""
+    """Share of steps at which following the predictions changes the side."""
     return decisions(y, sequences).changed.sum(), float(sequences.valid_steps)
 
 
@@ -67,7 +69,8 @@ def turnover(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | flo
     drawn=False,
 )
 def advantage_r2(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor | float]":
-    """R² of Q(buy) - Q(sell), which is what decides, about its training mean: 1 - squared error / squared deviation."""
+    """R² of Q(buy) - Q(sell), the difference that decides: 1 - squared error / squared deviation from its training
+    mean."""
     scaler, std = sequences.scaler, sequences.change_std
     assert scaler is not None
     assert std is not None
@@ -77,7 +80,7 @@ def advantage_r2(y: "Tensor", sequences: "Sequences") -> "tuple[Tensor, Tensor |
         return (in_prices[..., 0] - in_prices[..., 1]) / std[:, None]
 
     true, scored = advantage(sequences.targets), scored_steps(sequences)
-    of_mean = advantage(y.new_zeros(1, 1, 2).expand(sequences.batch, 1, 2))  # what is standardised has a mean of 0
+    of_mean = advantage(y.new_zeros(1, 1, 2).expand(sequences.batch, 1, 2))  # standardised values have a mean of 0
     spread = ((true - of_mean).square() * scored).sum()
     return spread - ((true - advantage(y)).square() * scored).sum(), spread
 

@@ -1,4 +1,4 @@
-"""What is learnt of a series, as a config says it: what a task brings, and the article's own."""
+"""Tasks, the choice of targets in a config: the interface of a task, and the article's own task."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = NDArray[np.float64]
-MOST_HORIZON = 10**6  # steps, whose targets take some ten seconds; auto is 460,515 of them where gamma is 0.99999
+MOST_HORIZON = 10**6  # steps; targets this far take some ten seconds. With gamma 0.99999, auto is 460,515 steps
 
 
 @dataclass
 class TaskConfig(Option):
-    """What is learnt of prices. A task of your own says at least ``outputs``, ``ahead`` and ``targets``.
+    """A task: what the network learns from prices. Your own task defines at least ``outputs``, ``ahead`` and
+    ``targets``.
 
     Attributes:
-        common_scale: whether all outputs are divided by one standard deviation, or each by its own; their means are
-            each its own. None: the targets are used as they are.
-        shortened_by: the key that makes it look less far ahead, for the line about series that are too short.
-        decides: whether its two outputs are what being long and being short are worth, so that one can trade by them.
+        common_scale: whether all outputs are divided by one standard deviation, or each by its own. Each output always
+            has its own mean. None: the targets are used as they are.
+        shortened_by: the key that makes the task look less far ahead. The error about series that are too short names
+            it.
+        decides: whether the two outputs are the values of being long and of being short, so that one can trade by them.
     """
 
     group = "task"
@@ -42,20 +44,23 @@ class TaskConfig(Option):
 
     @property
     def ahead(self) -> int:
-        """How many prices after a step its targets know of. The last steps of a part lack them, and are not used."""
+        """The number of prices after a step that its targets depend on.
+
+        The last steps of a part lack these prices and are not used.
+        """
         raise NotImplementedError  # each task has its own, which Option.unfit sees to
 
     def targets(self, prices: Array, change_std: Array) -> Array:
-        """What a step's outputs are to be.
+        """The targets of every step.
 
         Args:
-            prices: (B, N) one row a series, each padded at its end with its last price.
+            prices: (B, N), one row for each series, padded at its end with its last price.
             change_std: (B,) or (1,), standard deviation of a step's change in each series' training part, in price
                 units.
 
         Returns:
-            (B, N - ahead, O) or longer, in price units; [:, t] belongs to the step whose price is prices[:, t]. What is
-            at a step whose targets would need more prices than its series has does not matter, but is finite.
+            (B, N - ahead, O) or longer, in price units; [:, t] belongs to the step with the price prices[:, t]. At
+            steps that need more prices than their series has, any finite value will do.
         """
         raise NotImplementedError  # each task has its own, which Option.unfit sees to
 
@@ -72,58 +77,59 @@ class TaskConfig(Option):
         return error.square().sum()
 
     def loss_sum(self, y: "Tensor", target: "Tensor", mask: "Tensor | None") -> "Tensor":
-        """:meth:`loss`, as training and evaluation call it: of the class, as ``task.loss`` of an instance may be a key
-        of its config."""
+        """:meth:`loss`, for training and evaluation. It calls the class's method, because ``task.loss`` of an instance
+        may be a key of its config."""
         return type(self).loss(self, y, target, mask)
 
     def mixing(self) -> Array | None:
-        """What the network learns of the targets, where it is not the targets themselves.
+        """The mixing of the targets, if the network learns mixtures instead of the targets themselves.
 
         Returns:
-            (O, O) with an inverse: outputs = targets @ mixing, so that column i says what output i is. They are
-            standardised as ``common_scale`` says, and weigh the same in the loss; ``Scaler.to_price_units`` brings
-            predictions back to targets, and so do metrics in price units. None: the outputs are the targets.
+            An (O, O) matrix with an inverse: outputs = targets @ mixing, so column i defines output i. The outputs are
+            standardised as ``common_scale`` says, and have the same weight in the loss. ``Scaler.to_price_units`` turns
+            predictions back into targets; metrics in price units do so, too. None: the outputs are the targets.
         """
         return None
 
     def count(self, steps: int) -> int:
-        """What :meth:`loss` of so many valid steps is divided by, to be a mean."""
+        """The divisor that turns :meth:`loss` of ``steps`` valid steps into a mean."""
         return steps * self.outputs
 
     def baseline(self, target: "Tensor", mask: "Tensor | None") -> "Tensor":
-        """The constant prediction that the held-out loss is held against, (O,): by default the training mean.
+        """The constant prediction to compare the held-out loss with, (O,); by default the training mean.
 
         Args:
             target: (B, T, O) of the training series, standardised as in :meth:`loss`.
             mask: (B, T); None where nothing is padded.
         """
         if self.common_scale is not None:
-            return target.new_zeros(self.outputs)  # the mean of what is standardised
+            return target.new_zeros(self.outputs)  # the mean of standardised targets
         if mask is None:
             return target.mean((0, 1))
         return (target * mask[:, :, None]).sum((0, 1)) / mask.sum()
 
     def change_cost(self, change_std: Array) -> Array | None:
-        """Of one change of side, in price units, (S,) as ``change_std``; None where the task knows of none."""
+        """The cost of one change of side, in price units, (S,) as ``change_std``; None if the task has no such cost."""
         return None
 
     @property
     def overlap(self) -> float:
-        """For how many steps about the targets of two steps hang together, as they know of the same prices."""
+        """About how many steps apart two targets are still correlated, as they depend on the same prices."""
         return float(self.ahead)
 
     def problem(self, length: int) -> tuple[str, str] | None:
-        """The key that is absurd for series of so many steps, and what it takes; None where none is."""
+        """A key with an absurd value for series of ``length`` steps, and the values that it takes; None if all are
+        fine."""
         return None
 
 
 @dataclass
 class QValues(TaskConfig, options=["q_values"], new=True):
-    """The article's: Q-values of buying and of selling.
+    """The article's task: Q-values of buying and of selling.
 
-    With ``loss`` split the network learns what is common to both, their mean, and their difference, which decides. Of
-    the variance of the two Q-values 94 to 99.6 % is the common part's, so that their joint loss hardly measures the
-    decision; split, each is standardised by itself, and they weigh the same.
+    With ``loss=split`` the network learns the mean of the two Q-values, and their difference, which decides. The mean
+    has 94 to 99.6 % of the variance of the two Q-values, so their joint loss hardly measures the decision. With split,
+    mean and difference are each standardised, and have the same weight.
     """
 
     shortened_by = "task.horizon"
@@ -140,7 +146,7 @@ class QValues(TaskConfig, options=["q_values"], new=True):
 
     @property
     def common_scale(self) -> bool | None:  # type: ignore[override]
-        return self.loss == "joint"  # where both have one scale, their difference, which decides, keeps its sign
+        return self.loss == "joint"  # with one scale for both, their difference, which decides, keeps its sign
 
     def mixing(self) -> Array | None:
         return None if self.loss == "joint" else np.array([[0.5, 1.0], [0.5, -1.0]])
@@ -165,10 +171,14 @@ class QValues(TaskConfig, options=["q_values"], new=True):
         return self.fee * (np.ones_like(change_std) if self.fee_unit == "price" else change_std)
 
     def problem(self, length: int) -> tuple[str, str] | None:
-        """The targets of the steps within the horizon are computed one after the other, about 10 µs each, and are not
-        trained on. Ten times ``auto`` the weight of a reward is 1e-20: beside the first one float64 has no room for it,
-        so that no target changes with what comes later. Below a series' own length, or 10,000 steps, a horizon costs
-        little, and one for all is what several gammas are compared with on the same steps."""
+        """Also refuses a horizon that is far too long, and ``loss=split`` with ``gamma`` 0.
+
+        The targets of the steps within the horizon are computed one by one, about 10 µs each, and are not trained on.
+        After ten times ``auto``, the weight of a reward is 1e-20. In float64 the sum of such a reward and the first one
+        is the first one, so later rewards change no target. A horizon below the length of the series, or below 10,000
+        steps, costs little. It is allowed because one horizon for all lets several gammas be compared on the same
+        steps.
+        """
         if self.loss == "split" and self.gamma == 0:
             return "loss", "joint where task.gamma is 0: nothing is common to both sides then"
         auto = default_horizon(self.gamma)

@@ -26,10 +26,10 @@ class Prepared:
     """Data, ready to train on.
 
     Attributes:
-        train, val: the sequences; those to judge by are made where they are asked for: :meth:`test`.
+        train, val: the sequences of these parts; :meth:`test` makes those of the test part on request.
         scaler: fitted on the training part only.
         split: the prices of each part.
-        data, task: what they were made of.
+        data, task: the configs that the sequences were made from.
     """
 
     train: Sequences
@@ -46,19 +46,21 @@ class Prepared:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all prices."""
+        """The fingerprint of all prices."""
         return self.split.fingerprint()
 
     def test(self) -> Sequences | None:
-        """The sequences to judge by, made at each call: a study does so for one of its trials only. None where there
-        are none."""
+        """The sequences of the test part; None if there is none.
+
+        Each call makes them anew, as a study needs them for one of its trials only.
+        """
         if not self.split.test:
             return None
         return _scored("test", self.split, self.train, self.scaler, self.data, self.task)
 
 
 def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
-    """Raises ValueError where the data cannot be used, or the task does not give what it says."""
+    """Prepare data for a task. Raises ValueError if the data cannot be used, or the task returns something wrong."""
     split = load_split(data, task)
     prices, targets, steps = _padded(split, split.train, task)
     mixing = mixing_of(task)
@@ -90,7 +92,7 @@ def _scored(part: str, split: Split, train: Sequences, scaler: Scaler, data: Dat
 
 
 def _changes(series: dict[str, Prices], window: int, length: int) -> Tensor:
-    """(B, T) float64, what each price changes by to the next; 0 where padded, and where no next price is known."""
+    """The change of each price to the next, (B, T) float64; 0 at padding, and at a step without a next price."""
     found = np.zeros((len(series), length))
     for row, prices in zip(found, series.values(), strict=True):
         change = np.diff(prices[window:])[:length]
@@ -99,7 +101,7 @@ def _changes(series: dict[str, Prices], window: int, length: int) -> Tensor:
 
 
 def _fee(task: TaskConfig, change_std: Array) -> Tensor | None:
-    """What a task's change of side costs, (S,) float64. Raises ValueError where it gives something else."""
+    """The cost of a task's change of side, (S,) float64; None if it has none. Raises ValueError for another shape."""
     with said_of(type(task), f"task={task.name}: change_cost"):
         given = task.change_cost(change_std)
         cost = None if given is None else np.array(given, dtype=np.float64)
@@ -109,8 +111,10 @@ def _fee(task: TaskConfig, change_std: Array) -> Tensor | None:
 
 
 class PreparedLast:
-    """:func:`prepare`, but what it gave last is given again for the same data and task: a worker's trials mostly share
-    theirs, which take 0.3 s to prepare."""
+    """:func:`prepare` with a cache of one: the same data and task as last time give the same result again.
+
+    Most trials of a worker share their data and task, and to prepare these takes 0.3 s.
+    """
 
     def __init__(self) -> None:
         self._key: object = None
@@ -130,7 +134,7 @@ def _padded(split: Split, series: dict[str, Prices], task: TaskConfig) -> tuple[
     """Series of different lengths as one array: prices (B, W + T), targets (B, T, O), the steps of each."""
     rows = list(series.values())
     longest = max(map(len, rows))
-    # The last price repeated is a future without change, from which no target of a step that counts is computed.
+    # The padding repeats the last price. No target of a valid step depends on it.
     prices = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
     length = longest - split.window - split.ahead
     targets = targets_of(task, prices[:, split.window :], split.change_std, length)
@@ -163,6 +167,6 @@ def baseline_loss(train: Sequences, scored: Sequences, task: TaskConfig) -> floa
 
 
 def fingerprint_of(cfg: DictConfig) -> str:
-    """Of all prices that a config stands for. Raises ValueError where they cannot be used."""
+    """The fingerprint of all prices of a config. Raises ValueError if they cannot be used."""
     data, task = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)
     return load_split(cast(DataConfig, data), cast(TaskConfig, task)).fingerprint()

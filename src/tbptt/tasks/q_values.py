@@ -9,8 +9,8 @@ from jaxtyping import Float64
 def default_horizon(gamma: float) -> int:
     """Steps until a reward's weight has fallen to 1 %: ceil(ln 0.01 / ln γ), and 0 for γ = 0.
 
-    The recursion starts from 0 at the last known price, so the targets of the last ``horizon``
-    steps still ramp up to their level; they feed earlier targets and are not trained on.
+    The recursion starts from 0 at the last known price, so the targets of the last ``horizon`` steps have not reached
+    their level yet. Earlier targets are computed from them, but the network is not trained on them.
     """
     return math.ceil(math.log(0.01) / math.log(gamma)) if gamma > 0 else 0
 
@@ -20,15 +20,15 @@ def q_values(
 ) -> Float64[np.ndarray, "B N-1 2"]:
     """Q-values of buying and of selling at every step, computed backwards in O(N).
 
-    With Δ_t = p_{t+1} - p_t, Q_t(buy) = Δ_t + γ·max(Q_{t+1}(buy), Q_{t+1}(sell) - 2·fee), and the mirror image
-    for selling; the recursion starts from 0 at the last price. Bellman's optimality equation with a cost of
-    2·fee for changing sides (one fee to close, one to open).
+    With Δ_t = p_{t+1} - p_t, Q_t(buy) = Δ_t + γ·max(Q_{t+1}(buy), Q_{t+1}(sell) - 2·fee), and the mirror image for
+    selling. The recursion starts from 0 at the last price. This is Bellman's optimality equation with a cost of 2·fee
+    for changing sides (one fee to close, one to open).
 
     Args:
-        prices: (B, N), each series padded at its end with its last price (padding then has Q = 0, and what
-            comes before it is as if the padding were not there).
-        gamma: discount a step, 0 <= γ < 1.
-        fee: in price units; a number, or (B,) for one a series, or (1,).
+        prices: (B, N), each series padded at its end with its last price. The padding then has Q = 0 and does not
+            affect the steps before it.
+        gamma: discount per step, 0 <= γ < 1.
+        fee: in price units; a number, (1,), or (B,) with one fee for each series.
 
     Returns:
         (B, N - 1, 2) float64, in price units: [..., 0] buy, [..., 1] sell.

@@ -1,4 +1,4 @@
-"""Whether a task or a metric of one's own gives what it says, seen on a few numbers before a run begins with it."""
+"""Checks of a user's own task or metric on a few numbers, before a run begins with it."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def targets_of(task: TaskConfig, prices: Array, change_std: Array, length: int) 
         length: steps that need targets.
 
     Raises:
-        ValueError: it raises something, or gives something else; a line that names the task.
+        ValueError: the task raises an error, or returns something else; the message is a line that names the task.
     """
     with said_of(type(task), f"task={task.name}: targets"):
         given = np.asarray(task.targets(prices, change_std), dtype=np.float64)
@@ -35,10 +35,10 @@ def targets_of(task: TaskConfig, prices: Array, change_std: Array, length: int) 
 
 
 def mixing_of(task: TaskConfig) -> Array | None:
-    """A task's mixing, (O, O) float64; None where its outputs are its targets.
+    """A task's mixing, (O, O) float64; None if its outputs are its targets.
 
     Raises:
-        ValueError: it raises something, or gives something else; a line that names the task.
+        ValueError: the task raises an error, or returns something else; the message is a line that names the task.
     """
     with said_of(type(task), f"task={task.name}: mixing"):
         given = task.mixing()
@@ -53,7 +53,7 @@ def mixing_of(task: TaskConfig) -> Array | None:
 
 
 def try_task(task: TaskConfig) -> None:
-    """Raises ValueError with a line where a task's outputs, mixing, targets, loss or baseline are not those needed."""
+    """Raises ValueError with a line if a task's outputs, mixing, targets, loss or baseline cannot be used."""
     with said_of(type(task), f"task={task.name}"):
         outputs, ahead = task.outputs, task.ahead
     for name, value, least in (("outputs", outputs, 1), ("ahead", ahead, 0)):
@@ -80,15 +80,18 @@ def try_task(task: TaskConfig) -> None:
 
 
 def try_metric(metric: Metric, outputs: int) -> None:
-    """Raises ValueError with a line where a metric does not give a sum and what to divide it by."""
+    """Raises ValueError with a line if a metric does not return a sum and its divisor."""
     y, target = torch.randn(2, SERIES, STEPS, outputs, generator=torch.Generator().manual_seed(0)).unbind()
     for mask in (None, torch.ones(SERIES, STEPS)):
         measured(metric, y, target, mask)
 
 
 def measured(metric: Metric, *of: Any) -> tuple[Tensor, Tensor | float]:
-    """What a metric gives of a chunk (predictions, targets, mask), or of all at once (predictions, sequences): a sum
-    and a count. Raises ValueError with a line that names it."""
+    """The result of a metric, a sum and a count.
+
+    ``of`` is one chunk (predictions, targets, mask) or the whole part (predictions, sequences). Raises ValueError with
+    a line that names the metric.
+    """
     function = metric.measure or metric.at_once
     assert function is not None
     with said_of(function, f"metric {metric.name}"):
