@@ -1,4 +1,4 @@
-"""Hydra's door to studies: it accepts sweepers only from a package below ``hydra_plugins``."""
+"""Hydra's entry to studies. Hydra accepts sweepers only from a package below ``hydra_plugins``."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,5 @@
-"""The first lines of a study's report: the verdict on its best trial, that trial, how to rerun it, how sure it is."""
+"""The first lines of a study's report: the verdict on its best trial, that trial, how to rerun it, how certain it
+is."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from tbptt.studies.study import Study, state_of
 
 
 def point_of(trial: FrozenTrial) -> str:
-    """In one line."""
+    """A trial's point in one line."""
     return ", ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())
 
 
@@ -37,8 +38,8 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
     """What the first lines say.
 
     Args:
-        verdict: on the best trial, by the part that nothing was chosen by.
-        tried: how the trials compare on the part that they were chosen by.
+        verdict: on the best trial, by the test part, by which nothing was chosen.
+        tried: how the trials compare on the validation part, by which they were chosen.
     """
     best, objective = best_trial(trials, *study.objectives), study.objectives[0]
     front = pareto_front(trials, study.objectives) if len(study.objectives) > 1 else []
@@ -100,7 +101,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
 
 
 def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str) -> str:
-    """How far the next best trial is behind, and whether their seeds keep them apart."""
+    """How far the next best trial is behind, and whether the seeds of the two trials keep them apart."""
     others = [t for t in trials if t.number != best.number]
     after = best_trial(others, objective)
     if after is None:
@@ -117,7 +118,7 @@ def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str)
 
 
 def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: str) -> str:
-    """A trial that is not complete, and had a better value than the best of the complete ones."""
+    """An incomplete trial that had a better value than the best complete trial; empty if there is none."""
     reached = [
         (cost(y, objective), epoch, y, t)
         for t in trials
@@ -128,7 +129,7 @@ def _ahead(trials: Sequence[FrozenTrial], best: FrozenTrial | None, objective: s
         return ""
     its_cost, epoch, value, trial = min(reached, key=lambda r: r[:2])
     first = TrialRecord.of(best).by_run(0) or best.values if best is not None else ()
-    if first and its_cost >= cost(first[0], objective):  # others reported their first run
+    if first and its_cost >= cost(first[0], objective):  # incomplete trials reported only their first run
         return ""
     state = state_of(trial)
     if best is None:

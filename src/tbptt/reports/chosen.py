@@ -1,4 +1,4 @@
-"""What the chosen trial does on test, step by step: its predictions beside the truth, and the profit of who follows
+"""What the chosen trial does on test, step by step: its predictions beside the truth, and the profit of following
 them."""
 
 from typing import Any
@@ -17,7 +17,7 @@ from tbptt.studies.judged_best import STEPS
 from tbptt.studies.records import is_number
 from tbptt.studies.study import Study
 
-MOST_STEPS = 10_000  # what runs keep is a fifth of it
+MOST_STEPS = 10_000  # five times what runs keep
 PREDICTED = {"color": BEST, "width": 1.5}
 TRUE = {"color": GREY, "width": 1.5}
 COLOURS = {"long": STATES["COMPLETE"], "short": STATES["PRUNED"], "flat": INK}
@@ -26,8 +26,8 @@ TITLES = ("Predictions beside the truth, on test", "Profit so far, on test")
 
 
 def sections(study: Study, trial: FrozenTrial) -> tuple[list[Section], list[str]]:
-    """The figures of a study's chosen trial, and a line for those that its file does not give. No error, whatever is in
-    the file."""
+    """The figures of a study's chosen trial, and a line for those that its file does not give. No content of the file
+    raises an error."""
     path = SWEEPS / study.name / STEPS
     if not path.exists():
         return [], [f"{TITLES[0]}: there is no {path.name}."]
@@ -41,7 +41,7 @@ def sections(study: Study, trial: FrozenTrial) -> tuple[list[Section], list[str]
 
 
 def _checked(arrays: dict[str, Array]) -> dict[str, Array]:
-    """By their names without what is before them. Raises ValueError where they do not go together."""
+    """The arrays by their names without the prefix ``drawn/``. Raises ValueError if the arrays do not go together."""
     found = {name.removeprefix("drawn/"): values for name, values in arrays.items()}
     predicted, true = found.get("predicted"), found.get("true")
     if predicted is None or true is None or predicted.shape != true.shape or predicted.ndim != 2 or not predicted.size:
@@ -152,11 +152,13 @@ def _fee(study: Study, trial: FrozenTrial) -> str:
 
 
 def _setting(study: Study, trial: FrozenTrial, *keys: str) -> Any:
-    """What a trial was trained with, by the first of the keys that says it: the later ones are older names."""
+    """A setting with which a trial was trained, from the first of the keys that has one. The later keys are older
+    names."""
     config = study.record.config
     return next((v for v in (trial.params.get(key, config.get(key)) for key in keys) if v is not None), None)
 
 
 def _short(values: Array) -> list[float | None]:
-    """As the page's JSON has them: it is read, not computed with."""
+    """Numbers for the page's JSON, with five digits: people read them and nothing computes with them. None if not
+    finite."""
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values]

@@ -1,7 +1,8 @@
-"""A copy of a study that is made to be drawn by Optuna.
+"""A copy of a study, made for Optuna's plots.
 
-It has rounded numbers, escaped names, values as they are typed, one objective at a time (with a function as target
-Optuna takes every objective to be minimized), and none of the curves, which Optuna would write into its figures.
+It has rounded numbers, escaped names, and values as they are typed. It has one objective at a time, because Optuna
+takes every objective to be minimized if a function is the target. It has no curves, because Optuna would write them
+into its figures.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from tbptt.options.values import Value, short_value
 
 
 class _Copy(optuna.Study):
-    """A study of trials that are in no storage, with the numbers that they have."""
+    """A study of trials that are in no storage and keep their numbers."""
 
     def __init__(self, trials: Sequence[FrozenTrial], directions: Sequence[Any]):
         storage = optuna.storages.InMemoryStorage()
@@ -30,7 +31,8 @@ class _Copy(optuna.Study):
 
 
 def drawable(trials: Sequence[FrozenTrial], objectives: Sequence[str], *which: int) -> optuna.Study:
-    """A study in memory of complete trials, in the order of their numbers, and some of their values."""
+    """A study in memory of complete trials, in the order of their numbers, with the values of the objectives
+    ``which``."""
     ordered = sorted(trials, key=lambda t: t.number)
     return _Copy([_drawable(t, which) for t in ordered], [cast(Any, direction(o)) for o in objectives])
 
@@ -56,7 +58,7 @@ def _drawable(trial: FrozenTrial, which: Sequence[int]) -> FrozenTrial:
 
 
 def _category_texts(choices: Sequence[Value]) -> list[Any]:
-    """Numbers stay numbers, and so in their order; others are as they are typed."""
+    """Numbers stay numbers, and so keep their order. Other choices become text, as they are typed."""
     if all(isinstance(c, int | float) and not isinstance(c, bool) for c in choices):
         return [rounded(c, 6) if isinstance(c, float) else c for c in choices]
     return [html.escape(short_value(c), quote=False) for c in choices]

@@ -1,5 +1,5 @@
-"""A study against chance: is the best of so many trials better than a baseline, and which trials cannot be told from
-it. By the losses on val, step by step, of all complete trials that have the same targets and steps."""
+"""Test a study against chance: is the best of so many trials better than a baseline, and which trials cannot be told
+from the best? The tests use the losses on val, step by step, of all complete trials with the same targets and steps."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,19 @@ from tbptt.studies.study import Study
 
 log = logging.getLogger("tbptt")
 
-MOST_TRIALS = 2000  # that are read
-SECONDS, SECONDS_RUNNING = 60.0, 5.0  # to wait for files on a server, of a study that is over, and of one that runs
+MOST_TRIALS = 2000  # trials whose losses are read
+SECONDS, SECONDS_RUNNING = 60.0, 5.0  # to wait for files on a server: if the study is over, if it runs
 MOST_NAMED = 10
 NOT_THERE = "their losses of each step are not in the store, or did not come from it in time"
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What comes out.
+    """The result of the comparison.
 
     Attributes:
-        lines: p-values, how many trials cannot be told from the best, and which were left out.
-        inside: by trial, whether it cannot be told from the best; without those that were not compared.
+        lines: p-values, how many trials cannot be told from the best, and which trials were left out.
+        inside: by trial, whether it cannot be told from the best. Trials that were not compared are not in it.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ def tried(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> Tri
 
 
 def compared(trials: Mapping[int, Losses]) -> Tried:
-    """Of trials with the same targets and steps, by number."""
+    """Compare trials that have the same targets and steps. ``trials`` has their losses by number."""
     if len(trials) < 2:
         return Tried(["Only one trial has losses that can be compared step by step."])
     every = list(trials.values())
@@ -76,7 +76,7 @@ def compared(trials: Mapping[int, Losses]) -> Tried:
     from tbptt.evaluation.compared import confidence_set, superior
 
     mean = every[0].baselines["mean"]
-    # Ridge regression may differ between trials, as their inputs do: the best of all.
+    # Ridge regression may differ between trials, because their inputs may: take the best of all.
     best, of_best = min(
         ((name, values) for losses in every for name, values in losses.baselines.items()),
         key=lambda one: float(one[1].mean()),
@@ -97,7 +97,7 @@ def compared(trials: Mapping[int, Losses]) -> Tried:
 def _read(
     study: Study, trials: Sequence[FrozenTrial], store: Any, seconds: float
 ) -> tuple[dict[int, Losses], dict[str, list[int]]]:
-    """The losses of each trial by its number, in their order; and which have none, by the reason."""
+    """The losses of each trial by its number, in their order. Also the trials without losses, by the reason."""
     runs = {t.number: TrialRecord.of(t).run_ids for t in trials}
     folder = SWEEPS / study.name
     paths = files(store, [run for some in runs.values() for run in some], folder, seconds)
@@ -114,7 +114,7 @@ def _read(
             left_out.setdefault("their losses cannot be read", []).append(number)
             for path in (paths[run] for run in some):
                 if path.parent == folder / FETCHED:
-                    path.unlink(missing_ok=True)  # it may have been cut on its way
+                    path.unlink(missing_ok=True)  # the download may be incomplete
     return found, left_out
 
 

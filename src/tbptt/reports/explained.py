@@ -1,7 +1,7 @@
-"""How much of the differences between a study's trials each key explains, how sure that is, and what chance would do.
+"""How much of the differences between a study's trials each key explains, how certain that is, and what chance gives.
 
-Optuna's importances are shares that add up to one whatever they rest on: where nothing matters, some key still has most
-of it. A share here is of all that differs, less what chance explains on average, so that all of them may be nothing.
+Optuna's importances always add up to one. So if no key matters, some key still gets most of the importance. A share
+here is a part of all differences, less what chance explains on average, so all shares may be zero.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from tbptt.reports.thinning import MOST_JUDGED, at_random
 from tbptt.studies.ranking import by_seed, cost, is_complete
 from tbptt.studies.records import is_number
 
-FEWEST = 10  # trials, below which nothing is said
-BINS = 4  # of a key with many numbers, each with as many trials
-BLOCKS = 100  # at most so many parts are left out in turn; up to here each is one trial
+FEWEST = 10  # with fewer trials, no shares are given
+BINS = 4  # groups of a key with many numbers, with equally many trials each
+BLOCKS = 100  # at most so many parts are left out in turn; with fewer trials, each part is one trial
 SHUFFLES = 400
 SEED = "seed"
-TINY = 1e-12  # instead of a variance of nothing
+TINY = 1e-12  # replaces a variance of zero
 
 Array = NDArray[np.float64]
 
@@ -31,10 +31,10 @@ class Explained:
     """A key's share of the variance of the runs' ranks.
 
     Attributes:
-        key: a parameter's name, or ``seed``: what differs between runs of the same point.
-        trials: those that have the key.
+        key: a parameter's name, or ``seed`` for the differences between runs of the same point.
+        trials: the number of trials that have the key.
         low, high: the share's 95 % interval (jackknife: without one trial, or one block of 100, at a time).
-        chance: what a key that does nothing stays below in 19 of 20 studies; None for ``seed``.
+        chance: the value below which the share of a key without effect stays in 19 of 20 studies; None for ``seed``.
     """
 
     key: str
@@ -51,17 +51,18 @@ class Explained:
 
 
 def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Explained]:
-    """Each key on its own, among the trials that have it (epsilon squared, a one-way analysis of variance of ranks).
+    """The share of each key on its own, among the trials that have it (epsilon squared, a one-way analysis of variance
+    of ranks).
 
-    A trial that was pruned or diverged is worse than any complete one, and the worse the sooner. A key that differs
-    along with another, because the sampler had learnt so, gets the other's share too.
+    A trial that was pruned or diverged ranks below every complete one, and the lower the sooner it stopped. If the
+    sampler has learnt to vary a key along with another, the key gets the other's share too.
 
     Args:
-        trials: of a study; those complete, pruned or diverged count, of very many some at random.
-        i, objective: which of the objectives, and its name.
+        trials: of a study. Those complete, pruned or diverged count; of very many, a random sample.
+        i, objective: the index of the objective, and its name.
 
     Returns:
-        The largest share first, ``seed`` last where points were trained with several; empty below ``FEWEST`` trials.
+        The largest share first, ``seed`` last if points have several seeds. Empty below ``FEWEST`` trials.
     """
     chosen, _ = judged(trials)
     if len(chosen) < FEWEST:
@@ -84,14 +85,14 @@ def explained(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Exp
 
 
 def judged(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """The trials from which shares are reckoned, and those that they are chosen from."""
+    """The trials from which shares are computed, and the trials from which those were sampled."""
     every = [t for t in trials if is_complete(t) or t.state == TrialState.PRUNED]
     return at_random(every, MOST_JUDGED), every
 
 
 def _places(trial: FrozenTrial, i: int, objective: str) -> list[tuple[float, ...]]:
-    """Of each of a trial's runs what it is sorted by, the best first. As Optuna's samplers see it, those that were
-    stopped come after the complete ones, the later stopped first, then by their last value."""
+    """The sort key of each run of a trial, the best first. The order is that of Optuna's samplers: stopped trials come
+    after the complete ones, those that stopped later first, then by their last value."""
     if trial.state != TrialState.COMPLETE:
         steps = trial.intermediate_values
         return [(1.0, -max(steps), cost(steps[max(steps)], objective))] if steps else [(2.0,)]
@@ -99,8 +100,9 @@ def _places(trial: FrozenTrial, i: int, objective: str) -> list[tuple[float, ...
 
 
 def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array, Array]:
-    """Of each trial its runs' mean rank, from 0 to 1, equal ones sharing theirs; their variance; how many they are."""
-    import pandas as pd  # not scipy.stats: that takes most of a second to import, at the end of every sweep
+    """For each trial: the mean rank of its runs, from 0 to 1, where equal runs share a rank; the variance of these
+    ranks; the number of runs."""
+    import pandas as pd  # not scipy.stats: its import takes most of a second, at the end of every sweep
 
     runs = [place for of_trial in places for place in of_trial]
     order = {place: i for i, place in enumerate(sorted(set(runs)))}
@@ -114,13 +116,13 @@ def _ranks(places: Sequence[Sequence[tuple[float, ...]]]) -> tuple[Array, Array,
 
 
 def _between(noises: Array, runs: Array) -> float:
-    """What a single run varies by more than a mean of several does."""
+    """How much more a single run varies than a mean of several runs."""
     return float(np.mean(noises * (1 - 1 / runs)))
 
 
 def grouped(values: Sequence[object]) -> Array:
-    """(trials, groups) 1 where a trial is in a group: one a value, or a quarter of the trials where they are many
-    numbers."""
+    """(trials, groups) 1 where a trial is in a group. Each value is a group; if the values are many numbers, each group
+    is a quarter of the trials."""
     if all(map(is_number, values)) and len(set(values)) > BINS:
         of = np.array(values, dtype=float)
         labels = np.searchsorted(np.quantile(of, np.arange(1, BINS) / BINS), of).astype(str)
@@ -130,10 +132,11 @@ def grouped(values: Sequence[object]) -> Array:
 
 
 def _shares(scores: Array, groups: Array, noise: float) -> Array:
-    """What the groups explain beyond chance of the variance of the scores and of what seeds add to it.
+    """The share that the groups explain, beyond chance. It is a share of the variance of the scores and of what seeds
+    add to it.
 
     Args:
-        scores: (trials, columns), each column for itself.
+        scores: (trials, columns), each column on its own.
 
     Returns:
         (columns,)
@@ -161,7 +164,7 @@ def _share_of_seeds(scores: Array, noises: Array, runs: Array, some: NDArray[np.
 def _with_interval(
     key: str, trials: int, share_of: Callable[[NDArray[np.intp]], float], chance: float | None
 ) -> Explained:
-    """A share and its interval; ``share_of`` gives that of some of the trials."""
+    """A share and its interval. ``share_of`` computes the share of some of the trials."""
     everyone = np.arange(trials)
     blocks = np.array_split(everyone, min(trials, BLOCKS))
     without = np.array([share_of(np.delete(everyone, block)) for block in blocks])

@@ -1,8 +1,8 @@
-"""The report's own figures, the loss curves and the timeline, as Plotly draws them.
+"""The report's own figures, as Plotly draws them: the loss curves and the timeline.
 
-What a study's names and values say is data: Plotly reads a little HTML in every text, so they are escaped here.
-What can be clicked says which trial it is: a point's ``customdata``, or ``trial`` in its trace's ``meta``. From that
-the page fills in a trace's ``text``: the trial's ``label``, which is in the page only once.
+Plotly reads a little HTML in every text, so a study's names and values are escaped here. Everything that can be clicked
+names its trial: a point in its ``customdata``, a trace in ``trial`` of its ``meta``. From this number the page fills in
+the trace's ``text``, which is the trial's ``label``. The page holds each label only once.
 """
 
 import datetime
@@ -27,8 +27,8 @@ from tbptt.studies.study import state_of
 
 MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
 MOST_POINTS = 100_000  # of the shared trace: what a browser still moves smoothly
-MOST_NAMED = 12  # keys of a point that fit in a box beside the pointer
-LOG_FROM = 5  # how many times the largest loss is the smallest one, from which on a linear axis hides the small ones
+MOST_NAMED = 12  # keys of a point that fit in a hover box
+LOG_FROM = 5  # if largest loss / smallest loss is above this, a linear axis hides the small ones
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 BEST = "#d55e00"
@@ -47,7 +47,7 @@ STYLES = {
 
 
 def styles() -> dict[str, tuple[str, str, str]]:
-    """The same of all curves that are drawn: those of other metrics come after the losses."""
+    """The styles of all curves that are drawn. Those of other metrics come after the losses."""
     others = [m for m in METRICS.values() if m.drawn and m.name not in STYLES]
     return {**STYLES, **{m.name: (m.label, f", {m.label}", "dashdot") for m in others}}
 
@@ -56,14 +56,14 @@ Lines = Sequence[tuple[FrozenTrial, dict[int, float]]]  # trials and their curve
 
 
 def label(trial: FrozenTrial) -> str:
-    """A trial and its point, as the lines of a box beside the pointer."""
+    """A trial and its point, as the lines of a hover box."""
     lines = [f"{safe(name)} = {safe(short_value(value))}" for name, value in trial.params.items()]
     more = [f"and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
     return "<br>".join([f"<b>trial {trial.number}</b>", *lines[:MOST_NAMED], *more])
 
 
 def safe(text: Value) -> str:
-    """A text that Plotly shows as it stands, cut where it would not fit."""
+    """A text that Plotly shows as it stands, cut if it would not fit."""
     return html.escape(shortened(str(text), 60), quote=False)
 
 
@@ -78,12 +78,12 @@ def cut(text: str, width: int) -> str:
 
 
 def name_of(text: str, width: int) -> str:
-    """A key or a metric, which may also go on behind a mark."""
+    """A key or a metric. Its lines may also break after a dot, a slash or an underscore."""
     return re.sub(r"([./_]) ", r"\1", wrapped(re.sub(r"([./_])", r"\1 ", html.unescape(text)), width))
 
 
 def curve_points(trial: FrozenTrial, metric: str, objective: str | None = None) -> dict[int, float]:
-    """A curve by epoch, the first being 1. A running trial has none yet, but has reported its ``objective``."""
+    """A curve by epoch, from 1. A running trial has no curves yet, but it has reported its ``objective``."""
     return {step + 1: float(f"{y:.5g}") for step, y in _finite(trial, metric, objective)}
 
 
@@ -99,12 +99,13 @@ def _finite(trial: FrozenTrial, metric: str, objective: str | None) -> Iterator[
 
 
 def with_curves(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:
-    """Those that have a curve to draw."""
+    """The trials that have a curve to draw."""
     return [t for t in trials if any(any(True for _ in _finite(t, metric, objective)) for metric in styles())]
 
 
 def thinned(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """An even choice, behind the first ones, of as many curves as a browser still draws smoothly."""
+    """The first ``MOST_OWN`` trials, and an even choice of the others: as many curves as a browser still draws
+    smoothly."""
     rest = trials[MOST_OWN:]
     total = sum(len(TrialRecord.of(t).curve(VAL_LOSS)) for t in rest)
     step = max(1, -(-total // MOST_POINTS), -(-len(rest) // MOST_DRAWN))
@@ -112,11 +113,11 @@ def thinned(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
-    """Loss by epoch of every trial, given best first. The best is on top, those not complete are dimmed, and a diamond
-    is where a stage of the schedule begins."""
+    """Loss by epoch of every trial, given best first. The best trial is on top, and incomplete ones are dimmed. A
+    diamond marks where a stage of the schedule begins."""
     traces: list[dict[str, Any]] = []
     kinds = styles()
-    if objective not in STYLES:  # a metric of its own is seen first
+    if objective not in STYLES:  # an objective that is no loss is shown first
         kinds = dict(sorted(kinds.items(), key=lambda kind: kind[0] != objective))
     for metric, (_, ending, dash) in kinds.items():
         lines = [(t, xy) for t in trials if (xy := curve_points(t, metric, objective))]
@@ -148,10 +149,11 @@ def curves(trials: Sequence[FrozenTrial], objective: str) -> go.Figure:
 
 
 def _traces(lines: Lines, ending: str, dash: str) -> Iterator[dict[str, Any]]:
-    """One loss: the shared traces below, each own curve above them, the highlighted one on top."""
+    """The traces of one loss: the shared ones below, each trial's own curve above them, the highlighted curve on
+    top."""
     own = lines[:MOST_OWN]
     yield from _shared(lines[MOST_OWN:], ending)
-    complete = sum(is_complete(t) for t, _ in own)  # these come first, so that i is their rank
+    complete = sum(is_complete(t) for t, _ in own)  # complete trials come first, so that i is their rank
     groups = [("complete, dark is good" if i < complete else _unfinished(t)) + ending for i, (t, _) in enumerate(own)]
     shades = sample_colorscale("Viridis", [0.9 * i / max(complete - 1, 1) for i in range(complete)])
     for i, (t, xy) in reversed(list(enumerate(own))):
@@ -189,7 +191,8 @@ def _dimmed(trial: FrozenTrial) -> str:
 
 
 def _shared(lines: Lines, ending: str) -> Iterator[dict[str, Any]]:
-    """Many curves as one trace, with gaps between them; those of a single epoch, which have no line, as another."""
+    """Many curves as one trace, with gaps between them. Curves of a single epoch have no line, so they form a second
+    trace."""
     for mode, some in (
         ("lines", [line for line in lines if len(line[1]) > 1]),
         ("markers", [line for line in lines if len(line[1]) == 1]),
@@ -211,7 +214,7 @@ def _shared(lines: Lines, ending: str) -> Iterator[dict[str, Any]]:
 
 
 def _whole(numbers: Iterable[int]) -> "np.ndarray[Any, Any]":
-    """In as few bytes as they need: they are part of the page."""
+    """An array of the smallest integer type that holds the numbers, because its bytes are part of the page."""
     values = list(numbers)
     return np.array(values, np.min_scalar_type(max(values)))
 
@@ -246,19 +249,21 @@ def _stages(lines: Lines, ending: str) -> dict[str, Any]:
 
 
 def _common_baseline(trials: Iterable[FrozenTrial]) -> float | None:
-    """The loss of predicting the mean, where it is the same for all trials: not where the data are searched too."""
+    """The loss of predicting the mean, if it is the same for all trials. It is not if the data are searched too: then
+    None."""
     found = {mean for t in trials if (mean := TrialRecord.of(t).baseline) is not None}
     return found.pop() if len(found) == 1 else None
 
 
 def axis_type(values: Iterable[float]) -> str:
-    """``log`` where values are so far apart that a linear axis would hide how the small ones differ."""
+    """``log`` if the values are so far apart that a linear axis would hide how the small ones differ."""
     finite = [v for v in values if math.isfinite(v)]
     return "log" if finite and min(finite) > 0 and max(finite) > LOG_FROM * min(finite) else "linear"
 
 
 def _metric_menu(metric_of: Sequence[str | None]) -> dict[str, Any]:
-    """Which curves are shown; the loss of predicting the mean, which is none's, is shown with losses."""
+    """The menu that chooses the curves. The loss of predicting the mean belongs to no metric, and is shown with the
+    losses."""
     kinds, drawn = styles(), dict.fromkeys(metric for metric in metric_of if metric)
     choices = {kinds[metric][0]: {metric} for metric in drawn}
     if {VAL_LOSS, TRAIN_LOSS} <= set(metric_of):
@@ -287,7 +292,7 @@ def _axis_menu(now: str) -> dict[str, Any]:
 
 
 def timeline(trials: Sequence[FrozenTrial]) -> go.Figure | None:
-    """Which worker ran which trial when, and how it ended; None where no trial was begun."""
+    """Which worker ran which trial at which time, and how it ended. None if no trial was begun."""
     begun = sorted((t for t in trials if t.datetime_start), key=lambda t: (t.datetime_start, t.number))
     if not begun:
         return None
@@ -326,7 +331,7 @@ def timeline(trials: Sequence[FrozenTrial]) -> go.Figure | None:
             "tickvals": list(range(1, len(workers) + 1)),
             "ticktext": [f"worker {i + 1}" for i in range(len(workers))],
         },
-        uniformtext={"minsize": 9, "mode": "hide"},  # a number that does not fit in its bar
+        uniformtext={"minsize": 9, "mode": "hide"},  # hides a number that does not fit in its bar
         showlegend=True,
         legend=LEGEND_ABOVE,
         height=min(150 + 34 * len(workers), 900),
@@ -345,7 +350,7 @@ def _start(trial: FrozenTrial) -> datetime.datetime:
 
 
 def _end(trial: FrozenTrial) -> datetime.datetime:
-    """When it ended; a running trial has come as far as now."""
+    """When a trial ended; for a running trial, now."""
     return trial.datetime_complete or max(datetime.datetime.now(), _start(trial))
 
 

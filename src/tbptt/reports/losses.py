@@ -1,7 +1,7 @@
-"""What a study's runs keep of each step of val: the losses of their networks and of the baselines.
+"""The losses that a study's runs keep of each step of val: those of their networks and of the baselines.
 
-On a server these are files to be fetched, one a run. They are kept in the study's folder, so that each comes once; one
-that does not come in time is left out, and comes with a later report.
+On a server these are files to be fetched, one per run. Each is kept in the study's folder, so that it is fetched once.
+A file that does not come in time is left out, and comes with a later report.
 """
 
 import math
@@ -23,16 +23,17 @@ from tbptt.reports.arrays import Array, read_arrays
 from tbptt.system.files import make_folder
 
 STEPS = "evaluation.npz"
-FETCHED = "steps"  # the folder of what came from a server
-AT_ONCE = 8  # that are fetched
+FETCHED = "steps"  # the folder of files that came from a server
+AT_ONCE = 8  # files fetched at once
 NO_BASELINE = {"loss", "block", "profit", *SIDES}
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Of each point, which is a step, the mean over some, or a series: (P,) what a network and each baseline lose.
+    """(P,) losses of a network and of each baseline at P points. A point is a step, as the mean over some series, or a
+    series.
 
-    ``block``: how many points hang together; 0 where each is an independent series.
+    ``block``: how many points hang together; 0 if each point is an independent series.
     """
 
     model: Array
@@ -40,8 +41,8 @@ class Losses:
     block: float
 
     def alike(self, other: "Losses") -> bool:
-        """Whether both are of the same steps and targets: then predicting the mean, or zero, loses the same there, but
-        for rounding."""
+        """Whether both have the same steps and targets. If so, predicting the mean, or zero, has the same losses in
+        both, but for rounding."""
         if len(self.model) != len(other.model) or (self.block == 0) != (other.block == 0):
             return False
         shared = [name for name in ("mean", "zero") if name in self.baselines and name in other.baselines]
@@ -53,7 +54,7 @@ def _close(one: Array, other: Array) -> bool:
 
 
 def read_losses(path: Path) -> Losses:
-    """Of a run's file. Raises ValueError with a line where it is none, or makes no sense."""
+    """The losses in a run's file. Raises ValueError with one line if the file is invalid."""
     found = {name.removeprefix("val/"): a for name, a in read_arrays(path, lambda n: n.startswith("val/")).items()}
     model, block = found.get("loss", np.empty(0)), found.get("block", np.empty(0))
     baselines = {name: values for name, values in found.items() if name not in NO_BASELINE and name.isprintable()}
@@ -67,8 +68,8 @@ def read_losses(path: Path) -> Losses:
 
 
 def of_trial(runs: Sequence[Losses]) -> Losses:
-    """Of a trial's runs. Those of the same steps differ by their seeds: the mean. Others are of other folds: they are
-    put one after the other."""
+    """The losses of a trial, from its runs. Runs of the same steps differ by their seeds: their mean is taken. Runs of
+    other steps are other folds: they are put one after the other."""
     folds: list[list[Losses]] = []
     for run in runs:
         same = next((fold for fold in folds if fold[0].alike(run)), None)
@@ -88,11 +89,11 @@ def of_trial(runs: Sequence[Losses]) -> Losses:
 
 
 def files(store: Any, runs: Sequence[str], folder: Path, seconds: float) -> dict[str, Path]:
-    """The file of each run, where it has one and it is here, or comes within ``seconds``.
+    """The file of each run, if the run has one and it is here or comes within ``seconds``.
 
     Args:
         store: the :class:`tbptt.runs.tracking.Store` of the runs.
-        folder: the study's.
+        folder: the study's folder.
     """
     found = {run: path for run in runs if (path := store.artifact_here(run, STEPS))}
     kept = folder / FETCHED
@@ -106,7 +107,7 @@ def files(store: Any, runs: Sequence[str], folder: Path, seconds: float) -> dict
         fetched = _fetched(store, missing, Path(temporary), seconds)
         for run, path in fetched.items():
             if Path(temporary) in path.parents:
-                with suppress(OSError, ValueError):  # a full disk, a link in its place: then it is not kept
+                with suppress(OSError, ValueError):  # on a full disk, or with a link in its place, it is not kept
                     path = path.rename(make_folder(kept, folder) / f"{run}.npz")
             if path.is_file():
                 found[run] = path
@@ -114,8 +115,8 @@ def files(store: Any, runs: Sequence[str], folder: Path, seconds: float) -> dict
 
 
 def _fetched(store: Any, runs: Sequence[str], folder: Path, seconds: float) -> dict[str, Path]:
-    """Of each run its file, several at once where the store is a server; what has not come after so long is left
-    behind, as the server may be away."""
+    """Fetch the file of each run, several at once if the store is a server. Files that do not come within ``seconds``
+    are left out, as the server may be away."""
     waiting: SimpleQueue[str] = SimpleQueue()
     for run in runs:
         waiting.put(run)
@@ -128,7 +129,7 @@ def _fetched(store: Any, runs: Sequence[str], folder: Path, seconds: float) -> d
                 run = waiting.get_nowait()
             except Empty:
                 return
-            with suppress(Exception):  # of the server's, or of its files'
+            with suppress(Exception):  # an error of the server, or of its files
                 to = folder / run if not store.is_local else None
                 if to is not None:
                     to.mkdir()

@@ -1,5 +1,5 @@
-"""Optuna's own figures of a study, with our labels, and those that Optuna has not: what explains the differences, and
-medians of two keys of which one has no order."""
+"""Optuna's own figures of a study, with our labels, and two kinds that Optuna lacks: what explains the differences, and
+medians of two keys if one of them has no order."""
 
 import ast
 import html
@@ -27,9 +27,9 @@ from tbptt.reports.thinning import said
 from tbptt.studies.ranking import best_first_by, complete, cost
 from tbptt.studies.records import is_number
 
-MOST_LINES = 150  # trials in parallel coordinates, each a trace there, and in a contour, each a row and column
-MOST_AXES = 8  # keys in parallel coordinates and with a slice; those that explain most
-AXIS_WIDTH = 70  # pixels that an axis' labels need: on a narrow screen many axes can be scrolled sideways
+MOST_LINES = 150  # trials in parallel coordinates (a trace each) and in a contour (a row and a column each)
+MOST_AXES = 8  # keys in parallel coordinates and with a slice: those that explain most
+AXIS_WIDTH = 70  # pixels for an axis' labels: on a narrow screen, many axes can be scrolled sideways
 MOST_PAIRS = 3  # of keys that are drawn together
 EXPLAINED = "What explains the differences"
 
@@ -45,7 +45,7 @@ class Section(NamedTuple):
 
 
 def sections(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> tuple[list[Section], list[str]]:
-    """Optuna's figures of a study, and a line for each that its trials do not suffice for."""
+    """Optuna's figures of a study, and a line for each figure for which there are too few trials."""
     found: list[Section] = []
     missing: list[str] = []
 
@@ -57,7 +57,7 @@ def sections(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> tuple[
             missing.append(f"{what}: could not be drawn ({type(error).__name__}: {error}).")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of few trials: the sections' own notes say it
+        warnings.simplefilter("ignore")  # Optuna's, of too few trials: the sections' own notes say it
         for i, objective in enumerate(objectives):
             view = View(trials, objective, i, f" of {objective}" if len(objectives) > 1 else "")
             if view.complete:
@@ -87,8 +87,8 @@ class View:
     """A study as one of its objectives sees it.
 
     Attributes:
-        i: which of the study's objectives it is.
-        of: ends a title, where there are several.
+        i: the index of the objective in the study.
+        of: the end of a title, if there are several objectives.
     """
 
     trials: Sequence[FrozenTrial]
@@ -102,7 +102,7 @@ class View:
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
-        """Those that are drawn one by one."""
+        """The complete trials that are drawn one by one."""
         return self.choice(self.every, thinning.MOST_DRAWN)
 
     @cached_property
@@ -128,7 +128,8 @@ class View:
 
     @cached_property
     def keys(self) -> list[str]:
-        """The keys that vary: those whose share is known, the largest first, then the others as they were typed."""
+        """The keys that vary. Those with a known share come first, the largest first; then the others, as they were
+        typed."""
         ranked = [e.key for e in self.explained if e.key in self.varied]
         return [*ranked, *(name for name in self.varied if name not in ranked)]
 
@@ -139,14 +140,15 @@ class View:
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
-        """Clip and the keys of the schedule, where they are searched; else the first two keys."""
+        """The pairs of clip and a key of the schedule, if both are searched; else the first two keys."""
         clips = [k for k in self.keys if k.split("@")[0] == "clip"]
         schedules = [k for k in self.keys if k.startswith("schedule.")] or [k for k in self.keys if k == "schedule"]
         wanted = [(a, b) for a in clips for b in schedules] or list(zip(self.keys[:1], self.keys[1:2], strict=False))
         return [pair for pair in wanted if all(_varies(_with(self.complete, pair), k) for k in pair)][:MOST_PAIRS]
 
     def choice(self, trials: Sequence[FrozenTrial], most: int = MOST_LINES) -> list[FrozenTrial]:
-        """As many trials as a figure stays quick with, by number: the best half, and an even choice of the others."""
+        """As many trials as a figure draws quickly, by number: the best ones as one half, an even choice of the others
+        as the other."""
         ranked = best_first_by(trials, self.i, self.objective)
         return sorted(thinning.best_and_even(ranked, most), key=lambda t: t.number)
 
@@ -164,7 +166,8 @@ class View:
         return Section(f"History{self.of}", said(self.complete, self.every).strip(), [figure])
 
     def _best_so_far(self) -> tuple[list[int], list[float]]:
-        """Of all trials: where one was better than any before, and the last; of few, at every one."""
+        """The best value so far, at each trial that improved it and at the last one. Of few trials, it is given at
+        every one."""
         best = self.every[0].values[self.i]
         found: list[tuple[int, float]] = []
         for t in self.every:
@@ -175,7 +178,7 @@ class View:
         return [number for number, _ in found], [value for _, value in found]
 
     def what_explains(self) -> Section:
-        found = self.explained[::-1]  # the topmost bar is the last
+        found = self.explained[::-1]  # Plotly draws the last bar topmost
         names = [cut(html.escape(e.key, quote=False), 28) for e in found]
         rows = list(range(len(found)))
         box = "<b>%{customdata[0]}</b>, %{customdata[1]} trials<br>%{customdata[2]}<extra></extra>"
@@ -265,8 +268,8 @@ class View:
         return figure
 
     def together(self) -> Section:
-        """A contour of two keys of numbers; where one has no order there is nothing between its values to draw, so a
-        table of medians."""
+        """A contour of two keys of numbers. If a key has no order, there is nothing to draw between its values, so the
+        figure is a table of medians."""
         (a, b), others = self.pairs[0], [pair[1] for pair in self.pairs[1:]]
         title = f"Two keys together{self.of}: {a} against {', '.join([b, *others])}"
         ordered = [all(self._has_order(key) for key in pair) for pair in self.pairs]
@@ -329,13 +332,14 @@ class View:
         return figure
 
     def _name_dots(self, dots: go.Scatter, numbers: Sequence[int], value: str) -> None:
-        """``value`` is the objective in the form of Plotly's templates."""
+        """Give the dots their trials and their hover box. ``value`` is the objective in the form of Plotly's
+        templates."""
         template = f"%{{text}}<br>{self.objective} <b>{value}</b><extra></extra>"
         dots.update(customdata=list(numbers), hovertemplate=template)
 
     def _number_by_height(self, trials: Sequence[FrozenTrial]) -> dict[float, int]:
-        """Optuna does not say which line of parallel coordinates is which trial; its height on the first axis does,
-        unless two trials share it."""
+        """The trial of each line in parallel coordinates, by the line's height on the first axis. Optuna does not say
+        which trial a line is. Trials that share a height are left out."""
         values = [rounded(t.values[self.i], 6) for t in trials]
         low, high = min(values), max(values)
         heights = [round((v - low) / (high - low), 9) if high > low else 0.5 for v in values]
@@ -343,8 +347,8 @@ class View:
 
 
 def _places(values: Sequence[Any]) -> dict[str, Any]:
-    """A table's rows or columns by their texts: which of the values each has. One a value, or one a quarter of the
-    trials where they are many numbers."""
+    """A table's rows or columns by their texts, each with a mask of the values that it has. Each value is a row; if the
+    values are many numbers, each row is a quarter of the trials."""
     found: list[tuple[Any, str, Any]] = []
     for inside in grouped(values).T > 0:
         its = [value for value, is_in in zip(values, inside, strict=True) if is_in]
@@ -372,7 +376,7 @@ def _escaped(names: Sequence[str]) -> list[str]:
 
 
 def _apart(ticks: Sequence[Any]) -> list[Any]:
-    """The texts along the axes of parallel coordinates without those that lie over one at an axis' end."""
+    """The texts along the axes of parallel coordinates, without those that overlap a text at an axis' end."""
     ends = {
         tick.x: (min(heights), max(heights)) for tick in ticks if (heights := [t.y for t in ticks if t.x == tick.x])
     }
@@ -380,7 +384,8 @@ def _apart(ticks: Sequence[Any]) -> list[Any]:
 
 
 def _space_ticks(axis: Any, values: Sequence[float]) -> None:
-    """Of a log axis: at 1, 2 and 5, or at powers of ten, where Plotly writes many digits over each other."""
+    """Set the ticks of a log axis at 1, 2 and 5, or at powers of ten. Plotly itself writes many digits over each
+    other."""
     if axis.type == "log":
         axis.dtick = "D2" if max(values) < 300 * min(values) else 1
 

@@ -1,4 +1,5 @@
-"""A study as one HTML file that opens without a network, a table, and its best trial as a config and a checkpoint."""
+"""A study as one HTML file that opens without a network, as tables, and with its best trial as a config and a
+checkpoint."""
 
 import shutil
 import time
@@ -35,7 +36,7 @@ PLOTLY = {
     "showSendToCloud": False,  # Plotly's button that uploads a figure and its data; it is there by default
     "plotlyServerURL": "",
 }
-SHARED = ("report.html", "trials.csv", "explained.csv")  # of a study's folder, with its parent run too
+SHARED = ("report.html", "trials.csv", "explained.csv")  # files in a study's folder that its parent run keeps too
 BEST_FILES = {"config.yaml": "best.yaml", "checkpoints/best.ckpt": "best.ckpt"}
 
 
@@ -43,8 +44,8 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     """Write ``report.html``, ``trials.csv``, ``explained.csv``, ``best.yaml``, ``best.ckpt`` into the study's folder.
 
     Args:
-        store: the :class:`tbptt.runs.tracking.Store` of its runs, from which the best checkpoint comes; None leaves it
-            out.
+        store: the :class:`tbptt.runs.tracking.Store` of its runs, from which the best config and checkpoint come. None
+            leaves both out.
 
     Returns:
         The path of ``report.html``.
@@ -67,7 +68,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
 
 
 def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> str:
-    """The HTML. Everything that is not ours is data: Jinja escapes it, Plotly's JSON holds no markup."""
+    """The HTML. Everything from the study is data: Jinja escapes it, and Plotly's JSON holds no markup."""
     record, params = study.record, params_of(trials)
     metrics = shown_metrics(metrics_of(trials, study.objectives), study.objectives)
     ranked = best_first(trials, *study.objectives)
@@ -111,7 +112,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried
 
 
 def rendered(template: str, **content: Any) -> str:
-    """A page, by the name of its template. What is given is data: Jinja escapes it."""
+    """A page, from the template of this name. ``content`` is data: Jinja escapes it."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tbptt.reports"),
         autoescape=True,
@@ -131,7 +132,7 @@ def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
 def _sections(
     trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objectives: list[str]
 ) -> tuple[list[Section], list[str]]:
-    """What is drawn, in the order in which it is looked at, and a line for each figure that cannot be."""
+    """The sections, in the order in which people look at them, and a line for each figure that cannot be drawn."""
     sections, missing = optuna_figures.sections(trials, objectives)
     with_curves = figures.with_curves(ranked, objectives[0])
     if with_curves:
@@ -161,7 +162,8 @@ def _sections(
 
 
 def embedded(figure: go.Figure) -> dict[str, Any]:
-    """What the pages' templates need of a figure, which is given their style: ``json``, ``height``, ``min_width``."""
+    """What the pages' templates need of a figure: ``json``, ``height``, ``min_width``. The figure also gets the pages'
+    style."""
     figure.update_layout(
         template="plotly_white",
         title=None,
@@ -173,7 +175,7 @@ def embedded(figure: go.Figure) -> dict[str, Any]:
     )
     axes = {"automargin": True, "exponentformat": "power"}  # "B", the default, writes 0.0001 as 100µ
     figure.update_xaxes(axes).update_yaxes(axes)
-    for choose in (figure.update_xaxes, figure.update_yaxes):  # else digits between powers of ten are small ones
+    for choose in (figure.update_xaxes, figure.update_yaxes):  # else Plotly writes small digits between powers of ten
         choose(selector={"type": "log"}, tickformat="~g")
     return {
         "json": figure.to_json(),  # with < and > as \\u003c and \\u003e, so that no text in it ends its script element
@@ -221,15 +223,15 @@ def _run_link(run_id: str | None, store: Any | None) -> str:
 
 
 def _ui_command(study: Study) -> str:
-    """What makes the links to runs open; nothing where a server does."""
+    """The command that makes the links to runs work; empty if the runs are on a server, whose links need no command."""
     uri = study.record.tracking_uri
     return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
 
 
 def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any) -> None:
-    """``best.yaml`` and ``best.ckpt`` of the best trial; of its best seed, where it has several.
+    """Write ``best.yaml`` and ``best.ckpt`` of the best trial; if it has several seeds, of its best seed.
 
-    What cannot be had is removed: it would be another trial's.
+    A file that cannot be had is removed, because the old one would be another trial's.
     """
     run, luck = best_run(study, best) if best is not None else (None, "")
     for artifact, name in BEST_FILES.items():

@@ -1,4 +1,4 @@
-"""Trials that differ in one key only, side by side: what a value is worth where all else and the seed are the same."""
+"""Pairs of trials that differ in one key only: what a value is worth if all else and the seed are the same."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,16 +13,17 @@ from tbptt.options.values import Value, short_value, shown
 from tbptt.reports.thinning import MOST_PAIRED
 from tbptt.studies.ranking import by_seed, complete
 
-MOST = 12  # values of a key: more are a range's, for which the report has slices
+MOST = 12  # values of a key: a key with more is a range, for which the report has slices
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two values of a key, by all pairs of runs with the same seed whose trials differ in nothing else.
+    """Two values of a key, compared over all pairs of runs that have the same seed and whose trials differ in nothing
+    else.
 
     Attributes:
-        better, worse: the values, by the mean difference.
-        gains: of ``better`` over ``worse``, pair by pair, in units of the objective; positive where it is better.
+        better, worse: the two values, ordered by the mean difference.
+        gains: of ``better`` over ``worse``, pair by pair, in units of the objective; positive if ``better`` is better.
     """
 
     key: str
@@ -40,7 +41,8 @@ class Pair:
 
     @property
     def said(self) -> list[str]:
-        """Key, values, in how many runs, by how much on average, from and to: in words."""
+        """In words: the key, its two values, in how many runs the first is better, the mean gain, the range of the
+        gains."""
         values, often = map(short_value, (self.better, self.worse)), f"{self.wins} of {len(self.gains)}"
         return [
             self.key,
@@ -52,20 +54,22 @@ class Pair:
 
 
 def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
-    """Every two values of every key that can be held side by side at two runs or more, the largest gain of a key first.
+    """Every two values of every key that can be compared in at least two pairs of runs. The largest gain of a key comes
+    first.
 
     Complete trials count, and keys that have at most ``MOST`` values. A search over ranges has hardly any trials that
-    differ in one key only; a grid has all of them. Of very many the first count: of a grid, they differ in one key.
+    differ in one key only; a grid has all of them. Of very many trials the first ones count: in a grid, they differ in
+    one key.
 
     Args:
         trials: of a study.
-        i, objective: which of the objectives, and its name.
+        i, objective: the index of the objective, and its name.
     """
     beside = paired(trials)[0]
     found: list[Pair] = []
     for key in dict.fromkeys(name for t in beside for name in t.params):
         values: dict[str, Value] = {}
-        runs: dict[str, dict[str, list[float]]] = {}  # by all else, by the key's value
+        runs: dict[str, dict[str, list[float]]] = {}  # by all other keys, then by this key's value
         for t in beside:
             if key in t.params:
                 value = repr(t.params[key])
@@ -85,7 +89,7 @@ def pairs(trials: Sequence[FrozenTrial], i: int, objective: str) -> list[Pair]:
 
 
 def paired(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """The trials that are held side by side, and those that they are chosen from."""
+    """The trials that are compared in pairs, and the trials from which those were taken."""
     found = complete(trials)
     return found[:MOST_PAIRED], found
 

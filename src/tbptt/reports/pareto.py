@@ -13,7 +13,7 @@ from tbptt.studies.ranking import complete, pareto_front
 
 
 def pareto(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> Section | None:
-    """The front of two or three objectives, and the trials behind it, of very many some at random."""
+    """The front of two or three objectives, and the trials behind it; of very many, a random sample."""
     every = complete(trials)
     if not every or len(objectives) not in (2, 3):
         return None

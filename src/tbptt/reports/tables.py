@@ -24,14 +24,14 @@ def params_of(trials: Sequence[FrozenTrial]) -> list[str]:
 
 
 def metrics_of(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[str]:
-    """What else was measured of trials, in the order of the table of metrics."""
+    """The metrics of trials that are no objectives, in the order of the table of metrics."""
     found = {name for t in trials for name in TrialRecord.of(t).metrics}
     ordered = [*(name for name in METRICS if name in found), *sorted(found - set(METRICS))]
     return [name for name in ordered if name not in objectives]
 
 
 def shown_metrics(metrics: Sequence[str], objectives: Sequence[str]) -> list[str]:
-    """Those that the page's table has room for: not what another column says better."""
+    """The metrics for which the page's table has room. A metric is left out if another column says the same better."""
     there = {*metrics, *objectives}
     return [name for name in metrics if SAID_BETTER.get(name) not in there]
 
@@ -43,12 +43,12 @@ def write_table(
     chosen: Sequence[ChosenTrial],
     in_confidence_set: Mapping[int, bool] = NOBODY,
 ) -> None:
-    """``trials.csv``: numbers in full, values as they are typed on a command line, empty where a trial has none; epochs
-    count from 1.
+    """Write ``trials.csv``: numbers in full, values as they are typed on a command line, empty if a trial has none.
+    Epochs count from 1.
 
-    Of a study of the best of another, also the trial that a point was there, and its value; of one in folds, also the
-    objective of each run, all folds of the first seed first. ``in_confidence_set``: ``true`` where a trial cannot be
-    told from the best on val, empty where it was not compared.
+    For a study of another study's best points, two columns give the trial that had the point there, and its value. For
+    a study in folds, a column gives the objective of each run, all folds of the first seed first. ``in_confidence_set``
+    is ``true`` if a trial cannot be told from the best on val, and empty if it was not compared.
     """
     params, metrics = params_of(trials), metrics_of(trials, objectives)
     before = ("chosen_trial", "chosen_value") if chosen else ()
@@ -83,7 +83,8 @@ def write_table(
 
 
 def write_explained(path: Path, trials: Sequence[FrozenTrial], objectives: list[str]) -> None:
-    """``explained.csv``: how much of the differences in each objective each key explains, as the report draws it."""
+    """Write ``explained.csv``: how much of the differences in each objective each key explains, as in the report's
+    figure."""
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["objective", "key", "trials", "share", "low", "high", "chance"])

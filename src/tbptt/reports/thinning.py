@@ -1,6 +1,6 @@
-"""What is drawn of a study that has more trials than a page can hold, and the words that say so.
+"""Choose what is drawn of a study with more trials than a page can hold, and say so in words.
 
-Where there are fewer, everything is drawn and nothing is said.
+If a study has fewer trials, everything is drawn and nothing is said.
 """
 
 import random
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 MOST_DRAWN = 2000  # trials with a mark of their own in a figure: a page of 10^5 was 78 MB
 MOST_ROWS = 1000  # of a table; trials.csv has all
-MOST_JUDGED = 5000  # trials from which it is reckoned what explains the differences
-MOST_PAIRED = 10_000  # trials that are held side by side
+MOST_JUDGED = 5000  # trials from which the explained shares are computed
+MOST_PAIRED = 10_000  # trials that are compared in pairs
 
 
 def best_and_even(ranked: Sequence[T], most: int = MOST_DRAWN) -> list[T]:
-    """The first half of as many as are wanted, and an even choice of the others."""
+    """At most ``most`` items: the best ones as the first half, and an even choice of the others."""
     half = most // 2
     if len(ranked) <= most:
         return list(ranked)
@@ -24,15 +24,16 @@ def best_and_even(ranked: Sequence[T], most: int = MOST_DRAWN) -> list[T]:
 
 
 def at_random(items: Sequence[T], most: int = MOST_DRAWN) -> list[T]:
-    """At most so many, the same each time, in their order. Not every tenth: in a grid those may all have one value of a
-    key, or one worker."""
+    """At most ``most`` items at random, the same each time, in their order. Every tenth item would not do: in a grid
+    those may all have one value of a key, or one worker."""
     if len(items) <= most:
         return list(items)
     return [items[i] for i in sorted(random.Random(0).sample(range(len(items)), most))]
 
 
 def said(drawn: Sequence[Any], of: Sequence[Any], what: str = "complete trials", is_random: bool = False) -> str:
-    """A sentence about what was chosen, by one of the two ways above; nothing where all were."""
+    """A sentence on how many were drawn, and in which of the two ways above they were chosen. Empty if all were
+    drawn."""
     if len(drawn) >= len(of):
         return ""
     how = "chosen at random" if is_random else "the best and an even choice of the others"
@@ -40,7 +41,7 @@ def said(drawn: Sequence[Any], of: Sequence[Any], what: str = "complete trials",
 
 
 def numbers_in(figures: Iterable[Any]) -> set[int]:
-    """The trials that figures name in their boxes, by their numbers (see :mod:`tbptt.reports.figures`)."""
+    """The numbers of the trials that figures name in their hover boxes (see :mod:`tbptt.reports.figures`)."""
     found: set[int] = set()
     for trace in (trace for figure in figures for trace in figure.data):
         found.update(n for n in _plain(trace.customdata) if isinstance(n, int))

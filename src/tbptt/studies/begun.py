@@ -1,5 +1,5 @@
-"""Whether a command means a study that an earlier version began. It then goes on with the defaults of then
-(config/earlier.py), in its head and in all workers."""
+"""Check whether a command continues a study that an earlier version began. If so, the head process and all workers use
+the defaults of that version (config/earlier.py)."""
 
 import logging
 import re
@@ -21,17 +21,17 @@ from tbptt.system.stores import sqlite_path
 log = logging.getLogger("tbptt")
 
 Records = Mapping[str, StudyRecord]
-Defaults = tuple[int, list[str]]  # how many changes of the defaults there were, and the words that undo the later ones
+Defaults = tuple[int, list[str]]  # number of changes of the defaults, overrides that undo the later ones
 
 
 def as_begun(plan: Plan, arguments: Sequence[str]) -> Plan:
-    """The plan of a command; if an earlier version began the study that it goes on with, that with the defaults of
-    then. This is said in a line.
+    """The plan of a command. If an earlier version began the study that the command continues, the plan has the
+    defaults of that version.
 
-    With ``study.best_of`` or ``study.placebo_of``, these are the defaults of that study.
+    A log line says so. With ``study.best_of`` or ``study.placebo_of``, the defaults are those of the study named there.
 
     Args:
-        arguments: what ``plan`` was made of.
+        arguments: the words of the command, from which ``plan`` was made.
     """
     if not plan.earlier:
         plan = _with_what_its_study_has(plan, parsed(arguments)[0])
@@ -45,14 +45,14 @@ def as_begun(plan: Plan, arguments: Sequence[str]) -> Plan:
 
 
 def begun_earlier(source: ConfigSource, overrides: Sequence[Override]) -> Plan | None:
-    """The plan of a command that is wrong with today's defaults, which may not fit its data, with those of the study
-    that it goes on with; None if there is no such study. Call it with ``source`` opened."""
+    """The plan of a command that is wrong with today's defaults, made with the defaults of the study that it continues.
+    Today's defaults may not fit the data of such a command. None if there is no such study. ``source`` must be open."""
     cfg, _ = composed(source, [str(o.input_line) for o in overrides if not o.is_sweep_override()])
     if cfg is None or (cfg.study.fresh and not _other(cfg.study)):
         return None
     try:
         return _begun(source, overrides, _defaults(cfg, overrides), _records)
-    except ConnectionError:  # what is wrong with the command is said, and not that a server is away
+    except ConnectionError:  # report the error in the command, not the server's outage
         return None
 
 
@@ -62,7 +62,7 @@ def _with_what_its_study_has(plan: Plan, overrides: Sequence[Override]) -> Plan:
     if not (defaults or _searched(plan)) or (settings.fresh and not _other(settings)):
         return plan
     if settings.dry_run and sqlite_path(settings.storage) is None:
-        return plan  # to look would make tables on the server
+        return plan  # looking there would make tables on the server
     records = _records(settings.storage)
     name = _other(settings) or plan.name
     if name in records:
@@ -76,7 +76,7 @@ def _with_what_its_study_has(plan: Plan, overrides: Sequence[Override]) -> Plan:
         defaults = [d for d in defaults if d[0] == record.begun]
     elif _other(settings) or settings.name:
         return plan
-    else:  # only if there is a study with its name, but for the digest
+    else:  # only if a study has the same name apart from the digest
         form = re.compile(re.escape(name[:-8]) + "[0-9a-f]{8}")
         begun = {record.begun for each, record in records.items() if form.fullmatch(each)}
         defaults = [d for d in defaults if d[0] in begun]
@@ -89,7 +89,7 @@ def _with_what_its_study_has(plan: Plan, overrides: Sequence[Override]) -> Plan:
 def _begun(
     source: ConfigSource, overrides: Sequence[Override], tried: Sequence[Defaults], read: Callable[[str], Records]
 ) -> Plan | None:
-    """The plan with those of some defaults with which its study was begun."""
+    """The plan with the first of these defaults with which the command's study was begun; None if there are none."""
     for begun, words in tried:
         try:
             plan = make_plan(source, [*overrides, *parsed(words)[0]])
@@ -108,13 +108,13 @@ def _other(settings: Any) -> str | None:
 
 
 def _records(storage: str) -> Records:
-    from tbptt.studies.study import Study  # it imports Optuna, which a wrong command does not wait for
+    from tbptt.studies.study import Study  # late: a wrong command does not wait for Optuna's import
 
     return Study.records(storage)
 
 
 def _defaults(cfg: DictConfig, overrides: Sequence[Override]) -> list[Defaults]:
-    """The defaults with which a command once had another config, the newest first."""
+    """Earlier defaults that would give this command another config, the newest first."""
     typed = [o.key_or_group for o in overrides]
     searched = [o.key_or_group for o in overrides if o.is_sweep_override()]
     searched += _declared(OmegaConf.to_container(cfg.space))
@@ -131,7 +131,7 @@ def _declared(space: Any) -> Iterator[str]:
 
 
 def _searched(plan: Plan) -> list[str]:
-    """The keys of changed defaults of groups that are searched: no word fits all options of such a group."""
+    """The keys of changed defaults whose group is searched. No override fits all options of such a group."""
     groups = {dimension.key for dimension in plan.space.dimensions}
     return [change.key for step in CHANGES for change in step if change.group in groups]
 

@@ -1,6 +1,6 @@
-"""The best points of a study, to be trained again with seeds that had no part in choosing them.
+"""The best points of a study, trained again with seeds that played no part in choosing them.
 
-Of many trials the best is also the luckiest: its loss is lower than what its point gives on average.
+The best of many trials is also the luckiest: its loss is lower than the average loss at its point.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ ALLOW = "takes the command that began it, or study.allow_changed=true"
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which trials were chosen, the best first, and the seeds by which they were."""
+    """The chosen trials, the best first, and the seeds that were used to choose them."""
 
     trials: list[ChosenTrial] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
@@ -29,16 +29,18 @@ class Chosen:
         return [c["point"] for c in self.trials]
 
     def after(self, before: Sequence[ChosenTrial]) -> "Chosen":
-        """With what was chosen before, which stays so whatever became the best since; no more in all than here."""
+        """Keep the trials that were chosen before, and add new ones up to the number of trials here. Earlier choices
+        stay, even if other trials have become better since."""
         known = [c["point"] for c in before]
         more = [c for c in self.trials if c["point"] not in known]
         return Chosen([*before, *more[: max(0, len(self.trials) - len(before))]], self.seeds)
 
 
 def best_of(plan: Plan) -> Chosen:
-    """What ``study.best_of`` asks for.
+    """Choose the trials that ``study.best_of`` asks for.
 
-    Raises CommandError where that study is not there, is another search, or had one of the seeds.
+    Raises CommandError if that study does not exist, is another search, used one of the seeds, or has no complete
+    trial.
     """
     name, seeds = plan.settings.best_of, plan.settings.seeds or []
     assert name is not None
@@ -73,7 +75,8 @@ def best_of(plan: Plan) -> Chosen:
 
 
 def existing_study(key: str, name: str, storage: str) -> Study:
-    """A study that is there; else CommandError, with those that there are, or with the objective that is not."""
+    """Open an existing study. Raises CommandError that lists the existing studies, or names an objective that is
+    missing."""
     try:
         return Study.existing(name, storage)
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""The trial that a study chose, judged at its end on the part that nothing was chosen by: once, and no other."""
+"""Judge the chosen trial of a study on the test part, once, at the end of the study. No other trial is judged there."""
 
 import json
 import logging
@@ -28,11 +28,12 @@ log = logging.getLogger("tbptt")
 
 
 def judge_chosen(study: Study, store: Store, parent: Run) -> None:
-    """Judge a study's best trial on the test part, where there is one and this was not done yet.
+    """Judge a study's best trial on the test part, if there is a test part and the trial was not judged yet.
 
-    What comes out is in ``evaluation.json`` and ``evaluation.npz`` in the study's folder, for its report, and in MLflow
-    with the parent run; with the trial's own run too, where it has one only. Of several seeds it is their average. That
-    it cannot be done, as when a file is gone, is said, and ends nothing.
+    The result goes into ``evaluation.json`` and ``evaluation.npz`` in the study's folder, for its report, and to the
+    parent run in MLflow. If the trial has only one run, the result also goes to that run. With several seeds, their
+    average is judged. If the trial cannot be judged, for example because a file is missing, a warning says so and the
+    sweep goes on.
     """
     best = best_trial(study.trials(), *study.objectives)
     folder = SWEEPS / study.name
@@ -75,16 +76,18 @@ def _judge(study: Study, store: Store, parent: Run, best: FrozenTrial, folder: P
     own = store.run(run_ids[0]) if len(run_ids) == 1 else None
     if own is not None:
         own.log_points(points, milliseconds)
-        own.set_tags({name: value for name, value in tags.items() if name.startswith("verdict.")})  # it is one use
+        # Only the verdicts: the two runs together are one use of the test part.
+        own.set_tags({name: value for name, value in tags.items() if name.startswith("verdict.")})
     content["uses"] = judging.uses(store, content[judging.TEST_DATA])
-    judging.keep(folder, content, steps)  # last, as it says that all of this is done
+    judging.keep(folder, content, steps)  # last: this file says that all of the above is done
     for name in (judging.STEPS, judging.RESULT):
         parent.keep(folder / name)
 
 
 def _trained(store: Store, run_ids: Sequence[str]) -> "tuple[list[Network], Prepared]":
-    """The networks of a trial's runs at their best epochs, and their data; of folds those of the last one, before which
-    all else lies. Raises ValueError where a checkpoint is gone, or the data are other ones now."""
+    """The networks of a trial's runs at their best epochs, and their data. With folds, only the runs of the last fold
+    count, because all other data lie before that fold. Raises ValueError if a checkpoint is missing or the data have
+    changed."""
     from omegaconf import OmegaConf
 
     from tbptt.config.schema import typed

@@ -1,4 +1,4 @@
-"""What a sweep would run, and about how long it would take; nothing is created."""
+"""Describe what a sweep would run, and about how long it would take. Nothing is created."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from tbptt.studies.folds import fold_data
 from tbptt.studies.plan import Plan
 
 SHOWN = 20  # points
-STEPS, CHUNK = 1000, 200  # that are timed
+STEPS, CHUNK = 1000, 200  # of the timed training
 
 
 def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
-    """The text of ``study.dry_run=true``; ``points`` are those that are known beforehand."""
+    """The text of ``study.dry_run=true``. ``points`` are the points that are known beforehand."""
     seeds, folds = len(plan.settings.seeds or [0]), plan.settings.folds or 1
     lines = [f"study {plan.name}", *(f"  {name}: {words}" for name, words in plan.space.describe().items())]
     if plan.is_grid:
@@ -47,9 +47,10 @@ def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
 
 
 def _seconds_an_epoch(plan: Plan) -> float:
-    """Timed on a short part of the first point's training, then scaled to its length, of folds to their mean length.
+    """Time an epoch on a short part of the first point's training, and scale it to the full length. With folds, scale
+    it to the mean length of the folds.
 
-    What a run takes to begin and an epoch to be recorded is not in it: short runs take many times as long.
+    The estimate leaves out the time to start a run and to record an epoch, so short runs take many times as long.
     """
     import numpy as np
     import torch

@@ -1,7 +1,7 @@
-"""Folds of a study: each trial is trained several times on its series, and chosen by a later piece of them each time.
+"""Folds of a study: each trial is trained once per fold, and each fold is validated on a later piece of the series.
 
-What lies before the test part is cut into one piece more than there are folds. Fold k is chosen by piece k + 1, and
-trains on what is before it; with ``study.fold_window=rolling`` on one piece (data/split.py).
+The series before the test part is cut into one piece more than there are folds. Fold k is validated on piece k + 1 and
+trains on all pieces before that. With ``study.fold_window=rolling`` it trains on one piece (data/split.py).
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def fold_problems(cfg: DictConfig) -> list[str]:
-    """What is wrong with the folds that the config of a point asks for, a line each. That each of them is long enough
-    is one of the checks of every config (config/checks.py)."""
+    """The errors in the fold settings of a point's config, one line each. Whether each fold is long enough is one of
+    the checks of every config (config/checks.py)."""
     folds, window = cfg.study.folds, cfg.study.fold_window
     if folds is None:
         if window == "expanding":
@@ -36,7 +36,8 @@ def fold_problems(cfg: DictConfig) -> list[str]:
 
 
 def runs_of(settings: StudyConfig) -> list[dict[str, Any]]:
-    """What sets each run of a trial apart, in their order, by key: all folds of the first seed come first."""
+    """The settings that differ between the runs of a trial, by key, in the order of the runs: all folds of the first
+    seed come first."""
     by_seed: list[dict[str, Any]] = [{"seed": seed} for seed in settings.seeds or []] or [{}]
     if settings.folds is None:
         return by_seed
@@ -48,22 +49,22 @@ def runs_of(settings: StudyConfig) -> list[dict[str, Any]]:
 
 
 def runs_by_seed(record: "TrialRecord") -> list[list[str]]:
-    """The ids of a trial's runs: a list a seed, in it a run a fold, in the order of time; one run where there are no
-    folds. The last list is shorter where the trial was stopped before its last fold."""
+    """The ids of a trial's runs, one list per seed. A list has one run per fold, in time order; without folds it has a
+    single run. The last list is shorter if the trial was stopped before its last fold."""
     runs, folds = list(record.run_ids), record.folds
     return [runs[i : i + folds] for i in range(0, len(runs), folds)]
 
 
 def fold_data(data: DataConfig, settings: StudyConfig) -> Sequence[DataConfig]:
-    """The data of each fold; the data as they are where there are none."""
+    """The data of each fold; without folds, the data as they are."""
     if settings.folds is None or not isinstance(data, SplitData):
         return [data]
     return as_folds(data, settings.folds, settings.fold_window)
 
 
 def data_fingerprint(cfg: DictConfig) -> str:
-    """Of the whole series, in folds or not; a surrogate has its own. Raises ValueError where the data cannot be
-    used."""
+    """The fingerprint of the whole series, with or without folds. A surrogate has its own fingerprint. Raises
+    ValueError if the data cannot be used."""
     from tbptt.tasks.prepare import fingerprint_of
 
     try:
@@ -71,7 +72,7 @@ def data_fingerprint(cfg: DictConfig) -> str:
     except ValueError:
         if cfg.study.folds is None:
             raise
-        # Too short to be split by data.val_fraction, which folds do not ask: the last one has all that there is.
+        # Too short for data.val_fraction, which folds do not use. The last fold has the whole series.
         whole = cfg.copy()
         OmegaConf.update(whole, "data.fold", f"{cfg.study.folds}/{cfg.study.folds}")
         OmegaConf.update(whole, "data.fold_window", "expanding")

@@ -1,6 +1,6 @@
-"""What the end of a sweep left of its chosen trial, in ``sweeps/STUDY/evaluation.json``: how it does on test.
+"""Read ``sweeps/STUDY/evaluation.json``, which the end of a sweep writes: how the chosen trial does on test.
 
-The file may have come with a study from elsewhere. What it says is checked before anything is made of it.
+The file may have come with a study from elsewhere, so its content is checked before use.
 """
 
 import json
@@ -21,7 +21,7 @@ from tbptt.studies.study import Study, state_of
 
 RESULT, STEPS = "evaluation.json", "evaluation.npz"
 MOST_BYTES = 1_000_000
-LONGEST_NAME = 60  # letters, of a baseline
+LONGEST_NAME = 60  # letters of a baseline's name
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class JudgedBest:
 
     Attributes:
         trial: its number.
-        uses: results that this test part has judged in this store; None where the store did not say.
+        uses: how many results this test part has judged in this store; None if the store did not say.
         judged: the mean over its seeds.
     """
 
@@ -41,12 +41,12 @@ class JudgedBest:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is to be said of a study's best trial.
+    """What the report says about a study's best trial.
 
     Attributes:
-        headline: the verdict in a few words; empty where there is none.
-        lines: the verdicts with their numbers; or why there are none.
-        found: what they rest on; None where the best trial was not judged on test.
+        headline: the verdict in a few words; empty if there is none.
+        lines: the verdicts with their numbers, or the reason why there are none.
+        found: the result behind the verdicts; None if the best trial was not judged on test.
     """
 
     headline: str
@@ -55,8 +55,8 @@ class Answer:
 
 
 def answer(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> Answer:
-    """What the study's ``evaluation.json`` says of its best trial, or why it says nothing. No error, whatever is in
-    the file."""
+    """What the study's ``evaluation.json`` says about its best trial, or why it says nothing. No content of the file
+    raises an error."""
     if best is None:
         return Answer("", [])
     try:
@@ -84,8 +84,8 @@ def answer(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial | None
 
 
 def read(folder: Path) -> JudgedBest | None:
-    """The content of a study's file; None where there is none. Raises ValueError with a line where it is no such
-    file."""
+    """The content of a study's file; None if there is no file. Raises ValueError with one line if the content is
+    invalid."""
     path = folder / RESULT
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -102,7 +102,7 @@ def read(folder: Path) -> JudgedBest | None:
 
 
 def _check(found: JudgedBest) -> None:
-    """Raise ValueError where a part that is shown is of another kind than it should be."""
+    """Raise ValueError if a value that the report shows has the wrong type."""
     judged = found.judged
     if not all(isinstance(n, int) and not isinstance(n, bool) for n in (found.trial, found.uses or 0)):
         raise ValueError("trial and uses are whole numbers")
@@ -122,7 +122,8 @@ def _is_verdict(verdict: Verdict) -> bool:
 
 
 def _no_test(record: StudyRecord) -> str:
-    """The key that would keep a test part; empty where it did, or trials decide."""
+    """The config key that would set a test part aside; empty if the study has a test part, or if its trials decide
+    that."""
     key = words.test_key(record.config.get("data.name") == "article")
     if {key, "data", "data.name"} & set(record.space):
         return ""

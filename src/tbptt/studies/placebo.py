@@ -1,4 +1,5 @@
-"""A study's best point on surrogates of its data, in which nothing is to be learnt: what luck alone would find."""
+"""A study's best point trained on surrogates of its data, in which there is nothing to learn: what luck alone would
+find."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ SKILL = "val/skill"
 
 @dataclass(frozen=True)
 class Placebos(Chosen):
-    """One trial of another study, as often as there are surrogates: its points differ in the surrogate's seed only."""
+    """One trial of another study, repeated once per surrogate. The points differ only in the surrogate's seed."""
 
     def after(self, before: Sequence[ChosenTrial]) -> "Placebos":
-        """With the trial that was chosen before, which stays so whatever became the best since."""
+        """The placebos of the trial that was chosen before, if there is one. That choice stays, even if another trial
+        has become the best since."""
         if not before:
             return self
         return _placebos(before[0], max(len(before), len(self.trials)))
@@ -41,9 +43,9 @@ def _placebos(of: ChosenTrial, n: int) -> Placebos:
 
 
 def placebos_of(plan: Plan) -> Placebos:
-    """What ``study.placebo_of`` asks for.
+    """The placebos that ``study.placebo_of`` asks for.
 
-    Raises CommandError where that study is not there, is another search, or has no complete trial.
+    Raises CommandError if that study does not exist, is another search, or has no complete trial.
     """
     name = plan.settings.placebo_of
     assert name is not None
@@ -52,7 +54,7 @@ def placebos_of(plan: Plan) -> Placebos:
     record = study.record
     lines = [f"study.placebo_of: {line}; takes the space of study {name}" for line in _other_space(record, plan)]
     if not plan.settings.allow_changed:
-        of_data = ("data.surrogate", SURROGATE_SEED)  # those of this study alone
+        of_data = ("data.surrogate", SURROGATE_SEED)  # set in the placebo study only
         spec = {**plan.spec, "config": {k: v for k, v in plan.spec["config"].items() if k not in of_data}}
         changed = differences(record.spec, spec, "config", "seeds", "folds", "fold_window")
         lines += [f"study.placebo_of: {line}; {ALLOW}" for line in changed]
@@ -73,7 +75,8 @@ def placebos_of(plan: Plan) -> Placebos:
 
 
 def _other_space(record: StudyRecord, plan: Plan) -> list[str]:
-    """How the space of a study differs from that of its placebos, but for the surrogate's seed, a line each."""
+    """How the space of a study differs from the space of its placebos, one line per difference. The surrogate's seed
+    does not count."""
     space = {name: words for name, words in plan.space.describe().items() if name != SURROGATE_SEED}
     return differences({"space": dict(record.space)}, {"space": space})
 
@@ -83,16 +86,17 @@ def _other_space(record: StudyRecord, plan: Plan) -> list[str]:
 
 @dataclass(frozen=True)
 class Compared:
-    """A placebo study, held against the trial that it is of.
+    """A placebo study, compared with the real trial that it repeats.
 
     Attributes:
         study: the placebo study's name.
-        kind: of its surrogates: shuffle, blocks or signs.
+        kind: the kind of its surrogates: shuffle, blocks or signs.
         trial: the number of the real trial.
-        measure: what is compared: ``val/skill`` for losses, as other data have another baseline; else the objective.
-        real: the real trial's.
-        placebos: of each placebo that has ended; None for one that diverged, which is worse than any.
-        asked: how many the study ends with.
+        measure: the metric that is compared. For a loss it is ``val/skill``, because other data have another baseline;
+            else it is the objective.
+        real: the real trial's value.
+        placebos: the value of each placebo that has ended; None for one that diverged, which is worse than any value.
+        asked: the number of placebos with which the study ends.
     """
 
     study: str
@@ -111,13 +115,13 @@ class Compared:
 
     @property
     def p(self) -> float:
-        """The share of those that do as well, the real one among them, as it is one of the ways in which the changes
-        may come: (as_well + 1) / (placebos + 1)."""
+        """The share of trials that do as well as the real one: (as_well + 1) / (placebos + 1). The real trial counts
+        too, because its data are one of the possible arrangements of the changes."""
         return (self.as_well + 1) / (len(self.placebos) + 1)
 
 
 def placebos(study: Study) -> list[Compared]:
-    """The placebo studies of a study in the same storage, those of which a trial has ended."""
+    """The placebo studies of a study in the same storage. Those without an ended trial are left out."""
     found = []
     mine: dict[int, FrozenTrial] | None = None
     for other in study.storage.get_all_studies():
@@ -141,17 +145,18 @@ def placebos(study: Study) -> list[Compared]:
 
 
 def _measured(trial: FrozenTrial, measure: str) -> float | None:
-    """What a complete trial has of what is compared; None where it was not measured."""
+    """A complete trial's value of ``measure``; None if it was not measured."""
     if measure != SKILL:
         return float(trial.values[0])
     record = TrialRecord.of(trial)
     if isinstance(skill := record.metrics.get(SKILL), int | float):
         return float(skill)
-    return 1 - trial.values[0] / record.baseline if record.baseline else None  # of before there was this metric
+    return 1 - trial.values[0] / record.baseline if record.baseline else None  # of a trial older than this metric
 
 
 def placebo_line(study: Study) -> str:
-    """What placebos say of a study, or what one is, for its report; nothing where there is none."""
+    """For the report: what the placebos say about a study, or for a placebo study what it is. Empty if there are
+    none."""
     return " ".join(_lines(study))
 
 

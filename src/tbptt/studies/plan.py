@@ -31,7 +31,7 @@ from tbptt.studies.space import Choice, Dimension, Interval, IntRange, Space, na
 from tbptt.studies.surrogate_seeds import MOST as MOST_SURROGATES
 from tbptt.studies.surrogate_seeds import SEEDS, on_surrogates
 
-# Neither the space nor the data, the model or what trains it: a study stays the same when these change.
+# Not part of the space, the data, the model or its training: a study stays the same when these change.
 NOT_IN_THE_NAME = (
     "study",
     "tracking",
@@ -43,21 +43,21 @@ NOT_IN_THE_NAME = (
     "progress",
     "space",
 )
-# What sets a study up cannot differ between its trials.
+# These set a study up, so they cannot differ between its trials.
 NEVER_SEARCHED = ("study", "tracking", "objective", "cluster", "sweep", "space", "hydra")
 MOST_VALUES = 10**6  # of one range
-MOST_CHOICES = 1000  # of one key: each is checked by composing it, and all are kept with every trial
-MOST_QUEUED = 20_000  # points of a space that is run whole: each is put in the queue beforehand, which takes 4 ms
+MOST_CHOICES = 1000  # of one key: a config is composed to check each, and every trial keeps all of them
+MOST_QUEUED = 20_000  # points of a space that is run whole: each is queued beforehand, which takes 4 ms
 BEST = 5  # points that study.best_of trains again, unless study.n_trials says how many
 PLACEBOS = 20  # surrogates that study.placebo_of trains on, unless study.n_trials says how many
 
 
 @dataclass(frozen=True, eq=False)
 class Swept:
-    """A swept key before its values have passed the schema.
+    """A swept key whose values the schema has not checked yet.
 
     Attributes:
-        texts: the values as they are typed; for a range or interval its ends.
+        texts: the values as they are typed; for a range or an interval, its ends.
     """
 
     key: str
@@ -72,13 +72,13 @@ class Plan:
     """A checked sweep.
 
     Attributes:
-        source: where its configs come from.
+        source: the source of its configs.
         fixed: the overrides that every trial has.
         cfg: the config of its first point, with its ``study`` settings.
-        space: what is searched.
-        shuffled: whether a finite space is run in a shuffled order.
-        earlier: the last of ``fixed``, which were not typed: defaults of when the study was begun (begun.py).
-        begun: how many changes of the defaults there were then (config/earlier.py).
+        space: the search space.
+        shuffled: whether the points of a finite space run in a shuffled order.
+        earlier: the last of ``fixed``, which nobody typed: the defaults of when the study was begun (begun.py).
+        begun: the number of changes of the defaults at that time (config/earlier.py).
     """
 
     source: ConfigSource
@@ -108,7 +108,7 @@ class Plan:
         """The total that the study ends with; None for as many as ``study.timeout`` allows."""
         asked = self.settings.n_trials
         typed = any(word.startswith("study.n_trials=") for word in self.fixed)
-        if self.settings.best_of and not typed:  # what sweep=NAME says is the search's
+        if self.settings.best_of and not typed:  # a number from sweep=NAME is the search's
             asked = BEST
         if self.settings.placebo_of:
             return asked if typed and asked else PLACEBOS
@@ -116,7 +116,7 @@ class Plan:
 
     @property
     def is_grid(self) -> bool:
-        """Whether points are run that are known beforehand, rather than a sampler's choice of them."""
+        """Whether all points are known beforehand, rather than chosen by a sampler."""
         return self.is_of_another or (self.size is not None and self.n_trials == self.size)
 
     @property
@@ -125,7 +125,8 @@ class Plan:
         return self.settings.best_of is not None or self.settings.placebo_of is not None
 
     def points(self) -> list[dict[str, Value]]:
-        """Every point of a finite space in the order in which they are run: the same each time, shuffled or not."""
+        """Every point of a finite space, in the order in which they run. The order is the same each time, shuffled or
+        not."""
         points = list(self.space.points())
         if self.shuffled:
             random.Random(self.digest).shuffle(points)
@@ -133,13 +134,13 @@ class Plan:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """What makes this study this study, in plain types: its space, and the config outside it."""
+        """What identifies this study, in plain types: its space, and the config outside it."""
         swept = {d.key for d in self.space.dimensions}
         under = tuple(f"{key}." for key in swept)
         unsaid = as_before(self.cfg)
 
         def is_swept(key: str) -> bool:
-            """By the name that it has, or had: it was of another group once."""
+            """Whether the key is swept, by its name today or by its first name, which may be in another group."""
             return key in swept or key.startswith(under) or first_name(key).startswith(under)
 
         config = {
@@ -161,7 +162,7 @@ class Plan:
     @property
     def name(self) -> str:
         """``study.name``, or the swept keys and a digest: the same command is the same study."""
-        if self.settings.name and self.settings.name != self.settings.placebo_of:  # whose command this is
+        if self.settings.name and self.settings.name != self.settings.placebo_of:  # equal: the real study's command
             return self.settings.name
         return derived(dict.fromkeys(d.key.split(".")[-1] for d in self.space.dimensions), self.digest)
 
@@ -211,7 +212,7 @@ def make_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
 
 
 def _too_many(plan: Plan) -> list[str]:
-    """A line for each key, or for the space, that has more values than a study can keep."""
+    """One line for each key, or for the space, that has more values than a study can keep."""
     lines = [
         f"{d.key}: got {len(d.choices)} values; takes at most {MOST_CHOICES}, or an interval"
         for d in plan.space.dimensions
@@ -230,8 +231,8 @@ def _too_many(plan: Plan) -> list[str]:
 def _all_swept(
     source: ConfigSource, fixed: list[str], overrides: Sequence[Override]
 ) -> tuple[list[Swept], list[str], DictConfig | None]:
-    """What ``sweep=NAME`` declares and what was typed; a key that was typed is not taken from the declaration. Also a
-    line for all that is wrong, and the config of some point, None where there is none."""
+    """The sweeps that ``sweep=NAME`` declares and those that were typed; a typed key replaces its declaration. Also one
+    line per error, and the config of some point (None if there is none)."""
     swept, lines = [], []
     typed = [o for o in overrides if o.is_sweep_override()]
     for override in typed:
@@ -320,7 +321,7 @@ def _steps(sweep: RangeSweep) -> float:
 
 
 def _probes(fixed: list[str], swept: list[Swept]) -> Iterator[tuple[Swept, str, list[str]]]:
-    """Each value of each swept key once, beside the first values of the others: what must be composed and checked."""
+    """Each value of each swept key once, with the first values of the other keys: the points to compose and check."""
     for s in swept:
         for text in s.texts:
             chosen = dict(s.when)
@@ -343,7 +344,7 @@ def _dimension(s: Swept, name: str, values: Mapping[tuple[Swept, str], Value]) -
     low, high = (values[s, text] for text in s.texts)
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
-    whole = isinstance(low, int) and isinstance(high, int)  # the schema has made floats of what are floats
+    whole = isinstance(low, int) and isinstance(high, int)  # the schema has turned the values of float keys into floats
     if isinstance(sweep, IntervalSweep):
         return (
             IntRange(s.key, name, s.when, int(low), int(high), 1, log)
@@ -367,9 +368,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], *parts: str) 
 
 
 def other_parameters(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The dimensions that differ in what Optuna keeps of a parameter for good, a line each.
+    """The dimensions that differ in what Optuna fixes for good, one line each.
 
-    That is a choice's values, and whether a range is one of whole numbers and is logarithmic; its ends may change.
+    Optuna fixes the values of a choice. Of a range it fixes whether it has whole numbers and whether it is logarithmic;
+    the ends may change.
     """
 
     def kept(words: str) -> str:

@@ -1,4 +1,4 @@
-"""The plan of a command, from where it is checked to where it is run: Hydra stands between, and carries words only."""
+"""Carry the plan of a command from its check to its run. Hydra stands between the two and passes on words only."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _kept: ContextVar[dict[Key, Plan] | None] = ContextVar("plans of a command", def
 
 @contextmanager
 def one_command() -> Iterator[None]:
-    """Within, what :func:`checked_plan` made is what :func:`plan_of` gives for the same words."""
+    """Within this context, :func:`plan_of` returns the plan that :func:`checked_plan` made for the same words."""
     token = _kept.set({})
     try:
         yield
@@ -28,11 +28,11 @@ def one_command() -> Iterator[None]:
 
 
 def checked_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
-    """:func:`make_plan` for a process that does not train itself, kept for the rest of the command."""
+    """:func:`make_plan` for a process that does not train itself. The plan is kept for the rest of the command."""
     with from_another_process():  # the workers train, not this one
         try:
             plan = make_plan(source, overrides)
-        except CommandError:  # maybe with today's defaults only
+        except CommandError:  # it may be wrong with today's defaults only
             if (begun := begun_earlier(source, overrides)) is None:
                 raise
             plan = begun
@@ -43,8 +43,8 @@ def checked_plan(source: ConfigSource, overrides: Sequence[Override]) -> Plan:
 
 
 def plan_of(source: ConfigSource, words: Sequence[str]) -> Plan:
-    """The plan that the command was checked with; one made now where there is none for exactly these words, as where
-    some of them were meant for Hydra itself, which keeps those."""
+    """The plan that :func:`checked_plan` kept for exactly these words. If there is none, the plan is made now. This
+    happens if some of the command's words were meant for Hydra itself, which does not pass them on."""
     kept = (_kept.get() or {}).get(_key(source, words))
     if kept is not None:
         return kept

@@ -1,7 +1,7 @@
-"""Worker processes on this machine. They start before there is anything to do: their imports take seconds, which pass
-while the command prepares the study.
+"""Worker processes on this machine. They start early, because their imports take seconds: meanwhile the command
+prepares the study.
 
-Imported early, so without optuna, torch or MLflow.
+The command imports this module early too, so it imports no optuna, torch or MLflow.
 """
 
 import json
@@ -31,15 +31,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tbptt")
 
-PAUSED, GOES_ON = b"p", b"g"  # what a head says to its workers after their spec
-STRIKES = 3  # workers that end before they take a trial, until the sweep gives up
+PAUSED, GOES_ON = b"p", b"g"  # what the head process tells its workers after their spec
+STRIKES = 3  # the sweep gives up after so many workers in a row ended before they took a trial
 
 
 class WorkerProcess:
-    """``python -m tbptt.studies.worker``, waiting for its :class:`WorkerSpec` on stdin, where it is also told to pause.
+    """``python -m tbptt.studies.worker``. It waits on stdin for its :class:`WorkerSpec`, and later for requests to
+    pause.
 
     Args:
-        slot: which of the workers it is; they take the machine's GPUs in turn.
+        slot: the worker's index; workers take the machine's GPUs in turn.
     """
 
     def __init__(self, slot: int):
@@ -56,20 +57,20 @@ class WorkerProcess:
         )
 
     def give(self, spec: "WorkerSpec", log: Path) -> None:
-        """Let it begin; from now on it writes to ``log``. One that has died says so by its return code."""
+        """Let the worker begin; from now on it writes to ``log``. The return code shows whether a worker has died."""
         self._say(json.dumps({**asdict(spec), "log": str(log.absolute())}).encode() + b"\n")
 
     def pause(self) -> None:
-        """Have it wait between two chunks, its heartbeat going on, until :meth:`go_on`, or until this process is
-        gone. A stop by the system would keep it, and what it holds, for ever where this process is killed."""
-        self._say(PAUSED)  # first: it looks when the signal comes
+        """Make the worker wait between two chunks until :meth:`go_on`, or until this process is gone. Its heartbeat
+        goes on. A stop by the system would hold the worker and its resources for ever if this process were killed."""
+        self._say(PAUSED)  # first: the signal makes the worker read it
         self._process.send_signal(signal.SIGTSTP)
 
     def go_on(self) -> None:
         self._say(GOES_ON)
 
     def poll(self) -> int | None:
-        """Its exit status, as subprocess has it; None while it runs."""
+        """Its exit status, in the form of :mod:`subprocess`; None while it runs."""
         status = self._process.poll()
         if status is not None:
             self._close()
@@ -95,7 +96,7 @@ class WorkerProcess:
 
 
 def wait_while_paused() -> None:
-    """In a worker: return once the last that its head said on stdin is not that it is paused."""
+    """In a worker: wait while the last message of the head process on stdin is ``PAUSED``, and the head is there."""
     said = b""
     while said == PAUSED or select.select([0], [], [], 0)[0]:
         said = os.read(0, 4096)[-1:]
@@ -104,22 +105,23 @@ def wait_while_paused() -> None:
 
 
 class Ends:
-    """What it means how a study's workers end: whether each has a successor, or the study is given up.
+    """Decide what the end of a worker means: another worker takes its place, or the study is given up.
 
     Args:
-        log: what says why a worker ended.
-        how_to_go_on: said where the study is given up for its GPU.
+        log: the file that says why a worker ended.
+        how_to_go_on: advice for the user if the study is given up because of its GPU.
     """
 
     def __init__(self, study: "Study", retries: int, workers: int, log: str, how_to_go_on: str):
         self.study, self.retries, self.log, self.how_to_go_on = study, retries, log, how_to_go_on
-        # More than trials whose own fault it is can bring about by themselves, one after the other.
+        # More failures than faulty trials alone can cause, one after the other.
         self.most_gpu_failures = (retries + 1) * max(workers, STRIKES) + 1
         self.strikes, self.gpu_failures, self.done, self.begun = 0, 0, -1, self._begun()
         self.any_ended_well = self.lacks_gpu = False
 
     def take(self, status: int) -> bool:
-        """Whether another worker takes the place of one that ended so. Raises what ends the study."""
+        """Whether another worker takes the place of a worker that ended with ``status``. Raises the error that ends the
+        study."""
         if status == 0:
             self.any_ended_well = True
             return False
@@ -131,7 +133,7 @@ class Ends:
         if status == GPU_FAILED:
             self.gpu_failed()
             return True
-        # Another worker may have found its trial before this one looks.
+        # Another worker may have reaped the ended worker's trial before this process looks.
         took = bool(self.study.reap(self.retries)) or self._begun() > self.begun
         self.begun = self._begun()
         self.strikes = 0 if took else self.strikes + 1
@@ -144,7 +146,7 @@ class Ends:
         return sum(trial.state.name != "WAITING" for trial in self.study.trials())
 
     def gpu_failed(self) -> None:
-        """A worker's GPU failed, and it gave its trial back, which it can as often as the trial has retries."""
+        """Count a GPU failure. The worker gave its trial back, which it can do as often as the trial has retries."""
         counts = self.study.counts()
         if counts.complete + counts.pruned > self.done:
             self.done, self.gpu_failures = counts.complete + counts.pruned, 0
@@ -154,7 +156,7 @@ class Ends:
             raise self._no_gpu(f"the GPU failed {self.gpu_failures} times without a trial done")
 
     def all_taken(self) -> None:
-        """All workers have ended. Raises NoGpu where that was for want of a GPU."""
+        """Call it when all workers have ended. Raises NoGpu if they ended for want of a GPU."""
         if self.lacks_gpu and not self.any_ended_well:
             raise self._no_gpu("the GPU cannot be used any more")
 
@@ -163,8 +165,8 @@ class Ends:
 
 
 def pause(processes: Iterable[WorkerProcess]) -> None:
-    """Pause all with this process, as Ctrl-Z asks, and go on with them when it does. They have sessions of their own,
-    which the terminal does not reach."""
+    """Pause all workers together with this process, as Ctrl-Z asks, and resume them when this process resumes. The
+    terminal does not reach the workers, because they have sessions of their own."""
     paused = list(processes)
     for process in paused:
         process.pause()
@@ -183,8 +185,9 @@ def stop(processes: Iterable[WorkerProcess]) -> None:
 
 
 def end_joblib(stop: bool) -> None:
-    """End the processes of Hydra's joblib launcher, if there are any: they would outlive the command by minutes, and
-    hold its output open. With ``stop`` those that train give their trials back first, as after Ctrl-C."""
+    """End the processes of Hydra's joblib launcher, if there are any. Otherwise they would outlive the command by
+    minutes and hold its output open. With ``stop``, processes that train give their trials back first, as after
+    Ctrl-C."""
     executor = compat.joblib_executor()
     if executor is None:
         return
@@ -196,7 +199,7 @@ def end_joblib(stop: bool) -> None:
 
 
 def early(config: DictConfig) -> list[WorkerProcess]:
-    """Workers for a ``-m`` command that has been checked, where it will run them on this machine."""
+    """Start workers for a checked ``-m`` command, if the command will run them on this machine."""
     if config.study.dry_run or config.hydra.launcher._target_ != LAUNCHERS["basic"]:
         return []
     most = min(config.study.workers, config.study.n_trials or config.study.workers, os.cpu_count() or 1)

@@ -1,4 +1,5 @@
-"""A study's storage on a PostgreSQL server: tried again while that is away, its locks held by the server itself."""
+"""A study's storage on a PostgreSQL server. Calls are repeated while the server is away; the server itself holds the
+locks."""
 
 import contextlib
 import hashlib
@@ -32,7 +33,7 @@ POSTGRESQL = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15000,
-    # A lock's transaction ends with its holder, also one that hangs; and heartbeats know no summer time.
+    # A lock's transaction ends with its holder, even one that hangs. In UTC, heartbeats have no summer time.
     "options": f"{_SECONDS} -c idle_in_transaction_session_timeout=600000 -c timezone=UTC",
 }
 T = TypeVar("T")
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 def is_outage(error: BaseException | None) -> bool:
     """Whether an error says that the server was away, rather than that something was wrong."""
-    # The last: Optuna goes on with a session whose connection has just been lost.
+    # PendingRollbackError: Optuna goes on with a session that has just lost its connection.
     away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.PendingRollbackError)
     return any(
         isinstance(each, away) or (isinstance(each, sqlalchemy.exc.DBAPIError) and each.connection_invalidated)
@@ -49,13 +50,13 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 class ServerStorage(RDBStorage):
-    """Optuna's storage on a server, which waits while that is away, for as long as ``RETRY_SECONDS``.
+    """Optuna's storage on a server. Its calls wait up to ``RETRY_SECONDS`` while the server is away.
 
-    Making a trial is not tried again: one whose answer was lost may have been made. Who makes trials does so under
-    :meth:`locked`, within which nothing is tried again, and starts over as a whole (:meth:`retry`).
+    The call that makes a trial is not repeated: if only its answer was lost, the trial exists. Code that makes trials
+    therefore runs under :meth:`locked`, within which no call is repeated. It starts over as a whole (:meth:`retry`).
 
     Args:
-        heartbeat: seconds between two heartbeats of a worker; one that was silent for four times as long is dead.
+        heartbeat: seconds between two heartbeats of a worker. A worker that was silent for four times as long is dead.
 
     Attributes:
         check: called while waiting; may raise to stop.
@@ -73,7 +74,8 @@ class ServerStorage(RDBStorage):
             super().__init__(url, settings, heartbeat_interval=heartbeat, grace_period=4 * heartbeat)
 
     def retry(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns, once the server is there. Raises what it raises otherwise, or after too long."""
+        """The result of ``call``, once the server answers. Raises the outage after too long, and any other error at
+        once."""
         if getattr(self._here, "fails_at_once", False):
             return call()
         found = retry(call, is_outage, RETRY_SECONDS, self.check, before_wait=self._warn)
@@ -89,7 +91,7 @@ class ServerStorage(RDBStorage):
 
     @contextlib.contextmanager
     def without_retry(self) -> Iterator[None]:
-        """Within, this thread waits for nothing: an outage is an error."""
+        """Within this context, this thread does not wait: an outage is an error."""
         before = getattr(self._here, "fails_at_once", False)
         self._here.fails_at_once = True
         try:
@@ -99,12 +101,13 @@ class ServerStorage(RDBStorage):
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold the study's lock; others, on whatever machine, wait. It ends with its holder's connection."""
+        """Hold the study's lock. Other processes wait, on any machine. The lock ends with the connection of its
+        holder."""
         with self.without_retry(), _held(self.engine, f"tbptt {name}"):
             yield
 
     def beat(self, trial_id: int) -> None:
-        """Note, by the server's clock, that a trial's worker is there. Raises where the server is not."""
+        """Record, by the server's clock, that a trial's worker is alive. Raises if the server is away."""
         with self.without_retry():
             self.record_heartbeat(trial_id)
 
@@ -114,7 +117,8 @@ class ServerStorage(RDBStorage):
 
 
 class Heartbeat:
-    """While entered, a thread notes every few seconds that a trial's worker is there, which keeps its lease."""
+    """While entered, a thread records every few seconds that a trial's worker is alive. This keeps the worker's
+    lease."""
 
     def __init__(self, storage: ServerStorage, trial_id: int):
         self.storage, self.trial_id = storage, trial_id
@@ -124,7 +128,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def check_lease(self) -> None:
-        """Raise LeaseLost where no heartbeat arrived for so long that others will soon take the worker for dead."""
+        """Raise LeaseLost if no heartbeat arrived for so long that others will soon take the worker for dead."""
         if time.monotonic() - self._last > 3 * self.every:
             raise LeaseLost
 
@@ -177,7 +181,7 @@ def _held(engine: sqlalchemy.Engine, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _said_shortly(uri: str) -> Iterator[None]:
-    """An outage at the start as one line."""
+    """Turn an outage at the start into an error of one line."""
     try:
         yield
     except Exception as error:

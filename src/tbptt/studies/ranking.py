@@ -14,13 +14,13 @@ from tbptt.studies.study import Study
 
 
 def cost(value: float, objective: str) -> float:
-    """A value of an objective, so that the smaller is the better one; one that is NaN is worse than any."""
+    """A value of an objective, with the sign by which smaller is better. NaN is worse than any number."""
     return math.inf if math.isnan(value) else sign(objective) * value
 
 
 def is_complete(trial: FrozenTrial) -> bool:
-    """Whether a trial ended with a number for each objective. Optuna takes no other as complete, but a storage can be
-    written into by anybody."""
+    """Whether a trial ended with a number for each objective. Optuna itself completes no other trial, but anybody can
+    write into a storage."""
     return trial.state == TrialState.COMPLETE and bool(trial.values) and not any(map(_is_missing, trial.values))
 
 
@@ -29,12 +29,13 @@ def _is_missing(value: float | None) -> bool:
 
 
 def complete(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that can be held against each other, in their order."""
+    """The trials that can be compared with each other, in their order."""
     return [t for t in trials if is_complete(t)]
 
 
 def best_first(trials: Iterable[FrozenTrial], *objectives: str) -> list[FrozenTrial]:
-    """Complete trials by the first objective, ties by the next ones; then the others by how far they came."""
+    """Complete trials first, by the first objective and on ties by the next ones. The other trials follow, those with
+    the most epochs first."""
     return sorted(trials, key=lambda t: _place(t, objectives))
 
 
@@ -46,17 +47,18 @@ def _place(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[float, ...]:
 
 
 def best_first_by(trials: Iterable[FrozenTrial], i: int, objective: str) -> list[FrozenTrial]:
-    """Complete trials by objective ``i`` of their study alone, equal ones in their order."""
+    """Complete trials ordered by objective ``i`` of their study alone. Equal trials keep their order."""
     return sorted(complete(trials), key=lambda t: cost(t.values[i], objective))
 
 
 def best_trial(trials: Iterable[FrozenTrial], *objectives: str) -> FrozenTrial | None:
-    """The complete trial that is best by the first objective; of equal ones by the next, then the first of them."""
+    """The complete trial that is best by the first objective. The next objectives break ties, then the order of the
+    trials."""
     return min(complete(trials), key=lambda t: _place(t, objectives), default=None)
 
 
 def pareto_front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
-    """The complete trials than which none is better, the best by the first objective first."""
+    """The complete trials that no other trial dominates, ordered by the first objective, the best first."""
     front: list[FrozenTrial] = []
     for t in best_first(complete(trials), *objectives):  # in this order, no trial is worse than a later one
         if not any(_dominates(other, t, objectives) for other in front):
@@ -70,17 +72,17 @@ def _dominates(a: FrozenTrial, b: FrozenTrial, objectives: Sequence[str]) -> boo
 
 
 def epochs_run(trial: FrozenTrial) -> int:
-    """Of its first seed."""
+    """The number of epochs that a trial ran with its first seed."""
     return len(TrialRecord.of(trial).curve(TRAIN_LOSS) or trial.intermediate_values)
 
 
 def by_seed(trial: FrozenTrial, i: int = 0) -> list[float]:
-    """A complete trial's values of objective ``i``, one a seed; of folds the mean over them."""
+    """A complete trial's values of objective ``i``, one per seed. With folds, each is the mean over the folds."""
     return TrialRecord.of(trial).by_seed(i) or [trial.values[i]]
 
 
 def folds_line(trial: FrozenTrial) -> str:
-    """How the folds of a trial differ, for a study's report; nothing where it has none."""
+    """For a study's report: how the folds of a trial differ. Empty if the trial has no folds."""
     record = TrialRecord.of(trial)
     of_runs, folds = record.by_run(0), record.folds
     if folds == 1 or len(of_runs) % folds:
@@ -91,9 +93,12 @@ def folds_line(trial: FrozenTrial) -> str:
 
 
 def best_run(study: Study, trial: FrozenTrial) -> tuple[str | None, str]:
-    """The run of a complete trial whose config and checkpoint are kept, and what sets it apart where there are several:
-    the best of a few seeds is better than the trial is. Of folds it is the last one's, of the seed whose mean over all
-    folds is best: it saw the most, and what comes next is the test part."""
+    """The run of a complete trial that ``best.yaml`` and ``best.ckpt`` come from, and words that tell it from the
+    trial's other runs.
+
+    Of several seeds it is the best one, which is better than the trial is. With folds it is the last fold of the seed
+    with the best mean over all folds: that run saw the most data, and the test part comes next.
+    """
     record, objective = TrialRecord.of(trial), study.objectives[0]
     runs, values = runs_by_seed(record), record.by_seed(0)
     if not values or len(runs) != len(values):
@@ -112,7 +117,8 @@ def best_run(study: Study, trial: FrozenTrial) -> tuple[str | None, str]:
 
 
 def rerun_command(study: Study) -> str:
-    """What trains a study's best trial again. A server is not taken from a file, so it is in the command."""
+    """The command that trains a study's best trial again. It names the tracking server, because a server is never taken
+    from a file."""
     uri = study.record.tracking_uri or ""
     quoted = f'"{uri}"' if uri.startswith("$") else shlex.quote(uri)  # a variable, for the shell
     server = f" tracking.uri={quoted}" if uri and not uri.startswith("sqlite") else ""

@@ -1,7 +1,7 @@
-"""All trials of a study at once, as Optuna gives them, in a fifth of the time.
+"""Read all trials of a study at once, as Optuna gives them, in a fifth of the time.
 
-Optuna makes an object of each row, and reads the description of a parameter's range anew for every trial: a minute and
-more for 10^5 trials. A test holds what comes of it against Optuna's own.
+Optuna makes an object of each row, and parses the range of each parameter anew for every trial. For 10^5 trials this
+takes more than a minute. A test compares the result with Optuna's own.
 """
 
 import datetime
@@ -24,9 +24,10 @@ Rows = dict[int, list[tuple[Any, ...]]]
 
 
 def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
-    """In the order of their numbers. They share their parameters' distributions: do not change these."""
+    """All trials of a study, ordered by number. They share the distributions of their parameters: do not change
+    these."""
     collects = gc.isenabled()
-    gc.disable()  # it would look through all of them again and again, a third of the time
+    gc.disable()  # it would scan all trials again and again, a third of the time
     try:
         with storage.engine.connect() as connection:
             return _read(connection, study_id)
@@ -82,5 +83,5 @@ def _rows(connection: Connection, model: Any, study_id: int, *columns: str) -> R
 
 
 def _local(utc: datetime.datetime | None) -> datetime.datetime | None:
-    """Optuna stores UTC, and gives the local time, both without saying so."""
+    """A stored time as local time. Optuna stores UTC and returns local time, both without a time zone."""
     return None if utc is None else utc.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)

@@ -1,8 +1,8 @@
-"""What this project keeps with a trial and with a study: Optuna's user attributes, each named and explained here only.
+"""The user attributes that this project keeps with Optuna's trials and studies. Each is named and explained here only.
 
-A key's name is the one in Optuna's storage, where studies of earlier versions have it and optuna-dashboard shows it, so
-it never changes. Anybody can write into a storage, and earlier versions wrote less: what is not there, or is of another
-kind than it should be, reads as if it had never been written.
+A key's name is the attribute's name in Optuna's storage. Studies of earlier versions have it and optuna-dashboard shows
+it, so it never changes. Anybody can write into a storage, and earlier versions wrote less. So an attribute that is
+missing or has the wrong type reads as if it had never been written.
 """
 
 import math
@@ -17,14 +17,14 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class HasAttributes(Protocol):
-    """A trial or a study, or a summary of one, of Optuna's."""
+    """One of Optuna's trials or studies, or a summary of one."""
 
     @property
     def user_attrs(self) -> dict[str, Any]: ...
 
 
 class TakesAttributes(Protocol):
-    """A trial or a study that is in a storage. Optuna's FrozenTrial is not: it would keep an attribute to itself."""
+    """A trial or a study in a storage. Optuna's FrozenTrial is none: it would not store the attribute."""
 
     def set_user_attr(self, key: str, value: Any) -> None: ...
 
@@ -33,7 +33,7 @@ class Key(Generic[T]):
     """One attribute: ``TrialRecord.of(trial).reason`` reads it, ``TrialRecord.reason.write(trial, text)`` writes it.
 
     Args:
-        read: makes what it means of what is stored; takes None where nothing is.
+        read: converts the stored value; gets None if nothing is stored.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Key(Generic[T]):
         return self if record is None else self.read(record.attrs.get(self.name))
 
     def write(self, to: TakesAttributes, value: T) -> None:
-        """Keep a value, which goes through JSON."""
+        """Store a value. It must survive JSON."""
         to.set_user_attr(self.name, value)
 
 
@@ -94,7 +94,7 @@ def _mapping(value: Any) -> Mapping[str, Any] | None:
 
 
 def _list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], Sequence[Any]]:
-    """Reads a list of such items; empty where any is another."""
+    """A reader of lists in which every item passes ``is_item``. It returns an empty sequence for anything else."""
     return lambda value: value if isinstance(value, list) and all(map(is_item, value)) else ()
 
 
@@ -108,14 +108,14 @@ _rows: Callable[[Any], Sequence[Sequence[float]]] = _list_of(
 
 @dataclass(frozen=True)
 class HowFar:
-    """Where a running trial is.
+    """How far a running trial is.
 
     Attributes:
-        seed, seeds: which of its seeds it is at, from 1, and how many they are.
-        epoch, epochs: of this run.
-        held_out: the newest held-out loss; None where none was measured.
-        seconds_left: of the trial.
-        fold, folds: which fold of this seed it is at, from 1, and how many they are.
+        seed, seeds: its current seed, from 1, and the number of its seeds.
+        epoch, epochs: of this run: the epochs that are done, and their total.
+        held_out: the newest held-out loss; None if none was measured.
+        seconds_left: of the whole trial.
+        fold, folds: the current fold of this seed, from 1, and the number of folds.
     """
 
     seed: int
@@ -164,8 +164,8 @@ _chosen: Callable[[Any], Sequence[ChosenTrial]] = _list_of(_is_chosen)
 
 
 class Record:
-    """Attributes as they are stored, read by the keys of a subclass. Nothing is checked before it is read: of 10^5
-    trials a report reads each once."""
+    """Attributes as they are stored, read by the keys of a subclass. An attribute is checked only when it is read,
+    because a report reads each of 10^5 trials once."""
 
     __slots__ = ("attrs",)
 
@@ -183,34 +183,35 @@ class TrialRecord(Record):
     __slots__ = ()
 
     # While it runs.
-    worker = Key(_mapping)  # the process that runs it: liveness.holding, on a server liveness.identity
+    worker = Key(_mapping)  # the process that runs it: from liveness.holding, on a server liveness.identity
     progress = Key(_how_far)  # every few seconds, as the fields of HowFar: trial_progress.py
-    run_ids = Key(_texts)  # its MLflow runs, one a seed, of folds one a fold of each; each as soon as it has begun
-    folds = Key(lambda value: max(_count(value), 1))  # of each seed, in the order of time: folds.py
+    run_ids = Key(_texts)  # its MLflow runs that have begun, one per seed; with folds, one per seed and fold
+    folds = Key(lambda value: max(_count(value), 1))  # number of folds per seed, in time order: folds.py
     # How it ended.
     reason = Key(_text)  # why it failed, in a line
-    requeued = Key(_flag)  # it failed, and is run again: as a trial whose retry_of is its number
-    died = Key(_flag)  # it ended with its process, or by its GPU, and not by itself
+    requeued = Key(_flag)  # it failed; the trial whose retry_of is its number runs it again
+    died = Key(_flag)  # its process or its GPU ended it, not the trial itself
     stop_reason = Key(_text)  # of its last run: epochs, schedule, pruned, diverged
-    best_epochs = Key(_epochs)  # of each run, from 0; None for one whose objective was never measured
-    values_by_seed = Key(_rows)  # of each run, also of each fold, its objectives at its best epoch
-    metrics = Key(lambda value: _mapping(value) or NOTHING)  # of its runs at their best epochs, the mean
-    baseline = Key(_number)  # the held-out loss of predicting the mean; of folds their mean
-    curves = Key(_mapping)  # of its first run, by metric, those of metrics.kept_curves: a value an epoch
+    best_epochs = Key(_epochs)  # of each run, from 0; None if the run's objective was never measured
+    values_by_seed = Key(_rows)  # each run's objectives at its best epoch; with folds, one run per fold
+    metrics = Key(lambda value: _mapping(value) or NOTHING)  # means over its runs, at their best epochs
+    baseline = Key(_number)  # the held-out loss of predicting the mean; with folds, averaged over them
+    curves = Key(_mapping)  # of its first run: for each metric of metrics.kept_curves, a value per epoch
     # What it has to do with other trials.
     retry_of = Key(_whole)  # the failed trial that it runs again
     attempt = Key(_count)  # how often its point was begun before, and died
-    resume = Key(_texts)  # runs of the trial that it runs again, in their order: it goes on where they stopped
-    same_as = Key(_whole)  # the earlier trial that had the same point; this one was not run, and counts nowhere
+    resume = Key(_texts)  # runs of the failed trial, in order: this trial goes on where they stopped
+    same_as = Key(_whole)  # the earlier trial with the same point; this trial was not run, and counts nowhere
 
     def curve(self, metric: str) -> Sequence[Any]:
-        """One of its curves, by epoch: numbers, or None where the metric was not measured; of others' making,
-        anything."""
+        """One of its curves, by epoch: numbers, or None where the metric was not measured. A curve that others wrote
+        may contain anything."""
         found = (self.curves or NOTHING).get(metric)
         return found if isinstance(found, list) else ()
 
     def by_seed(self, i: int) -> list[float]:
-        """Objective ``i`` of each seed that has one, the mean over its folds; not of a seed that lacks some of them."""
+        """Objective ``i`` of each seed that has one, as the mean over its folds. A seed that lacks some folds is left
+        out."""
         values, folds = self.by_run(i), self.folds
         if folds == 1:
             return values
@@ -227,20 +228,20 @@ class StudyRecord(Record):
 
     __slots__ = ()
 
-    spec = Key(lambda value: _mapping(value) or NOTHING)  # what makes it this study: plan.Plan.spec, data's fingerprint
-    code = Key(_text)  # git's commit when it was begun; None outside a repository
-    own = Key(_text)  # the digest of the files in own/ then, empty for none; None of a study that is older than this
-    begun = Key(_count)  # how many changes of the defaults there were then: config/earlier.py
-    objectives = Key(_texts)  # the metrics that it makes best, the first leads
+    spec = Key(lambda value: _mapping(value) or NOTHING)  # what identifies it: plan.Plan.spec, the data's fingerprint
+    code = Key(_text)  # the git commit when it was begun; None outside a repository
+    own = Key(_text)  # the digest of the files in own/ then, empty for none; None in a study older than this key
+    begun = Key(_count)  # number of changes of the defaults by then: config/earlier.py
+    objectives = Key(_texts)  # the metrics that it optimizes, the leading one first
     n_trials = Key(_whole)  # the total that it ends with; None for as many as study.timeout allows
-    tracking_uri = Key(_text)  # where its runs are, without what came from the environment
-    parent_run = Key(_text)  # the MLflow run above all of its trials'
-    changes = Key(_texts)  # what study.allow_changed let differ since it was begun, a line each
+    tracking_uri = Key(_text)  # where its runs are stored, without values from the environment
+    parent_run = Key(_text)  # the MLflow run above the runs of all its trials
+    changes = Key(_texts)  # differences that study.allow_changed let pass since then, a line each
     enqueued = Key(_flag)  # all points of its finite space are in the queue
-    seeds_used = Key(_wholes)  # that had a part in what is best here, also in the study whose best these are
-    chosen = Key(_chosen)  # of a study of the best of another: which, the best first; of placebos what each trains
-    ended_by = Key(_text)  # the line that says what ended it before its trials were done; None where nothing did
-    forgiven = Key(_count)  # trials below this number that failed do not count as failures: the study was resumed
+    seeds_used = Key(_wholes)  # that helped to choose the best here, or in the study whose best points these are
+    chosen = Key(_chosen)  # another study's trials that are trained again, the best first; one per placebo
+    ended_by = Key(_text)  # a line on what ended it before its trials were done; None if nothing did
+    forgiven = Key(_count)  # failed trials below this number do not count as failures: the study was resumed
 
     @property
     def space(self) -> Mapping[str, str]:
@@ -249,40 +250,41 @@ class StudyRecord(Record):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What is not searched, flattened."""
+        """The settings that are not searched, flattened."""
         return _mapping(self.spec.get("config")) or NOTHING
 
     @property
     def seeds(self) -> Sequence[int]:
-        """With which each point is trained; empty for the config's own."""
+        """The seeds with which each point is trained; empty if the config's own seed is used."""
         return _wholes(self.spec.get("seeds"))
 
     @property
     def folds(self) -> int | None:
-        """In how many folds each point is trained; None for none."""
+        """The number of folds of each point; None without folds."""
         return _whole(self.spec.get("folds"))
 
     @property
     def fold_window(self) -> str | None:
-        """``expanding`` or ``rolling``; None where there are no folds."""
+        """``expanding`` or ``rolling``; None without folds."""
         return _text(self.spec.get("fold_window"))
 
     @property
     def own_seed(self) -> Sequence[int]:
-        """The config's."""
+        """The seed of the config, as a sequence."""
         return _wholes([self.config.get("seed")])
 
     @property
     def data(self) -> str | None:
-        """The fingerprint of its data; None where they are searched too."""
+        """The fingerprint of its data; None if the data are searched too."""
         return _text(self.spec.get("data"))
 
     @property
     def best_of(self) -> str | None:
-        """The study whose best these are."""
+        """The study whose best points are trained here."""
         return _text(self.spec.get("best_of"))
 
     @property
     def placebo_of(self) -> str | None:
-        """The study whose best point is trained here on surrogates of its data: no trial of this one is chosen."""
+        """The study whose best point is trained here on surrogates of its data. No trial of a placebo study is
+        chosen."""
         return _text(self.spec.get("placebo_of"))

@@ -31,8 +31,9 @@ SAMPLERS: dict[str, Any] = {
 def build_sampler(config: SamplerConfig, trial: int) -> BaseSampler:
     """The sampler for one trial.
 
-    Its seed is the config's plus the trial's number: a resumed study and several workers draw what one uninterrupted
-    worker would have, instead of the same points again. QMC keeps one seed, since its sequence lives in the study.
+    Its seed is the config's seed plus the trial's number. So a resumed study, or several workers, draw what one
+    uninterrupted worker would have drawn, instead of the same points again. QMC keeps one seed, since its sequence
+    lives in the study.
     """
     settings = {name: value for name, value in vars(config).items() if name != "name"}
     if settings["seed"] is not None and config.name != "qmc":
@@ -45,7 +46,7 @@ def build_sampler(config: SamplerConfig, trial: int) -> BaseSampler:
 
 
 def build_pruner(config: PrunerConfig, epochs: int, is_grid: bool) -> BasePruner:
-    """The pruner; ``auto`` is the median for a search and none where every point is run."""
+    """The pruner. ``auto`` is the median pruner for a search, and none if every point is run."""
     settings = {name: value for name, value in vars(config).items() if name != "name"}
     if config.name == "none" or (config.name == "auto" and is_grid):
         return NopPruner()

@@ -22,7 +22,7 @@ class Dimension(ABC):
 
     Attributes:
         key: as in an override: a dotted key, or a group.
-        name: of the parameter in the study; the key, unless several dimensions share it.
+        name: the parameter's name in the study: the key, unless several dimensions share that key.
         when: the (group, option) pairs under which it exists.
     """
 
@@ -31,12 +31,12 @@ class Dimension(ABC):
     when: tuple[tuple[str, str], ...]
 
     def active(self, chosen: Mapping[str, Value]) -> bool:
-        """Whether it exists once these keys have these values."""
+        """Whether the dimension exists, given the values chosen so far."""
         return all(chosen.get(group) == option for group, option in self.when)
 
     @abstractmethod
     def values(self) -> Sequence[Value] | None:
-        """All of them, in order; None where there are too many to count."""
+        """All values, in order; None if there are too many to count."""
 
     @abstractmethod
     def suggest(self, trial: Suggests) -> Value:
@@ -44,7 +44,7 @@ class Dimension(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """In words, the same for the same values: what a digest and a person compare."""
+        """The dimension in words, the same for the same values. Digests and people compare these words."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Choice(Dimension):
         return self.choices
 
     def suggest(self, trial: Suggests) -> Value:
-        # In one order however they were typed: to Optuna another order is another parameter.
+        # Sorted, however they were typed: to Optuna, another order is another parameter.
         value: Value = trial.suggest_categorical(self.name, sorted(self.choices, key=text_of))
         return value
 
@@ -104,8 +104,8 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def size(self) -> int | None:
-        """How many points there are; None for a space that is not finite. Only the options of groups that others
-        depend on are gone through, not the points."""
+        """The number of points; None for a space that is not finite. The count goes through the options of groups on
+        which other dimensions depend, not through the points."""
         if any(d.values() is None for d in self.dimensions):
             return None
         return self._count(self.dimensions, {}, {group for d in self.dimensions for group, _ in d.when})
@@ -140,7 +140,7 @@ class Space:
                 yield {first.name: value, **point}
 
     def suggest(self, trial: Suggests) -> dict[str, Value]:
-        """Let the study choose a point; {name: value} of the dimensions that exist at it."""
+        """Let the study choose a point: {name: value} of the dimensions that exist there."""
         chosen: dict[str, Value] = {}
         point: dict[str, Value] = {}
         for d in self.dimensions:
@@ -160,6 +160,6 @@ class Space:
 
 
 def named(keys: Sequence[tuple[str, tuple[tuple[str, str], ...]]]) -> list[str]:
-    """Parameter names: the key itself, with its condition where several dimensions share the key."""
+    """Parameter names: the key itself, or the key with its condition if several dimensions share it."""
     counts = {key: sum(1 for other, _ in keys if other == key) for key, _ in keys}
     return [key if counts[key] == 1 else f"{key}@{'+'.join(option for _, option in when)}" for key, when in keys]

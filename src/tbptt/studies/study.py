@@ -1,7 +1,7 @@
-"""A study in Optuna's storage: made once, joined by every worker, its budget shared to the trial.
+"""A study in Optuna's storage. It is made once, every worker joins it, and all workers share its budget exactly.
 
-Everything that decides (which trial runs next, which worker is dead, whether the budget is used up) happens under one
-lock, so that workers of one command, of several terminals and of a resumed one cannot disagree.
+All decisions happen under one lock: which trial runs next, which worker is dead, whether the budget is used up. So the
+workers of one command, of several terminals and of a resumed command cannot disagree.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ class Budget:
     """How far a study may go.
 
     Attributes:
-        n_trials: the total that it ends with, or None.
-        deadline: a time.monotonic() after which no trial is started, or None.
-        max_failures: failed trials at which it stops, or None.
-        retries: of a trial whose process died, or whose GPU failed or had no room.
+        n_trials: the total number of trials at its end, or None.
+        deadline: a time.monotonic() after which no trial starts, or None.
+        max_failures: the number of failed trials at which it stops, or None.
+        retries: of a trial whose process died, or whose GPU failed or was short of memory.
     """
 
     n_trials: int | None
@@ -55,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials of a study by how they stand; ``failed`` are those that were not put back into the queue."""
+    """The number of a study's trials in each state. ``failed`` leaves out trials that were put back into the queue."""
 
     complete: int
     pruned: int
@@ -72,19 +72,19 @@ class Study:
     """One study, opened by one process.
 
     Attributes:
-        name: also of its folder below ``sweeps/``.
-        optuna: the study itself.
+        name: also the name of its folder in ``sweeps/``.
+        optuna: Optuna's own study.
     """
 
     def __init__(self, name: str, storage: str, objectives: list[str], heartbeat: int = 15):
         """Open the study, or make it. Safe for any number of processes at the same moment.
 
-        Raises ConnectionError where its server does not answer.
+        Raises ConnectionError if its server does not answer.
         """
         self.name, self.storage_uri, self.objectives = name, storage, objectives
         self.path = sqlite_path(storage)
         with locked(self.path.parent / ".lock") if self.path else contextlib.nullcontext():
-            # Two processes that make the tables of a SQLite file at once break them.
+            # If two processes make the tables of a SQLite file at once, they break them.
             self.storage = _open(storage, heartbeat)
             self.optuna = optuna.create_study(
                 storage=self.storage,
@@ -95,17 +95,17 @@ class Study:
 
     @classmethod
     def taken(cls, storage: str) -> set[str]:
-        """The names that a new study cannot have: of a storage's studies, and of what is in ``sweeps/``; other machines
-        have folders of their own."""
+        """The names that a new study cannot have: those of a storage's studies and those in ``sweeps/``. Both count,
+        because studies of other machines have their folders there."""
         return {path.name for path in SWEEPS.glob("*")} | cls.records(storage).keys()
 
     @classmethod
     def records(cls, storage: str) -> dict[str, StudyRecord]:
-        """What is kept with each study of a storage, by name."""
+        """The record of each study in a storage, by name."""
         path = sqlite_path(storage)
         if path is not None and not path.exists():
             return {}
-        with locked(path.parent / ".lock") if path else contextlib.nullcontext():  # as another may make its tables now
+        with locked(path.parent / ".lock") if path else contextlib.nullcontext():  # another may make its tables now
             opened = _open(storage, 15)
         found = {study.study_name: StudyRecord.of(study) for study in opened.get_all_studies()}
         opened.engine.dispose()
@@ -113,11 +113,11 @@ class Study:
 
     @classmethod
     def existing(cls, name: str, storage: str) -> "Study":
-        """Open a study that is there.
+        """Open an existing study.
 
         Raises:
-            KeyError: there is none, with the names that there are.
-            ValueError: it makes a metric best that is not there any more; a line that names it.
+            KeyError: the study does not exist; the error holds the names of those that do.
+            ValueError: the study's objective is a metric that is not there any more; the error names it.
         """
         path = sqlite_path(storage)
         if path is not None and not path.exists():
@@ -134,34 +134,35 @@ class Study:
         return cls(name, storage, made[name])
 
     def close(self) -> None:
-        """Close its connections; used again, it opens new ones."""
+        """Close its connections. A later use opens new ones."""
         self.storage.engine.dispose()
 
     @property
     def record(self) -> StudyRecord:
-        """What is kept with it, as it is now."""
+        """The study's record, as it is now."""
         return StudyRecord.of(self.optuna)
 
     def seeds_used(self) -> list[int]:
-        """Every seed that had a part in what is best here: its own, and those of the study it was chosen from."""
+        """Every seed that helped to choose what is best here: its own seeds, and those of the study that its points
+        come from."""
         record = self.record
         return sorted({*record.seeds_used, *(record.seeds or record.own_seed)})
 
     def note_end(self, why: str | None) -> None:
-        """Keep for the report what ended the study before its trials were done; None where nothing did, or it goes
+        """Keep for the report what ended the study before its trials were done; None if nothing did, or if it goes
         on."""
         if self.record.ended_by != why:
             StudyRecord.ended_by.write(self.optuna, why)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Within, no other process decides anything about the study."""
+        """Within this context, no other process decides anything about the study."""
         if isinstance(self.storage, ServerStorage):
             return self.storage.locked(self.name)
         assert self.path is not None
         return locked(self.path.parent / f".{self.name}.lock")
 
     def _decide(self, what: Callable[[], T]) -> T:
-        """Do something under the lock; where the server goes away meanwhile, all of it again."""
+        """Do something under the lock. If the server goes away meanwhile, do all of it again."""
 
         def once() -> T:
             with self.locked():
@@ -170,7 +171,7 @@ class Study:
         return self.storage.retry(once) if isinstance(self.storage, ServerStorage) else once()
 
     def trials(self) -> list[FrozenTrial]:
-        """All that count: not the copies of a point that was sampled twice."""
+        """All trials that count; copies of a point that was sampled twice do not."""
         return [t for t in self.optuna.get_trials(deepcopy=False) if not _is_copy(t)]
 
     def read(self) -> list[FrozenTrial]:
@@ -194,7 +195,7 @@ class Study:
         """Put the points of a finite space in the queue, once; call it under the lock."""
         if self.record.enqueued:
             return
-        there = {frozenset(point_of(t).items()) for t in self.trials()}  # of a process that died while it was at this
+        there = {frozenset(point_of(t).items()) for t in self.trials()}  # queued by a process that then died
         for point in points:
             if frozenset(point.items()) not in there:
                 self.optuna.enqueue_trial(dict(point))
@@ -203,7 +204,7 @@ class Study:
     def claim(
         self, space: Space, budget: Budget, sampler: SamplerConfig, pruner: PrunerConfig, epochs: int, is_grid: bool
     ) -> tuple[Trial, dict[str, Value]] | None:
-        """Take the next trial, if the budget has one left: the trial, and its point."""
+        """Take the next trial, if the budget has one left. Returns the trial and its point, or None."""
 
         def take() -> tuple[Trial, dict[str, Value]] | None:
             self._reap(budget.retries)
@@ -213,7 +214,7 @@ class Study:
                 self.optuna.sampler = build_sampler(sampler, number)
                 self.optuna.pruner = build_pruner(pruner, epochs, is_grid)
                 with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Heartbeat of storage")  # database.py has its own
+                    warnings.filterwarnings("ignore", "Heartbeat of storage")  # postgres.py has its own
                     trial = self.optuna.ask()
                 if isinstance(self.storage, ServerStorage):  # before it has a worker: one without is taken for dead
                     self.storage.beat(trial_id(trial))
@@ -232,7 +233,7 @@ class Study:
         return self._decide(take)
 
     def has_more(self, budget: Budget, is_grid: bool) -> bool:
-        """Whether a worker that asked now would get a trial, dead ones' trials included."""
+        """Whether a worker that asks now would get a trial. Trials of dead workers count too."""
 
         def look() -> bool:
             self._reap(budget.retries)
@@ -252,7 +253,7 @@ class Study:
         return budget.n_trials is None or counts.used < budget.n_trials
 
     def _twin(self, trial: Trial, space: Space) -> int | None:
-        """An earlier trial at the same point, of a finite space: training it again would give the same."""
+        """An earlier trial at the same point of a finite space. To train the point again would give the same result."""
         if space.size() is None:
             return None
         same = (t.number for t in self._begun() if t.number != trial.number and t.params == trial.params)
@@ -262,8 +263,8 @@ class Study:
         return [t for t in self.trials() if t.state in (*DONE, TrialState.RUNNING)]
 
     def _all_seen(self, space: Space) -> bool:
-        """Whether no point of a finite space is left. Once the sampler has nothing new to say, the next unseen
-        point is put in the queue."""
+        """Whether no point of a finite space is left. If the last ten trials were all copies, the sampler has nothing
+        new to suggest; then the next unseen point is queued."""
         recent = self.optuna.get_trials(deepcopy=False)[-10:]
         if len(recent) < 10 or not all(map(_is_copy, recent)):
             return False
@@ -274,7 +275,7 @@ class Study:
         return unseen is None
 
     def _refill(self) -> None:
-        """Queue a copy of every failed trial that is to be run again and has none yet."""
+        """Queue a copy of every failed trial that must run again and has no copy yet."""
         trials = self.trials()
         done_with = {TrialRecord.of(t).retry_of for t in trials} | {t.number for t in self._failed_for_good(trials)}
         for t in trials:
@@ -290,8 +291,8 @@ class Study:
     # --- ends of trials --------------------------------------------------------------------------------------
 
     def fail(self, number: int, reason: str, *, again: bool = False) -> None:
-        """Mark a running trial FAIL; with ``again`` its point will be run again. Nothing where it has ended already:
-        others took its worker for dead."""
+        """Mark a running trial FAIL; with ``again`` its point will run again. Does nothing if the trial has ended
+        already, because other processes took its worker for dead."""
 
         def unless_ended() -> None:
             if self.optuna.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
@@ -300,7 +301,7 @@ class Study:
         self._decide(unless_ended)
 
     def give_back(self, number: int, reason: str, retries: int) -> None:
-        """Mark a running trial FAIL; it goes on from its last epoch, as that of a process that died, and as often."""
+        """Mark a running trial FAIL and let it go on from its last epoch, as often as a trial whose process died."""
 
         def unless_ended() -> None:
             trial = self.optuna.get_trials(deepcopy=False)[number]
@@ -318,7 +319,7 @@ class Study:
         self.optuna.tell(number, state=TrialState.FAIL)
 
     def reap(self, retries: int) -> list[FrozenTrial]:
-        """Find trials whose process is gone; returns them. They are FAIL now, and run again while retries last."""
+        """Find trials whose process is gone, mark them FAIL, and return them. They run again while retries last."""
         return self._decide(lambda: self._reap(retries))
 
     def _reap(self, retries: int) -> list[FrozenTrial]:
@@ -335,14 +336,14 @@ class Study:
             attempt = TrialRecord.of(t).attempt
             how = "killed, out of memory or cut off" if trial_id(t) in silent else "killed or out of memory"
             reason = f"its process died, {how} (attempt {attempt + 1} of {retries + 1})"
-            with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # it was alive, and has just told its end
+            with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # its worker has just told its end
                 self._fail(t.number, reason, attempt < retries, died=True)
                 reaped.append(t)
         return reaped
 
     def retry_failed(self) -> None:
-        """Have the trials that failed so far run again: a study is resumed, and what made them fail may be mended.
-        Not while another worker is at it."""
+        """Let the trials that failed so far run again: a resumed study may have its cause of failure mended. Does
+        nothing while another worker runs a trial."""
 
         def unless_at_it() -> None:
             trials = self.trials()
@@ -352,7 +353,7 @@ class Study:
         self._decide(unless_at_it)
 
     def _failed_for_good(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        """Those of some trials that failed and will not be run again."""
+        """The trials among these that failed and will not run again."""
         failed = [t for t in trials if t.state == TrialState.FAIL and not TrialRecord.of(t).requeued]
         first = self.record.forgiven if failed else 0
         return [t for t in failed if t.number >= first]
@@ -370,7 +371,8 @@ def _open(storage: str, heartbeat: int) -> RDBStorage:
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """How a trial stands. Optuna calls a diverged one pruned, and failed one that was interrupted and is run again."""
+    """A trial's state in this project's words. Optuna has a diverged trial as pruned, and an interrupted trial that
+    runs again as failed."""
     record = TrialRecord.of(trial)
     if record.stop_reason == "diverged":
         return "diverged"
@@ -380,10 +382,10 @@ def state_of(trial: FrozenTrial) -> str:
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's point, also before all of its parameters were suggested; empty where it has none yet."""
+    """A trial's point, even before all of its parameters were suggested; empty if it has none yet."""
     return {**trial.params, **queued_point(trial)}
 
 
 def _is_copy(trial: FrozenTrial) -> bool:
-    """Whether it is a point that was sampled twice, and not trained again."""
+    """Whether the trial's point was sampled before, so that it was not trained again."""
     return TrialRecord.of(trial).same_as is not None

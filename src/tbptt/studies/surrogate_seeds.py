@@ -1,4 +1,5 @@
-"""What makes a search a placebo study: its data are surrogates, one a trial, that differ in their seed."""
+"""What makes a search a placebo study: each trial has a surrogate of the data, and the surrogates differ in their
+seed."""
 
 from collections.abc import Collection, Sequence
 
@@ -12,11 +13,11 @@ SEEDS = IntRange(SURROGATE_SEED, SURROGATE_SEED, (), 0, MOST - 1)  # a dimension
 
 
 def on_surrogates(cfg: DictConfig, fixed: Sequence[str], swept: Collection[str]) -> tuple[list[str], list[str]]:
-    """The fixed overrides of a placebo study, ``data.surrogate`` in them, and a line for all that is wrong.
+    """The fixed overrides of a placebo study, with ``data.surrogate`` among them, and one line per error.
 
     Args:
-        cfg: of some point.
-        fixed: the overrides of the search, without what is swept.
+        cfg: the config of some point.
+        fixed: the overrides of the search, without the swept keys.
         swept: the keys that it searches.
     """
     lines = [

@@ -63,12 +63,13 @@ def run_sweep(
 
     Args:
         report: writes the study's report.
-        early: workers that wait for their spec already; what is not needed of them stays so.
+        early: workers that already wait for their spec. Workers that are not needed keep waiting.
 
     Raises:
         CommandError: the sweep is wrong, or an existing study of its name is another.
-        SweepFailed: trials failed; the others were run.
-        Interrupted: SIGINT, SIGTERM or SIGHUP came; what was running goes on when the same command is given again.
+        SweepFailed: some trials failed; the others were run.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came. The same command, given again, resumes the trials that were
+            running.
     """
     plan = as_begun(plan_of(_source_of(config), arguments), arguments)
     chosen = best_of(plan) if plan.settings.best_of else placebos_of(plan) if plan.settings.placebo_of else Chosen()
@@ -86,7 +87,7 @@ def run_sweep(
     with StopSignals() as signals:
         study, store = _opened(plan, name, signals)
         parent = _prepare(study, plan, store, points, chosen, spec)
-        store.retry_seconds = RETRY_SECONDS  # from here on: at the start it is better to say that a server is away
+        store.retry_seconds = RETRY_SECONDS  # only from here on: at the start, an outage is better reported at once
         study.reap(plan.settings.retries)
         study.retry_failed()
         worker = _worker_spec(plan, name, arguments, parent)
@@ -105,7 +106,7 @@ def run_sweep(
 
 
 def _source_of(config: DictConfig) -> ConfigSource:
-    """Where Hydra composed its config from."""
+    """The source from which Hydra composed its config."""
     found = {s.provider: Path(s.path) for s in config.hydra.runtime.config_sources if s.schema == "file"}
     return ConfigSource(found["main"], config.hydra.job.config_name, found.get("command-line"))
 
@@ -118,25 +119,25 @@ def _say_what_would_run(plan: Plan, points: Sequence[Mapping[str, Value]]) -> No
 
 
 def _spec(plan: Plan) -> dict[str, Any]:
-    """What makes a study this study, its data included."""
+    """What identifies a study, with the fingerprint of its data unless the data are searched."""
     if any(d.key.split(".")[0] in ("data", "task") for d in plan.space.dimensions):
         return plan.spec
     return {**plan.spec, "data": data_fingerprint(plan.cfg)}
 
 
 def _opened(plan: Plan, name: str, signals: StopSignals) -> tuple[Study, Store]:
-    """The study, and the store of its runs; on a server, a signal ends the wait for it."""
+    """Open the study and the store of its runs. A signal ends the wait for a server."""
     is_local = sqlite_path(plan.settings.storage) and sqlite_path(plan.cfg.tracking.uri)
     with nullcontext() if is_local else signals.at_once():
-        # In this order: where the store of runs cannot be used, no empty study is left.
+        # The store comes first: if it cannot be used, no empty study is left behind.
         store = Store(cast(TrackingConfig, OmegaConf.to_object(plan.cfg.tracking)), check=signals.check)
         study = Study(name, plan.settings.storage, plan.objectives, plan.settings.heartbeat)
-    signals.check()  # to make the tables of a new store takes seconds
+    signals.check()  # making the tables of a new store takes seconds
     return study, store
 
 
 def _worker_spec(plan: Plan, name: str, arguments: Sequence[str], parent: Run) -> WorkerSpec:
-    """What workers are told, from when on the study's time runs."""
+    """What the workers are told. The study's time starts to run here."""
     source = plan.source
     words = [*arguments, *plan.earlier, f"study.name={text_of(name)}", "study.fresh=false"]
     also = str(source.also) if source.also else None
@@ -151,7 +152,7 @@ def _prepare(
     chosen: Chosen,
     spec: Mapping[str, Any],
 ) -> Run:
-    """Hold the plan against the study, or write it down in a new one; queue its points; open the parent run."""
+    """Compare the plan with the study, or store the plan in a new study; queue its points; open the parent run."""
     code = code_tags()
     own = code.get("own.sha256", "")
     (SWEEPS / study.name).mkdir(parents=True, exist_ok=True)
@@ -162,7 +163,7 @@ def _prepare(
             if changed and not plan.settings.allow_changed:
                 advice = "takes another study.name, study.fresh=true, or study.allow_changed=true"
                 raise CommandError([f"study {study.name}: {line}; {advice}" for line in changed])
-            # Trials in other folds could not be held against these.
+            # Trials in other folds could not be compared with these.
             if fixed := [*other_parameters(record.space, spec["space"]), *differences(record.spec, spec, *FOLDS)]:
                 advice = "cannot change within a study; takes another study.name, or study.fresh=true"
                 raise CommandError([f"study {study.name}: {line}; {advice}" for line in fixed])
@@ -174,7 +175,7 @@ def _prepare(
             if record.own not in (None, own):
                 log.warning("study %s: the files in own/ have changed since it was begun", study.name)
         study.note_end(None)  # it goes on
-        StudyRecord.seeds_used.write(study.optuna, sorted({*study.seeds_used(), *chosen.seeds}))  # before a change
+        StudyRecord.seeds_used.write(study.optuna, sorted({*study.seeds_used(), *chosen.seeds}))  # before spec changes
         StudyRecord.spec.write(study.optuna, spec)
         StudyRecord.code.write(study.optuna, record.code if record.spec else code.get("git.sha"))
         StudyRecord.own.write(study.optuna, own if record.own is None else record.own)
@@ -213,13 +214,13 @@ def _run_workers(
     signals: StopSignals,
     early: Sequence[WorkerProcess],
 ) -> None:
-    """Run workers until the budget is used up. On a server, trials of other machines' workers are waited for: one that
-    dies is run again."""
+    """Run workers until the budget is used up. On a server, also wait for the trials of other machines' workers, so
+    that the trial of a worker that dies is run again."""
     settings = plan.settings
     budget = _budget(plan, worker.deadline)
     is_local = config.hydra.launcher._target_ == LAUNCHERS["basic"]
     strikes = 0
-    ends = Ends(study, settings.retries, 1, "what the jobs printed", HOW_TO_GO_ON)  # of rounds of jobs
+    ends = Ends(study, settings.retries, 1, "what the jobs printed", HOW_TO_GO_ON)  # counts rounds of jobs
     while True:
         if study.has_more(budget, plan.is_grid):
             counts = study.counts()
@@ -234,8 +235,8 @@ def _run_workers(
                 now = study.counts()
                 elsewhere = isinstance(study.storage, ServerStorage) and now.running
                 if len(study.trials()) == before and not now.waiting and not elsewhere:
-                    return  # they saw no more in it
-            elif workers <= counts.running:  # jobs of a command that was stopped are at it
+                    return  # the workers found nothing more to run
+            elif workers <= counts.running:  # jobs of a stopped command still run
                 signals.check()
                 time.sleep(WATCH_SECONDS)
             elif troubles := _run_jobs(worker, workers - counts.running, config, context, signals):
@@ -258,7 +259,7 @@ def _budget(plan: Plan, deadline: float | None = None) -> Budget:
 
 
 def _time_is_over(study: Study, plan: Plan, worker: WorkerSpec) -> str | None:
-    """That ``study.timeout`` ended the sweep before its trials were done, in a line; None where it did not."""
+    """The line that says that ``study.timeout`` ended the sweep before its trials were done; None if it did not."""
     if worker.deadline is None or time.monotonic() < worker.deadline or not study.has_more(_budget(plan), plan.is_grid):
         return None
     counts, total = study.counts(), study.record.n_trials
@@ -269,8 +270,8 @@ def _time_is_over(study: Study, plan: Plan, worker: WorkerSpec) -> str | None:
 def _run_jobs(
     worker: WorkerSpec, workers: int, config: DictConfig, context: HydraContext, signals: StopSignals
 ) -> list[Exception]:
-    """Workers as the jobs of another Hydra launcher; what ended some early. Where this process is stopped, they go
-    on."""
+    """Run workers as jobs of another Hydra launcher, and return the errors that ended some of them early. If this
+    process is stopped, the jobs go on."""
     from tbptt.studies.worker import work_as_job
 
     launcher = Plugins.instance().instantiate_launcher(
@@ -307,7 +308,7 @@ def _run_jobs(
 def _run_pool(
     study: Study, plan: Plan, worker: WorkerSpec, workers: int, signals: StopSignals, early: Sequence[WorkerProcess]
 ) -> None:
-    """Worker processes on this machine. One that dies is replaced; its trial goes back to the study."""
+    """Run worker processes on this machine. Another worker replaces one that dies; the trial goes back to the study."""
     log_path = SWEEPS / study.name / "workers.log"
     slots: dict[WorkerProcess, int] = {}
 
@@ -348,7 +349,7 @@ def _say_result(study: Study, plan: Plan) -> None:
 
     trials = study.trials()
     best = best_trial(trials, *study.objectives)
-    if of := study.record.placebo_of:  # which chooses none
+    if of := study.record.placebo_of:  # a placebo study chooses no trial
         real = Study.existing(of, plan.settings.storage)
         say(f"study {of}: {placebo_line(real)}")
         real.close()

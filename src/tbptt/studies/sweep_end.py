@@ -20,7 +20,7 @@ from tbptt.studies.study import Counts, Study
 from tbptt.system.runtime import Interrupted, StopSignals
 from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
 
-# Writes a study's report; gives the files that belong to its parent run, too.
+# Writes a study's report and returns the files that its parent run keeps too.
 Report = Callable[[Study, Store], Sequence[Path]]
 
 
@@ -31,11 +31,11 @@ HOW_TO_GO_ON = "give the same command again to go on"
 def settled(
     study: Study, plan: Plan, store: Store, parent: Run, signals: StopSignals, report: Report
 ) -> Iterator[None]:
-    """While entered the sweep runs; at its end, whatever that is, :func:`settle`.
+    """Run the sweep within this context. At its end, whatever ended it, :func:`settle` runs.
 
     Raises:
-        Interrupted: a signal stopped the sweep, or came while it was settled.
-        DiskTrouble: the disk stopped it, with what to do about that.
+        Interrupted: a signal stopped the sweep, or came during :func:`settle`.
+        DiskTrouble: the disk stopped the sweep; the error says what to do.
     """
     try:
         try:
@@ -61,14 +61,15 @@ def settle(
     report: Report,
     error: BaseException | None = None,
 ) -> int | None:
-    """Leave the stores true, whatever ended the sweep: no run of a dead process RUNNING, the parent's own status.
+    """Leave the stores true, whatever ended the sweep: no run of a dead process is RUNNING, the parent run has its own
+    status.
 
     Args:
         report: writes the study's report.
-        error: what ended it before its trials were done.
+        error: what ended the sweep before its trials were done.
 
     Returns:
-        The signal that stopped it, also one that came while this was under way; None where none did.
+        The signal that stopped the sweep, or that came during this call; None if none came.
     """
     study.reap(plan.settings.retries)
     if not store.is_local and any((store.folder / "pending").glob("*/*")):  # what dead workers could not send
@@ -83,11 +84,11 @@ def settle(
     for path in store.retry(lambda: report(study, store)):
         store.retry(partial(parent.keep, path))
     store.retry(lambda: _note_best(study, store, parent))
-    # Looked at once: the parent's status and the command's must say the same.
+    # Read the signal only once: the parent's status and the command's must agree.
     signum = signals.signum if error is None or isinstance(error, Interrupted) else None
     reason = "interrupted" if signum is not None else "error" if error else None
     status = "KILLED" if signum is not None else "FAILED" if error or counts.failed else "FINISHED"
-    if not counts.running:  # else another terminal is at it, and will close the parent
+    if not counts.running:  # else another terminal still runs the study, and will close the parent
         store.retry(lambda: parent.finish(status, reason))
     if signum is None:
         signals.too_late()
@@ -95,7 +96,7 @@ def settle(
 
 
 def _is_done(study: Study, counts: Counts) -> bool:
-    """Whether a study has had its trials, so that its best one is chosen; a placebo study chooses none."""
+    """Whether a study has had all of its trials, so that its best one can be chosen. A placebo study chooses none."""
     total = study.record.n_trials
     if study.record.placebo_of:
         return False
@@ -103,8 +104,8 @@ def _is_done(study: Study, counts: Counts) -> bool:
 
 
 def _note_best(study: Study, store: Store, parent: Run) -> None:
-    """Give the parent run the best trial's values, so that studies can be compared in MLflow's table: ``best/*``, the
-    mean over its runs, and the tag ``best.trial``."""
+    """Give the parent run the best trial's values, so that MLflow's table can compare studies. The metrics ``best/*``
+    are means over the trial's runs; the tag ``best.trial`` is its number."""
 
     best = best_trial(study.trials(), *study.objectives)
     if best is None:
@@ -120,7 +121,7 @@ def _note_best(study: Study, store: Store, parent: Run) -> None:
 
 
 def _close_orphans(study: Study, store: Store, parent: Run) -> None:
-    """Runs that a killed process left RUNNING are KILLED, as the next start of that run's store would have them."""
+    """Mark runs that a killed process left RUNNING as KILLED, as the next start of the runs' store would do."""
     running = {str(t.number) for t in study.trials() if t.state == TrialState.RUNNING}
     for info in store.children(parent.id, "RUNNING"):
         if info.data.tags.get("trial.number") not in running:

@@ -1,5 +1,5 @@
-"""What a person sees while a sweep runs: a line and one a running trial on a terminal, a line a finished trial
-elsewhere."""
+"""What a person sees while a sweep runs. A terminal shows a line for the study and one per running trial; elsewhere
+each finished trial gives a line."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ FINISHED = (*DONE, TrialState.FAIL)
 
 
 class SweepProgress(Status):
-    """The lines of one study: how it stands, and on a terminal each running trial.
+    """The lines of one study: its state, and on a terminal each running trial.
 
     Args:
         mode: ``auto`` (live on a terminal, plain elsewhere), ``plain``, ``none``.
@@ -87,7 +87,8 @@ class SweepProgress(Status):
         return f"{_count_done(trials)}/{self.n_trials or '…'}"
 
     def _reason_once(self, trial: FrozenTrial) -> str:
-        """Why a trial failed; where another failed for the same reason, its number."""
+        """Why a trial failed. If an earlier trial failed for the same long reason, the text names that trial
+        instead."""
         reason = one_line(TrialRecord.of(trial).reason or "-")
         first = self._reasons.setdefault(reason, trial.number)
         return reason if first == trial.number or len(reason) < 40 else f"for the same reason as trial {first}"
@@ -104,7 +105,7 @@ def _count_done(trials: Sequence[FrozenTrial]) -> int:
 
 
 def how_far(trial: FrozenTrial) -> str:
-    """Where a running trial is, as far as its worker has noted."""
+    """How far a running trial is, by its worker's last note."""
     at = TrialRecord.of(trial).progress
     if at is None:
         return "first epoch"
@@ -123,7 +124,7 @@ def failure_lines(failures: Sequence[FrozenTrial]) -> list[str]:
 
 
 def listed(numbers: Sequence[str]) -> str:
-    """``1, 2 and 3``; of more than eight the first and how many more."""
+    """``1, 2 and 3``; of more than eight, the first seven and how many more."""
     shown = [*numbers[:7], f"{len(numbers) - 7} more"] if len(numbers) > 8 else list(numbers)
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 

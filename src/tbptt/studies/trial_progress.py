@@ -1,4 +1,4 @@
-"""How far a running trial is, left by its worker where the head of the study reads it: with the trial, in the study."""
+"""How far a running trial is. Its worker keeps this with the trial in the study, where the head process reads it."""
 
 import threading
 from contextlib import nullcontext, suppress
@@ -15,11 +15,12 @@ EVERY = 2.0  # seconds between two notes at least
 
 
 class TrialProgress:
-    """While entered, a thread keeps a trial's attribute up to date: the trial waits for no storage, and fails for none.
+    """While entered, a thread keeps a trial's progress up to date. So the trial never waits for the storage, and no
+    error of the storage makes it fail.
 
     Args:
         storage, trial_id: Optuna's.
-        epochs, seeds, folds: of the trial: epochs of each run, seeds, runs of each seed.
+        epochs, seeds, folds: of the trial: epochs per run, number of seeds, runs per seed.
     """
 
     def __init__(self, storage: Any, trial_id: int, epochs: int, seeds: int, folds: int = 1):
@@ -61,7 +62,7 @@ class TrialProgress:
             self._new.clear()
             newest = self._newest
             assert newest is not None
-            # What cannot be noted, as a server is away or the trial has just ended, is not.
+            # A note is dropped if it fails, because a server is away or the trial has just ended.
             with suppress(Exception), self._without_retry():
                 self.storage.set_trial_user_attr(self.trial_id, TrialRecord.progress.name, asdict(newest))
             self._end.wait(EVERY)

@@ -1,4 +1,4 @@
-"""What a trial's runs tell the study while they train: their ids, the curves of the first, its objective."""
+"""What a trial's runs tell the study while they train: their ids, the curves and the objective of the first run."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,13 @@ from tbptt.system.runtime import LeaseLost
 
 
 class TrialReports:
-    """Entered while a trial trains. Training does not wait for a server: what that did not take comes at the end.
+    """Entered while a trial trains. Training does not wait for a server: values that the server did not take are sent
+    at the end.
 
     Args:
         objectives: the study's.
         cfg: the trial's config.
-        seeds, folds: with how many seeds it is trained, and in how many folds with each.
+        seeds, folds: the number of the trial's seeds, and of the folds per seed.
     """
 
     def __init__(self, study: Study, trial: Trial, objectives: list[str], cfg: DictConfig, seeds: int, folds: int = 1):
@@ -35,8 +36,8 @@ class TrialReports:
         self._run_ids: list[str] = []
         self._curves: dict[str, list[float | None]] = {name: [] for name in kept_curves(cfg.task.name)}
         self._measured = [VAL_LOSS, *(metric.name for metric in measured(cfg.task.name))]
-        self._by_run: list[dict[int, dict[str, float]]] = []  # of each run, by epoch, what was measured
-        self._to_report: list[tuple[float, int]] = []  # that the study does not have yet
+        self._by_run: list[dict[int, dict[str, float]]] = []  # for each run, by epoch, the measured metrics
+        self._to_report: list[tuple[float, int]] = []  # values and epochs that the study does not have yet
 
     def __enter__(self) -> "TrialReports":
         self._shown.__enter__()
@@ -51,13 +52,14 @@ class TrialReports:
         TrialRecord.curves.write(self.trial, self._curves)
 
     def on_start(self, run_id: str) -> None:
-        """A run of the trial has its id."""
+        """Keep the id of a run of the trial that has begun."""
         self._run_ids.append(run_id)
         self._by_run.append({})
         TrialRecord.run_ids.write(self.trial, self._run_ids)
 
     def after_epoch(self, epoch: Epoch) -> bool:
-        """Of the first run (first seed, first fold): keep the curves, report the objective; whether to prune."""
+        """For the first run (first seed, first fold): keep the curves and report the objective. Returns whether to
+        prune."""
         self._shown.epoch(epoch, len(self._run_ids) - 1)
         self._by_run[-1][epoch.number] = {n: epoch.metrics[n] for n in self._measured if n in epoch.metrics}
         if len(self._run_ids) > 1:
@@ -71,7 +73,7 @@ class TrialReports:
         return self._should_prune()
 
     def ended(self, best_epochs: Sequence[int | None]) -> None:
-        """All runs have ended: keep what was measured at their best epochs, the mean over them."""
+        """When all runs have ended: keep the metrics at the runs' best epochs, as means over the runs."""
         at_best = [run.get(best, {}) for run, best in zip(self._by_run, best_epochs, strict=True) if best is not None]
         means = {
             name: math.fsum(values[name] for values in at_best) / len(at_best)
@@ -81,15 +83,15 @@ class TrialReports:
         TrialRecord.metrics.write(self.trial, means)
 
     def _should_prune(self) -> bool:
-        """Tell the study what it does not have yet; whether to prune. Raises LeaseLost where others took this worker
-        for dead."""
+        """Tell the study the values that it does not have yet. Returns whether to prune. Raises LeaseLost if others
+        took this worker for dead."""
         try:
             with self.server.without_retry() if self.server else nullcontext():
                 while self._to_report:
                     self.trial.report(*self._to_report[0])
                     self._to_report.pop(0)
                 return self.trial.should_prune()
-        except UpdateFinishedTrialError:  # its run is theirs, too
+        except UpdateFinishedTrialError:  # the others also took over its run
             raise LeaseLost from None
         except Exception as error:
             if self.server and is_outage(error):

@@ -47,7 +47,7 @@ from tbptt.tasks.prepare import PreparedLast
 
 log = logging.getLogger("tbptt")
 
-SECONDS_TO_A_KILL = 60.0  # SLURM's KillWait is half of it, unless a cluster has another
+SECONDS_TO_A_KILL = 60.0  # twice SLURM's default KillWait; a cluster may have another
 
 
 class StillPending(Exception):
@@ -55,21 +55,21 @@ class StillPending(Exception):
 
 
 def work(spec: WorkerSpec, also: Sequence[signal.Signals] = (), pause: Callable[[], None] | None = None) -> None:
-    """Run trials until none is left. Raises Interrupted after SIGINT or SIGTERM, or one of ``also``; the trial goes
+    """Run trials until none is left. Raises Interrupted after SIGINT, SIGTERM, or one of ``also``; the trial then goes
     back to the study.
 
     Args:
-        pause: what SIGTSTP has it do between two chunks; None leaves that signal as it is.
+        pause: called between two chunks after SIGTSTP; None leaves that signal as it is.
     """
     with StopSignals(also) as signals, signals.pausing(pause) if pause else nullcontext():
         if pause:
             pause()  # the signal may have come before
-        with spec.source.opened():  # once: a worker's plan and all of its trials are of the same files
+        with spec.source.opened():  # once: the worker's plan and all of its trials come from the same files
             Worker(spec, signals).work()
 
 
 class Worker:
-    """One worker's study, and what it keeps between its trials."""
+    """One worker: its study, and what it keeps between its trials."""
 
     def __init__(self, spec: WorkerSpec, signals: StopSignals):
         self.spec, self.signals, self.deadline = spec, signals, spec.own_deadline()
@@ -82,7 +82,7 @@ class Worker:
         self.prepare = PreparedLast()
 
     def _planned(self) -> Plan:
-        """What its spec means. Raises NoGpu where its GPU went away since the command was checked."""
+        """The plan of its spec. Raises NoGpu if the GPU has gone away since the command was checked."""
         try:
             return self.spec.plan()
         except CommandError as error:
@@ -91,7 +91,7 @@ class Worker:
             raise
 
     def _opened(self) -> Study:
-        """The study; where its server is away just now, once that is back."""
+        """Open the study. If its server is away just now, wait until it is back."""
         settings = self.plan.settings
 
         def opened() -> Study:
@@ -114,7 +114,7 @@ class Worker:
         self._deliver_the_rest()
 
     def _deliver_the_rest(self) -> None:
-        """What a tracking server did not take of the last runs, no next run will bring there: wait for it."""
+        """Wait until a tracking server has the rest of the last runs, because no next run will deliver it."""
         settings = cast(TrackingConfig, OmegaConf.to_object(self.plan.cfg.tracking))
         if sqlite_path(settings.uri) is not None:
             return
@@ -128,13 +128,14 @@ class Worker:
             retry(deliver, lambda error: isinstance(error, StillPending), RETRY_SECONDS, self.signals.check)
 
     def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
-        """Train a point, once a seed and fold, and tell the study how it ended. Raises what ends this worker too."""
+        """Train a point, once per seed and fold, and tell the study how it ended. Raises errors that end this worker
+        too."""
         had_room = True
         try:
             with Heartbeat(self.server, trial_id(trial)) if self.server else nullcontext() as heartbeat:
                 check_lease = heartbeat.check_lease if heartbeat else lambda: None
                 self._tell(trial, self._train_point(trial, point, check_lease))
-        except RunTaken as error:  # it is given out again when that has ended
+        except RunTaken as error:  # given out again when the other process is done with it
             log.warning("trial %d: %s", trial.number, error)
             self.study.fail(trial.number, INTERRUPTED, again=True)
         except (LeaseLost, UpdateFinishedTrialError):
@@ -144,11 +145,11 @@ class Worker:
             self.study.fail(trial.number, INTERRUPTED, again=True)
             raise
         except Exception as error:
-            if trouble := disk_trouble(error):  # no fault of the trial's, which goes on when that is mended
+            if trouble := disk_trouble(error):  # not the trial's fault: it goes on when the disk is mended
                 with suppress(Exception):
                     self.study.fail(trial.number, WHAT[trouble.number], again=True)
                 raise
-            if is_run_outage(error):  # nor is this: no other trial would fare better
+            if is_run_outage(error):  # not its fault either: no other trial would fare better
                 self.study.fail(trial.number, failure_line(error), again=True)
                 raise
             if gpu_trouble(error):
@@ -157,11 +158,12 @@ class Worker:
             else:
                 self.study.fail(trial.number, failure_line(error))
                 log.error("trial %d failed: %s", trial.number, failure_line(error))
-        if not had_room:  # only now: the error held what the trial had
+        if not had_room:  # only now: until here, the error held the trial's memory
             release_memory()
 
     def _give_back(self, trial: Trial, error: Exception) -> None:
-        """Have a trial go on after its GPU's error: here, or, where only memory was short, in this process too."""
+        """Give a trial back to the study after its GPU's error, so that it goes on later. If the GPU was only short of
+        memory, this worker goes on too; otherwise the error is raised."""
         trouble = gpu_trouble(error)
         assert trouble is not None
         if isinstance(trouble, NoGpu):  # no other trial would fare better
@@ -189,7 +191,7 @@ class Worker:
         self.study.optuna.tell(trial, means)
 
     def _train_point(self, trial: Trial, point: dict[str, Value], check_lease: Callable[[], None]) -> list[Result]:
-        """One run a seed, of folds one a fold of each; the first that is pruned or diverges is the last."""
+        """Train one run per seed, with folds one per seed and fold. A run that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
         cfg = self._composed(trial, words)
         resumed = TrialRecord.of(trial).resume
@@ -223,8 +225,8 @@ class Worker:
         return results
 
     def _composed(self, trial: Trial, words: Sequence[str]) -> DictConfig:
-        """A trial's config, checked here, as it is recorded in its folder. Raises ValueError where it is wrong by now,
-        and NoGpu where that is for want of a GPU."""
+        """A trial's config, checked here and recorded in the trial's folder. Raises ValueError if it has become wrong,
+        and NoGpu if it is wrong for want of a GPU."""
         overrides = [*self.plan.fixed, *words, f"study.trial={trial.number}"]
         with self.signals.at_once():
             cfg, wrong = composed(self.plan.source, overrides)
@@ -239,11 +241,11 @@ class Worker:
 
 
 def work_as_job(spec: WorkerSpec, cfg: DictConfig) -> None:
-    """A worker as a job of one of Hydra's launchers; the job's own config says nothing.
+    """Run a worker as a job of one of Hydra's launchers. The job's own config is not used.
 
-    Before its time is up, or when it has to make room, SLURM signals it. The trial goes back to the study then, with
-    what it has learnt, and the job into the queue: with SIGUSR1 or SIGUSR2 by the launcher's own handler, with SIGTERM,
-    which comes before a kill, by SLURM.
+    SLURM sends a signal before the job's time is up, or when the job has to make room. The trial then goes back to the
+    study with what it has learnt, and the job goes back into the queue. After SIGUSR1 or SIGUSR2, the launcher's own
+    handler queues the job again. After SIGTERM, which comes before a kill, SLURM does.
     """
     usual = signal.getsignal(signal.SIGUSR2)
     try:
@@ -257,14 +259,14 @@ def work_as_job(spec: WorkerSpec, cfg: DictConfig) -> None:
 
 
 def _first_line() -> bytes:
-    """Of stdin; what follows stays there for :func:`wait_while_paused`."""
+    """The first line of stdin. What follows stays there for :func:`wait_while_paused`."""
     with io.FileIO(0, closefd=False) as stdin:
         return stdin.readline()
 
 
 def _write_to(path: str) -> None:
-    """Have this process print into a file; where that cannot be made, as on a full disk, or is a link,
-    nowhere."""
+    """Let this process print into a file. If the file cannot be made, as on a full disk, or is a link, drop the
+    output."""
     try:
         log_file = open_own(Path(path), os.O_WRONLY | os.O_APPEND)
     except (OSError, ValueError):
@@ -274,11 +276,12 @@ def _write_to(path: str) -> None:
 
 
 def main() -> int:
-    """``python -m tbptt.studies.worker``, and a line of JSON on stdin: its :class:`WorkerSpec`, and ``log``, the file
-    to write to from then.
+    """``python -m tbptt.studies.worker``. It reads a line of JSON from stdin: its :class:`WorkerSpec`, and ``log``, the
+    file to which it writes from then on.
 
-    Exit status: 0 nothing is left, or none came; 128 + a signal's number; WORKER_STATUS + an error's number where
-    the disk stopped it; GPU_FAILED or NO_GPU where the GPU did."""
+    Exit status: 0 if nothing is left, or no line came; 128 + a signal's number; WORKER_STATUS + an error's number if
+    the disk stopped it; GPU_FAILED or NO_GPU if the GPU did.
+    """
     die_with_parent()
     prepare_output()
     line = _first_line()

@@ -15,11 +15,12 @@ class WorkerSpec:
     """What a worker needs to know; it can be sent as text.
 
     Attributes:
-        folder, config_name, also: the ConfigSource.
+        folder, config_name, also: the parts of the ConfigSource.
         overrides: as they were typed, with the study's name.
         parent: id of the study's MLflow run.
-        deadline: a time.monotonic() of this machine's ``boot`` after which no trial is started, or None.
-        seconds: that were left until then when it was given out.
+        deadline: a time.monotonic() after which no trial starts, or None. It belongs to the machine start with id
+            ``boot``.
+        seconds: the seconds until the deadline at the moment when the spec was given out.
     """
 
     folder: str
@@ -32,18 +33,18 @@ class WorkerSpec:
     boot: str = ""
 
     def within(self, seconds: float | None) -> "WorkerSpec":
-        """The same, to be done within so many seconds from now."""
+        """The same spec, with a deadline so many seconds from now."""
         if seconds is None:
             return self
         return replace(self, deadline=time.monotonic() + seconds, seconds=seconds, boot=boot_id())
 
     def given(self) -> "WorkerSpec":
-        """The same, as it is given out now."""
+        """The same spec, given out now."""
         return self if self.deadline is None else self.within(self.deadline - time.monotonic())
 
     def own_deadline(self) -> float | None:
-        """The deadline by this process's time.monotonic(). All processes of a machine share that clock, which nobody
-        sets, until it boots again; on another machine the seconds begin when this is asked."""
+        """The deadline by this process's time.monotonic(). All processes of a machine share that clock until it boots
+        again, and nobody sets it. On another machine, the seconds count from this call."""
         if self.deadline is None or self.seconds is None or (self.boot and self.boot == boot_id()):
             return self.deadline
         return time.monotonic() + self.seconds
@@ -53,7 +54,7 @@ class WorkerSpec:
         return ConfigSource(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
 
     def plan(self) -> Plan:
-        """The study's plan, checked here: another process, maybe another machine, is not the head's. Call it with
-        ``source`` opened. Raises CommandError with a line for everything that is wrong here."""
+        """The study's plan, checked here, because this process is not the head and may be on another machine.
+        ``source`` must be open. Raises CommandError with a line for everything that is wrong here."""
         register()
         return make_plan(self.source, parsed(self.overrides)[0])
