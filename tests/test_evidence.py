@@ -96,7 +96,7 @@ def test_a_trial_that_is_truly_better_is_found_among_noise(here: Path) -> None:
     mean = 2.0 + draw(0.5) ** 2
     better = mean - 0.2 + draw(0.3)
     result = compare([[steps(better, mean)], *([steps(mean + draw(0.3), mean)] for _ in range(19))])
-    assert "Given that 20 were tried" in result.lines[0]
+    assert "Given that 20 were compared" in result.lines[0]
     assert "better than predicting the training mean, p < 0.001" in result.lines[0]
 
 
@@ -145,7 +145,7 @@ def test_trials_of_other_targets_or_steps_are_left_out_and_said(here: Path) -> N
     alike = [[steps(mean + draw(0.3), mean)] for _ in range(3)]
     others = [[steps(mean[:-1], mean[:-1])], [steps(3 * mean, 3 * mean)], [steps(mean, mean, block=0)]]
     result = compare([*alike, *others])
-    assert "Given that 3 were tried" in result.lines[0]
+    assert "Given that 3 were compared" in result.lines[0]
     assert set(result.inside) == {0, 1, 2}
     assert result.lines[2] == (
         "Not compared: 3 complete trials (3, 4, 5); other targets or other steps than trial 0 has."
@@ -232,7 +232,7 @@ def test_broken_and_missing_files_leave_only_their_trials_out(here: Path) -> Non
     study, store = study_of([*fine, [b"text"], [fine[0][0], fine[1][0]]])
     del store.files[run_of(401)]  # type: ignore[attr-defined]
     page = page_of(write_report(study, store))
-    assert "Given that 3 were tried" in page.text
+    assert "Given that 3 were compared" in page.text
     assert "Not compared: one complete trial (4); their losses of each step are not in the store" in page.text
     assert "Not compared: one complete trial (3); their losses cannot be read." in page.text
 
@@ -333,7 +333,7 @@ def test_the_decisions_verdict_is_the_first_that_is_said(here: Path) -> None:
         "(95 % interval -0.02 to 0.03, 60 independent observations)",
         "Test, loss: better than predicting the training mean, skill 0.1 (95 % interval 0.02 to 0.18, 60 independent",
         "Test, loss: worse than ridge regression on the same inputs, skill -0.2",
-        "2 trials were tried; this test part has judged 3 results in this store",
+        "2 trials were tried; its test part has judged 3 results in this store",
         "Best: trial 0",
         "1 val/loss, chosen by it",
     ]
@@ -419,7 +419,7 @@ def test_a_sweeps_last_lines_say_the_verdict_and_that_the_value_was_chosen_by(he
     assert lines[0] == "best: trial 0  val/loss 1, chosen by it  clip=1"
     assert lines[1].startswith("test, decision: worse than being long all the time, -0.1 standard deviations")
     assert lines[2].startswith("test, loss: better than predicting the training mean")
-    assert lines[4].startswith("one trial was tried; this test part has judged this result only in this store")
+    assert lines[4].startswith("one trial was tried; its test part has judged this result only in this store")
     write_judged("{")
     _say_result(study, plan)
     assert capsys.readouterr().out.splitlines()[1].startswith("How trial 0 does on test is not known: ")

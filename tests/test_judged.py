@@ -340,7 +340,7 @@ def test_data_line_counts_steps_and_observations_of_each_part(tmp_path: Path) ->
     line = words.data_line(data.data, data.task, data.split)
     counts = {name: len(scored(part)) for name, part in parts.items()}
     few = {
-        name: f"(about {max(n - WARM for n in part.steps) / 4:.0f} independent observations"
+        name: f"(at most about {max(n - WARM for n in part.steps) / 4:.0f} independent observations"
         ", fewer than 30: too short to tell)"
         for name, part in parts.items()
     }

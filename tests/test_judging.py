@@ -169,9 +169,9 @@ def test_last_lines_say_the_verdicts_and_how_often_the_test_part_was_used(files:
         assert lines[0].startswith("test, decision: ")
         assert lines[1].startswith("test, loss: ")
         said.append(lines[-1])
-    assert said[0].startswith("its test part has judged this result in this store")
+    assert said[0].startswith("its test part has judged this result only in this store")
     assert said[1].startswith("its test part has judged 2 results in this store")
-    assert said[2].startswith("its test part has judged this result in this store")  # it is another part
+    assert said[2].startswith("its test part has judged this result only in this store")  # it is another part
 
 
 def test_without_a_test_part_the_last_lines_say_that_nothing_is_left_to_judge_by(
