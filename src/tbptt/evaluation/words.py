@@ -58,14 +58,18 @@ def skill_line(verdict: Verdict, baseline: str) -> str:
 
 
 def _interval(verdict: Verdict) -> str:
-    what = f"{verdict.observations:.0f} independent observations"
+    what = _observed(verdict.observations)
     if verdict.low is None or verdict.high is None:
         return f" ({what})"
     return f" (95 % interval {verdict.low:.3g} to {verdict.high:.3g}, {what})"
 
 
+def _observed(count: float) -> str:
+    return f"{count:.0f} independent observation{'' if round(count) == 1 else 's'}"
+
+
 def _too_short(verdict: Verdict) -> str:
-    return f"{TOO_SHORT}: about {verdict.observations:.0f} independent observations, and it takes {verdict.fewest}"
+    return f"{TOO_SHORT}: about {_observed(verdict.observations)}, and it takes {verdict.fewest}"
 
 
 def uses_line(uses: int | None) -> str:
@@ -117,4 +121,4 @@ def _observations(data: DataConfig, task: TaskConfig, steps: list[int]) -> str:
         return f"{len(steps)} independent series{few}"
     count = max(steps) / max(1.0, 2 * task.overlap)
     few = "" if count >= FEWEST else f", fewer than {FEWEST}: {TOO_SHORT}"
-    return f"at most about {count:.0f} independent observations{few}"
+    return f"at most about {_observed(count)}{few}"
