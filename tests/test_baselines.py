@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parts import article, forecast, prepared, q_values, scored, walks
+from parts import Told, article, forecast, prepared, q_values, scored, walks
 
 from tbptt.data.prices import HELD_OUT, TEST, TRAINING, waves
 from tbptt.data.sequences import Sequences
 from tbptt.evaluation import baselines
 from tbptt.evaluation.baselines import CLOCK, MEAN, PENALTIES, RIDGE, ZERO, Baselines, baselines_of, best_ridge
+from tbptt.evaluation.judged import judge
+from tbptt.tasks.options import Forecast
 from tbptt.tasks.prepare import Prepared, prepare
 
 
@@ -154,3 +156,42 @@ def test_a_clock_that_sees_no_price_knows_much_of_the_articles_series() -> None:
 
 def test_files_have_no_clock(data: Prepared) -> None:
     assert data.data.clock(0, 3) is None
+
+
+class Persistent(Forecast):
+    """The last change goes on."""
+
+    name = "persistent"
+    gives: str = "last_change"
+
+    def baselines(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {self.gives: x[..., :1]}
+
+
+def test_a_task_of_ones_own_brings_baselines_of_the_inputs(tmp_path: Path) -> None:
+    found = prepared(tmp_path, walks(), Persistent(name="persistent", horizons=[1]))
+    y = Baselines(found).predict(found.val)["last_change"]
+    torch.testing.assert_close(y, found.val.features(0, found.val.length)[..., :1])
+    test = found.test()
+    assert test is not None
+    judged, steps = judge(
+        [Told(torch.zeros_like(found.val.targets), torch.zeros_like(test.targets))], found, with_test=True
+    )
+    assert judged.test is not None
+    assert {"last_change", "mean", "zero", "ridge"} == set(judged.val.baselines) == set(judged.test.baselines)
+    assert steps["val/last_change"].shape == steps["val/mean"].shape
+
+
+@pytest.mark.parametrize(
+    ("gives", "horizons", "says"),
+    [
+        ("ridge", [1], "got the name 'ridge'"),
+        ("wide", [1, 2], r"gives \(2, 2, 1\) for wide; takes a tensor of \(2, 2, 2\)"),
+    ],
+)
+def test_baselines_that_cannot_be_used_are_refused_before_a_run(
+    gives: str, horizons: list[int], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Persistent, "gives", gives)
+    with pytest.raises(ValueError, match=f"task=persistent: baselines.*{says}"):
+        prepared(tmp_path, walks(), Persistent(name="persistent", horizons=horizons))

@@ -11,7 +11,9 @@ from torch import Tensor
 from tbptt.data.options import DataConfig
 from tbptt.data.sequences import Sequences
 from tbptt.system.runtime import full_float32
+from tbptt.tasks.options import TaskConfig
 from tbptt.tasks.prepare import Prepared
+from tbptt.tasks.try_out import own_baselines
 
 MEAN, ZERO, RIDGE, CLOCK = "mean", "zero", "ridge", "clock"
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of ridge regression, for inputs of variance 1
@@ -23,14 +25,15 @@ class Baselines:
 
     ``mean`` is the task's constant prediction, by default the training mean. ``zero`` predicts 0 in price units.
     ``ridge`` is linear in the step's inputs, with the penalty that is best on val. ``clock`` uses the step's number
-    alone; only some data have it.
+    alone; only some data have it. A task of your own may bring more (``TaskConfig.baselines``).
     """
 
     @full_float32()
     def __init__(self, prepared: Prepared):
         device = prepared.train.features.past.device  # training may have moved these, and not the targets
         train, val = prepared.train.to(device), prepared.val.to(device)
-        self._data = prepared.data
+        self._data, self._task = prepared.data, prepared.task
+        self._has_own = type(prepared.task).baselines is not TaskConfig.baselines
         self._constant = prepared.task.baseline(train.targets, train.mask)
         self._ridge = best_ridge(train, val)
         clock = _clock(prepared.data, 0, 1)
@@ -44,6 +47,9 @@ class Baselines:
         if scaler is not None:
             found[ZERO] = scaler.scale_targets(torch.zeros_like(shape, dtype=torch.float64, device="cpu")).to(shape)
         found[RIDGE] = _linear(part, _inputs(part), self._ridge)
+        for start, stop, x in _inputs(part) if self._has_own else ():
+            for name, y in own_baselines(self._task, x).items():
+                found.setdefault(name, torch.empty_like(shape))[:, start:stop] = y
         if self._clock is not None:
             found[CLOCK] = _linear(part, _clock_chunks(part, self._data), self._clock)
         return found

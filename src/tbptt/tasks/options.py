@@ -1,5 +1,6 @@
 """Tasks, the choice of targets in a config: the interface of a task, and the article's own task."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -107,6 +108,17 @@ class TaskConfig(Option):
         if mask is None:
             return target.mean((0, 1))
         return (target * mask[:, :, None]).sum((0, 1)) / mask.sum()
+
+    def baselines(self, x: "Tensor") -> "Mapping[str, Tensor]":
+        """More predictions that need no network, by name, for a result to be held against; none by default.
+
+        Args:
+            x: (B, K, W) the inputs of a chunk, standardised, as the network gets them.
+
+        Returns:
+            Of each name (B, K, O), standardised as in :meth:`loss`. The names mean, zero, ridge and clock are taken.
+        """
+        return {}
 
     def change_cost(self, change_std: Array) -> Array | None:
         """The cost of one change of side, in price units, (S,) as ``change_std``; None if the task has no such cost."""

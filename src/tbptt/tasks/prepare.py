@@ -18,7 +18,7 @@ from tbptt.data.sequences import Sequences
 from tbptt.data.split import Split, load_split
 from tbptt.options.own import said_of
 from tbptt.tasks.options import Array, TaskConfig
-from tbptt.tasks.try_out import mixing_of, targets_of
+from tbptt.tasks.try_out import mixing_of, own_baselines, targets_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,7 @@ def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
     )
     scaler = replace(scaler, fee=_fee(task, split.change_std))
     train = _sequences(prices, targets, steps, scaler, data, task)
+    own_baselines(task, train.features(0, min(2, train.length)))  # a mistake in them is told before a run begins
     return Prepared(train, _scored("val", split, train, scaler, data, task), scaler, split, data, task)
 
 

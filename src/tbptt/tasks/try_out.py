@@ -1,5 +1,6 @@
 """Checks of a user's own task or metric on a few numbers, before a run begins with it."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tbptt.options.own import said_of
 from tbptt.tasks.options import Array, TaskConfig
 
 SERIES, STEPS = 2, 12
+TAKEN = ("mean", "zero", "ridge", "clock", "loss", "block", "profit", "long", "short", "flat")  # names in results
 
 
 def targets_of(task: TaskConfig, prices: Array, change_std: Array, length: int) -> Array:
@@ -84,6 +86,22 @@ def try_metric(metric: Metric, outputs: int) -> None:
     y, target = torch.randn(2, SERIES, STEPS, outputs, generator=torch.Generator().manual_seed(0)).unbind()
     for mask in (None, torch.ones(SERIES, STEPS)):
         measured(metric, y, target, mask)
+
+
+def own_baselines(task: TaskConfig, x: Tensor) -> dict[str, Tensor]:
+    """What :meth:`TaskConfig.baselines` gives of inputs (B, K, W). Raises ValueError with a line naming the task."""
+    with said_of(type(task), f"task={task.name}: baselines"):
+        given = dict(task.baselines(x))
+    for name, y in given.items():
+        if not isinstance(name, str) or name in TAKEN or not re.fullmatch(r"[\w.\-]{1,60}", name):
+            raise ValueError(
+                f"task={task.name}: baselines: got the name {name!r}; takes another one, of letters and digits"
+            )
+        takes = (*x.shape[:2], task.outputs)
+        if not isinstance(y, Tensor) or tuple(y.shape) != takes:
+            got = tuple(y.shape) if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            raise ValueError(f"task={task.name}: baselines gives {got} for {name}; takes a tensor of {takes}")
+    return given
 
 
 def measured(metric: Metric, *of: Any) -> tuple[Tensor, Tensor | float]:
