@@ -7,7 +7,7 @@ from conftest import CONF
 from hydra.core.config_store import ConfigStore
 
 from tbptt.cli.command_line import checked
-from tbptt.config import hydra_node
+from tbptt.config import compose, hydra_node
 from tbptt.config.compose import CommandError
 from tbptt.config.typed import FLAGS, read
 
@@ -181,6 +181,7 @@ def test_a_file_that_is_no_config_gets_a_line(content: str, expected: str, here:
 
 
 def test_a_launcher_whose_package_is_not_there_says_which(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "_chosen", compose._chosen.__wrapped__)  # what other tests composed had its launcher
     monkeypatch.setattr(hydra_node, "find_spec", lambda name: None)
     (line,) = lines("-m", "clip=1,2", "hydra/launcher=joblib")
     needs = "hydra/launcher: got {!r}, which needs {}: .venv/bin/python -m pip install {}"
