@@ -297,3 +297,39 @@ def test_no_trial_of_a_study_sees_the_test_part_and_its_table_has_what_a_decisio
         for name in ("val/value", "val/skill", "val/turnover", "val/advantage_r2"):
             assert float(row[name]) == pytest.approx(values[row["trial"]][f"best/{name}"])
     assert not [name for name in rows[0] if name.startswith("test/")]
+
+
+def test_each_look_at_a_test_part_counts_once_also_in_the_same_run(files: Compose) -> None:
+    cfg = files()
+    found = judging.kept(run_of(cfg, fit(cfg)).folder)
+    assert found is not None
+    first = judging.tags({**found, "look": "epoch 1"}, {})
+    again = judging.tags({**found, "look": "epoch 1"}, first)
+    later = judging.tags({**found, "look": "epoch 3"}, again)
+    other = judging.tags({**found, "look": "epoch 3", judging.TEST_DATA: "another"}, later)
+    assert [tags[judging.LOOKS] for tags in (first, again, later, other)] == [
+        "epoch 1",
+        "epoch 1",
+        "epoch 1; epoch 3",
+        "epoch 3",
+    ]
+
+    class Known:
+        def tags_of_runs(self, tag: str, value: str) -> list[dict[str, str]]:
+            assert (tag, value) == (judging.TEST_DATA, first[judging.TEST_DATA])
+            return [later, {judging.TEST_DATA: value}, first]
+
+    class Away:
+        def tags_of_runs(self, tag: str, value: str) -> None:
+            return None
+
+    assert judging.uses(Known(), first[judging.TEST_DATA]) == 4  # type: ignore[arg-type]
+    assert judging.uses(Away(), "any") is None  # type: ignore[arg-type]
+
+
+def test_a_test_part_is_the_same_one_whatever_the_window(files: Compose) -> None:
+    def of(window: int) -> str:
+        cfg = files(f"data.window={window}")
+        return prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).split.test_fingerprint()
+
+    assert of(4) == of(9)

@@ -5,6 +5,9 @@ from typing import Any
 
 from tbptt.evaluation.chance import Verdict
 
+# The files of a run, and of a study, that keep a result: its numbers, and what they rest on step by step.
+RESULT, STEPS = "evaluation.json", "evaluation.npz"
+
 
 @dataclass(frozen=True)
 class PartResult:

@@ -8,12 +8,12 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from tbptt.config.names import SWEEPS
+from tbptt.evaluation.results import STEPS
 from tbptt.evaluation.words import SIDES
 from tbptt.options.values import shown
 from tbptt.reports.arrays import Array, read_arrays
 from tbptt.reports.figures import BEST, GREY, INK, LEGEND_ABOVE, STATES
 from tbptt.reports.optuna_figures import Section
-from tbptt.studies.judged_best import STEPS
 from tbptt.studies.records import is_number
 from tbptt.studies.study import Study
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from tbptt.evaluation.results import STEPS
 from tbptt.evaluation.words import SIDES
 from tbptt.reports.arrays import Array, read_arrays
 from tbptt.system.files import make_folder
 
-STEPS = "evaluation.npz"
 FETCHED = "steps"  # the folder of files that came from a server
 AT_ONCE = 8  # files fetched at once
 NO_BASELINE = {"loss", "block", "profit", *SIDES}

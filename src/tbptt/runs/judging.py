@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tbptt.evaluation.judged import judge
-from tbptt.evaluation.results import Judged
+from tbptt.evaluation.results import RESULT, STEPS, Judged
 from tbptt.models.protocol import Network
 from tbptt.runs import checkpoint, contents
 from tbptt.system.devices import gpu_trouble
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tbptt")
 
-RESULT, STEPS = "evaluation.json", "evaluation.npz"
 TEST_DATA = "data.test_fingerprint"  # the tag that says on which test part a run was judged
 LOOKS = "test.looks"  # the tag that lists what was judged on that part: a run's epochs, a study's trials
 BETWEEN = "; "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from optuna.trial import FrozenTrial
 
 from tbptt.config.names import SWEEPS
+from tbptt.evaluation.results import RESULT, STEPS
 from tbptt.runs import progress
 from tbptt.runs.store_errors import is_outage
 from tbptt.runs.tracking import Run, Store
@@ -52,7 +53,7 @@ def judge_chosen(study: Study, store: Store, parent: Run) -> None:
 
 def _is_judged(folder: Path, best: FrozenTrial) -> bool:
     try:
-        content = json.loads((folder / "evaluation.json").read_text())
+        content = json.loads((folder / RESULT).read_text())
         is_of = (content.get("trial"), content.get("runs")) == (best.number, list(TrialRecord.of(best).run_ids))
         return is_of and "uses" in content
     except (OSError, ValueError, AttributeError):
@@ -80,7 +81,7 @@ def _judge(study: Study, store: Store, parent: Run, best: FrozenTrial, folder: P
         own.set_tags({name: value for name, value in tags.items() if name.startswith("verdict.")})
     content["uses"] = judging.uses(store, content[judging.TEST_DATA])
     judging.keep(folder, content, steps)  # last: this file says that all of the above is done
-    for name in (judging.STEPS, judging.RESULT):
+    for name in (STEPS, RESULT):
         parent.keep(folder / name)
 
 

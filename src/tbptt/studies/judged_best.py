@@ -14,12 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from tbptt.config.names import SWEEPS
 from tbptt.evaluation import study_words, words
 from tbptt.evaluation.chance import Verdict, Word
-from tbptt.evaluation.results import Judged
+from tbptt.evaluation.results import RESULT, Judged
 from tbptt.options.values import shortened
 from tbptt.studies.records import StudyRecord, is_number
 from tbptt.studies.study import Study, state_of
 
-RESULT, STEPS = "evaluation.json", "evaluation.npz"
 MOST_BYTES = 1_000_000
 LONGEST_NAME = 60  # letters of a baseline's name
 
