@@ -49,6 +49,10 @@ CHANGES: tuple[tuple[Change, ...], ...] = (
         Change("data.warm_steps", "data", ("prices", "market"), 0, 1000),
         Change("task.gamma", "data", ("prices", "market"), 0.99, 0.9),  # as ${data.gamma}
     ),
+    (
+        Change("data.reading", "data", ("prices",), "plain", "auto"),
+        Change("data.split", "data", ("prices", "market"), "each", "time"),
+    ),
 )
 
 

@@ -1,5 +1,6 @@
 """Sources of prices, as a config says them."""
 
+import codecs
 import math
 import os
 import re
@@ -14,11 +15,23 @@ from tbptt.system.stores import without_password
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tbptt.data.files import Form
+    from tbptt.data.panel import Panel
     from tbptt.data.prices import Prices
 
 # Which of how many folds: study.folds says it to each run.
 FOLD = Takes(
     "K/N, fold K of N, as 2/4, or null", lambda v: v is None or (isinstance(v, str) and fold_of(v) is not None)
+)
+# The column with the times; several are put together, as a date and a time of day.
+TIME = Takes(
+    "a column's name, a list of them, none, or null",
+    lambda v: v is None or TEXT.test(v) or list_of("names", TEXT).test(v),
+)
+UNITS = ("s", "ms", "us", "ns")
+TIME_FORMAT = Takes(
+    f"day_first, month_first, {', '.join(UNITS)}, a format such as %d.%m.%Y, or null",
+    lambda v: v is None or v in ("day_first", "month_first", *UNITS) or (isinstance(v, str) and "%" in v),
 )
 
 
@@ -41,6 +54,11 @@ class DataConfig(Option):
     fee: Any = moved_key("task.fee", 1.3)
     fee_unit: Any = moved_key("task.fee_unit", "change_std")
     horizon: Any = moved_key("task.horizon", "auto")
+
+    @property
+    def input_size(self) -> int:
+        """Inputs of a step, D."""
+        return self.window
 
     def clock(self, start: int, stop: int) -> "Prices | None":
         """Features of the step number alone, (T, F) for the steps from ``start`` to ``stop``.
@@ -86,19 +104,48 @@ class SplitData(DataConfig):
     needs = ("prices",)
     reads_its_keys = True
     columns: list[str] | None = key(list_of("column names", TEXT, high=math.inf, null=True), None)
+    inputs: list[str] = key(list_of("column names", TEXT, 0, math.inf, different=True), [], new=True)
+    input_window: int = key(whole(1), 1, new=True)
+    time: Any = key(TIME, None, new=True)
+    time_format: str | None = key(TIME_FORMAT, None, new=True)
+    by: str | None = key(Takes("a column's name, or null", lambda v: v is None or TEXT.test(v)), None, new=True)
+    gaps: str = key(one_of("refuse", "drop", "carry"), "refuse", new=True)
+    split: str = key(one_of("each", "time"), "each", new=True)
     val_fraction: float = key(number(0, 1, open_low=True), 0.2)
     test_fraction: float = key(number(0, 1), 0.0, new=True)
     warm_steps: int = key(whole(0), 0, new=True)
     fold: str | None = key(FOLD, None, new=True)
     fold_window: str = key(one_of("expanding", "rolling"), "expanding", new=True)
 
-    def prices(self) -> "Mapping[str, Prices] | pd.DataFrame":
+    @property
+    def input_size(self) -> int:
+        """Inputs of a step, D: the lags of the price, then those of each other input, each beside a 1 where it is known
+        and a 0 where it is missing."""
+        return self.window + 2 * len(self.inputs) * self.input_window
+
+    def prices(self) -> "Mapping[str, Prices] | pd.DataFrame | Panel":
         """The series by name, each (T,) float64; lengths may differ.
 
         A table is allowed, too: one column for each series, blank after the end of a series. Raises ValueError with a
         line for the user.
         """
         raise NotImplementedError  # each option has its own
+
+
+def _is_encoding(value: object) -> bool:
+    if value is None:
+        return True
+    try:
+        return isinstance(value, str) and bool(codecs.lookup(value)._is_text_encoding)  # noqa: SLF001
+    except (LookupError, ValueError):
+        return False
+
+
+DELIMITER = Takes(
+    "one character, tab, space, or null",
+    lambda v: v is None or v in ("tab", "space") or (isinstance(v, str) and len(v) == 1),
+)
+THOUSANDS = Takes("one of , . ' space none, or null", lambda v: v in (",", ".", "'", "space", "none", None))
 
 
 def as_folds(data: SplitData, folds: int, window: str) -> list[SplitData]:
@@ -108,19 +155,44 @@ def as_folds(data: SplitData, folds: int, window: str) -> list[SplitData]:
 
 @dataclass
 class MarketData(SplitData, options=["market"]):
-    def prices(self) -> "dict[str, Prices]":
-        from tbptt.data.prices import market_prices
+    def prices(self) -> "Panel":
+        from tbptt.data.market import market_panel
 
-        return market_prices(self.columns)
+        return market_panel(self)
 
 
 @dataclass
 class PricesData(SplitData, options=["prices"]):
-    path: str = key(Takes("the path of a CSV or Parquet file", TEXT.test))
+    path: str = key(Takes("the path of a CSV or Parquet file or folder", TEXT.test))
+    reading: str = key(one_of("plain", "auto"), "plain", new=True)
+    delimiter: str | None = key(DELIMITER, None, new=True)
+    decimal: str | None = key(one_of(".", ",", None), None, new=True)
+    thousands: str | None = key(THOUSANDS, None, new=True)
+    encoding: str | None = key(Takes("an encoding such as utf-8 or cp1252, or null", _is_encoding), None, new=True)
+    header: int | None = key(whole(0, None, high=10), None, new=True)
+    names: list[str] | None = key(list_of("column names", TEXT, high=math.inf, null=True), None, new=True)
+    footer: int | None = key(whole(0, None, high=1000), None, new=True)
 
-    def prices(self) -> "dict[str, Prices]":
+    @property
+    def form(self) -> "Form":
+        """What the config says of the file's form; the rest is to be found out."""
+        from tbptt.data.files import Form
+
+        return Form(
+            self.delimiter,
+            self.decimal,
+            self.thousands,
+            self.encoding,
+            self.header,
+            tuple(self.names or ()),
+            self.footer,
+        )
+
+    def prices(self) -> "Mapping[str, Prices] | Panel":
+        from tbptt.data.panel_file import panel_of_file
         from tbptt.data.prices import prices_of_file
 
         if re.match(r"[a-z][a-z0-9+.-]*://", self.path, re.IGNORECASE):
             raise ValueError(f"got {without_password(self.path)}, a URL; takes the path of a file on this machine")
-        return prices_of_file(os.path.expanduser(self.path), self.columns)  # noqa: PTH111 -- ~x may be a file's name
+        path = os.path.expanduser(self.path)  # noqa: PTH111 -- ~x may be a file's name
+        return panel_of_file(path, self) if self.reading == "auto" else prices_of_file(path, self.columns)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
 from tbptt.data.options import ArticleData, DataConfig, SplitData, fold_of
+from tbptt.data.panel import Panel, Rows
 from tbptt.data.prices import HELD_OUT, TEST, TRAINING, Prices, article_series, fingerprint
 from tbptt.data.surrogates import surrogate_of
 
@@ -61,6 +62,9 @@ class Split:
     ahead: int
     shared_scale: bool
     change_std: Prices
+    inputs: Mapping[str, Mapping[str, Prices]] = field(default_factory=dict)
+    rows_of: Mapping[str, Mapping[str, Rows]] = field(default_factory=dict)
+    panel: Panel | None = None
 
     def steps(self, prices: Prices) -> int:
         """Steps of one array that have features and targets, warm-up included."""
@@ -89,7 +93,9 @@ class Split:
         return max(map(self.steps, self.train.values()))
 
 
-def load_split(data: DataConfig, task: Task, given: "Mapping[str, Prices] | pd.DataFrame | None" = None) -> Split:
+def load_split(
+    data: DataConfig, task: Task, given: "Mapping[str, Prices] | pd.DataFrame | Panel | None" = None
+) -> Split:
     """Generate or read the prices and split them.
 
     Args:
@@ -106,7 +112,8 @@ def load_split(data: DataConfig, task: Task, given: "Mapping[str, Prices] | pd.D
         rows = data.window + data.length + task.ahead
     else:
         assert isinstance(data, SplitData)
-        series = as_series(data.prices() if given is None else given)
+        panel = as_panel(data.prices() if given is None else given)
+        series = {name: each.prices for name, each in panel.series.items()}
         names = list(series) if data.columns is None else data.columns
         if unknown := [name for name in names if name not in series]:
             raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")
@@ -126,16 +133,18 @@ def load_split(data: DataConfig, task: Task, given: "Mapping[str, Prices] | pd.D
     return Split(train, val, test, warm, rows, data.window, task.ahead, shared, _change_std(train, shared))
 
 
-def as_series(given: "Mapping[str, Prices] | pd.DataFrame") -> dict[str, Prices]:
-    """The series of a data source by name; trailing blanks of a table's column are cut off."""
+def as_panel(given: "Mapping[str, Prices] | pd.DataFrame | Panel") -> Panel:
+    """What a data source returns, as a panel; trailing blanks of a table's column are cut off."""
+    if isinstance(given, Panel):
+        return given
     if isinstance(given, Mapping):
-        return dict(given)
+        return Panel.of_arrays(given)
     found = {}
     for name, column in given.items():
         values = column.to_numpy(dtype=np.float64)
         there = np.flatnonzero(~np.isnan(values))
         found[str(name)] = values[: there[-1] + 1 if len(there) else 0]
-    return found
+    return Panel.of_arrays(found)
 
 
 def memory_of(data: ArticleData, task: Task) -> int:
