@@ -1,6 +1,7 @@
 """Data in three parts for the tests of what judges a network, and networks that predict what they are told to."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 
 from tbptt.data.options import ArticleData, PricesData
+from tbptt.data.panel import Panel, Series
 from tbptt.data.prices import Prices
 from tbptt.data.sequences import Sequences
 from tbptt.tasks.options import Forecast, QValues, TaskConfig
@@ -34,6 +36,35 @@ def written(folder: Path, series: dict[str, Prices]) -> Path:
 def data_of(path: Path, **changes: Any) -> PricesData:
     settings = {"window": WINDOW, "val_fraction": 0.25, "test_fraction": 0.25, "warm_steps": WARM, **changes}
     return PricesData(name="prices", path=str(path), **settings)
+
+
+@dataclass
+class OfPanel(PricesData):
+    """Data of a panel that a test has made."""
+
+    panel: Panel = field(default_factory=lambda: Panel({}))
+
+    def prices(self) -> Panel:
+        return self.panel
+
+
+def of_panel(panel: Panel, **changes: Any) -> OfPanel:
+    settings = {"window": WINDOW, "val_fraction": 0.25, "test_fraction": 0.25, "warm_steps": WARM, "split": "time"}
+    return OfPanel(name="prices", path="panel", panel=panel, **(settings | changes))
+
+
+def panel_of(rows: dict[str, Sequence[int]], seed: int = 0, inputs: int = 0, **kept: Any) -> Panel:
+    """A panel of daily random walks from 2001-01-01 on, which have prices in these rows; inputs are noise."""
+    random = np.random.default_rng(seed)
+    found = {}
+    for i, (name, own) in enumerate(rows.items()):
+        prices = 50.0 * (i + 1) + random.normal(0.0, 2.0**i, len(own)).cumsum()
+        found[name] = Series(prices, np.array(own, dtype=np.int64), random.normal(size=(len(own), inputs)))
+    times = np.datetime64("2001-01-01", "ns") + np.arange(1 + max(max(own) for own in rows.values())) * np.timedelta64(
+        1, "D"
+    )
+    names = tuple(f"x{k}" for k in range(inputs))
+    return Panel(found, **{"shared": True, "times": times, "inputs": names, **kept})
 
 
 def q_values(**changes: Any) -> QValues:

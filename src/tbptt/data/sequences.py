@@ -40,6 +40,8 @@ class Sequences:
             as nobody trades on them.
         change_std: (S,) standard deviation of the price change in a training step, in price units; S is 1 or B.
         baseline: the mean loss of the task's constant prediction, by default the training mean.
+        rows: (B, T) int64 on the host, the same number for the same time in all sequences, ascending; any number at
+            padding. None for training sequences, and for series without times in common.
     """
 
     features: LagFeatures
@@ -52,6 +54,7 @@ class Sequences:
     changes: Tensor | None = None
     change_std: Tensor | None = None
     baseline: float = math.nan
+    rows: Tensor | None = None
 
     @property
     def batch(self) -> int:

@@ -1,16 +1,16 @@
 """Which prices train and which are held out, and whether there are enough of them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tbptt.data.options import ArticleData, DataConfig, SplitData, fold_of
+from tbptt.data.cuts import Ahead, Cuts, cuts_of
+from tbptt.data.options import ArticleData, DataConfig, SplitData
 from tbptt.data.panel import Panel, Rows
 from tbptt.data.prices import HELD_OUT, TEST, TRAINING, Prices, article_series, fingerprint
-from tbptt.data.surrogates import surrogate_of
+from tbptt.data.surrogates import Draw, draw_alone, draw_by_time, surrogate_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,16 +19,11 @@ if TYPE_CHECKING:
 # for float32: held-out changes may be this many times larger than those in training.
 LEAST_CHANGE, MOST_CHANGE = 1e-100, 1e100
 MOST_TIMES = 1e12
+PARTS = {"train": "training", "val": "held_out", "test": "test"}  # and their names in fingerprints
 
 
-class Task(Protocol):
+class Task(Ahead, Protocol):
     """The part of a task that is needed here."""
-
-    shortened_by: ClassVar[str]  # the key that makes it look less far ahead, if there is one
-
-    @property
-    def ahead(self) -> int:
-        """The number of prices after a step that its targets depend on."""
 
     def targets(self, prices: Prices, change_std: Prices) -> Prices:
         """The targets of series (B, N): (B, N - ahead, O) or longer."""
@@ -51,6 +46,13 @@ class Split:
         change_std: (S,) standard deviation of a step's change in the training part, in price units. It is one value if
             the series share a scale, else one for each series. Series i of another part uses the value of training
             series i.
+        inputs: by part and series name, (N, D), the other inputs of each price in the part's array; NaN where one is
+            missing. Empty if there are none.
+        rows_of: by part and series name, (N,), which row of the panel each price in the part's array is in. Empty for
+            the article's series.
+        panel: the series as they were read, before they were split and before a surrogate was made of them. None for
+            the article's series.
+        by_time: whether all series were cut at the same rows of the panel. A row is then the same time in each.
     """
 
     train: dict[str, Prices]
@@ -65,27 +67,54 @@ class Split:
     inputs: Mapping[str, Mapping[str, Prices]] = field(default_factory=dict)
     rows_of: Mapping[str, Mapping[str, Rows]] = field(default_factory=dict)
     panel: Panel | None = None
+    by_time: bool = False
 
     def steps(self, prices: Prices) -> int:
         """Steps of one array that have features and targets, warm-up included."""
         return len(prices) - self.window - self.ahead
 
+    def moments(self, part: str) -> int:
+        """The number of different times at which ``val`` or ``test`` is scored.
+
+        For series that were each cut by itself, their steps count from the end: it is the steps of the longest one.
+        """
+        series: dict[str, Prices] = getattr(self, part)
+        firsts = {name: self.window + self.warm[part].get(name, 0) for name in series}
+        if not self.by_time:
+            return max((len(prices) - self.ahead - firsts[name] for name, prices in series.items()), default=0)
+        rows = [self.rows_of[part][name][first : len(series[name]) - self.ahead] for name, first in firsts.items()]
+        return len(np.unique(np.concatenate(rows))) if rows else 0
+
     def fingerprint(self) -> str:
-        """The fingerprint of all prices, 64 hex digits; it does not depend on the number of warm-up steps."""
-        trained = {f"training/{name}": prices for name, prices in self.train.items()}
-        chosen_by = {f"held_out/{name}": prices for name, prices in self._scored("val").items()}
-        return fingerprint(trained | chosen_by | {f"test/{n}": prices for n, prices in self._scored("test").items()})
+        """The fingerprint of all prices and other inputs, 64 hex digits.
+
+        It does not depend on the number of warm-up steps.
+        """
+        found: dict[str, Prices] = {}
+        for part, word in PARTS.items():
+            found |= {f"{word}/{name}": prices for name, prices in self._scored(part).items()}
+        for part, word in PARTS.items():
+            found |= {f"{word}\0{name}": values for name, values in self._scored_inputs(part).items()}
+        return fingerprint(found)
 
     def test_fingerprint(self) -> str:
-        """The fingerprint of the prices at the test part's steps alone.
+        """The fingerprint of the prices and other inputs at the test part's steps alone.
 
         It is the same for all folds, and does not depend on the window.
         """
-        return fingerprint({name: prices[self.window :] for name, prices in self._scored("test").items()})
+        prices, inputs = self._scored("test"), self._scored_inputs("test")
+        others = {f"\0{name}": values[self.window :] for name, values in inputs.items()}
+        return fingerprint({name: values[self.window :] for name, values in prices.items()} | others)
 
     def _scored(self, part: str) -> dict[str, Prices]:
-        series: dict[str, Prices] = getattr(self, part)
-        return {name: prices[self.warm[part].get(name, 0) :] for name, prices in series.items()}
+        return self._without_warm_up(part, getattr(self, part))
+
+    def _scored_inputs(self, part: str) -> dict[str, Prices]:
+        return self._without_warm_up(part, self.inputs.get(part, {}))
+
+    def _without_warm_up(self, part: str, values: Mapping[str, Prices]) -> dict[str, Prices]:
+        warm = self.warm.get(part, {})
+        return {name: each[warm.get(name, 0) :] for name, each in values.items()}
 
     @property
     def length(self) -> int:
@@ -105,32 +134,63 @@ def load_split(
         ValueError: a file cannot be used (:func:`tbptt.data.prices.read_prices`), a series is too short or
             cannot be scaled.
     """
-    shared = isinstance(data, ArticleData)
-    if isinstance(data, ArticleData):
-        parts = _article_parts(data, task.ahead)
-        warm: dict[str, dict[str, int]] = {"val": {}, "test": {}}
-        rows = data.window + data.length + task.ahead
-    else:
-        assert isinstance(data, SplitData)
-        panel = as_panel(data.prices() if given is None else given)
-        series = {name: each.prices for name, each in panel.series.items()}
-        names = list(series) if data.columns is None else data.columns
-        if unknown := [name for name in names if name not in series]:
-            raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(series)})")
-        cuts = {name: _cut(name, len(series[name]), data, task) for name in names}
-        taken = {
-            name: cut.of(surrogate_of(data, _checked(name, series[name]), cut.inner)) for name, cut in cuts.items()
-        }
-        parts = tuple({name: each[i] for name, each in taken.items() if len(each[i])} for i in range(3))
-        warm = {
-            "val": {n: cut.warm_val for n, cut in cuts.items()},
-            "test": {n: cut.warm_test for n, cut in cuts.items()},
-        }
-        rows = max(len(series[name]) for name in names)
-    train, val, test = parts
+    if isinstance(data, SplitData):
+        return _split_of(as_panel(data.prices() if given is None else given), data, task)
+    assert isinstance(data, ArticleData)
+    train, val, test = _article_parts(data, task.ahead)
     for part in (val, *([test] if test else [])):
-        _check_scales(data, train, part, task, shared)
-    return Split(train, val, test, warm, rows, data.window, task.ahead, shared, _change_std(train, shared))
+        _check_scales(data, train, part, task, shared=True)
+    warm: dict[str, dict[str, int]] = {"val": {}, "test": {}}
+    rows = data.window + data.length + task.ahead
+    return Split(train, val, test, warm, rows, data.window, task.ahead, True, _change_std(train, shared=True))
+
+
+def _split_of(panel: Panel, data: SplitData, task: Task) -> Split:
+    names = list(panel.series) if data.columns is None else data.columns
+    if unknown := [name for name in names if name not in panel.series]:
+        raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(panel.series)})")
+    panel = panel.only(names)
+    cuts = cuts_of(panel, data, task)
+    prices = {name: _checked(name, each.prices) for name, each in panel.series.items()}
+    inputs = {name: each.inputs for name, each in panel.series.items()} if panel.inputs else {}
+    if data.surrogate is not None:
+        draws = _draws(panel, cuts, data.surrogate, data.surrogate_seed)
+        prices = {name: draws[name].of_prices(each) for name, each in prices.items()}
+        inputs = {name: draws[name].of_inputs(each) for name, each in inputs.items()}
+    train, val, test = _cut_up(prices, cuts)
+    for part in (val, *([test] if test else [])):
+        _check_scales(data, train, part, task, shared=False)
+    return Split(
+        train,
+        val,
+        test,
+        warm={
+            "val": {name: cut.warm_val for name, cut in cuts.of.items()},
+            "test": {name: cut.warm_test for name, cut in cuts.of.items()},
+        },
+        rows=max(map(len, prices.values())),
+        window=data.window,
+        ahead=task.ahead,
+        shared_scale=False,
+        change_std=_change_std(train, shared=False),
+        inputs=dict(zip(PARTS, _cut_up(inputs, cuts), strict=True)) if inputs else {},
+        rows_of=dict(zip(PARTS, _cut_up({n: each.rows for n, each in panel.series.items()}, cuts), strict=True)),
+        panel=panel,
+        by_time=cuts.rows is not None,
+    )
+
+
+def _cut_up(values: Mapping[str, Any], cuts: Cuts) -> list[dict[str, Any]]:
+    """The values of each series in train, val and test, as views; a series with none in a part is not in that."""
+    every = {name: cuts.of[name].of(each) for name, each in values.items()}
+    return [{name: each[i] for name, each in every.items() if len(each[i])} for i in range(len(PARTS))]
+
+
+def _draws(panel: Panel, cuts: Cuts, kind: str, seed: int) -> dict[str, Draw]:
+    """What a surrogate does to each series: by time if they were cut by time."""
+    if cuts.rows is not None:
+        return draw_by_time({name: each.rows for name, each in panel.series.items()}, cuts.rows, kind, seed)
+    return {n: draw_alone(len(each.prices), cuts.of[n].inner, kind, seed) for n, each in panel.series.items()}
 
 
 def as_panel(given: "Mapping[str, Prices] | pd.DataFrame | Panel") -> Panel:
@@ -184,71 +244,6 @@ def _checked(name: str, prices: Prices) -> Prices:
     if prices.ndim != 1 or not np.isfinite(prices).all():
         raise ValueError(f"{name} is not a sequence of finite prices")
     return prices
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """Where a series of n prices is cut: [first, val) trains, [val, val_end) is chosen by, [test, n) is judged by.
-
-    ``warm_val`` and ``warm_test`` steps before a part are its warm-up.
-    """
-
-    first: int
-    val: int
-    val_end: int
-    test: int
-    warm_val: int
-    warm_test: int
-    window: int
-
-    @property
-    def inner(self) -> tuple[int, ...]:
-        """The borders of parts within the series."""
-        return tuple(dict.fromkeys((self.first, self.val, self.val_end, self.test)))
-
-    def of(self, prices: Prices) -> tuple[Prices, Prices, Prices]:
-        """Each part with what it looks back to. Copies would cost memory: these are views."""
-        val = prices[self.val - self.window - self.warm_val : self.val_end]
-        test = prices[self.test - self.window - self.warm_test :] if self.test < len(prices) else prices[:0]
-        return prices[max(0, self.first - self.window) : self.val], val, test
-
-
-def _cut(name: str, n: int, data: SplitData, task: Task) -> _Cut:
-    """The borders of a series' parts, in time order: train, val, test. With folds, the fold sets the borders.
-
-    Raises ValueError if a part would have too few prices.
-    """
-    test = n - math.floor(data.test_fraction * n + 1e-9)  # 0.29 · 100 is 28.999999999999996
-    first, end = 0, test
-    if data.fold:
-        k, folds = fold_of(data.fold) or (1, 1)
-        pieces = [test * i // (folds + 1) for i in range(folds + 2)]
-        val, end = pieces[k], pieces[k + 1]
-        first = pieces[k - 1] if data.fold_window == "rolling" else 0
-    else:
-        val = test - math.floor(data.val_fraction * n + 1e-9)
-    _check_long_enough(name, n, (first, val, end, test), data, task)
-    warm_val, warm_test = (min(data.warm_steps, border - data.window) for border in (val, test))
-    return _Cut(first, val, end, test, warm_val, warm_test, data.window)
-
-
-def _check_long_enough(name: str, n: int, cut: tuple[int, int, int, int], data: SplitData, task: Task) -> None:
-    first, val, end, test = cut
-    window, ahead = data.window, task.ahead
-    back = window - min(first, window)  # prices that have to come out of the training part itself
-    parts = {"training": (val - first, back + ahead + 2), "validation": (end - val, ahead + 1)}
-    if test < n or (data.test_fraction and data.test_fraction * n < 1):
-        parts["test"] = (n - test, ahead + 1)
-    for part, (has, needs) in parts.items():
-        if has < needs:  # one step that trains has no spread to be scaled by
-            shorter = f"; {task.shortened_by} shortens that" if task.shortened_by else ""
-            fractions = f"val_fraction {data.val_fraction:g}"
-            fractions += f", test_fraction {data.test_fraction:g}" if data.test_fraction else ""
-            where = f"fold {data.fold}" if data.fold else fractions
-            raise ValueError(
-                f"{name} has {n} prices, {max(has, 0)} of them in its {part} part, which needs at least {needs} for "
-                f"window {window} and targets that look {ahead} prices ahead ({where}{shorter})"
-            )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # changes that overflow are refused below

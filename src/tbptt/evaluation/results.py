@@ -15,7 +15,8 @@ class PartResult:
 
     Attributes:
         series: the number of series.
-        steps: the number of steps of the longest series, without warm-up.
+        steps: the number of times at which at least one series is scored. Where series were not cut by time: the number
+            of steps of the longest one, without warm-up.
         block: about how many neighbouring steps of the measured values are correlated.
         observations: the number of independent observations, steps / block; for independent series, their number.
         metrics: by name without the part's name; ``loss`` is among them.

@@ -36,7 +36,10 @@ def step_losses(task: Loss, y: Float[Tensor, "B T O"], target: Float[Tensor, "B 
 
 @dataclass(frozen=True)
 class Aligned:
-    """Values of every scored step, the series side by side and aligned at their ends.
+    """Values of every scored step, the series side by side: one column is one time in all of them.
+
+    Series that were cut by time are aligned by time: N is the number of times at which at least one of them is scored.
+    Other series are aligned at their ends: N is the number of scored steps of the longest one.
 
     Attributes:
         values: by name, (B, N) float64; 0 where a series has no step.
@@ -66,12 +69,17 @@ class Aligned:
 def aligned(sequences: Sequences, **values: Tensor) -> Aligned:
     """Put (B, T) values of the scored steps side by side; warm-up and padding are left out."""
     scored = scored_steps(sequences).cpu().numpy()
-    counts = scored.sum(axis=1)
-    longest = int(counts.max())
-    present = np.arange(longest) >= (longest - counts)[:, None]
+    if sequences.rows is None:
+        counts = scored.sum(axis=1)
+        longest = int(counts.max())
+        present = np.arange(longest) >= (longest - counts)[:, None]
+    else:
+        times, at = np.unique(sequences.rows.numpy()[scored], return_inverse=True)
+        present = np.zeros((len(scored), len(times)), dtype=bool)
+        present[np.nonzero(scored)[0], at.ravel()] = True
     found: dict[str, Any] = {}
     for name, given in values.items():
-        rows = np.zeros((len(scored), longest))
+        rows = np.zeros(present.shape)
         rows[present] = given.double().cpu().numpy()[scored]  # both masks select row by row, in time order
         found[name] = rows
     return Aligned(found, present)

@@ -105,7 +105,7 @@ def data_line(data: DataConfig, task: TaskConfig, split: Split) -> str:
         if not steps:
             parts.append(f"none {word}")
             continue
-        evidence = f" ({_observations(data, task, steps)})" if name != "train" else ""
+        evidence = f" ({_observations(data, task, steps, split.moments(name))})" if name != "train" else ""
         parts.append(f"{sum(steps):,} {word}{evidence}")
     how_many = f"{count} series of " if count > 1 else "one series of "
     return f"data: {how_many}{'up to ' if _uneven(split) else ''}{split.rows:,} rows; steps: {', '.join(parts)}"
@@ -115,10 +115,10 @@ def _uneven(split: Split) -> bool:
     return len({len(prices) for prices in split.train.values()}) > 1
 
 
-def _observations(data: DataConfig, task: TaskConfig, steps: list[int]) -> str:
+def _observations(data: DataConfig, task: TaskConfig, steps: list[int], moments: int) -> str:
     if data.independent_series:
         few = "" if len(steps) >= FEWEST_SERIES else f", fewer than {FEWEST_SERIES}"
         return f"{len(steps)} independent series{few}"
-    count = max(steps) / max(1.0, 2 * task.overlap)
+    count = moments / max(1.0, 2 * task.overlap)
     few = "" if count >= FEWEST else f", fewer than {FEWEST}: {TOO_SHORT}"
     return f"at most about {_observed(count)}{few}"

@@ -89,6 +89,7 @@ def _scored(part: str, split: Split, train: Sequences, scaler: Scaler, data: Dat
     found.changes = _changes(series, split.window, found.length)
     found.change_std = torch.from_numpy(split.change_std)
     found.baseline = baseline_loss(train, found, task)
+    found.rows = _rows(split, part, found.length) if split.by_time else None
     return found
 
 
@@ -98,6 +99,15 @@ def _changes(series: dict[str, Prices], window: int, length: int) -> Tensor:
     for row, prices in zip(found, series.values(), strict=True):
         change = np.diff(prices[window:])[:length]
         row[: len(change)] = change
+    return torch.from_numpy(found)
+
+
+def _rows(split: Split, part: str, length: int) -> Tensor:
+    """The row of the panel of each step, (B, T) int64; any number at padding."""
+    found = np.zeros((len(split.rows_of[part]), length), dtype=np.int64)
+    for row, rows in zip(found, split.rows_of[part].values(), strict=True):
+        own = rows[split.window : split.window + length]
+        row[: len(own)] = own
     return torch.from_numpy(found)
 
 
