@@ -179,9 +179,9 @@ def test_columns_choose_the_series_that_decide_where_is_cut() -> None:
 
 CANNOT_BE_SCORED = {
     "ended_before_val": (range(100), "validation", 0, "2001-01-01 to 2001-04-10"),
-    "ended_before_test": (range(280), "test", 0, "2001-01-01 to 2001-10-07"),
+    "ended_before_test": (range(260), "test", 0, "2001-01-01 to 2001-09-17"),
     "began_after_the_training_part": (range(330, 400), "training", 0, "2001-11-27 to 2002-02-04"),
-    "has_too_few_prices_in_test": ([*range(280), 397, 398, 399], "test", 3, "2001-01-01 to 2002-02-04"),
+    "has_too_few_prices_in_test": ([*range(260), 397, 398, 399], "test", 3, "2001-01-01 to 2002-02-04"),
 }
 
 
