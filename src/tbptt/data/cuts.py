@@ -132,7 +132,7 @@ def _common_rows(panel: Panel, data: SplitData) -> tuple[int, ...]:
         first = int(pieces[k - 1]) if data.fold_window == "rolling" else 0
     else:
         val = back_from(test, data.val_fraction)
-    after = np.append(rows, rows[-1] + 1)
+    after = np.append(rows, len(counts))
     return tuple(int(after[at]) for at in (first, val, end, test))
 
 
