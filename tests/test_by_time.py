@@ -113,7 +113,7 @@ def test_folds_are_cut_from_all_prices_before_test_at_common_rows() -> None:
 
 def test_a_panel_without_a_price_is_refused_by_name() -> None:
     none = Series(np.empty(0), np.empty(0, dtype=np.int64), np.empty((0, 0)))
-    with pytest.raises(ValueError, match="^empty has 0 prices, 0 of them in its training part"):
+    with pytest.raises(ValueError, match=r"^empty has 0 prices, 0 of them in its training part"):
         load_split(of_panel(Panel({"empty": none}, shared=True)), forecast(1))
 
 
@@ -126,12 +126,14 @@ def test_a_panel_without_a_price_is_refused_by_name() -> None:
     fold=st.one_of(st.none(), st.sampled_from(["1/1", "1/3", "2/3", "3/3", "4/7"])),
     window=st.sampled_from(["expanding", "rolling"]),
     gap=st.integers(1, 5),
+    surrogate=st.sampled_from([None, "shuffle", "blocks", "signs"]),
 )
-def test_series_with_the_same_rows_are_cut_as_each_by_itself(
-    n: int, series: int, val: float, test: float, fold: str | None, window: str, gap: int
+def test_series_with_the_same_rows_are_cut_and_drawn_as_each_by_itself(
+    n: int, series: int, val: float, test: float, fold: str | None, window: str, gap: int, surrogate: str | None
 ) -> None:
     panel = panel_of({f"s{i}": range(7, 7 + n * gap, gap) for i in range(series)}, inputs=1)
     changes = {"val_fraction": val, "test_fraction": test, "fold": fold, "fold_window": window, "warm_steps": 9}
+    changes["surrogate"] = surrogate
     found: list[Split | str] = []
     for how in ("each", "time"):
         try:

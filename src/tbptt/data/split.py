@@ -83,7 +83,7 @@ class Split:
         if not self.by_time:
             return max((len(prices) - self.ahead - firsts[name] for name, prices in series.items()), default=0)
         rows = [self.rows_of[part][name][first : len(series[name]) - self.ahead] for name, first in firsts.items()]
-        return len(np.unique(np.concatenate(rows))) if rows else 0
+        return int(np.count_nonzero(np.bincount(np.concatenate(rows)))) if rows else 0
 
     def fingerprint(self) -> str:
         """The fingerprint of all prices and other inputs, 64 hex digits.

@@ -97,14 +97,17 @@ def draw_by_time(rows: Mapping[str, Places], borders: Sequence[int], kind: str, 
     one day stays on one day, unless that is a day, or goes to a day, that one of the two does not have.
 
     Where a series begins or ends within a part, the part is cut into pieces, each at least an eighth of it, and rows
-    are permuted within each piece. So changes stay together for series of different lengths, too.
+    are permuted within each piece. So changes stay together for series of different lengths, too. Series that all have the
+    same rows get what :func:`draw_alone` draws for each.
 
     Args:
         rows: (N,) by series name, the row of each price, ascending.
         borders: the row at which each part begins.
         kind, seed: as for :func:`draw_alone`; a block is of sqrt(n) of n consecutive rows.
     """
-    known = np.unique(np.concatenate([own[1:] for own in rows.values()]))  # the rows that have changes
+    known = np.flatnonzero(
+        np.bincount(np.concatenate([own[1:] for own in rows.values()]))
+    )  # the rows that have changes
     places = {name: np.searchsorted(known, own[1:]) for name, own in rows.items()}
     inner = sorted({int(at) for at in np.searchsorted(known, borders)})
     edges = [0, *(at for at in inner if 0 < at < len(known)), len(known)]
@@ -169,4 +172,6 @@ def _own_order(source: Places, own: Places, pieces: Sequence[tuple[int, int]]) -
         left = rows[~has[place[rows]]]  # these would go to rows that the series does not have
         wanted[~there] = left[np.argsort(place[left])]
         found[at] = wanted
-    return np.searchsorted(own, found)
+    number = np.empty_like(source)
+    number[own] = np.arange(len(own))
+    return number[found]
