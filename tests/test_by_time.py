@@ -230,6 +230,17 @@ def test_with_folds_the_line_says_where_the_fold_ends() -> None:
     assert load_split(of_panel(panel, fold="1/3", test_fraction=0.3), forecast(1)).test
 
 
+@pytest.mark.parametrize("fold", [None, "2/3"])
+def test_the_steps_that_are_scored_do_not_depend_on_the_window_so_trials_can_be_compared(fold: str | None) -> None:
+    panel = panel_of(ROWS)
+    rows = []
+    for window in (2, 30):
+        data = prepare(of_panel(panel, window=window, fold=fold), forecast(1, 3))
+        table = by_row(data, "val", data.val.targets[..., 0])
+        rows.append([(row, name) for row, name in table.stack().index])
+    assert rows[0] == rows[1]
+
+
 # --- what goes with the prices --------------------------------------------------------------------------------------
 
 

@@ -97,8 +97,8 @@ def draw_by_time(rows: Mapping[str, Places], borders: Sequence[int], kind: str, 
     one day stays on one day, unless that is a day, or goes to a day, that one of the two does not have.
 
     Where a series begins or ends within a part, the part is cut into pieces, each at least an eighth of it, and rows
-    are permuted within each piece. So changes stay together for series of different lengths, too. Series that all have the
-    same rows get what :func:`draw_alone` draws for each.
+    are permuted within each piece. So changes stay together for series of different lengths, too. Series that all have
+    the same rows get what :func:`draw_alone` draws for each.
 
     Args:
         rows: (N,) by series name, the row of each price, ascending.
