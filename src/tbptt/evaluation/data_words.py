@@ -16,7 +16,7 @@ from tbptt.evaluation.words import TOO_SHORT, observed
 from tbptt.tasks.options import TaskConfig
 
 PARTS = {"train": "trained on", "val": "to choose by", "test": "to judge by"}
-WIDTH = 120  # of a line, in letters
+WIDTH, INDENT = 120, 6 * " "  # of a line, in letters; before what goes on with it
 MOST_NAMES = 6  # in a line
 
 
@@ -149,8 +149,13 @@ def data_lines(about: Mapping[str, Any]) -> list[str]:
         how_many = f"{about['count']} series of " if about["count"] > 1 else "one series of "
         up_to = "up to " if about["uneven"] else ""
         return [f"data: {how_many}{up_to}{about['rows']:,} rows; steps: {', '.join(parts)}"]
-    lines = [_source_words(about), _series_words(about), f"steps{fold}: {'; '.join(parts)}"]
-    return [part for line in lines for part in wrapped(f"data: {line}")]
+    steps = f"data: steps{fold}: {'; '.join(parts)}"
+    if len(steps) > WIDTH:  # then each part has its own
+        lines = [f"data: steps{fold}: {parts[0]};", f"{INDENT}{parts[1]};", f"{INDENT}{parts[2]}"]
+    else:
+        lines = [steps]
+    lines = [f"data: {_source_words(about)}", f"data: {_series_words(about)}", *lines]
+    return [part for line in lines for part in wrapped(line)]
 
 
 def warning_lines(about: Mapping[str, Any]) -> list[str]:
@@ -163,7 +168,7 @@ def wrapped(line: str) -> list[str]:
     column's name may be from a file from elsewhere."""
     plain = "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in line)
     options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(plain, WIDTH, subsequent_indent=6 * " ", **options)
+    return textwrap.wrap(plain, WIDTH, subsequent_indent=INDENT, **options)
 
 
 def few(names: Sequence[str], most: int = MOST_NAMES) -> str:
