@@ -95,9 +95,9 @@ def test_lines_say_what_was_read_what_is_trained_and_the_steps_of_each_part() ->
     assert data_lines(about) == [
         "data: prices.csv, 400 rows, 2024-01-01 to 2025-02-03 by Date (newest first: reversed; delimiter ';' "
         "(data.delimiter))",
-        "data: trains Close; inputs: volume:log1p; left out: Volume (volume), Open, High, Low (prices of the same "
-        "asset;",
-        "      data.inputs takes them)",
+        "data: trains Close;",
+        "      inputs: volume:log1p;",
+        "      left out: Volume (volume), Open, High, Low (prices of the same asset; data.inputs takes them)",
         "data: steps: 230 trained on, 2024-01-09 to 2024-08-25;",
         f"      78 to choose by, 2024-08-28 to 2024-11-13 {few[:-6]}",
         "      tell);",
@@ -374,8 +374,8 @@ def test_a_study_keeps_its_data_with_its_parent_run_and_its_report_shows_them(
     ]
     assert found.tables["data"][2][:4] == [HOSTILE, "2024-04-10", "2025-02-03", "300"]
     assert found.tables["data"][3] == [
-        *("all", "", "", "", f"{train['steps']}\n{train['first']} to {train['last']}"),
-        *(f"{p['steps']}\n{p['first']} to {p['last']}\n({p['evidence']})" for p in (val, test)),
+        *("all", "", "", "", f"{train['steps']}{train['first']} to {train['last']}"),
+        *(f"{p['steps']}{p['first']} to {p['last']}{p['evidence']}" for p in (val, test)),
     ]
     assert train["steps"] == sum(one["train"] for one in each)
     assert "prices.csv, 400 rows, 2024-01-01 to 2025-02-03 by Date." in found.text
@@ -475,6 +475,8 @@ def test_the_market_has_its_own_times_and_no_gaps() -> None:
         (DataError("odd", "data.nothing"), "data.path: odd"),
         (DataError("prices.csv has no column t", "data.time"), "data.time: prices.csv has no column t"),
         (ValueError("prices.csv has no column a"), "data.columns: prices.csv has no column a"),
+        (ValueError("data.inputs: prices has no input x"), "data.inputs: prices has no input x"),
+        (ValueError("data.odd: it is"), "data.path: data.odd: it is"),
         (ValueError("a is too short"), "data.path: a is too short"),
     ],
 )

@@ -1,6 +1,7 @@
 """All checks of a composed config before anything is written. They report all problems, a line each."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import Field, fields, is_dataclass
 from importlib.util import find_spec
@@ -160,18 +161,21 @@ def _wrong_data(cfg: DictConfig, folds: int | None) -> tuple[dict[str, str], int
         else:
             length = data.length
     except ValueError as error:
-        key = _key_of(error, data)
-        found[key] = f"{key}: {error}"
+        key, line = _line_of(error, data)
+        found[key] = line
     return found, length
 
 
-def _key_of(error: ValueError, data: DataConfig) -> str:
-    """The key that an error about the data is about: the one that it names, if this data has it."""
-    if isinstance(error, DataError) and error.key.removeprefix("data.") in vars(data):
-        return error.key
-    if not isinstance(error, DataError) and "no column" in str(error):
-        return "data.columns"
-    return "data.path" if "path" in vars(data) else "data"
+def _line_of(error: ValueError, data: DataConfig) -> tuple[str, str]:
+    """The key that an error about the data is about, and its line. An error, or its line, may name a key itself."""
+    own = re.match(r"(data\.\w+): ", str(error))
+    named = error.key if isinstance(error, DataError) else own[1] if own else ""
+    key = "data.path" if "path" in vars(data) else "data"
+    if named.removeprefix("data.") in vars(data):
+        key = named
+    elif not isinstance(error, DataError) and "no column" in str(error):
+        key = "data.columns"
+    return key, str(error) if own and own[1] == key else f"{key}: {error}"
 
 
 def _unused(cfg: DictConfig) -> dict[str, str]:

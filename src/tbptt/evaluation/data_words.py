@@ -149,13 +149,20 @@ def data_lines(about: Mapping[str, Any]) -> list[str]:
         how_many = f"{about['count']} series of " if about["count"] > 1 else "one series of "
         up_to = "up to " if about["uneven"] else ""
         return [f"data: {how_many}{up_to}{about['rows']:,} rows; steps: {', '.join(parts)}"]
-    steps = f"data: steps{fold}: {'; '.join(parts)}"
-    if len(steps) > WIDTH:  # then each part has its own
-        lines = [f"data: steps{fold}: {parts[0]};", f"{INDENT}{parts[1]};", f"{INDENT}{parts[2]}"]
-    else:
-        lines = [steps]
-    lines = [f"data: {_source_words(about)}", f"data: {_series_words(about)}", *lines]
-    return [part for line in lines for part in wrapped(line)]
+    series = _series_words(about)
+    return [
+        *wrapped(f"data: {_source_words(about)}"),
+        *_spread("data: ", series),
+        *_spread(f"data: steps{fold}: ", parts),
+    ]
+
+
+def _spread(head: str, parts: Sequence[str]) -> list[str]:
+    """Parts of a sentence in one line if they fit into it, else each in its own."""
+    if len(one := head + "; ".join(parts)) <= WIDTH:
+        return wrapped(one)
+    ended = [*(f"{part};" for part in parts[:-1]), parts[-1]]
+    return [line for i, part in enumerate(ended) for line in wrapped((INDENT if i else head) + part)]
 
 
 def warning_lines(about: Mapping[str, Any]) -> list[str]:
@@ -219,11 +226,11 @@ def _source_words(about: Mapping[str, Any]) -> str:
     return said + (f" ({'; '.join(about['found'])})" if about["found"] else "")
 
 
-def _series_words(about: Mapping[str, Any]) -> str:
+def _series_words(about: Mapping[str, Any]) -> list[str]:
     parts = [f"trains {series_words(about)}"]
     parts += [f"inputs: {few(about['inputs'])}"] if about["inputs"] else []
     parts += [f"left out: {left_out_words(about['left_out'])}"] if about["left_out"] else []
-    return "; ".join(parts)
+    return parts
 
 
 def _part_words(name: str, part: Mapping[str, Any]) -> str:

@@ -22,8 +22,8 @@ TEXTS = ("found", "inputs", "warnings", "varies")
 
 
 def section(study: Study, store: Any | None) -> dict[str, Any] | None:
-    """What the section shows: ``says``, lines; ``warnings``; the table's ``head`` and ``rows``. None if it is not known
-    what the study trained on.
+    """What the section shows: ``says``, lines; ``warnings``; the table's ``head``, ``rows`` and last row, ``parts``.
+    None if it is not known what the study trained on.
 
     Args:
         store: the :class:`tbptt.runs.tracking.Store` of its runs, which keeps that too: for a report elsewhere.
@@ -49,7 +49,7 @@ def _says(about: Mapping[str, Any]) -> list[str]:
 
 
 def _table(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Each series with its steps, and the steps of all, with the times of each part."""
+    """Each series with its steps; and of all, the steps, times and evidence of each part."""
     has_times, each = about["first"] is not None, about["series"]
     head = ["series", *(["first", "last"] if has_times else []), "rows", *(f"steps {word}" for word in PARTS.values())]
     rows = []
@@ -58,15 +58,9 @@ def _table(about: Mapping[str, Any]) -> dict[str, Any]:
         rows.append([one["name"], *times, f"{one['rows']:,}", *(f"{one['steps'][part]:,}" for part in PARTS)])
     if len(each) > MOST_SERIES:
         rows.append([f"{len(each) - MOST_SERIES:,} more, in {FILE}", *[""] * (len(head) - 1)])
-    together = [_cell(about["parts"][part]) for part in PARTS]
-    return {"head": head, "rows": [*rows, ["all", *[""] * (len(head) - 1 - len(PARTS)), *together]]}
-
-
-def _cell(part: Mapping[str, Any]) -> str:
-    if not part["steps"]:
-        return "none"
-    evidence = f"({part['evidence']})" if part["evidence"] else ""
-    return "\n".join(filter(None, [f"{part['steps']:,}", times_words(part), evidence]))
+    parts = [about["parts"][part] for part in PARTS]
+    all_ = [(f"{p['steps']:,}", times_words(p), p["evidence"] or "") if p["steps"] else ("none", "", "") for p in parts]
+    return {"head": head, "rows": rows, "parts": all_}
 
 
 # --- the file, which others may have written ----------------------------------------------------------------------
