@@ -16,6 +16,7 @@ from pages import page_of
 from studies import HOSTILE, made_study, made_trial
 
 from tbptt.config import checks
+from tbptt.config.schema import TrackingConfig
 from tbptt.data.options import ArticleData, DataConfig, MarketData, PricesData
 from tbptt.data.panel import DataError, Findings, Panel, Series
 from tbptt.data.split import Split, load_split
@@ -121,8 +122,10 @@ def test_series_are_named_with_their_rows_where_these_differ() -> None:
 
 
 def test_times_of_several_series_are_the_first_and_the_last_of_all() -> None:
-    lines = " ".join(said(panel_of({"A": 400, "B": 300}, days(400), findings=Findings("p.csv", 400, time="t"))))
-    assert lines.startswith("data: p.csv, 400 rows, 2024-01-01 to 2025-02-03 by t ")
+    lines = " ".join(
+        said(panel_of({"A": 400, "B": 300}, days(400), findings=Findings("/home/me/prices.csv", 400, time="t")))
+    )
+    assert lines.startswith("data: prices.csv, 400 rows, 2024-01-01 to 2025-02-03 by t ")
     # A is 400 long and begins at day 0, B 300 and at day 100: their training parts end before days 240 and 280.
     assert f"{230 + 170} trained on, 2024-01-09 to {days(400)[280 - 1 - AHEAD]};" in lines
 
@@ -150,8 +153,8 @@ def test_times_of_several_series_are_the_first_and_the_last_of_all() -> None:
     ],
 )
 def test_times_are_as_long_as_they_have_to_be_and_in_their_zone(times: np.ndarray, zone: str | None, span: str) -> None:
-    panel = panel_of({"A": len(times)}, times, zone=zone, findings=Findings("p.csv", 400))
-    assert said(panel)[0] == f"data: p.csv, 400 rows, {span}"
+    panel = panel_of({"A": len(times)}, times, zone=zone, findings=Findings("/home/me/prices.csv", 400))
+    assert said(panel)[0] == f"data: prices.csv, 400 rows, {span}"
 
 
 def test_a_fold_is_named_and_a_part_that_is_not_there_is_none() -> None:
@@ -168,6 +171,12 @@ def test_a_fold_is_named_and_a_part_that_is_not_there_is_none() -> None:
     assert data_lines(described(DATA, TASK, short))[2:] == [
         "data: steps: 14 trained on; none to choose by; none to judge by"
     ]
+
+
+def test_a_source_without_a_path_is_called_as_it_calls_itself() -> None:
+    panel = panel_of({"A": 400}, findings=Findings("quotes of my own", 900))
+    assert said(panel, MarketData(window=WINDOW))[0] == "data: quotes of my own, 900 rows"
+    assert said(replace(panel, findings=Findings()), MarketData(window=WINDOW))[0] == "data: market, 400 rows"
 
 
 def test_generated_series_keep_their_line() -> None:
@@ -291,8 +300,8 @@ def test_two_hundred_series_of_long_names_fit_into_what_mlflow_takes(tmp_path: P
         "x" * 9000, 400, ("y" * 9000,), {f"{name} out": name for name in names}, tuple(names), "t" * 999
     )
     panel = panel_of(names, days(400), findings=findings, inputs=tuple(f"{name}:level" for name in names))
-    about = described(DATA, TASK, split_of(panel))
-    store = Store(replace_uri(tmp_path))
+    about = described(replace(DATA, path="x" * 9000), TASK, split_of(panel))
+    store = Store(TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"))
     run = store.start_run("long", tags_of(about))
     store.client.log_inputs(run.id, [dataset_of(about, "ab" * 32)])
     found = store.client.get_run(run.id)
@@ -311,18 +320,12 @@ def test_two_hundred_series_of_long_names_fit_into_what_mlflow_takes(tmp_path: P
     assert max(len(column["name"]) for column in columns) == 200
 
 
-def replace_uri(folder: Path) -> Any:
-    from tbptt.config.schema import TrackingConfig
-
-    return TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
-
-
 def test_a_path_from_the_environment_is_kept_as_it_was_typed(
     here: Path, config: Callable[..., DictConfig], panels: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_FOLDER", "/home/canary7")
     monkeypatch.setattr("tbptt.system.secrets._hidden", {})
-    panels(panel_of({"Close": 400}, days(400), findings=replace(FINDINGS, source="/home/canary7/prices.csv")))
+    panels(panel_of({"Close": 400}, days(400), findings=FINDINGS))
     cfg = config(*PRICES, "data.reading=auto", "data.path=${oc.env:SECRET_FOLDER}/prices.csv", "epochs=1")
     assert checks.problems(cfg) == []
     run = MlflowClient(f"sqlite:///{here / 'mlruns' / 'mlflow.db'}").get_run(fit(cfg).run_id)
@@ -419,7 +422,7 @@ def test_of_many_series_the_report_shows_the_first(here: Path) -> None:
 def test_a_study_says_what_differs_between_its_trials_and_its_last_fold(
     config: Callable[..., DictConfig], panels: Any
 ) -> None:
-    panels(panel_of({"Close": 400}, days(400), findings=Findings("p.csv", 400)))
+    panels(panel_of({"Close": 400}, days(400), findings=Findings("/home/me/prices.csv", 400)))
     plan: Any = PlanOf(config(*PRICES, "data.reading=auto"), "clip", "data.window", "task.horizons", folds=4)
     lines, warnings = lines_of(data_of(plan))
     assert lines[-1] == "data: of the first point; these differ between trials: data.window, task.horizons"

@@ -42,7 +42,7 @@ def described(data: DataConfig, task: TaskConfig, split: Split, warnings: Iterab
     first, last = _span([] if panel is None else [panel.series[name].rows for name in split.train])
     path = getattr(data, "path", None)
     return {
-        "source": found.source or path or data.name,
+        "source": path or found.source or data.name,  # a path as it was typed
         "is_file": path is not None,
         "rows": found.rows or split.rows,
         "time": found.time,
