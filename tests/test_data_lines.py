@@ -1,15 +1,16 @@
 """What is trained is never a surprise: the same words before training, in MLflow, in tags, in a study's report."""
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow.data
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 from mlflow import MlflowClient
 from omegaconf import DictConfig
 from pages import page_of
@@ -17,6 +18,7 @@ from studies import HOSTILE, made_study, made_trial
 
 from tbptt.config import checks
 from tbptt.config.schema import TrackingConfig
+from tbptt.data.inputs import FORMS
 from tbptt.data.options import ArticleData, DataConfig, MarketData, PricesData
 from tbptt.data.panel import DataError, Findings, Panel, Series
 from tbptt.data.split import Split, load_split
@@ -176,7 +178,7 @@ def test_a_fold_is_named_and_a_part_that_is_not_there_is_none() -> None:
 def test_a_source_without_a_path_is_called_as_it_calls_itself() -> None:
     panel = panel_of({"A": 400}, findings=Findings("quotes of my own", 900))
     assert said(panel, MarketData(window=WINDOW))[0] == "data: quotes of my own, 900 rows"
-    assert said(replace(panel, findings=Findings()), MarketData(window=WINDOW))[0] == "data: market, 400 rows"
+    assert said(replace(panel, findings=Findings()), MarketData("market", window=WINDOW))[0] == "data: market, 400 rows"
 
 
 def test_generated_series_keep_their_line() -> None:
@@ -491,3 +493,36 @@ def test_an_error_is_told_with_the_key_that_it_is_about(
 
     monkeypatch.setattr(PricesData, "prices", prices)
     assert checks.problems(config(*PRICES)) == [line]
+
+
+# --- docs/data.md ---------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_every_key_of_files_and_form_and_no_other() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    known = {field.name for field in fields(PricesData)}
+    tags = {f"data.{name}" for name in ("series", "first", "last", "rows", "left_out", "found", "warnings", "json")}
+    named = set(re.findall(r"data\.\w+", page)) - tags - {"data.md"}
+    assert named <= {f"data.{name}" for name in known}
+    new = {field.name for field in fields(PricesData) if field.metadata.get("new")}
+    later = {"surrogate", "surrogate_seed", "fold", "fold_window", "test_fraction", "warm_steps"}  # evaluation.md
+    assert {f"data.{name}" for name in new - later} <= named
+    assert set(re.findall(r"`NAME:(\w+)`", page)) == set(FORMS)
+
+
+def test_the_page_shows_the_lines_as_they_are() -> None:
+    """Of its own numbers: what is shown is what these would be told as."""
+    page = (ROOT / "docs" / "data.md").read_text()
+    block = next(block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if block.startswith("data: "))
+    head, *_, warning = block.splitlines()
+    about = described(DATA, TASK, split_of(panel_of({"Close": 400}, days(400), inputs=("Volume:log1p",))))
+    read = {"rows": 4120, "first": "2008-01-02", "last": "2024-06-17", "warnings": [warning.removeprefix("warning: ")]}
+    read["left_out"] = {name: LEFT_OUT[name] for name in ("Open", "High", "Low")} | {"Unnamed: 0": "a saved index"}
+    spans = re.findall(r"([\d,]+) (?:trained on|to choose by|to judge by), (\S+) to ([\d-]+)", block)
+    evidence = [None, *re.findall(r"\((at most .*?)\)", block)]
+    read["parts"] = {
+        part: {"steps": int(steps.replace(",", "")), "first": first, "last": last, "evidence": said}
+        for part, (steps, first, last), said in zip(("train", "val", "test"), spans, evidence, strict=True)
+    }
+    assert [*data_lines({**about, **read}), *warning_lines({**about, **read})] == block.splitlines()
+    assert head.startswith("data: prices.csv")
