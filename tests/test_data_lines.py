@@ -481,6 +481,10 @@ def test_the_market_has_its_own_times_and_no_gaps() -> None:
         (DataError("prices.csv has no column t", "data.time"), "data.time: prices.csv has no column t"),
         (ValueError("prices.csv has no column a"), "data.columns: prices.csv has no column a"),
         (ValueError("data.inputs: prices has no input x"), "data.inputs: prices has no input x"),
+        (
+            ValueError("prices.csv has no column x, which data.inputs names (it has: y)"),
+            "data.inputs: prices.csv has no column x, which data.inputs names (it has: y)",
+        ),
         (ValueError("data.odd: it is"), "data.path: data.odd: it is"),
         (ValueError("a is too short"), "data.path: a is too short"),
     ],

@@ -168,8 +168,8 @@ def _wrong_data(cfg: DictConfig, folds: int | None) -> tuple[dict[str, str], int
 
 def _line_of(error: ValueError, data: DataConfig) -> tuple[str, str]:
     """The key that an error about the data is about, and its line. An error, or its line, may name a key itself."""
-    own = re.match(r"(data\.\w+): ", str(error))
-    named = error.key if isinstance(error, DataError) else own[1] if own else ""
+    own, of = re.match(r"(data\.\w+): ", str(error)), re.search(r", which (data\.\w+) names\b", str(error))
+    named = error.key if isinstance(error, DataError) else own[1] if own else of[1] if of else ""
     key = "data.path" if "path" in vars(data) else "data"
     if named.removeprefix("data.") in vars(data):
         key = named
