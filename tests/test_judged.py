@@ -15,6 +15,7 @@ from torch import Tensor
 from tbptt.data.sequences import Sequences
 from tbptt.evaluation import words
 from tbptt.evaluation.baselines import MEAN, ZERO, baselines_of
+from tbptt.evaluation.data_words import data_lines, described
 from tbptt.evaluation.judged import judge
 from tbptt.evaluation.results import Judged
 from tbptt.evaluation.steps import aligned, step_losses
@@ -334,21 +335,26 @@ def test_lines_say_what_is_better_than_what_by_how_much_and_on_how_much_evidence
     )
 
 
+def line_of(found: Prepared) -> str:
+    """Of series without names and times, as generated ones are."""
+    (line,) = data_lines(described(found.data, found.task, replace(found.split, panel=None)))
+    return line
+
+
 def test_data_line_counts_steps_and_observations_of_each_part(tmp_path: Path) -> None:
     data = prepared(tmp_path, walks(LENGTHS))
     parts = {"val": data.val, "test": test_of(data)}
-    line = words.data_line(data.data, data.task, data.split)
     counts = {name: len(scored(part)) for name, part in parts.items()}
     few = {
         name: f"(at most about {max(n - WARM for n in part.steps) / 4:.0f} independent observations"
         ", fewer than 30: too short to tell)"
         for name, part in parts.items()
     }
-    assert line == (
+    assert line_of(data) == (
         f"data: 2 series of up to 400 rows; steps: {sum(data.train.steps)} trained on, "
         f"{counts['val']} to choose by {few['val']}, {counts['test']} to judge by {few['test']}"
     )
     none = prepared(tmp_path, walks(LENGTHS), test_fraction=0.0)
-    assert words.data_line(none.data, none.task, none.split).endswith(", none to judge by")
+    assert line_of(none).endswith(", none to judge by")
     assert "data.test_fraction above 0" in words.nothing_left(none.data)
     assert "data.test_series above 0" in words.nothing_left(article())

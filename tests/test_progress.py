@@ -93,14 +93,14 @@ def test_last_lines_say_what_a_run_is_worth_and_then_how_it_ended(best: float, c
 @pytest.mark.parametrize("mode", ["none", "silent"])
 def test_last_lines_are_not_said_where_nothing_is_to_be(mode: str, capsys: Captured) -> None:
     progress = Progress(mode, 3, "val/loss")
-    progress.about("data: some")
+    progress.about(["data: some"])
     progress.result("epochs", 2, 0.5, "abc123", ["a verdict"])
     assert capsys.readouterr() == ("", "")
 
 
 def test_what_the_data_are_is_said_beside_the_epochs(capsys: Captured) -> None:
-    Progress("plain", 3, "val/loss", "trial 7").about("data: some")
-    assert capsys.readouterr() == ("", "trial 7  data: some\n")
+    Progress("plain", 3, "val/loss", "trial 7").about(["data: some"], ["warning: odd"])
+    assert capsys.readouterr() == ("", "trial 7  data: some\ntrial 7  warning: odd\n")
 
 
 def test_result_without_any_good_epoch_says_so(capsys: Captured) -> None:

@@ -1,6 +1,7 @@
 """All checks of a composed config before anything is written. They report all problems, a line each."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import Field, fields, is_dataclass
 from importlib.util import find_spec
@@ -16,10 +17,12 @@ from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
 from tbptt.config.try_out import network_problem, optimizer_problem, task_problem
 from tbptt.data.options import ArticleData, DataConfig, PricesData, SplitData, as_folds
+from tbptt.data.panel import DataError
 from tbptt.data.split import Split, load_split, may_be_degenerate, memory_of
 from tbptt.options.metrics import METRICS, as_objectives, objectives_of
 from tbptt.options.option import CHOSEN, default_of
 from tbptt.options.takes import LARGEST, Takes, wrong_value
+from tbptt.options.values import stored, text_of
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.memory import too_large
 from tbptt.system.secrets import IN_A_URL, MAY_BE_IN_THE_ENVIRONMENT, hide, in_a_url, remember
@@ -73,6 +76,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     task_fits = not any(name.startswith("task.") for name in found)
     if task_fits and (line := task_problem(cast(TaskConfig, OmegaConf.to_object(cfg.task)))):
         found["task"] = line
+    if not any(name.startswith("data.") for name in found):
+        found |= _unused(cfg)
     if "task" not in found and not any(name.startswith(("data.", "task.")) for name in found):
         wrong, length = _wrong_data(cfg, None if "study.folds" in found else cfg.study.folds)
         found |= wrong
@@ -156,9 +161,32 @@ def _wrong_data(cfg: DictConfig, folds: int | None) -> tuple[dict[str, str], int
         else:
             length = data.length
     except ValueError as error:
-        key = "data.columns" if "no column" in str(error) else "data.path" if "path" in vars(data) else "data"
-        found[key] = f"{key}: {error}"
+        key, line = _line_of(error, data)
+        found[key] = line
     return found, length
+
+
+def _line_of(error: ValueError, data: DataConfig) -> tuple[str, str]:
+    """The key that an error about the data is about, and its line. An error, or its line, may name a key itself."""
+    own, of = re.match(r"(data\.\w+): ", str(error)), re.search(r", which (data\.\w+) names\b", str(error))
+    named = error.key if isinstance(error, DataError) else own[1] if own else of[1] if of else ""
+    key = "data.path" if "path" in vars(data) else "data"
+    if named.removeprefix("data.") in vars(data):
+        key = named
+    elif not isinstance(error, DataError) and "no column" in str(error):
+        key = "data.columns"
+    return key, str(error) if own and own[1] == key else f"{key}: {error}"
+
+
+def _unused(cfg: DictConfig) -> dict[str, str]:
+    """By key: a line for each key of the data that is set and has no effect beside the others."""
+    data = cast(DataConfig, OmegaConf.to_object(cfg.data))
+    defaults = {field.name: default_of(field) for field in fields(data)}
+    found = {}
+    for leaf, why in data.unused().items():
+        takes = f"{text_of(stored(defaults[leaf]))}: it has no effect with {why}"
+        found[f"data.{leaf}"] = wrong_value(f"data.{leaf}", getattr(data, leaf), takes)
+    return found
 
 
 def _objective_of_another_task(cfg: DictConfig) -> str | None:

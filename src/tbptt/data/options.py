@@ -4,11 +4,11 @@ import codecs
 import math
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tbptt.options.option import Option, key, moved_key
+from tbptt.options.option import Option, default_of, key, moved_key
 from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, whole
 from tbptt.system.stores import without_password
 
@@ -67,6 +67,10 @@ class DataConfig(Option):
         ``clock`` baseline is fitted to them. None: the step number says nothing.
         """
         return None
+
+    def unused(self) -> dict[str, str]:
+        """The keys that are set and have no effect beside the others, and why: ``{"time": "data.reading=plain"}``."""
+        return {}
 
     @classmethod
     def unfit(cls) -> str | None:
@@ -132,6 +136,12 @@ class SplitData(DataConfig):
         raise NotImplementedError  # each option has its own
 
 
+def changed(data: DataConfig, names: Iterable[str]) -> list[str]:
+    """Those of the keys that have another value than their default."""
+    defaults = {field.name: default_of(field) for field in fields(data)}
+    return [name for name in names if getattr(data, name) != defaults[name]]
+
+
 def _is_encoding(value: object) -> bool:
     if value is None:
         return True
@@ -153,8 +163,16 @@ def as_folds(data: SplitData, folds: int, window: str) -> list[SplitData]:
     return [replace(data, fold=f"{k}/{folds}", fold_window=window) for k in range(1, folds + 1)]
 
 
+# What says how to read a file, and what it holds besides prices. data=market knows it; reading=plain takes no notice.
+OF_ROWS = ("time", "time_format", "by", "gaps")
+OF_FORM = ("delimiter", "decimal", "thousands", "encoding", "header", "names", "footer")
+
+
 @dataclass
 class MarketData(SplitData, options=["market"]):
+    def unused(self) -> dict[str, str]:
+        return dict.fromkeys(changed(self, OF_ROWS), "data=market")
+
     def prices(self) -> "Panel":
         from tbptt.data.market import market_panel
 
@@ -172,6 +190,11 @@ class PricesData(SplitData, options=["prices"]):
     header: int | None = key(whole(0, None, high=10), None, new=True)
     names: list[str] | None = key(list_of("column names", TEXT, high=math.inf, null=True), None, new=True)
     footer: int | None = key(whole(0, None, high=1000), None, new=True)
+
+    def unused(self) -> dict[str, str]:
+        if self.reading == "plain":
+            return dict.fromkeys(changed(self, ("inputs", *OF_ROWS, *OF_FORM)), "data.reading=plain")
+        return dict.fromkeys(changed(self, ("time_format",)), "data.time=none") if self.time == "none" else {}
 
     @property
     def form(self) -> "Form":

@@ -12,6 +12,18 @@ Times = NDArray[np.datetime64]
 Rows = NDArray[np.int64]
 
 
+class DataError(ValueError):
+    """Data that cannot be used, as one line for the user.
+
+    Attributes:
+        key: the key of the config that the line is about, such as ``data.inputs``; the line itself does not name it.
+    """
+
+    def __init__(self, line: str, key: str = "data.path"):
+        super().__init__(line)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Findings:
     """What was read, in words for the user.

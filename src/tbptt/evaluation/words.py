@@ -1,10 +1,8 @@
 """Results in words: how the model compares on the test part, by how much, and on how much evidence."""
 
 from tbptt.data.options import ArticleData, DataConfig
-from tbptt.data.split import Split
-from tbptt.evaluation.chance import FEWEST, FEWEST_SERIES, Verdict
+from tbptt.evaluation.chance import Verdict
 from tbptt.evaluation.results import Judged
-from tbptt.tasks.options import TaskConfig
 
 TOO_SHORT = "too short to tell"
 SIDES = {"long": "being long all the time", "short": "being short all the time", "flat": "doing nothing"}
@@ -58,18 +56,19 @@ def skill_line(verdict: Verdict, baseline: str) -> str:
 
 
 def _interval(verdict: Verdict) -> str:
-    what = _observed(verdict.observations)
+    what = observed(verdict.observations)
     if verdict.low is None or verdict.high is None:
         return f" ({what})"
     return f" (95 % interval {verdict.low:.3g} to {verdict.high:.3g}, {what})"
 
 
-def _observed(count: float) -> str:
+def observed(count: float) -> str:
+    """How many independent observations there are."""
     return f"{count:.0f} independent observation{'' if round(count) == 1 else 's'}"
 
 
 def _too_short(verdict: Verdict) -> str:
-    return f"{TOO_SHORT}: about {_observed(verdict.observations)}, and it takes {verdict.fewest}"
+    return f"{TOO_SHORT}: about {observed(verdict.observations)}, and it takes {verdict.fewest}"
 
 
 def uses_line(uses: int | None) -> str:
@@ -93,32 +92,3 @@ def test_key(of_article: bool) -> str:
 def no_test(key: str) -> str:
     """The line that says that there is no test part; ``key`` would keep one."""
     return f"nothing is left to judge by: {VAL_ONLY}; {key} above 0 keeps a part for it"
-
-
-def data_line(data: DataConfig, task: TaskConfig, split: Split) -> str:
-    """The sizes of the training, validation and test parts, shown before training begins."""
-    count = len(split.train)
-    parts = []
-    for name, word in (("train", "trained on"), ("val", "to choose by"), ("test", "to judge by")):
-        series = getattr(split, name)
-        steps = [split.steps(p) - split.warm.get(name, {}).get(series_name, 0) for series_name, p in series.items()]
-        if not steps:
-            parts.append(f"none {word}")
-            continue
-        evidence = f" ({_observations(data, task, steps, split.moments(name))})" if name != "train" else ""
-        parts.append(f"{sum(steps):,} {word}{evidence}")
-    how_many = f"{count} series of " if count > 1 else "one series of "
-    return f"data: {how_many}{'up to ' if _uneven(split) else ''}{split.rows:,} rows; steps: {', '.join(parts)}"
-
-
-def _uneven(split: Split) -> bool:
-    return len({len(prices) for prices in split.train.values()}) > 1
-
-
-def _observations(data: DataConfig, task: TaskConfig, steps: list[int], moments: int) -> str:
-    if data.independent_series:
-        few = "" if len(steps) >= FEWEST_SERIES else f", fewer than {FEWEST_SERIES}"
-        return f"{len(steps)} independent series{few}"
-    count = moments / max(1.0, 2 * task.overlap)
-    few = "" if count >= FEWEST else f", fewer than {FEWEST}: {TOO_SHORT}"
-    return f"at most about {_observed(count)}{few}"

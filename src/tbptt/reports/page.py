@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from tbptt.config.names import SWEEPS
 from tbptt.options.metrics import sign
 from tbptt.options.values import short_value, shown
-from tbptt.reports import chosen, evidence, figures, optuna_figures, thinning
+from tbptt.reports import chosen, data, evidence, figures, optuna_figures, thinning
 from tbptt.reports.answer import answer, point_of
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
@@ -89,6 +89,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried
         counts=_counts(study, trials),
         answer=answer(study, trials, verdict, tried),
         study=record,
+        data=data.section(study, store),
         sections=[
             {"title": title, "note": note, "figures": [embedded(figure) for figure in drawn]}
             for title, note, drawn in sections

@@ -7,6 +7,8 @@ import torch
 
 from tbptt.data.options import DataConfig
 from tbptt.data.sequences import Sequences
+from tbptt.evaluation.data_words import described
+from tbptt.system.secrets import hidden
 from tbptt.tasks.options import TaskConfig
 from tbptt.tasks.prepare import Prepared, prepare
 
@@ -19,6 +21,7 @@ class SequenceDataModule(pl.LightningDataModule):
     Attributes:
         prepared: all prepared data; it can also make the sequences of the test part.
         train, val, scaler, fingerprint, baseline: see :class:`Prepared`.
+        about: what is trained, as plain values (:func:`tbptt.evaluation.data_words.described`), without secrets.
 
     Raises:
         ValueError: the data cannot be used.
@@ -29,6 +32,7 @@ class SequenceDataModule(pl.LightningDataModule):
         self.prepared = found = prepare(data, task)
         self.train, self.val, self.scaler = found.train, found.val, found.scaler
         self.fingerprint, self.baseline = found.fingerprint, found.baseline
+        self.about = hidden(described(data, task, found.split, getattr(found, "warnings", ())))
 
     def setup(self, stage: str) -> None:
         """Move the data to the device, once."""

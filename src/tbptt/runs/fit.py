@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from tbptt.config.plain import plain, rerunnable
 from tbptt.config.schema import Config, flatten
 from tbptt.evaluation import words
+from tbptt.evaluation.data_words import data_lines, warning_lines
 from tbptt.evaluation.results import Judged
 from tbptt.models import kernels
 from tbptt.models.build import build_network
@@ -25,6 +26,7 @@ from tbptt.runs import callbacks, judging, own_callbacks
 from tbptt.runs.best import Best
 from tbptt.runs.context import RunContext
 from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.runs.dataset import log_dataset, tags_of
 from tbptt.runs.epoch import Epoch, unpacked
 from tbptt.runs.journal import Outbox, deliver_pending, hold
 from tbptt.runs.module import SequenceModule
@@ -99,13 +101,13 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
         progress.now("preparing the data")
         with context.signals.at_once():
             data = SequenceDataModule(config.data, config.task, context.prepare)
-        progress.about(words.data_line(config.data, config.task, data.prepared.split))
+        progress.about(data_lines(data.about), warning_lines(data.about))
         run, state = _opened(store, config, context, device, data, held)
         outbox = Outbox(run, config.tracking.update_points)
         with _closing(run, outbox, context.signals) as ending:
             judged: Judged | None = None
             module = _module(config, context, progress)
-            best = _begin_or_go_on(cfg, outbox, state, module, context) or Best(objectives)
+            best = _begin_or_go_on(cfg, outbox, state, module, context, data) or Best(objectives)
             own_callbacks.restore(own, (state or {}).get("callbacks", {}))
             progress.parts = lambda: parts_of(data.train.length, module.schedule.chunks, config.segment_length)
             progress.opened(run.id, module.first_epoch)
@@ -170,7 +172,7 @@ def _opened(
     if begun:
         hold(store, begun.id, held, context.check)
     state = begun.last_state(take_over=True) if begun else None
-    facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}"}
+    facts = {"data.fingerprint": data.fingerprint, "baseline.val_loss": f"{data.baseline:.6g}", **tags_of(data.about)}
     layers = config.model.computed_by(device, config.precision)
     trained_by = {"device": devices.describe(device), "versions.kernels": layers}
 
@@ -199,7 +201,12 @@ def _module(config: Config, context: RunContext, progress: Progress) -> Sequence
 
 
 def _begin_or_go_on(
-    cfg: DictConfig, outbox: Outbox, state: dict[str, Any] | None, module: SequenceModule, context: RunContext
+    cfg: DictConfig,
+    outbox: Outbox,
+    state: dict[str, Any] | None,
+    module: SequenceModule,
+    context: RunContext,
+    data: SequenceDataModule,
 ) -> Best | None:
     """Log a new run's config, or restore a resumed run from its checkpoint; returns its best epoch so far, if any."""
     run = outbox.run
@@ -208,6 +215,7 @@ def _begin_or_go_on(
     outbox.agree_with(Epoch(**state["record"]) if state else None, before)
     if state is None:
         run.store.retry(lambda: run.log_params(flatten(plain(cfg))))
+        log_dataset(run, data.about, data.fingerprint)
         return None
     module.restore(state)
     for epoch in outbox.epochs:

@@ -1,5 +1,6 @@
 """The display while a run starts and trains: one live line on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from tbptt.training.schedule import ChunkSchedule
 
 if TYPE_CHECKING:  # importing torch and Lightning takes seconds, and the head of a sweep does not need them
     from tbptt.runs.epoch import Epoch
+
+log = logging.getLogger("tbptt")
 
 LASTS = 3.0  # seconds after which an activity is worth a plain line
 
@@ -103,6 +106,21 @@ def end() -> None:
         Status.shown.end()
 
 
+def about(mode: str, lines: Sequence[str], warnings: Sequence[str], name: str = "") -> None:
+    """Show lines about the training data, in a config's ``progress`` mode. Warnings are shown without progress, too; a
+    study shows them once, so its workers, which are ``silent``, do not.
+
+    Args:
+        name: the run's name; shown before each line.
+    """
+    if mode == "none":
+        for line in warnings:
+            log.warning("%s%s", name, line)
+    elif mode != "silent":
+        for line in (*lines, *warnings):
+            say(f"{name}{line}", sys.stderr)
+
+
 class Pace:
     """Estimates how long epochs take, from the last five."""
 
@@ -186,10 +204,9 @@ class Progress(Status):
         ]
         return "  ".join(parts)
 
-    def about(self, line: str) -> None:
-        """Show a line about the training data, before the first epoch."""
-        if self.mode not in ("none", "silent"):
-            say(f"{self.name}{line}", sys.stderr)
+    def about(self, lines: Sequence[str], warnings: Sequence[str] = ()) -> None:
+        """Show lines about the training data, before the first epoch."""
+        about(self.mode, lines, warnings, self.name)
 
     def result(self, reason: str, epoch: int | None, best: float | None, run_id: str, verdict: Sequence[str]) -> None:
         """Show the last lines of a run: how it ended, and the verdict on its predictions."""

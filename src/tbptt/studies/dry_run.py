@@ -15,10 +15,12 @@ SHOWN = 20  # points
 STEPS, CHUNK = 1000, 200  # of the timed training
 
 
-def describe(plan: Plan, points: Sequence[Mapping[str, Value]]) -> str:
-    """The text of ``study.dry_run=true``. ``points`` are the points that are known beforehand."""
+def describe(plan: Plan, points: Sequence[Mapping[str, Value]], about: Sequence[str] = ()) -> str:
+    """The text of ``study.dry_run=true``. ``points`` are the points that are known beforehand, ``about`` the lines on
+    the data."""
     seeds, folds = len(plan.settings.seeds or [0]), plan.settings.folds or 1
-    lines = [f"study {plan.name}", *(f"  {name}: {words}" for name, words in plan.space.describe().items())]
+    lines = [f"study {plan.name}", *(f"  {line}" for line in about)]
+    lines += [f"  {name}: {words}" for name, words in plan.space.describe().items()]
     if plan.is_grid:
         of, placebo_of = plan.settings.best_of, plan.settings.placebo_of
         said = f"the best of study {of}" if of else f"every one of its {len(points)} points"

@@ -25,6 +25,7 @@ from tbptt.runs.versions import code_tags
 from tbptt.studies import judged_best, pool
 from tbptt.studies.begun import as_begun
 from tbptt.studies.best_of import Chosen, best_of
+from tbptt.studies.described import data_of, keep_data, lines_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.folds import data_fingerprint
 from tbptt.studies.placebo import placebo_line, placebos_of
@@ -74,8 +75,9 @@ def run_sweep(
     plan = as_begun(plan_of(_source_of(config), arguments), arguments)
     chosen = best_of(plan) if plan.settings.best_of else placebos_of(plan) if plan.settings.placebo_of else Chosen()
     points = chosen.points or (plan.points() if plan.is_grid else [])
+    about = data_of(plan)
     if plan.settings.dry_run:
-        _say_what_would_run(plan, points)
+        _say_what_would_run(plan, points, about)
         return
     if len(plan.objectives) > 1 and plan.settings.pruner.name not in ("auto", "none"):
         log.warning("study/pruner=%s: no trial is pruned, as there are several objectives", plan.settings.pruner.name)
@@ -87,6 +89,8 @@ def run_sweep(
     with StopSignals() as signals:
         study, store = _opened(plan, name, signals)
         parent = _prepare(study, plan, store, points, chosen, spec)
+        keep_data(name, parent, about)
+        progress.about(plan.cfg.progress, *lines_of(about))
         store.retry_seconds = RETRY_SECONDS  # only from here on: at the start, an outage is better reported at once
         study.reap(plan.settings.retries)
         study.retry_failed()
@@ -111,9 +115,9 @@ def _source_of(config: DictConfig) -> ConfigSource:
     return ConfigSource(found["main"], config.hydra.job.config_name, found.get("command-line"))
 
 
-def _say_what_would_run(plan: Plan, points: Sequence[Mapping[str, Value]]) -> None:
+def _say_what_would_run(plan: Plan, points: Sequence[Mapping[str, Value]], about: Mapping[str, Any]) -> None:
     progress.now("timing an epoch")
-    text = describe(plan, points)
+    text = describe(plan, points, [line for lines in lines_of(about) for line in lines])
     progress.end()
     say(text)
 

@@ -3,8 +3,9 @@ it is refused."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -75,6 +76,15 @@ def hide(text: str) -> str:
     for value in sorted(shown, key=len, reverse=True):  # longest first, as one value may be a part of another
         text = text.replace(value, shown[value])
     return text
+
+
+def hidden(value: Any) -> Any:
+    """The same with each text in it, also in lists and mappings: plain values that can be shown and kept."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, Mapping):
+        return {hide(name): hidden(inner) for name, inner in value.items()}
+    return [hidden(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _interpolated(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, str, object, set[str]]]:
