@@ -19,6 +19,7 @@ class SequenceDataModule(pl.LightningDataModule):
     Attributes:
         prepared: all prepared data; it can also make the sequences of the test part.
         train, val, scaler, fingerprint, baseline: see :class:`Prepared`.
+        series: the names of the training series, if each has a scale of its own; None if all share one.
 
     Raises:
         ValueError: the data cannot be used.
@@ -29,6 +30,7 @@ class SequenceDataModule(pl.LightningDataModule):
         self.prepared = found = prepare(data, task)
         self.train, self.val, self.scaler = found.train, found.val, found.scaler
         self.fingerprint, self.baseline = found.fingerprint, found.baseline
+        self.series = None if found.split.shared_scale else list(found.split.train)
 
     def setup(self, stage: str) -> None:
         """Move the data to the device, once."""
