@@ -166,10 +166,10 @@ def scaled(training: list[float], held_out: list[float]) -> np.ndarray:
     return cast(np.ndarray, features(0, features.length)[0, :, 1:].numpy())
 
 
-@pytest.mark.parametrize("never", [7.0, 0.0, 0.1, -1e300, math.nan])
+@pytest.mark.parametrize("never", [7.0, 0.0, 0.1, -1e308, math.nan])
 def test_an_input_that_says_nothing_in_training_says_nothing_later(never: float) -> None:
     """Its weights were never trained, so that any other value would be as good as noise."""
-    got = scaled([1.0] + [never] * 5, [0.0, never, 8.0, -1e308, math.nan])
+    got = scaled([1.0] + [never] * 5, [0.0, never, 8.0, 1e308, math.nan])
     np.testing.assert_array_equal(got[:, 0], 0)
     np.testing.assert_array_equal(got[:, 1], [0 if math.isnan(never) else 1, 1, 1, 0])
 
@@ -291,7 +291,8 @@ def test_what_says_nothing_in_training_is_said_by_input_and_series() -> None:
     series = walks([200, 171])
     inputs = {name: some_inputs(1, len(prices))[0] for name, prices in series.items()}
     inputs["s0"][WINDOW : 100 - AHEAD, 0] = 3.0  # the prices before the first step do not train
-    inputs["s1"][: 171 - 84, 1] = np.nan
+    inputs["s1"][:86, 1] = np.nan
+    inputs["s1"][86, 1] = 1.0  # beside the last price of the training part, at which only a target looks
     found = prepared(series, inputs, 1)
     assert found.warnings == (
         "volume never changes in the training part of s0: it says nothing there",
@@ -312,9 +313,10 @@ def test_inputs_that_the_source_does_not_give_are_named() -> None:
         prepare_split(split, data_of(["spread", "vwap"]), task)
     with pytest.raises(ValueError, match=r"market has no input volume \(it has: none\)"):
         prepare_split(load_split(data_of([]), task, series), data_of(["volume"]), task)
-    chosen = [prepare_split(split, data_of(names), task) for names in (["spread"], NAMES)]
-    alone, beside = (found.train.features(0, 20)[0].numpy() for found in chosen)
-    np.testing.assert_array_equal(alone[:, [WINDOW, WINDOW + 1]], beside[:, [WINDOW + 1, WINDOW + 3]])
+    chosen = [prepare_split(split, data_of(names), task) for names in (["spread"], NAMES[::-1], NAMES)]
+    alone, turned, given = (found.train.features(0, 20)[0, :, WINDOW:].numpy() for found in chosen)
+    np.testing.assert_array_equal(alone, given[:, [1, 3]])
+    np.testing.assert_array_equal(turned, given[:, [1, 0, 3, 2]])
     split = replace(split, inputs={"train": {"s0": inputs["s0"][:-1]}})
     with pytest.raises(ValueError, match=r"market: the inputs of s0 are \(199, 2\); takes \(100, 2\), a row for each"):
         prepare_split(split, data_of(NAMES), task)

@@ -11,6 +11,7 @@ import torch
 from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from test_docs import blocks
 
 import tbptt
 from tbptt.cli.command_line import checked
@@ -31,7 +32,7 @@ Compose = Callable[..., DictConfig]
 INPUTS = ("volume", "signal")
 WORDS = [
     *("data=prices", "data.path=first.csv", "data.reading=auto", "data.inputs=[signal,volume]", "data.input_window=2"),
-    *("data.window=8", "data.warm_steps=20", "task=forecast", "task.horizons=[1]", "model.dense=[]"),
+    *("data.window=8", "data.warm_steps=20", "task.gamma=0.5", "model.dense=[]"),
     *("model.hidden=[4]", "schedule=fixed", "schedule.chunks=[5]", "epochs=2", "progress=none"),
 ]
 
@@ -128,9 +129,22 @@ def test_from_a_run_to_predictions_on_the_next_file(trained: Path) -> None:
         y, _ = network(tbptt.inputs(prices, scaler, cfg, extra), network.zero_state(batch=2))
         extra[:, 60:] += 5.0
         changed, _ = network(tbptt.inputs(prices, scaler, cfg, extra), network.zero_state(batch=2))
-    assert y.shape == (2, 112, 1)
+    assert y.shape == (2, 112, 2)
     assert torch.equal(y[:, :52], changed[:, :52])
     assert not torch.equal(y[:, 52], changed[:, 52])
+
+
+def test_the_guides_example_predicts_on_the_next_file(trained: Path) -> None:
+    (example,) = [code for code in blocks("docs/using.md", "python") if "tbptt.panel" in code]
+    names: dict[str, Any] = {}
+    exec(example.replace("sweeps/folds/best.ckpt", str(trained)).replace('"prices.csv"', '"next.csv"'), names)
+    network, scaler, cfg = tbptt.load_run(trained)
+    series = [FILES["next.csv"].series[name] for name in "AB"]
+    prices, others = np.stack([s.prices for s in series]), np.stack([s.inputs[:, [2, 1]] for s in series])
+    with torch.inference_mode():
+        y, _ = network(tbptt.inputs(prices, scaler, cfg, others), network.zero_state(batch=2))
+    assert torch.equal(names["q"], scaler.to_price_units(y))
+    assert names["side"].shape == (2, 112)
 
 
 def test_a_file_of_another_shape_is_refused_by_name(trained: Path) -> None:
