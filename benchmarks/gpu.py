@@ -81,7 +81,7 @@ class Trial:
         config = article(chunks)
         torch.manual_seed(seed)
         self.data, self.chunks, self.device, self.precision = data, chunks, device, precision
-        self.network = build_network(config.model, config.data.window, config.task.outputs).to(device)
+        self.network = build_network(config.model, config.data.input_size, config.task.outputs).to(device)
         self.parameters = FlatParameters(self.network)
         self.optimizer = build_optimizer([self.parameters.vector], **vars(config.optimizer), capturable=graphs)
         self.clip = config.clip

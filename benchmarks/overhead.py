@@ -52,7 +52,7 @@ def bare_loop(config: Config) -> Callable[[], float]:
     """A function that trains one epoch with nothing around it and returns its seconds."""
     torch.manual_seed(config.seed)
     data = SequenceDataModule(config.data, config.task)
-    network = build_network(config.model, config.data.window, config.task.outputs)
+    network = build_network(config.model, config.data.input_size, config.task.outputs)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 

@@ -211,9 +211,11 @@ def test_predictions_come_back_in_price_units(scales: int, dtype: torch.dtype) -
 
 def test_scaler_is_rebuilt_from_its_state() -> None:
     scaler = replace(some_scaler(3), fee=torch.tensor([0.1, 0.2, 0.3]), mixing=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    scaler = replace(scaler, extra_mean=torch.rand(3, 2), extra_std=torch.rand(3, 2))
     again = Scaler(**scaler.state_dict())
-    older = {name: value for name, value in scaler.state_dict().items() if name not in ("fee", "mixing")}
-    assert (Scaler(**older).fee, Scaler(**older).mixing) == (None, None)
+    newer = ("fee", "mixing", "extra_mean", "extra_std")
+    older = Scaler(**{name: value for name, value in scaler.state_dict().items() if name not in newer})
+    assert [getattr(older, name) for name in newer] == [None] * 4
     for name, value in vars(scaler).items():
         assert torch.equal(getattr(again, name), value)
 

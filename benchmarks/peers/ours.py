@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     data = SequenceDataModule(config.data, config.task)
-    network = build_network(config.model, config.data.window, config.task.outputs)
+    network = build_network(config.model, config.data.input_size, config.task.outputs)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], **vars(config.optimizer))
 

@@ -7,7 +7,7 @@ from typing import Any
 # wants that says so in the environment. It stands here as MLflow looks when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-__all__ = ["inputs", "load_run", "sides"]
+__all__ = ["inputs", "load_run", "panel", "sides"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,9 @@ from functools import lru_cache
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from tbptt.data.options import DataConfig
 from tbptt.models.options import ModelConfig
 from tbptt.options.metrics import METRICS, measured
 from tbptt.options.option import Option
@@ -26,11 +28,23 @@ def network_problem(cfg: DictConfig, outputs: int) -> str | None:
         model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
     except (ValueError, TypeError) as error:  # the user's own class may refuse a combination of values
         return f"model: {(str(error).splitlines() or [''])[0]}"
-    if problem := size_problem(model, cfg.data.window, outputs):
+    try:
+        inputs = input_size(cfg)
+    except ValueError as error:
+        return str(error)
+    if problem := size_problem(model, inputs, outputs):
         return problem
     if not is_own(type(model)):
         return None
-    return _tried(_Same(model), cfg.data.window, outputs)
+    return _tried(_Same(model), inputs, outputs)
+
+
+def input_size(cfg: DictConfig) -> int:
+    """Inputs of a step of a config's network. Raises ValueError if the config's data cannot be made."""
+    try:
+        return cast(DataConfig, OmegaConf.to_object(cfg.data)).input_size
+    except (ValueError, TypeError, OmegaConfBaseException) as error:  # a class of one's own may refuse its values
+        raise ValueError(f"data: {(str(error).splitlines() or [''])[0]}") from None
 
 
 def size_problem(model: ModelConfig, inputs: int, outputs: int) -> str | None:
@@ -52,7 +66,7 @@ def optimizer_problem(cfg: DictConfig, outputs: int) -> str | None:
     except (ValueError, TypeError) as error:  # a class of one's own may look at its values together
         return f"optimizer: {(str(error).splitlines() or [''])[0]}"
     model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
-    return _tried_optimizer(_Same(optimizer), _Same(model), cfg.data.window, outputs)
+    return _tried_optimizer(_Same(optimizer), _Same(model), input_size(cfg), outputs)
 
 
 @lru_cache(maxsize=1000)

@@ -1,7 +1,8 @@
-"""The network's inputs: lag windows of a price series, made chunk by chunk as views, and their scaling."""
+"""The network's inputs: lag windows of a price series and of other inputs, made chunk by chunk, and their scaling."""
 
+import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 KINDS = ("lagged_change", "one_step_change")
+# Other inputs that are further from their training mean than this many standard deviations are taken to be this far.
+# No value of up to 100 million training steps can be further; a held-out one may be, and the network stays finite.
+MOST_DEVIATIONS = 1e4
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,10 @@ class Scaler:
         mixing: (O, O) float64, outputs = targets @ mixing. The network then predicts mixtures of the targets, and the
             target moments above are those of the mixtures. None if the network predicts the targets themselves, or if
             the checkpoint is older than this field.
+        extra_mean, extra_std: (S, D) float64 of the other inputs, each in its own unit, over the steps at which it is
+            known. The deviation of an input that never changes or is never known is infinite: it is 0 at all steps,
+            also where it does change later, as the network could learn nothing of it. None if the run has no other
+            inputs, or if the checkpoint is older than this field.
     """
 
     input_mean: Tensor
@@ -32,6 +40,8 @@ class Scaler:
     target_std: Tensor
     fee: Tensor | None = None
     mixing: Tensor | None = None
+    extra_mean: Tensor | None = None
+    extra_std: Tensor | None = None
 
     @classmethod
     def fit(
@@ -82,6 +92,20 @@ class Scaler:
         if not (variance > rounding).all() or not (spread > 0).all():
             raise ValueError("the training part of a series never changes, so it cannot be standardised")
         return cls(mean, variance.sqrt(), target_mean, spread.sqrt(), mixing=mixing)
+
+    def with_extra(
+        self, extra: Float64[Tensor, "B WT D"], steps: Int64[Tensor, " B"], window: int, shared: bool
+    ) -> "Scaler":
+        """The scaler of a run with other inputs too: population moments over the trained steps at which each is known.
+
+        Args:
+            extra: (B, W + T, D), W = ``window``; extra[:, W + t] belongs to step t. What is not finite is missing.
+            steps, shared: as in :meth:`fit`.
+        """
+        trained = torch.arange(extra.shape[1] - window) < steps[:, None]  # (B, T)
+        moments = [_moments_of_known(values, trained, shared) for values in extra[:, window:].unbind(-1)]
+        means, stds = zip(*moments, strict=True)
+        return replace(self, extra_mean=torch.stack(means, 1), extra_std=torch.stack(stds, 1))
 
     def scale_targets(self, targets: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
         """Targets (B, T, O) in price units → standardised (and mixed) as the network is to predict them."""
@@ -158,14 +182,50 @@ def _moments(targets: Tensor, valid: Tensor, shared: bool, common_scale: bool | 
     return mean, spread[None] if shared else spread
 
 
+def _moments_of_known(values: Tensor, trained: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation, (S,) each, of one input (B, T) where it is known and (B, T) is true."""
+    known = values.isfinite() & trained
+    values = torch.where(known, values, 0.0)
+    if shared:
+        values, known = values.reshape(1, -1), known.reshape(1, -1)
+    count = known.sum(1).clamp(min=1)
+    largest = values.abs().amax(1).clamp(min=torch.finfo(values.dtype).tiny)
+    values = values / largest[:, None]  # the squares of numbers such as 1e200 overflow
+    mean = values.sum(1) / count
+    std = (((values - mean[:, None]) * known).square().sum(1) / count).sqrt()
+    return mean * largest, torch.where(std > 1e-14, std * largest, math.inf)  # less than that is rounding
+
+
 class LagFeatures:
     """The standardised inputs of every step, computed for one chunk at a time; nothing of size (B, T, W) is kept.
 
-    ``lagged_change``: x_t[k] = p_t - p_{t-k}; ``one_step_change``: x_t[k] = p_{t-k+1} - p_{t-k}; k = 1..W.
+    First come the lags of the price. ``lagged_change``: x_t[k] = p_t - p_{t-k}; ``one_step_change``:
+    x_t[k] = p_{t-k+1} - p_{t-k}; k = 1..W.
+
+    A run with D other inputs has 2·D·J more, J = ``input_window``: for each input in order, its values at the steps t,
+    t - 1, …, t - J + 1, standardised and within ±``MOST_DEVIATIONS``, 0 where it is missing; then for each input in
+    order, at the same steps, 1 where it is known and 0 where it is missing. Before the first price it is missing.
     """
 
-    def __init__(self, prices: Tensor, scaler: Scaler, window: int, kind: str, dtype: torch.dtype = torch.float32):
-        """Args: prices: (B, W + T) float64, prices[:, W + t] belonging to step t; dtype: of what is given out."""
+    def __init__(
+        self,
+        prices: Tensor,
+        scaler: Scaler,
+        window: int,
+        kind: str,
+        dtype: torch.dtype = torch.float32,
+        extra: Tensor | None = None,
+        input_window: int = 1,
+    ):
+        """Standardises prices and other inputs.
+
+        Args:
+            prices: (B, W + T) float64, prices[:, W + t] belonging to step t.
+            dtype: of what is given out.
+            extra: (B, W + T, D) float64, the other inputs beside each price; what is not finite is missing. The scaler
+                then has their moments.
+            input_window: the lags J of each of them.
+        """
         if kind not in KINDS:
             raise ValueError(f"features {kind!r} is not one of {', '.join(KINDS)}")
         self.window = window
@@ -180,11 +240,29 @@ class LagFeatures:
             self.past = level[:, :-1].T.to(dtype).contiguous()  # (W + T - 1, B)
         else:
             self.past = (level.diff(dim=1) - mean).T.to(dtype).contiguous()  # (W + T - 1, B)
+        self.input_window = input_window
+        self.extra = None if extra is None else self._of_extra(extra, scaler, dtype)  # (J - 1 + T, B, 2·D)
+
+    def _of_extra(self, extra: Tensor, scaler: Scaler, dtype: torch.dtype) -> Tensor:
+        """The other inputs, standardised, and after them whether each is known; from J - 1 steps before step 0 on."""
+        assert scaler.extra_mean is not None
+        assert scaler.extra_std is not None
+        count, before = extra.shape[2], self.input_window - 1
+        found = extra.new_zeros(before + self.length, self.batch, 2 * count, dtype=dtype)
+        there = min(before, self.window) + self.length  # the rows that the prices have; none is known before them
+        for i in range(count):  # one at a time, as each takes float64
+            values, mean, std = extra[:, -there:, i], scaler.extra_mean[:, i, None], scaler.extra_std[:, i, None]
+            known = values.isfinite()
+            scaled = torch.where(known, (values - mean) / std, 0.0).nan_to_num(0.0)  # ∞ / ∞
+            found[-there:, :, i] = scaled.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS).T
+            found[-there:, :, count + i] = known.T
+        return found
 
     def to(self, device: torch.device | str) -> "LagFeatures":
         """Move, in place, to a device."""
         self.past = self.past.to(device)
         self.now = None if self.now is None else self.now.to(device)
+        self.extra = None if self.extra is None else self.extra.to(device)
         return self
 
     def buffer(self, length: int) -> "LagFeatures":
@@ -193,6 +271,8 @@ class LagFeatures:
         room.length = length
         room.past = self.past.new_empty(length + self.window - 1, self.batch)
         room.now = None if self.now is None else self.now.new_empty(length, self.batch)
+        if self.extra is not None:
+            room.extra = self.extra.new_empty(length + self.input_window - 1, *self.extra.shape[1:])
         return room
 
     def copy_from(self, other: "LagFeatures", start: int) -> None:
@@ -200,11 +280,30 @@ class LagFeatures:
         self.past.copy_(other.past[start : start + len(self.past)])
         if self.now is not None and other.now is not None:
             self.now.copy_(other.now[start : start + self.length])
+        if self.extra is not None and other.extra is not None:
+            self.extra.copy_(other.extra[start : start + len(self.extra)])
 
-    def __call__(self, start: int, stop: int) -> Float[Tensor, "B K W"]:
-        """Inputs of steps [start, stop): (B, K, W), laid out time-major in memory."""
+    def __call__(self, start: int, stop: int) -> Float[Tensor, "B K F"]:
+        """Inputs of steps [start, stop): (B, K, W + 2·D·J), laid out time-major in memory."""
         lags = self.past[start : stop + self.window - 1].unfold(0, self.window, 1)  # (K, B, W), oldest first: a view
         lags = lags.flip(-1)  # k = 1 first
+        if self.extra is not None:
+            return self._with_extra(lags, self.extra, start, stop).transpose(0, 1)
         if self.now is not None:
             lags = torch.sub(self.now[start:stop, :, None], lags, out=lags)
         return lags.transpose(0, 1)  # (B, K, W)
+
+    def _with_extra(self, lags: Tensor, extra: Tensor, start: int, stop: int) -> Tensor:
+        """The lags of the price (K, B, W), not yet taken from the price of each step, and the other inputs behind them.
+
+        Each part is written to its place in one tensor: to join the parts would make all of them twice.
+        """
+        values = extra[start : stop + self.input_window - 1].unfold(0, self.input_window, 1)  # (K, B, 2·D, J): a view
+        found = lags.new_empty(*lags.shape[:2], self.window + extra.shape[2] * self.input_window)
+        place, behind = found[..., : self.window], found[..., self.window :].unflatten(-1, (-1, self.input_window))
+        if self.now is None:
+            place.copy_(lags)
+        else:
+            torch.sub(self.now[start:stop, :, None], lags, out=place)
+        behind.copy_(values.flip(-1))  # the step itself first
+        return found

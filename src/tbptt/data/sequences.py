@@ -28,7 +28,7 @@ class Sequences:
     """A set of sequences on a device, padded at their ends to one length.
 
     Attributes:
-        features: gives the inputs of steps [start, stop), (B, K, W).
+        features: gives the inputs of steps [start, stop), (B, K, F): the lags of the price, then the other inputs.
         targets: (B, T, O), in the scale of the network's outputs; padded steps hold any finite value.
         mask: (B, T) of 0 and 1, or None where nothing is padded.
         steps: valid steps of each sequence, on the host.

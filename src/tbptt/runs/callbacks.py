@@ -10,9 +10,9 @@ import torch
 from omegaconf import DictConfig
 
 from tbptt.config.plain import plain
-from tbptt.data.features import Scaler
 from tbptt.runs import checkpoint, own_callbacks
 from tbptt.runs.best import Best
+from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.epoch import Epoch, packed
 from tbptt.runs.journal import Outbox
 from tbptt.runs.module import SequenceModule
@@ -25,7 +25,7 @@ ASKED = "callback"  # the reason of a run that a callback of the user's stopped
 
 def in_order(
     cfg: DictConfig,
-    scaler: Scaler,
+    data: SequenceDataModule,
     best: Best,
     outbox: Outbox,
     progress: Progress,
@@ -44,7 +44,7 @@ def in_order(
         own_callbacks.Own(own, cfg.callback.name),
         StopWhereAsked(),
         Prune(after_epoch),
-        SaveCheckpoints(cfg, scaler, best, outbox, own),
+        SaveCheckpoints(cfg, data, best, outbox, own),
         WriteJournal(outbox),
         SendToStore(outbox),
         ShowProgress(progress, best),
@@ -105,15 +105,23 @@ class Prune(AfterEpoch):
 class SaveCheckpoints(AfterEpoch):
     """Writes ``last.ckpt``, and ``best.ckpt`` if the epoch is the best so far."""
 
-    def __init__(self, cfg: DictConfig, scaler: Scaler, best: Best, outbox: Outbox, own: Sequence[pl.Callback] = ()):
-        self.cfg, self.scaler, self.best, self.outbox, self.own = cfg, scaler, best, outbox, own
+    def __init__(
+        self,
+        cfg: DictConfig,
+        data: SequenceDataModule,
+        best: Best,
+        outbox: Outbox,
+        own: Sequence[pl.Callback] = (),
+    ):
+        self.cfg, self.data, self.best, self.outbox, self.own = cfg, data, best, outbox, own
         self.save = checkpoint.save_and_try  # for the first checkpoint; later ones are checked in memory
 
     def take(self, module: SequenceModule, epoch: Epoch) -> None:
         improved = self.best.take(epoch)
         content: dict[str, Any] = {
             "config": plain(self.cfg),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.data.scaler.state_dict(),
+            "series": self.data.series,
             "best": vars(self.best),
             "stop_reason": module.stop_reason,
             "record": asdict(epoch),

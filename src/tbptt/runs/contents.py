@@ -220,7 +220,11 @@ def is_scaler(value: Any) -> bool:
     tests["target_mean"] = lambda v: is_tensor(v) and v.dim() == 2 and v.shape[1] > 0
     tests["target_std"] = lambda v: is_tensor(v) and v.dim() in (1, 2) and v.dtype in FLOATS
     tests["mixing"] = or_none(lambda v: is_tensor(v) and v.dim() == 2 and v.dtype in FLOATS)
-    if not has(tests, ("fee", "mixing"))(value):
+    extra = ("extra_mean", "extra_std")
+    tests |= dict.fromkeys(extra, or_none(lambda v: is_tensor(v) and v.dim() == 2 and v.dtype in FLOATS))
+    if not has(tests, ("fee", "mixing", *extra))(value):
+        return False
+    if len({None if (each := value.get(name)) is None else each.shape for name in extra}) > 1:
         return False
     mean, std, mixing = value["target_mean"], value["target_std"], value.get("mixing")
     if mixing is not None and tuple(mixing.shape) != (mean.shape[1], mean.shape[1]):
@@ -288,4 +292,8 @@ OF_A_RUN: dict[str, Test] = {
     "schedule": is_schedule,
     "random": is_random,
 }
-IF_THERE: dict[str, Test] = {"records": all_are(has(PACKED)), "callbacks": each_is(is_plain)}
+IF_THERE: dict[str, Test] = {
+    "records": all_are(has(PACKED)),
+    "callbacks": each_is(is_plain),
+    "series": or_none(all_are(is_text)),
+}

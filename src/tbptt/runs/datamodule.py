@@ -22,6 +22,7 @@ class SequenceDataModule(pl.LightningDataModule):
         prepared: all prepared data; it can also make the sequences of the test part.
         train, val, scaler, fingerprint, baseline: see :class:`Prepared`.
         about: what is trained, as plain values (:func:`tbptt.evaluation.data_words.described`), without secrets.
+        series: the names of the training series, if each has a scale of its own; None if all share one.
 
     Raises:
         ValueError: the data cannot be used.
@@ -32,7 +33,8 @@ class SequenceDataModule(pl.LightningDataModule):
         self.prepared = found = prepare(data, task)
         self.train, self.val, self.scaler = found.train, found.val, found.scaler
         self.fingerprint, self.baseline = found.fingerprint, found.baseline
-        self.about = hidden(described(data, task, found.split, getattr(found, "warnings", ())))
+        self.about = hidden(described(data, task, found.split, found.warnings))
+        self.series = None if found.split.shared_scale else list(found.split.train)
 
     def setup(self, stage: str) -> None:
         """Move the data to the device, once."""

@@ -113,7 +113,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
             progress.opened(run.id, module.first_epoch)
             if module.stop_reason is None:
                 judging.forget(run.folder)
-                ours = callbacks.in_order(cfg, data.scaler, best, outbox, progress, context.after_epoch, own)
+                ours = callbacks.in_order(cfg, data, best, outbox, progress, context.after_epoch, own)
                 with _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer:
                     trainer.fit(module, datamodule=data)
                 module.stop_reason = module.stop_reason or callbacks.ASKED  # before an epoch began
@@ -196,7 +196,7 @@ def _module(config: Config, context: RunContext, progress: Progress) -> Sequence
         context.check()
         progress.moved()
 
-    network = build_network(config.model, config.data.window, config.task.outputs)
+    network = build_network(config.model, config.data.input_size, config.task.outputs)
     return SequenceModule(network, config, _schedule(config), after_chunk)
 
 

@@ -3,6 +3,8 @@
 import math
 import os
 import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,16 +14,24 @@ from omegaconf.errors import OmegaConfBaseException
 from tbptt.config.checks import keys
 from tbptt.config.moved import said_by_old_names_too
 from tbptt.config.schema import typed
-from tbptt.config.try_out import size_problem
+from tbptt.config.try_out import input_size, size_problem
+from tbptt.data.options import SplitData
 from tbptt.models.options import ModelConfig
 from tbptt.options.takes import wrong_value
 from tbptt.tasks.options import TaskConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from tbptt.data.features import Scaler
+    from tbptt.data.panel import Panel
     from tbptt.models.protocol import Network
+
+    Numbers = Tensor | NDArray[np.float64]
+
+INPUT_KEYS = ("data.window", "data.features", "data.inputs", "data.input_window")  # they say what a network sees
 
 
 def load_run(
@@ -48,19 +58,37 @@ def load_run(
             does not exist here.
     """
     from tbptt.data.features import Scaler
-    from tbptt.runs import checkpoint, contents
 
-    if Path(run_id).suffix == ".ckpt":
-        content, what = checkpoint.load(Path(run_id), contents.OF_A_RUN), str(run_id)
-    else:
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
-        content, what = _downloaded(str(run_id), uri, which), f"run {run_id}"
+    content, what = _content(run_id, tracking_uri, which)
     cfg = typed(content["config"], needs=("model", "task", "data"))
     try:
         network = network_of(content, cfg)
+        scaler = Scaler(**content["scaler"])
+        if _count(scaler) != len(_other_inputs(cfg)):
+            raise ValueError("its scaler is not that of its data.inputs")
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
-    return network.eval(), Scaler(**content["scaler"]), said_by_old_names_too(cfg)
+    return network.eval(), scaler, said_by_old_names_too(cfg)
+
+
+def _content(run_id: str | Path, tracking_uri: str | None, which: str) -> tuple[dict[str, Any], str]:
+    """A run's checkpoint, and words for the run. The arguments and errors are those of :func:`load_run`."""
+    from tbptt.runs import checkpoint, contents
+
+    if Path(run_id).suffix == ".ckpt":
+        return checkpoint.load(Path(run_id), contents.OF_A_RUN), str(run_id)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+    return _downloaded(str(run_id), uri, which), f"run {run_id}"
+
+
+def _other_inputs(cfg: DictConfig) -> list[str]:
+    """The names of a config's other inputs; some data have none."""
+    return list(OmegaConf.select(cfg, "data.inputs") or [])
+
+
+def _count(scaler: "Scaler") -> int:
+    """How many other inputs a scaler is of."""
+    return 0 if scaler.extra_mean is None else scaler.extra_mean.shape[1]
 
 
 def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
@@ -71,7 +99,7 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
     from tbptt.models.build import build_network, outline
 
     for name, node, leaf, takes in keys(cfg):
-        if name.startswith(("model.", "task.")) or name in ("data.window", "data.features"):
+        if name.startswith(("model.", "task.")) or name in INPUT_KEYS:
             try:
                 value = node[leaf]
             except OmegaConfBaseException as error:
@@ -80,7 +108,7 @@ def network_of(state: dict[str, Any], cfg: DictConfig) -> "Network":
             if not takes.test(value):
                 raise ValueError(wrong_value(name, value, takes.text))
     model = cast(ModelConfig, OmegaConf.to_object(cfg.model))
-    inputs, weights = cfg.data.window, state["model"]
+    inputs, weights = input_size(cfg), state["model"]
     outputs = cast(TaskConfig, OmegaConf.to_object(cfg.task)).outputs
     if (shapes := outline(model, inputs, outputs)) is not None:
         _see_that_they_fit(shapes, weights)
@@ -137,27 +165,105 @@ def _downloaded(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
         ) from None
 
 
-def inputs(prices: "Tensor", scaler: "Scaler", config: DictConfig) -> "Tensor":
+def panel(
+    run_id: str | Path, path: str | Path | None = None, tracking_uri: str | None = None, which: str = "best"
+) -> "Panel":
+    """The series and other inputs of a run's data source, read again, or of the next file of the same shape.
+
+    Args:
+        run_id, tracking_uri, which: as for :func:`load_run`.
+        path: a file to be read as the run's was, with the run's keys; None reads the run's source again.
+
+    Returns:
+        The run's series in the run's order, whole, not cut into parts; ``inputs`` are the run's, in its order. Series
+        that the run did not have are left out, and ``findings.left_out`` says so.
+
+    Raises:
+        ValueError: there is no such run; its data come from no file or source; the file cannot be read, or lacks a
+            series or an input of the run.
+    """
+    from tbptt.data.split import as_panel
+
+    content, what = _content(run_id, tracking_uri, which)
+    cfg = typed(content["config"], needs=("data",))
+    data = OmegaConf.to_object(cfg.data)
+    if not isinstance(data, SplitData):
+        raise ValueError(f"{what} has data={cfg.data.name}, whose series are held out whole and come from no source")
+    if path is not None:
+        if not hasattr(data, "path"):
+            raise ValueError(f"path: got {path}; {what} has data={data.name}, which reads no path")
+        data = replace(cast(Any, data), path=str(path))
+    found, where = as_panel(data.prices()), str(getattr(data, "path", data.name))
+    names = content.get("series") or data.columns or list(found.series)
+    if lacks := [name for name in names if name not in found.series]:
+        new = [name for name in found.series if name not in names]
+        more = f"; new are {_listed(new)}" if new else ""
+        raise ValueError(f"{where} has no series {_listed(lacks)}, on which {what} was trained{more}")
+    if len(names) != (known := len(content["scaler"]["input_mean"])):
+        raise ValueError(f"{where} has {len(names)} series, and {what} was trained on {known}: give it the same")
+    if lacks := [name for name in data.inputs if name not in found.inputs]:
+        has = _listed(found.inputs) if found.inputs else "none"
+        raise ValueError(f"{where} has no input {_listed(lacks)}, which {what} sees (it has: {has})")
+    return _only(found, names, data.inputs)
+
+
+def _only(found: "Panel", names: list[str], inputs: list[str]) -> "Panel":
+    """A panel with these series and inputs alone, in this order."""
+    columns = [found.inputs.index(name) for name in inputs]
+    series = {name: found.series[name] for name in names}
+    left = {name: "no series of the run" for name in found.series if name not in series}
+    return replace(
+        found,
+        series={name: replace(each, inputs=each.inputs[:, columns]) for name, each in series.items()},
+        inputs=tuple(inputs),
+        findings=replace(found.findings, left_out={**found.findings.left_out, **left}),
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+
+
+def inputs(prices: "Numbers", scaler: "Scaler", config: DictConfig, extra: "Numbers | None" = None) -> "Tensor":
     """The inputs of a loaded network for some prices.
 
     Args:
         prices: (B, W + T) float64, oldest first; W is ``config.data.window``. If the run scales each series by itself,
             the rows must be its series, in the same order.
         scaler, config: as :func:`load_run` returns them.
+        extra: (B, W + T, D) float64, the run's other inputs beside each price, as :func:`panel` gives them; NaN where
+            one is missing. Needed if the run has ``data.inputs``.
 
     Returns:
-        (B, T, W) float32; step t belongs to prices[:, W + t] and sees no later one.
+        (B, T, ``input_size``) float32: the W lags of the price, then those of the other inputs
+        (:class:`tbptt.data.features.LagFeatures`). Step t belongs to prices[:, W + t] and sees nothing later.
 
     Raises:
-        ValueError: there are too few prices, or not as many series as the run had.
+        ValueError: there are too few prices, or not as many series as the run had; ``extra`` is missing, or is not of
+            the run's inputs.
     """
+    import torch
+
     from tbptt.data.features import LagFeatures
 
+    prices = torch.as_tensor(prices, dtype=torch.float64)
     window, known = config.data.window, len(scaler.input_std)
     if prices.ndim != 2 or prices.shape[1] <= window or known not in (1, len(prices)):
         series = "any number of series" if known == 1 else f"{known} series"
         raise ValueError(f"prices: got {tuple(prices.shape)}; takes {series} of more than {window} prices each")
-    features = LagFeatures(prices.double(), scaler, window, config.data.features)
+    names = _other_inputs(config)
+    beside = (*prices.shape, len(names))
+    more = None if extra is None else torch.as_tensor(extra, dtype=torch.float64)
+    if more is None and not names:
+        more = prices.new_empty(beside)
+    if more is None or tuple(more.shape) != beside or _count(scaler) != len(names):
+        got = None if more is None else tuple(more.shape)
+        of = f", {_listed(names)} beside each price" if names else ", as the run has no other inputs"
+        raise ValueError(f"extra: got {got}; takes {beside}{of}")
+    lags = config.data.input_window if names else 1
+    kind = config.data.features
+    features = LagFeatures(prices, scaler, window, kind, extra=more if names else None, input_window=lags)
     return features(0, features.length)
 
 

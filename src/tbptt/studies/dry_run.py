@@ -58,6 +58,7 @@ def _seconds_an_epoch(plan: Plan) -> float:
     import torch
 
     from tbptt.data.features import LagFeatures, Scaler
+    from tbptt.data.options import SplitData
     from tbptt.data.sequences import Sequences
     from tbptt.data.split import load_split
     from tbptt.models.build import build_network
@@ -78,10 +79,15 @@ def _seconds_an_epoch(plan: Plan) -> float:
     targets = torch.from_numpy(targets_of(config.task, walks[:, split.window :], np.ones(1), steps))
     prices, kind = torch.from_numpy(walks[:, : split.window + steps]), config.data.features
     scale = config.task.common_scale
-    scaler = Scaler.fit(prices, torch.full((series,), steps), targets, split.window, kind, True, scale)
-    features = LagFeatures(prices, scaler, split.window, kind)
+    counts = torch.full((series,), steps)
+    scaler = Scaler.fit(prices, counts, targets, split.window, kind, True, scale)
+    extra, lags = None, 1
+    if isinstance(config.data, SplitData) and config.data.inputs:
+        extra, lags = torch.randn(*prices.shape, len(config.data.inputs), dtype=torch.float64), config.data.input_window
+        scaler = scaler.with_extra(extra, counts, split.window, True)
+    features = LagFeatures(prices, scaler, split.window, kind, extra=extra, input_window=lags)
     sequences = Sequences(features, scaler.scale_targets(targets).float(), None, [steps] * series, config.task)
-    network = build_network(config.model, config.data.window, config.task.outputs)
+    network = build_network(config.model, config.data.input_size, config.task.outputs)
     parameters = FlatParameters(network)
     optimizer = optimizer_of(config.optimizer, parameters)
     chunks = max(1, steps // CHUNK)

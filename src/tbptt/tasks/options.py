@@ -113,7 +113,8 @@ class TaskConfig(Option):
         """More predictions that need no network, by name, for a result to be held against; none by default.
 
         Args:
-            x: (B, K, W) the inputs of a chunk, standardised, as the network gets them.
+            x: (B, K, F) the inputs of a chunk, standardised, as the network gets them: the W lags of the price, then
+                those of other inputs (:class:`tbptt.data.features.LagFeatures`).
 
         Returns:
             Of each name (B, K, O), standardised as in :meth:`loss`. The names mean, zero, ridge and clock are taken.

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tbptt.data.features import LagFeatures, Scaler
-from tbptt.data.options import DataConfig, PricesData
+from tbptt.data.options import DataConfig, PricesData, SplitData
 from tbptt.data.prices import Prices
 from tbptt.data.sequences import Sequences
 from tbptt.data.split import Split, load_split
@@ -30,6 +30,7 @@ class Prepared:
         scaler: fitted on the training part only.
         split: the prices of each part.
         data, task: the configs that the sequences were made from.
+        warnings: a line for each other input that says nothing in the training part of a series.
     """
 
     train: Sequences
@@ -38,6 +39,7 @@ class Prepared:
     split: Split
     data: DataConfig
     task: TaskConfig
+    warnings: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> float:
@@ -61,8 +63,13 @@ class Prepared:
 
 def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
     """Prepare data for a task. Raises ValueError if the data cannot be used, or the task returns something wrong."""
-    split = load_split(data, task)
+    return prepare_split(load_split(data, task), data, task)
+
+
+def prepare_split(split: Split, data: DataConfig, task: TaskConfig) -> Prepared:
+    """:func:`prepare` for data that are split already."""
     prices, targets, steps = _padded(split, split.train, task)
+    extra = _extra(split, "train", data)
     mixing = mixing_of(task)
     scaler = Scaler.fit(
         prices,
@@ -75,9 +82,13 @@ def prepare(data: DataConfig, task: TaskConfig) -> Prepared:
         mixing=None if mixing is None else torch.from_numpy(mixing),
     )
     scaler = replace(scaler, fee=_fee(task, split.change_std))
-    train = _sequences(prices, targets, steps, scaler, data, task)
+    if extra is not None:
+        scaler = scaler.with_extra(extra, torch.tensor(steps), split.window, split.shared_scale)
+    warnings = _say_nothing(scaler, extra, steps, split, data)
+    train = _sequences(prices, targets, steps, scaler, data, task, extra=extra)
     own_baselines(task, train.features(0, min(2, train.length)))  # a mistake in them is told before a run begins
-    return Prepared(train, _scored("val", split, train, scaler, data, task), scaler, split, data, task)
+    val = _scored("val", split, train, scaler, data, task)
+    return Prepared(train, val, scaler, split, data, task, warnings)
 
 
 def _scored(part: str, split: Split, train: Sequences, scaler: Scaler, data: DataConfig, task: TaskConfig) -> Sequences:
@@ -85,7 +96,7 @@ def _scored(part: str, split: Split, train: Sequences, scaler: Scaler, data: Dat
     series: dict[str, Prices] = getattr(split, part)
     prices, targets, steps = _padded(split, series, task)
     warm = [split.warm[part].get(name, 0) for name in series]
-    found = _sequences(prices, targets, steps, scaler, data, task, warm)
+    found = _sequences(prices, targets, steps, scaler, data, task, warm, _extra(split, part, data))
     found.changes = _changes(series, split.window, found.length)
     found.change_std = torch.from_numpy(split.change_std)
     found.baseline = baseline_loss(train, found, task)
@@ -153,6 +164,52 @@ def _padded(split: Split, series: dict[str, Prices], task: TaskConfig) -> tuple[
     return torch.from_numpy(prices[:, : split.window + length]), torch.from_numpy(targets), steps
 
 
+def _extra(split: Split, part: str, data: DataConfig) -> Tensor | None:
+    """The other inputs of a part, beside the prices of :func:`_padded`: (B, W + T, D) float64, NaN where one is missing
+    and in the padding. None if the run has none.
+
+    Raises ValueError if the data source does not give those that the config names.
+    """
+    if not (names := _names(data)):
+        return None
+    given = [] if part not in split.inputs else names if split.panel is None else list(split.panel.inputs)
+    if lacks := [name for name in names if name not in given]:
+        has = ", ".join(given) or "none"
+        raise ValueError(f"data.inputs: {data.name} has no input {', '.join(lacks)} (it has: {has})")
+    columns = [given.index(name) for name in names]
+    series: dict[str, Prices] = getattr(split, part)
+    longest = max(map(len, series.values()))
+    found = np.full((len(series), longest - split.ahead, len(names)), np.nan)
+    for row, (name, prices) in zip(found, series.items(), strict=True):
+        values = split.inputs[part][name]
+        if values.shape != (len(prices), len(given)):
+            takes = f"{(len(prices), len(given))}, a row for each price"
+            raise ValueError(f"{data.name}: the inputs of {name} are {values.shape}; takes {takes}")
+        row[: len(values)] = values[: len(row), columns]
+    return torch.from_numpy(found)
+
+
+def _names(data: DataConfig) -> list[str]:
+    return list(data.inputs) if isinstance(data, SplitData) else []
+
+
+def _say_nothing(
+    scaler: Scaler, extra: Tensor | None, steps: Sequence[int], split: Split, data: DataConfig
+) -> tuple[str, ...]:
+    """A line for each input that is the same at all steps of the training part of a series, or never known there."""
+    if extra is None or scaler.extra_std is None:
+        return ()
+    lines = []
+    for i, name in enumerate(_names(data)):
+        for row in scaler.extra_std[:, i].isinf().nonzero().flatten().tolist():
+            rows = range(len(steps)) if split.shared_scale else [row]
+            known = any(extra[b, split.window : split.window + steps[b], i].isfinite().any() for b in rows)
+            of = "" if split.shared_scale else f" of {list(split.train)[row]}"
+            never = "never changes" if known else "is never known"
+            lines.append(f"{name} {never} in the training part{of}: it says nothing there")
+    return tuple(lines)
+
+
 def _sequences(
     prices: Tensor,
     targets: Tensor,
@@ -161,11 +218,13 @@ def _sequences(
     data: DataConfig,
     task: TaskConfig,
     warm: Sequence[int] = (),
+    extra: Tensor | None = None,
 ) -> Sequences:
     at = torch.arange(targets.shape[1])
     firsts = torch.tensor(warm or [0] * len(steps))
     mask = ((at < torch.tensor(steps)[:, None]) & (at >= firsts[:, None])).float()  # (B, T)
-    features = LagFeatures(prices, scaler, data.window, data.features)
+    lags = data.input_window if isinstance(data, SplitData) else 1
+    features = LagFeatures(prices, scaler, data.window, data.features, extra=extra, input_window=lags)
     scaled = scaler.scale_targets(targets).float()
     return Sequences(features, scaled, None if mask.all() else mask, steps, task, scaler, list(warm))
 

@@ -89,7 +89,7 @@ def try_metric(metric: Metric, outputs: int) -> None:
 
 
 def own_baselines(task: TaskConfig, x: Tensor) -> dict[str, Tensor]:
-    """What :meth:`TaskConfig.baselines` gives of inputs (B, K, W). Raises ValueError with a line naming the task."""
+    """What :meth:`TaskConfig.baselines` gives of inputs (B, K, F). Raises ValueError with a line naming the task."""
     with said_of(type(task), f"task={task.name}: baselines"):
         given = dict(task.baselines(x))
     for name, y in given.items():
