@@ -36,7 +36,9 @@ TABLE: dict[str, Right | Refused] = {
         typed={"names": list(KLINES)},
         then=Right({"close": (120, 339.21, 267.52)}, HOURS, NOT_CLOSE),
     ),
-    "a05_binance_futures_header.csv": Right({"close": (120, 336.35, 329.62)}, HOURS, NOT_CLOSE, said=(r"\bms\b|milli",)),
+    "a05_binance_futures_header.csv": Right(
+        {"close": (120, 336.35, 329.62)}, HOURS, NOT_CLOSE, said=(r"\bms\b|milli",)
+    ),
     "a08_wide_one_asset_over_1000.csv": Right(
         {"SILVER": (120, 22.96, 20.21), "GOLD": (120, 979.70, 1186.42), "BRENT": (120, 79.06, 79.3)},
         DAYS,
