@@ -132,7 +132,7 @@ def stamp(time: datetime, how: Written, clock: bool) -> list[str]:
     day = time.strftime(DATES[how.dates])
     if not clock:
         return [day]
-    if how.dates == "whole" or (how.apart and how.zone == "none" and how.layout != "levels"):
+    if how.layout != "levels" and (how.dates == "whole" or (how.apart and how.zone == "none")):
         return [day, time.strftime("%H%M%S" if how.dates == "whole" else "%H:%M:%S")]
     if how.dates == "iso" and (zone := ZONES[how.zone]):
         return [time.replace(tzinfo=UTC).astimezone(zone).isoformat().replace("+00:00", "Z")]

@@ -320,6 +320,166 @@ case(
     ),
 )
 
+# ---- more exports ---------------------------------------------------------------------------------------------------
+NANO = [int(t.replace(tzinfo=UTC).timestamp()) * 10**9 for t in stamps()]
+case(
+    "Tushare",
+    newest(
+        rows(
+            "ts_code,trade_date,open,high,low,close,pre_close,change,pct_chg,vol,amount",
+            *(["000001.SZ"] * N, texts("%Y%m%d", days()), *bars(), [CLOSE[0], *CLOSE[:-1]]),
+            *(np.diff(CLOSE, prepend=CLOSE[0]).round(2), (np.diff(CLOSE, prepend=CLOSE[0]) * 2).round(4)),
+            *(VOLUME, [v * 51 + i * i for i, v in enumerate(VOLUME)]),
+        )
+    ),
+    Right(
+        {"close|000001.SZ": ONE},
+        DAYS,
+        ("open", "high", "low", "pre_close", "change", "pct_chg", "vol", "amount"),
+        either=("ts_code",),
+        said=(REVERSED,),
+    ),
+)
+for encoding in ("utf-8", "gbk"):
+    case(
+        f"names of roles in Chinese, {encoding}",
+        rows("日期,开盘,最高,最低,收盘,成交量", days(), *bars(), VOLUME).encode(encoding),
+        (
+            Right({"收盘": ONE}, DAYS, ("开盘", "最高", "最低", "成交量")),
+            Refused((r"data\.(columns|encoding)",)),
+        ),
+    )
+case(
+    "Polygon's flat files: minutes of two tickers",
+    rows(
+        "ticker,volume,open,close,high,low,window_start,transactions",
+        *(["A"] * N + ["B"] * N, VOLUME * 2),
+        *(bars()[k] + bars(OTHER)[k] for k in (0, 3, 1, 2)),
+        *(NANO * 2, [1 + i % 70 for i in range(2 * N)]),
+    ),
+    Right({"A": ONE, "B": ends(OTHER)}, MINUTES, ("volume", "open", "high", "low", "transactions")),
+)
+case(
+    "Coinbase, in its own order",
+    newest(
+        rows("time,low,high,open,close,volume", [n // 10**9 for n in NANO], *(bars()[k] for k in (2, 1, 0, 3)), VOLUME)
+    ),
+    Right({"close": ONE}, MINUTES, ("low", "high", "open", "volume"), said=(REVERSED,)),
+)
+case(
+    "Kraken, without header",
+    rows(None, [n // 10**9 for n in NANO], *bars(), VOLUME, [i % 9 for i in range(N)]),
+    Refused((r"first line holds numbers", r"data\.names")),
+)
+case(
+    "HistData, without header",
+    rows(None, texts("%Y%m%d %H%M%S", stamps()), *bars(), [0] * N, sep=";"),
+    Refused(
+        (r"data\.names",),
+        typed={"names": ["time", "open", "high", "low", "close", "volume"]},
+        then=Right({"close": ONE}, MINUTES, ("open", "high", "low", "volume")),
+    ),
+)
+case(
+    "Dukascopy",
+    rows("Gmt time,Open,High,Low,Close,Volume", [f"{t:%d.%m.%Y %H:%M:%S}.000" for t in stamps(start=datetime(2024, 3, 14))],
+         *bars(), VOLUME),
+    Right({"Close": ONE}, ("2024-03-14T00:00", "2024-03-14T03:15"), OHLV),
+)  # fmt: skip
+case(
+    "TradingView with an average",
+    rows("time,open,high,low,close,MA,Volume", [n // 10**9 for n in NANO], *bars(),
+         [""] * 4 + [f"{np.mean(CLOSE[i - 4 : i + 1]):.4f}" for i in range(4, N)], VOLUME),
+    (
+        Right({"close": ONE}, MINUTES, ("open", "high", "low", "MA", "Volume")),
+        Refused(("MA", r"data\.columns")),
+    ),
+)  # fmt: skip
+case(
+    "NSE India: quotes, blanks behind names, thousands",
+    newest(
+        rows(
+            '"Date ","series ","OPEN ","HIGH ","LOW ","PREV. CLOSE ","ltp ","close ","vwap ","VOLUME ","No of trades "',
+            *([f'"{t:%d-%b-%Y}"' for t in days()], ['"EQ"'] * N),
+            *([f'"{x:,.2f}"' for x in c] for c in bars(THIRD)[:3]),
+            *([f'"{x:,.2f}"' for x in c] for c in ([THIRD[0], *THIRD[:-1]], THIRD, THIRD, [x + 0.25 for x in THIRD])),
+            *([f'"{v * 11:,}"' for v in VOLUME], [f'"{v:,}"' for v in VOLUME]),
+        )
+    ),
+    Right(
+        {"close|EQ": ends(THIRD)},
+        DAYS,
+        ("OPEN", "HIGH", "LOW", "PREV. CLOSE", "ltp", "vwap", "VOLUME", "No of trades"),
+        either=("series",),
+        said=(REVERSED,),
+    ),
+)
+case(
+    "French's library: a title, blanks, months as YYYYMM, a second table",
+    "This file was created by CMPT_ME_BEME_RETS\n\n"
+    + rows(",Mkt-RF,SMB", [f"{2000 + i // 12}{i % 12 + 1:02}" for i in range(N)], *([f"  {x:.2f}" for x in r] for r in
+           ([5 * STEPS[i % 15] / 9 for i in range(N)], [3 * STEPS[i * i % 15] / 7 for i in range(N)])))
+    + "\n Annual Factors: January-December\n,Mkt-RF,SMB\n2000,  3.00,  1.10\n2001,  1.00,  -2.10\n",
+    Refused((r"line|data\.(header|footer|names)",)),
+)  # fmt: skip
+case(
+    "days as Excel counts them",
+    rows("Date,Close", [45292 + (d - days()[0]).days for d in days()], CLOSE),
+    (Right({"Close": ONE}, DAYS), Refused(("Date", r"data\.(time|time_format)"))),
+)
+case(
+    "year, month and day apart",
+    rows("year,month,day,close", *zip(*((d.year, d.month, d.day) for d in days()), strict=True), CLOSE),
+    (
+        Right({"close": ONE}, DAYS),
+        Right({"close": ONE}, None, ("year", "month", "day")),
+        Refused((r"data\.time",)),
+    ),
+)
+case(
+    "times of day alone, of two days",
+    rows("time,close", texts("%H:%M", stamps(minutes=30)), CLOSE),
+    Refused((r"time", r"data\.time|\b\d+\b")),
+)
+case(
+    "quarters",
+    rows("Quarter,Price", [f"{2000 + i // 4}Q{i % 4 + 1}" for i in range(N)], CLOSE),
+    (Right({"Price": ONE}, ("2000-01-01", "2009-10-01")), Refused(("Quarter",))),
+)
+case(
+    "years of two digits",
+    rows("Date,Close", texts("%y%m%d", days()), CLOSE),
+    (Right({"Close": ONE}, DAYS), Refused(("Date", r"data\.(time|time_format)"))),
+)
+case(
+    "open interest, trades, turnover, spread",
+    rows("Date,Close,Open Interest,Trades,Turnover,Spread", days(), CLOSE, VOLUME, VOLUME[::-1],
+         [v * 3 for v in VOLUME], [i * i % 5 + 1 for i in range(N)]),
+    Right({"Close": ONE}, DAYS, ("Open Interest", "Trades", "Turnover", "Spread")),
+)  # fmt: skip
+case(
+    "capital letters and blanks below the line",
+    rows("TRADE_DATE,OPEN_PRICE,HIGH_PRICE,LOW_PRICE,CLOSE_PRICE,TOTAL_VOLUME", days(), *bars(), VOLUME),
+    Right({"CLOSE_PRICE": ONE}, DAYS, ("OPEN_PRICE", "HIGH_PRICE", "LOW_PRICE", "TOTAL_VOLUME")),
+)
+case(
+    "two assets' open, high, low, close side by side",
+    rows(",".join(["Date", *(f"{t}_{k}" for t in ("AAA", "BBB") for k in ("Open", "High", "Low", "Close"))]),
+         days(), *bars(), *bars(OTHER)),
+    Right({"AAA_Close|AAA": ONE, "BBB_Close|BBB": ends(OTHER)}, DAYS,
+          tuple(f"{t}_{k}" for t in ("AAA", "BBB") for k in ("Open", "High", "Low"))),
+)  # fmt: skip
+case(
+    "open, high, low, close without a time",
+    rows("Open,High,Low,Close,Volume", *bars(), VOLUME),
+    Right({"Close": ONE}, None, OHLV),
+)
+case(
+    "prices with counts up beside them",
+    rows("id,Close", range(1000, 1000 + N), CLOSE),
+    Right({"Close": ONE}, None, ("id",)),
+)
+
 # ---- times ----------------------------------------------------------------------------------------------------------
 case(
     "newest first with times of day",
@@ -607,10 +767,11 @@ ASSETS = {
     "a name with a comma": ("Alphabet, Inc.", "b"),
 }
 for what, (a, b) in ASSETS.items():
+    both = Right({a.replace('""', '"'): ONE, b: ends(OTHER)}, DAYS)
     case(
         f"wide: {what}",
         rows(f'Date,"{a}","{b}"', days(), CLOSE, OTHER),
-        Right({a.replace('""', '"'): ONE, b: ends(OTHER)}, DAYS),
+        (both, Refused((r"data\.columns",), typed={"columns": [a, b]}, then=both)) if a == "HIGH" else both,
     )
 NEAR = [round(c + 0.35 * (o - 20), 4) for c, o in zip(CLOSE, OTHER, strict=True)]  # changes correlate by 0.94
 case("alike, and yet two assets", rows("Date,KO,PEP", days(), CLOSE, NEAR), Right({"KO": ONE, "PEP": ends(NEAR)}, DAYS))
