@@ -322,6 +322,7 @@ case(
 
 # ---- more exports ---------------------------------------------------------------------------------------------------
 NANO = [int(t.replace(tzinfo=UTC).timestamp()) * 10**9 for t in stamps()]
+UNIX = [n // 10**9 for n in NANO]
 case(
     "Tushare",
     newest(
@@ -361,14 +362,12 @@ case(
 )
 case(
     "Coinbase, in its own order",
-    newest(
-        rows("time,low,high,open,close,volume", [n // 10**9 for n in NANO], *(bars()[k] for k in (2, 1, 0, 3)), VOLUME)
-    ),
+    newest(rows("time,low,high,open,close,volume", UNIX, *(bars()[k] for k in (2, 1, 0, 3)), VOLUME)),
     Right({"close": ONE}, MINUTES, ("low", "high", "open", "volume"), said=(REVERSED,)),
 )
 case(
     "Kraken, without header",
-    rows(None, [n // 10**9 for n in NANO], *bars(), VOLUME, [i % 9 for i in range(N)]),
+    rows(None, UNIX, *bars(), VOLUME, [i % 9 for i in range(N)]),
     Refused((r"first line holds numbers", r"data\.names")),
 )
 case(
@@ -382,13 +381,13 @@ case(
 )
 case(
     "Dukascopy",
-    rows("Gmt time,Open,High,Low,Close,Volume", [f"{t:%d.%m.%Y %H:%M:%S}.000" for t in stamps(start=datetime(2024, 3, 14))],
-         *bars(), VOLUME),
+    rows("Gmt time,Open,High,Low,Close,Volume",
+         [f"{t:%d.%m.%Y %H:%M:%S}.000" for t in stamps(start=datetime(2024, 3, 14))], *bars(), VOLUME),
     Right({"Close": ONE}, ("2024-03-14T00:00", "2024-03-14T03:15"), OHLV),
 )  # fmt: skip
 case(
     "TradingView with an average",
-    rows("time,open,high,low,close,MA,Volume", [n // 10**9 for n in NANO], *bars(),
+    rows("time,open,high,low,close,MA,Volume", UNIX, *bars(),
          [""] * 4 + [f"{np.mean(CLOSE[i - 4 : i + 1]):.4f}" for i in range(4, N)], VOLUME),
     (
         Right({"close": ONE}, MINUTES, ("open", "high", "low", "MA", "Volume")),
