@@ -11,6 +11,7 @@ import pytest
 from tbptt.data.options import PricesData
 from tbptt.data.panel import Panel
 
+EPOCH = "^(UTC)?$"  # seconds since 1970 are UTC, said or not
 Ends = tuple[int, float, float]  # prices, the first and the last one
 
 
@@ -25,7 +26,7 @@ class Right:
         either: columns that may be among them.
         said: patterns, each of which is found in what is said of the form.
         warned: the same of the warnings; () if there is to be no warning.
-        zone: a pattern of the time zone.
+        zone: a pattern of the time zone; None: there is none.
         keys: of ``data``, beside the path.
     """
 
@@ -153,7 +154,4 @@ def same_times(panel: Panel, right: Right) -> None:
     first, last = (np.datetime64(time, "ns") for time in right.times)
     assert (panel.times[0], panel.times[-1]) == (first, last)
     assert panel.findings.time
-    if right.zone is None:
-        assert panel.zone is None
-    else:
-        assert re.search(right.zone, panel.zone or "")
+    assert re.search(right.zone or "^$", panel.zone or ""), panel.zone
