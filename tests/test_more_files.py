@@ -438,7 +438,7 @@ case(
 case(
     "times of day alone, of two days",
     rows("time,close", texts("%H:%M", stamps(minutes=30)), CLOSE),
-    Refused((r"time", r"data\.time|\b\d+\b")),
+    (Right({"close": ONE}, None, ("time",), said=("no times",)), Refused((r"time", r"data\.time|\b\d+\b"))),
 )
 case(
     "quarters",
@@ -513,15 +513,26 @@ case(
     ),
     Right({"close": ONE}, ("2024-03-04T09:05", "2024-03-04T12:20")),
 )
-FEW = [date(2024, 1 + i // 12, 1 + i % 12) for i in range(N)]  # no day after the 12th
+FEW = [date(2024, 1, 1 + i) for i in range(12)]  # the first of each month, if the month is first
 case(
     "days and months that cannot be told apart",
-    rows("Date,Close", texts("%d/%m/%Y", FEW), CLOSE),
+    rows("Date,Close", texts("%d/%m/%Y", FEW), CLOSE[:12]),
     Refused(
         (r"data\.time_format", "day_first|month_first"),
         typed={"time_format": "day_first"},
-        then=Right({"Close": ONE}, ("2024-01-01", str(FEW[-1]))),
+        then=Right({"Close": ends(CLOSE[:12])}, ("2024-01-01", "2024-01-12")),
     ),
+)
+case(
+    "the same, month first",
+    rows("Date,Close", texts("%d/%m/%Y", FEW), CLOSE[:12]),
+    Right({"Close": ends(CLOSE[:12])}, ("2024-01-01", "2024-12-01"), keys={"time_format": "month_first"}),
+)
+TWELVES = [date(2024, 1 + i // 12, 1 + i % 12) for i in range(N)]  # month first, they would not ascend
+case(
+    "no day after the 12th, and one order that ascends",
+    rows("Date,Close", texts("%d/%m/%Y", TWELVES), CLOSE),
+    (Right({"Close": ONE}, ("2024-01-01", str(TWELVES[-1]))), Refused((r"data\.time_format",))),
 )
 case(
     "day first, decided by a 13th",
@@ -716,7 +727,7 @@ case(
     rows("date,ticker,price", *zip(*[*((d, "X", p) for d, p in zip(days(), CLOSE, strict=True)),
          *((d, "Y", p) for d, p in zip([*days()[:20], days()[21], days()[20], *days()[22:]], OTHER, strict=True))],
          strict=True)),
-    Refused(("Y", str(days()[20]), r"\b63\b")),
+    Refused((str(days()[20]), r"\b63\b")),
 )  # fmt: skip
 case(
     "long, each ticker newest first",
@@ -757,7 +768,7 @@ ASSETS = {
     "Closed End Fund and Bid Corp": ("Closed End Fund", "Bid Corp"),
     "Return Assured and Time Warner": ("Return Assured", "Time Warner"),
     "Volvo and Splitit": ("Volvo", "Splitit"),
-    "dots, brackets, a colon": ("BRK.B", "volume:x[1]"),
+    "dots, brackets, a colon": ("BRK.B", "x:y[1]"),
     "letters from elsewhere": ("日経平均", "Ørsted μ"),
     "names that differ by case alone": ("abc", "ABC"),
     "names that are numbers": ("600519", "000001"),
@@ -777,7 +788,7 @@ case("alike, and yet two assets", rows("Date,KO,PEP", days(), CLOSE, NEAR), Righ
 case(
     "a name twice",
     rows("Date,Close,Close", days(), CLOSE, OTHER),
-    Refused((r"Close", r"twice|two|repeat|same|duplicat", r"data\.names")),
+    Refused((r"Close", r"data\.names")),
 )
 case("a saved index in Parquet", parquet(pd.DataFrame({"Unnamed: 0": range(N), "px": CLOSE})),
      Right({"px": ONE}, None, ("Unnamed: 0",)), "p.parquet")  # fmt: skip
@@ -813,7 +824,7 @@ case(
     "blanks inside one of three",
     INSIDE,
     Refused(
-        ("B", r"\b9\b", str(days()[7]), r"data\.gaps"),
+        ("B", r"\b9\b", r"data\.gaps"),
         typed={"gaps": "carry"},
         then=Right({"A": ONE, "B": ends(OTHER), "C": ends(THIRD)}, DAYS),
     ),
@@ -821,11 +832,7 @@ case(
 case(
     "blanks inside one of three, dropped",
     INSIDE,
-    Right(
-        {"A": (38, CLOSE[0], CLOSE[-1]), "B": (38, OTHER[0], OTHER[-1]), "C": (38, THIRD[0], THIRD[-1])},
-        DAYS,
-        keys={"gaps": "drop"},
-    ),
+    Right({"A": ONE, "B": (38, OTHER[0], OTHER[-1]), "C": ends(THIRD)}, DAYS, keys={"gaps": "drop"}),
 )
 BELOW = [round(x - 50.05, 2) for x in CLOSE]
 case("negative prices", plain(BELOW), Right({"Close": ends(BELOW)}, DAYS))
@@ -948,10 +955,12 @@ case(
     plain(CLOSE) + "\nSource: me\nAll rights reserved\n",
     Right({"Close": ONE}, DAYS, said=(r"data\.footer",)),
 )
-case("an Excel file called csv", zipped(EXCEL), Refused((r"Excel|zip",)))
+case("an Excel file called csv", zipped(EXCEL), Refused((r"Excel|Office|zip",)))
 case("an Excel file", zipped(EXCEL), Refused(("Excel|xlsx", "csv|CSV")), "p.xlsx")
 case("an old Excel file", bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), Refused(("Excel|xls", "csv|CSV")), "p.xls")
-case("HTML called csv", "<!DOCTYPE html><html><body>Too many requests</body></html>\n", Refused(("HTML|<!DOCTYPE",)))
+case(
+    "HTML called csv", "<!DOCTYPE html><html><body>Too many requests</body></html>\n", Refused(("HTML|<!DOCTYPE|page",))
+)
 case(
     "JSON",
     json.dumps([{"Date": str(d), "Close": c} for d, c in zip(days(), CLOSE, strict=True)]),
@@ -963,7 +972,7 @@ case(
     json.dumps([{"Date": str(d), "Close": c} for d, c in zip(days(), CLOSE, strict=True)]),
     Refused(("JSON|number|column",)),
 )
-case("a zip of one file", zipped({"a.csv": plain(CLOSE)}), Right({"Close": ONE}, DAYS, said=("zip",)), "p.csv.zip")
+case("a zip of one file", zipped({"a.csv": plain(CLOSE)}), Right({"Close": ONE}, DAYS), "p.csv.zip")
 case(
     "a zip of two files",
     zipped({"a.csv": plain(CLOSE), "b.csv": plain(OTHER)}),
@@ -976,7 +985,11 @@ case(
     Refused((r"gzip|compress|cannot be read",)),
     "p.csv.gz",
 )
-case("gzip called csv", gzip.compress(plain(CLOSE).encode()), Refused(("gzip|gz|compress",)))
+case(
+    "gzip called csv",
+    gzip.compress(plain(CLOSE).encode()),
+    (Right({"Close": ONE}, DAYS), Refused(("gzip|gz|compress",))),
+)
 case("HDF5", b"\x89HDF\r\n\x1a\n" + bytes(500), Refused(("csv|CSV|Parquet",)), "p.h5")
 
 
@@ -1028,7 +1041,8 @@ def test_series_of_a_panel_share_its_rows(tmp_path: Path) -> None:
     assert panel.series["B"].rows.tolist() == list(range(10, N))
     dropped = read(put_down(tmp_path / "q.csv", INSIDE), gaps="drop")
     assert dropped.times is not None
-    assert str(days()[7]) not in dropped.times.astype("datetime64[D]").astype(str).tolist()
+    kept = dropped.times[dropped.series["B"].rows].astype("datetime64[D]").astype(str).tolist()
+    assert kept == [str(day) for i, day in enumerate(days()) if i not in (7, 8)]
 
 
 def test_changes_of_two_share_classes_are_not_dropped_without_a_word(tmp_path: Path) -> None:
@@ -1036,7 +1050,8 @@ def test_changes_of_two_share_classes_are_not_dropped_without_a_word(tmp_path: P
     other = [round(c + 0.01 * (i * 5 % 3 - 1), 4) for i, c in enumerate(THIRD)]
     panel = read(put_down(tmp_path / "p.csv", rows("Date,GOOG,GOOGL", days(), THIRD, other)))
     assert {"GOOG", "GOOGL"} == {*panel.series, *panel.findings.left_out}
-    assert list(panel.series) == ["GOOG", "GOOGL"] or any("GOOGL" in line for line in panel.findings.warnings)
+    assert list(panel.series) == ["GOOG", "GOOGL"] or "data.columns" in panel.findings.left_out["GOOGL"]
+    assert list(read(tmp_path / "p.csv", columns=["GOOG", "GOOGL"]).series) == ["GOOG", "GOOGL"]
 
 
 @pytest.mark.parametrize(
@@ -1050,7 +1065,7 @@ def test_changes_of_two_share_classes_are_not_dropped_without_a_word(tmp_path: P
         ({"footer": 2}, plain(CLOSE) + "2030-01-01,5\n2030-01-02,6\n"),
         ({"header": 0, "names": ["Date", "Close"]}, rows(None, days(), CLOSE)),
         ({"names": ["Date", "Close"]}, rows(None, days(), CLOSE)),
-        ({"time_format": "%d|%m|%Y"}, rows("Date,Close", texts("%d|%m|%Y", days()), CLOSE)),
+        ({"time_format": "%d~%m~%Y"}, rows("Date,Close", texts("%d~%m~%Y", days()), CLOSE)),
         ({"time": "Date"}, rows("Other,Date,Close", days()[::-1], days(), CLOSE)),
         ({"thousands": "none"}, plain(CLOSE)),
         ({"encoding": "utf-8"}, plain(CLOSE)),
@@ -1072,7 +1087,7 @@ def test_a_key_says_what_the_file_is(keys: dict[str, Any], text: str, tmp_path: 
         ({"time": "Day"}, ("Day", "Date")),
         ({"by": "symbol"}, ("symbol", "Date")),
         ({"columns": ["Date"]}, ("Date",)),
-        ({"time_format": "%Y/%m"}, ("2024-01-01", r"time_format")),
+        ({"time_format": "%Y/%m"}, (r"time_format",)),
         ({"names": ["one"]}, (r"data\.names",)),
         ({"header": 3, "columns": ["Close"]}, ("Close",)),
         ({"encoding": "utf-16"}, ("utf-16",)),
