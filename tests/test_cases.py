@@ -76,7 +76,7 @@ TABLE: dict[str, Right | Refused] = {
     "a17_fred_dot_and_negative.csv": Refused(
         ("DCOILWTICO", r"\b11\b", r"data\.gaps"),
         typed={"gaps": "drop"},
-        then=Right({"DCOILWTICO": (117, 59.78, 70.46)}, DAYS),
+        then=Right({"DCOILWTICO": (117, 59.78, 70.46)}, DAYS, warned=(r"DCOILWTICO.*-36\.98",)),
     ),
     "a18_unnamed_0.csv": Right({"close": UP}, DAYS, ("column 1",)),
     "a20_kaggle_bitcoin.csv": Right(

@@ -383,7 +383,7 @@ case(
     "Dukascopy",
     rows("Gmt time,Open,High,Low,Close,Volume",
          [f"{t:%d.%m.%Y %H:%M:%S}.000" for t in stamps(start=datetime(2024, 3, 14))], *bars(), VOLUME),
-    Right({"Close": ONE}, ("2024-03-14T00:00", "2024-03-14T03:15"), OHLV),
+    Right({"Close": ONE}, ("2024-03-14T00:00", "2024-03-14T03:15"), OHLV, zone="^(UTC|GMT)?$"),
 )  # fmt: skip
 case(
     "TradingView with an average",
@@ -1089,7 +1089,7 @@ def test_a_key_says_what_the_file_is(keys: dict[str, Any], text: str, tmp_path: 
         ({"columns": ["Date"]}, ("Date",)),
         ({"time_format": "%Y/%m"}, (r"time_format",)),
         ({"names": ["one"]}, (r"data\.names",)),
-        ({"header": 3, "columns": ["Close"]}, ("Close",)),
+        ({"header": 3, "columns": ["Price"]}, ("Price", "50.07")),
         ({"encoding": "utf-16"}, ("utf-16",)),
     ],
     ids=str,
