@@ -478,6 +478,27 @@ case(
     rows("id,Close", range(1000, 1000 + N), CLOSE),
     Right({"Close": ONE}, None, ("id",)),
 )
+case(
+    "Polygon's answers as a table, a letter a name",
+    rows("v,vw,o,c,h,l,t,n", VOLUME, CLOSE, *(bars()[k] for k in (0, 3, 1, 2)), [n // 10**6 for n in NANO],
+         [1 + i * i % 7 for i in range(N)]),
+    (
+        Right({"c": ONE}, MINUTES, ("v", "vw", "o", "h", "l", "n")),
+        Refused((r"data\.columns",)),
+    ),
+)  # fmt: skip
+case(
+    "trades with their numbers",
+    rows("time,price,qty,side,trade_id", texts("%Y-%m-%d %H:%M:%S", stamps()),
+         CLOSE, VOLUME, ["buy", "sell"] * (N // 2), range(10**6, 10**6 + N)),
+    Right({"price": ONE}, MINUTES, ("qty", "side", "trade_id")),
+)  # fmt: skip
+case(
+    "indicators beside a close",
+    rows("Date,Close,SMA_20,RSI", days(), CLOSE, [f"{np.mean(CLOSE[max(0, i - 19) : i + 1]):.4f}" for i in range(N)],
+         [50 + i * i % 23 for i in range(N)]),
+    (Right({"Close": ONE}, DAYS, ("SMA_20", "RSI")), Refused((r"data\.columns",))),
+)  # fmt: skip
 
 # ---- times ----------------------------------------------------------------------------------------------------------
 case(
