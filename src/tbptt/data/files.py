@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Table:
             is called ``column 1``, counted from 1. The index is a plain range.
         levels: the parts of each name of a header with several levels: ``{"Close AAA": ("Close", "AAA")}``; else empty.
         level_names: what the file calls these levels, ``("Price", "Ticker")``; "" where it does not say.
-        lines: the line of the file that row i of the frame stands in is ``lines + i``, counted from 1, as an editor
-            does; None if the file has no lines (Parquet).
+        lines: the line of the file that row i of the frame stands in, counted from 1, as an editor does: ``lines + i``,
+            or ``lines[i]`` where blank lines or line ends inside of cells come between; None if the file has no lines
+            (Parquet). :meth:`line` tells it.
         index: the names of columns that the file itself marks as its index (Parquet written by pandas).
         found: what was found out, one phrase each with its key, as in :class:`tbptt.data.panel.Findings`.
         percent: the names of columns whose numbers were written with a % sign; 1.5% is read as 1.5.
@@ -52,17 +55,119 @@ class Table:
     frame: "pd.DataFrame"
     levels: dict[str, tuple[str, ...]]
     level_names: tuple[str, ...]
-    lines: int | None
+    lines: "int | NDArray[np.int64] | None"
     index: tuple[str, ...]
     found: tuple[str, ...]
     percent: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def line(self, row: int) -> int | None:
+        """The line of the file that a row of the frame, counted from 0, stands in; None if the file has no lines."""
+        if self.lines is None or isinstance(self.lines, int):
+            return None if self.lines is None else self.lines + row
+        return int(self.lines[row])
+
+
+# What other programs write, and how it becomes a file that is read here.
+FOREIGN = {
+    ".xlsx .xlsm .xlsb .xls .ods .numbers": "is a spreadsheet; save its sheet as CSV",
+    ".json .jsonl .ndjson": "is JSON; write its table as CSV: pandas.read_json(path).to_csv('prices.csv')",
+    ".xml .html .htm": "is a page or XML; save its table as CSV",
+    ".feather .arrow .ipc": "is an Arrow file; write it as Parquet: pandas.read_feather(path).to_parquet('prices.parquet')",
+    ".orc": "is an ORC file; write it as Parquet: pandas.read_orc(path).to_parquet('prices.parquet')",
+    ".avro .dbn": "is a binary format of its own; write it as Parquet or CSV with the program that it comes from",
+    ".h5 .hdf .hdf5 .nc .zarr": "is HDF5 or the like; write its table as Parquet: pandas.read_hdf(path).to_parquet('prices.parquet')",
+    ".npy .npz": "is a NumPy array without names; write it as CSV: numpy.savetxt(…, delimiter=',', header='a,b', comments='')",
+    ".pkl .pickle .joblib .pt .pth": "is a pickle, which can run code when it is read; where it comes from you, write it as "
+    "Parquet: frame.to_parquet('prices.parquet')",
+    ".sas7bdat .xpt": "is a SAS file; write it as Parquet: pandas.read_sas(path).to_parquet('prices.parquet')",
+    ".dta": "is a Stata file; write it as Parquet: pandas.read_stata(path).to_parquet('prices.parquet')",
+    ".sav .zsav": "is an SPSS file; write it as Parquet: pandas.read_spss(path).to_parquet('prices.parquet')",
+    ".mat": "is a MATLAB file; write it as CSV there: writetable(T, 'prices.csv')",
+    ".rds .rda .rdata": "is an R file; write it as CSV there: write.csv(x, 'prices.csv', row.names=FALSE)",
+    ".db .sqlite .sqlite3 .duckdb .mdb .accdb": "is a database; write its table as CSV or Parquet",
+    ".hst .fxt .scid .bi5": "is a trading program's own format; export it as CSV there",
+    ".7z .rar .tar .tgz .lz4 .z": "is an archive of a kind that is not read; unpack it",
+    ".pdf .doc .docx": "is a document; a table is read from CSV or Parquet",
+}
+MAGIC = {
+    b"SQLite format 3": ".db",
+    b"\x89HDF": ".h5",
+    b"\x80\x02": ".pkl",
+    b"\x80\x03": ".pkl",
+    b"\x80\x04": ".pkl",
+    b"\x80\x05": ".pkl",
+    b"\xd0\xcf\x11\xe0": ".xls",
+    b"ARROW1": ".feather",
+    b"ORC": ".orc",
+    b"Obj\x01": ".avro",
+    b"\x93NUMPY": ".npy",
+    b"%PDF": ".pdf",
+    b"7z\xbc\xaf": ".7z",
+    b"Rar!": ".rar",
+    b"MATLAB": ".mat",
+    b"<!DOCTYPE": ".html",
+    b"<!doctype": ".html",
+    b"<html": ".html",
+    b"<?xml": ".xml",
+    b"[{": ".json",
+    b'{"': ".json",
+}
+PARQUET = (".parquet", ".pq")
+
 
 def read_table(path: Path, form: Form = Form()) -> Table:
     """The content of a text file (CSV and the like, also compressed), a Parquet file or a folder of Parquet files.
 
+    Any file that holds text is read as a table of numbers, dates and names, whatever its suffix. Its form is found out
+    from the whole file (:mod:`tbptt.data.dialect`, :mod:`tbptt.data.numbers`), where ``form`` does not say it. The cells
+    of a column become numbers if all of them are numbers or blanks; otherwise the column stays as text, also where a
+    single cell is wrong: :func:`tbptt.data.numbers.first_text` finds that one.
+
     Raises:
-        ValueError: one line that says what is wrong, where, and which key says what is right.
+        ValueError: one line that begins with the path and says what is wrong, where, and which key says what is right.
     """
-    raise NotImplementedError
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    if not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is not a file")
+    try:
+        return _read(path, form)
+    except Exception as error:  # pyarrow and zipfile raise a dozen kinds for a file that is not what its name says
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if reason.startswith(str(path)):
+            raise ValueError(reason) from error
+        raise ValueError(f"{path} cannot be read: {reason}") from error
+
+
+def _read(path: Path, form: Form) -> Table:
+    from tbptt.data import parquet, raw_text
+    from tbptt.data.text_file import read_text
+
+    if path.is_dir():
+        return parquet.read_parquet(path)
+    refuse_foreign(path, path.suffix.lower())
+    if path.suffix.lower() in PARQUET:
+        return parquet.read_parquet(path)
+    head, packed = raw_text.beginning(path)
+    if head.startswith(b"PAR1"):
+        if packed is None:
+            return parquet.read_parquet(path)
+        raise ValueError(f"it is Parquet inside {packed}; unpack it")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the file itself; get it with: git lfs pull")
+    if head[257:262] == b"ustar":
+        refuse_foreign(path, ".tar")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for magic, suffix in MAGIC.items():
+        if start.startswith(magic):
+            refuse_foreign(path, suffix)
+    return read_text(path, packed, form)
+
+
+def refuse_foreign(path: Path, suffix: str) -> None:
+    for suffixes, reason in FOREIGN.items():
+        if suffix in suffixes.split():
+            raise ValueError(f"{path} {reason}")
