@@ -18,7 +18,8 @@ NO_DELIMITER = "\x01"
 ORDER = ("\t", ";", "|", ",", " ")  # of two that explain a file equally well, the first is taken
 MONTHS = "jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
 DATE = re.compile(
-    rf"(?=.*\d)(?:[\d\-/.:TZ+ ]+(?: ?[ap]\.?m\.?)?(?: ?[A-Z]{{3,4}})?|.{{0,12}}\b(?:{MONTHS})[a-z]*\b.{{0,20}}|\d{{4}}[- ]?[QWS]\d+)",
+    r"(?=.*\d)(?:[\d\-/.:TZ+ ]+(?: ?[ap]\.?m\.?)?(?: ?[A-Z]{3,4})?|"
+    rf".{{0,12}}\b(?:{MONTHS})[a-z]*\b.{{0,20}}|\d{{4}}[- ]?[QWS]\d+)",
     re.IGNORECASE,
 )
 A_NUMBER = re.compile(NUMBER)
@@ -132,9 +133,7 @@ def _is_names(cells: list[str], kinds: list[str]) -> bool:
         found = kind_of(cell)
         if kind in ("number", "date") and found == "text":
             texts = True
-        elif (kind == "date" and found == "date") or (
-            kind == "number" and found == "number" and not cell.strip().isdigit()
-        ):
+        elif found == kind and (kind == "date" or (kind == "number" and not cell.strip().isdigit())):
             return False
     return texts
 
@@ -146,6 +145,8 @@ def layout_of(lines: list[str], tail: list[str], delimiter: str, header: int | N
         ValueError: the names and the first row differ in number.
     """
     rows = _without_comments(split_rows(lines, delimiter))
+    if not rows:
+        raise ValueError("holds no table")
     width = 1 if delimiter == NO_DELIMITER else _width(rows)
     last = split_rows(tail, delimiter)
     full = [cells for _, cells in rows if len(cells) == width]
@@ -154,7 +155,10 @@ def layout_of(lines: list[str], tail: list[str], delimiter: str, header: int | N
     names_are_short = _first_row(layout, rows, kinds, header)
     if names_are_short and all(not cells[-1].strip() for cells in full):  # each row ends with a delimiter
         layout.header = [[*cells, ""] for cells in layout.header]
-    elif names_are_short:  # R's write.table: the names of the rows have no name
+    elif names_are_short:
+        # R's write.table gives the names of the rows no name. Anything else is a number that is two cells: 100,5.
+        if delimiter not in " \t" or (kinds[:2] == ["date", "number"] and _is_time(layout.header[0][0])):
+            raise ValueError(f"line {layout.first} has {width} cells, but the header has {width - 1} names")
         layout.header = [["", *cells] for cells in layout.header]
     after = _footer(last, kinds) if footer is None else [row for row in last if row[0] > len(tail) - footer]
     layout.footer = [" ".join(cells).strip() for _, cells in after]
@@ -225,6 +229,10 @@ def _above(rows: list[Row], top: int, at: int, width: int) -> bool:
     if len(cells) == width or (len(cells) == width + 1 and not cells[-1].strip()):
         return True
     return len(cells) == width - 1 >= 1 and all(kind_of(cell) in ("text", "blank") for cell in cells)
+
+
+def _is_time(name: str) -> bool:
+    return re.search("da[ty]|time|zeit|fecha|дата", name, re.IGNORECASE) is not None
 
 
 def _title(cells: list[str]) -> bool:

@@ -1,33 +1,20 @@
-"""Texts as numbers: which decimal point and thousands separator they have, told from all of them.
+"""Numbers in texts: what one looks like, and what its texts tell of decimals and thousands.
 
 A number is digits with an optional sign, a currency or % before or after, K, M, B or T behind (1.23M), an exponent, and
-parentheses for a negative one. Own rules, for no library was found that tells 1,234 from 1.234 by the other values of a
-column and a file; they are few, and refuse what they cannot tell:
-
-1. Clear decimals: ``1.5``, ``0.123``, ``1234.567``, ``1,234.50``: one separator, last, and not one to three digits, the
-   first no 0, before it and exactly three behind it. Clear thousands: ``1,234,567``, and all that ``'`` or a blank
-   separates. ``1,234`` and ``1.234`` alone are neither.
-2. A column with ``1.234`` and whole numbers of four and more digits is one of decimals, as these have no separator.
-3. Clear values hold for the whole file: a decimal point makes the other separator one of thousands. Clear values that
-   contradict each other are refused.
-4. Without any clear value: ``1.234`` is a decimal, as is ``1,234`` in a file whose delimiter is ``;``, since ``;`` is
-   used where the comma is the decimal point. It is refused if the same column holds whole numbers (``936``, ``1.087``).
-   With any other delimiter ``1,234`` is refused.
-5. A column that mixes ``936`` and ``1.087``, always three digits behind the point, is refused also where other columns
-   say that the point is a decimal one: a series does not fall to a thousandth.
+parentheses for a negative one.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BLANKS = ("", ".", "..", "...", "-", "--", "---", "–", "—", "n/a", "N/A", "NA", "n.a.", "N.A.", "k.A.", "NaN", "nan", "NAN",
-          "NaT", "null", "NULL", "Null", "None", "none", "<NA>", "\\N", "ND", "#N/A", "#N/A N/A", "#NA", "#VALUE!", "#REF!",
-          "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#N/A Invalid Security", "#N/A Field Not Applicable")  # fmt: skip
+BLANKS = ("", ".", "..", "...", "-", "--", "---", "–", "—", "n/a", "N/A", "NA", "n.a.", "N.A.", "k.A.", "NaN", "nan",
+          "NAN", "NaT", "null", "NULL", "Null", "None", "none", "<NA>", "\\N", "ND", "#N/A", "#N/A N/A", "#NA",
+          "#VALUE!", "#REF!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#N/A Invalid Security",
+          "#N/A Field Not Applicable")  # fmt: skip
 SPACES = " \u00a0\u202f\u2009"
 MARKS = {",": ",", ".": ".", "'": "'’", " ": SPACES}  # what a thousands separator looks like
 GROUPS = {
@@ -39,8 +26,9 @@ GROUPS = {
 INFINITE = "(?i:inf(?:inity)?)"
 POWER = r"(?:[eE][+-]?\d+)?"
 BODY = rf"(?:(?:\d+|{'|'.join(GROUPS.values())})(?:[.,]\d*)?|[.,]\d+|{INFINITE})"
-CODES = ("USD EUR GBP GBX GBp JPY CHF CAD AUD NZD SEK NOK DKK ISK CNY CNH RMB HKD TWD SGD INR IDR KRW MYR THB PHP VND BRL MXN "
-         "ARS CLP COP ZAR TRY RUB UAH PLN CZK HUF RON BGN ILS AED SAR EGP USDT USDC BTC ETH Rp Rs kr zł Kč Ft лв")  # fmt: skip
+CODES = ("USD EUR GBP GBX GBp JPY CHF CAD AUD NZD SEK NOK DKK ISK CNY CNH RMB HKD TWD SGD INR IDR KRW MYR THB PHP VND "
+         "BRL MXN ARS CLP COP ZAR TRY RUB UAH PLN CZK HUF RON BGN ILS AED SAR EGP USDT USDC BTC ETH Rp Rs kr zł Kč Ft "
+         "лв")  # fmt: skip
 CURRENCY_SIGNS = "$€£¥₹₽₩₿₺₴₫฿₪¢"
 CURRENCY = f"(?:[A-Z]{{0,2}}[$]|[{CURRENCY_SIGNS}]|" + "|".join(CODES.split()) + ")"
 SCALES = {"k": 3, "tsd": 3, "m": 6, "mn": 6, "mio": 6, "b": 9, "bn": 9, "mrd": 9, "t": 12}
@@ -71,8 +59,6 @@ CLEAR_THOUSANDS = {t: _clear_thousands(t, b) for t, b in ((",", "."), (".", ",")
 UNCLEAR = {".": r"^[+-]?[1-9]\d{0,2}[.]\d{3}$", ",": r"^[+-]?[1-9]\d{0,2}[,]\d{3}$"}
 WHOLE, LARGE, LONG = r"^[+-]?0*[1-9]\d*$", r"^[+-]?[1-9]\d{2}$", r"^[+-]?[1-9]\d{3,}$"
 LEADING_ZERO = r"^[+-]?0\d+$"
-
-Place = Callable[[str, int], str]  # of the column's name and the row: where that is, in words
 
 
 @dataclass
@@ -206,8 +192,6 @@ def _first(cells: Any, pattern: str) -> int | None:
 
 def _collect(column: Written) -> None:
     """Look for what tells decimals from thousands, in all rows."""
-    import pyarrow.compute as pc
-
     core = column.core
     has = {mark: _first(core, f"[{MARKS[mark]}]") is not None for mark in MARKS}
     for point in ".,":
@@ -258,134 +242,3 @@ def first_text(column: "pd.Series") -> tuple[int, str] | None:
     wrong = pc.invert(pc.or_(pc.match_substring_regex(texts, NUMBER), pc.is_in(texts, value_set=pa.array(BLANKS))))
     row = pc.index(wrong, True).as_py()
     return None if row < 0 else (row, texts[row].as_py())
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What separates: ``thousands`` is "" for nothing, " " for any kind of blank."""
-
-    decimal: str
-    thousands: str
-    notes: tuple[str, ...] = ()
-
-
-def decided(
-    columns: list[Written], place: Place, delimiter: str, decimal: str | None = None, thousands: str | None = None
-) -> Reading:
-    """The one reading of all numbers of a file, by the rules above; what is said comes first.
-
-    Raises:
-        ValueError: two readings are possible, or none fits all; the line names both, and the keys that say which.
-    """
-    notes: tuple[str, ...] = ()
-    if decimal is not None and decimal == thousands:
-        raise ValueError(f"data.decimal and data.thousands are both {decimal!r}")
-    if decimal is None and thousands in (",", "."):
-        decimal = "." if thousands == "," else ","
-    said = decimal is not None or thousands is not None
-    if decimal is None:
-        decimal, notes = _decimal(columns, place, delimiter, none=thousands == "none")
-    if not said:
-        _refuse_mixed(columns, place, decimal)
-    if thousands is None:
-        other = "," if decimal == "." else "."
-        thousands = "none"
-        seen = {mark: (c, c.thousands[mark]) for c in reversed(columns) for mark in c.thousands if mark != decimal}
-        seen |= {other: (c, each[other]) for c in columns for each in (c.decimals, c.unclear) if other in each}
-        seen |= {other: (c, c.thousands[other]) for c in columns if other in c.thousands}
-        if len(seen) > 1:
-            _refuse_two("thousands", list(seen.items())[:2], place)
-        thousands = next(iter(seen), "none")
-        if thousands == "none" and any(has_mark(c, other) for c in columns):
-            thousands = other
-    return Reading(decimal, {"none": "", "space": " "}.get(thousands, thousands), notes)
-
-
-def has_mark(column: Written, mark: str) -> bool:
-    import pyarrow.compute as pc
-
-    return bool(column.values is None and pc.any(pc.match_substring(column.core, mark)).as_py())
-
-
-def _decimal(columns: list[Written], place: Place, delimiter: str, none: bool) -> tuple[str, tuple[str, ...]]:
-    clear = {point: (c, c.decimals[point]) for c in reversed(columns) for point in c.decimals}
-    if len(clear) > 1:
-        _refuse_two("decimal", list(clear.items()), place)
-    if clear:
-        return next(iter(clear)), ()
-    marks = {mark for c in columns for mark in c.thousands}
-    if marks & {",", "."}:
-        return ("." if "," in marks else ","), ()
-    unclear = {point: c for c in reversed(columns) for point in c.unclear}
-    if not unclear:
-        return ".", ()
-    for column in columns:
-        for point, row in column.unclear.items():
-            mixed = column.whole is not None
-            if len(unclear) == 2 or (not marks and not none and (mixed or (point == "," and delimiter != ";"))):
-                raise ValueError(_two_readings(column, point, row, place, column.whole))
-    point, column = next(iter(unclear.items()))
-    row = column.unclear[point]
-    text = column.text(row)
-    plain = text.replace(",", ".")
-    return point, (f"{text!r} in column {column.name} is {plain} (data.thousands={_typed(point)} if it is not)",)
-
-
-def _refuse_mixed(columns: list[Written], place: Place, decimal: str) -> None:
-    for column in columns:
-        if decimal in column.unclear and decimal not in column.decimals and column.large is not None:
-            raise ValueError(_two_readings(column, decimal, column.unclear[decimal], place, column.large))
-
-
-def _two_readings(column: Written, point: str, row: int, place: Place, whole: int | None) -> str:
-    text = column.text(row)
-    beside = f" beside {column.text(whole)!r}" if whole is not None else ""
-    return (
-        f"{place(column.name, row)}: {text!r}{beside} is {text.replace(point, '')} or {text.replace(point, '.')}; "
-        f"type data.thousands={_typed(point)} or data.decimal={_typed(point)}"
-    )
-
-
-def _typed(mark: str) -> str:
-    return {",": "','", " ": "space", "'": '"\'"'}.get(mark, mark)
-
-
-def _refuse_two(what: str, seen: list[tuple[str, tuple[Written, int]]], place: Place) -> None:
-    (first, (column, row)), (second, (other, at)) = seen
-    raise ValueError(
-        f"{place(column.name, row)}: {column.text(row)!r} has {what} {first!r}, but {place(other.name, at).split(', ', 1)[1]}: "
-        f"{other.text(at)!r} has {what} {second!r}; type data.{what}={_typed(first)} or data.{what}={_typed(second)}"
-    )
-
-
-def values_of(column: Written, reading: Reading, place: Place) -> Any:
-    """The numbers of a column: int64 if all are whole, without separators and without blanks, else float64 (NaN: a
-    blank).
-
-    Raises:
-        ValueError: a cell does not fit the reading.
-    """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    values = column.values
-    if values is not None and (
-        reading.decimal == "." or pa.types.is_integer(values.type) or values.null_count == len(values)
-    ):
-        if pa.types.is_integer(values.type) and values.null_count:
-            values = pc.cast(values, pa.float64(), safe=False)
-        return values.to_numpy()
-    core, point = column.core, re.escape(reading.decimal)
-    groups = f"|{GROUPS[reading.thousands]}" if reading.thousands else ""
-    fits = pc.match_substring_regex(core, rf"^[+-]?(?:(?:\d+{groups})(?:{point}\d*)?|{point}\d+|{INFINITE}){POWER}$")
-    if (row := pc.index(fits, False).as_py()) >= 0:
-        raise ValueError(
-            f"{place(column.name, row)}: {column.text(row)!r} does not fit decimal {reading.decimal!r} and thousands "
-            f"{reading.thousands or 'none'!r}; data.decimal and data.thousands say what is right"
-        )
-    for mark in MARKS.get(reading.thousands, ""):
-        core = pc.replace_substring(core, mark, "")
-    if reading.decimal == ",":
-        core = pc.replace_substring(core, ",", ".")
-    return np.asarray(pc.cast(core, pa.float64()).to_numpy(), np.float64)

@@ -9,79 +9,78 @@ from typing import Any
 from tbptt.data.files import PARQUET, Table
 from tbptt.system.memory import free_memory, too_large
 
-CALENDAR = {
-    "year",
-    "quarter",
-    "month",
-    "week",
-    "day",
-    "hour",
-    "yyyy",
-    "mm",
-    "dd",
-}  # folders that only sort rows by time
+# Folders that only sort rows by time, as year=2024.
+CALENDAR = {"year", "quarter", "month", "week", "day", "hour", "yyyy", "mm", "dd"}
 TWO_COPIES = 2
 
 
 def read_parquet(path: Path) -> Table:
     """The rows of a file, or of all files of a folder in the order of their names (``2`` before ``10``).
 
-    Folders such as ``year=2024`` are left out as columns where the rows have their own times; others, as
-    ``symbol=AAA``, become columns of text. What pandas says of its index and of columns with several levels is restored.
+    Folders such as ``year=2024`` are no column, for they only sort the rows by time; others, as ``symbol=AAA``, become
+    columns of texts. What pandas says of its index and of columns with several levels is restored.
 
     Raises:
         ValueError: there is no Parquet file, or its files have different columns, or memory is short.
     """
     import pandas as pd
+
+    table, of_folders, found = _joined(path)
+    said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    index = [name for name in said.get("index_columns", []) if isinstance(name, str) and name in table.column_names]
+    names, levels, level_names = _names([name for name in table.column_names if name not in index], said)
+    called = {each.get("field_name"): each.get("name") for each in said.get("columns", [])}
+    columns: dict[str, Any] = {}
+    for i, name in enumerate(index):
+        columns[str(called.get(name, name) or f"column {i + 1}")] = table.column(name)
+    index_names = tuple(columns)
+    columns |= {name: texts for name, texts in of_folders.items() if name not in {*columns, *names.values()}}
+    for stored, name in names.items():
+        if name in columns:
+            raise ValueError(f"{path} has two columns named {name}")
+        columns[name] = table.column(stored)
+    del table, of_folders
+    frame: dict[str, Any] = {}
+    for name in list(columns):
+        kind = columns[name].type
+        values = _values(columns.pop(name))
+        if values is None:
+            found.append(f"column {name} left out: it holds {kind}, which is no number, time or text")
+        else:
+            frame[name] = values
+    if not frame or not len(next(iter(frame.values()))):
+        raise ValueError(f"{path} has no rows")
+    return Table(pd.DataFrame(frame, copy=False), levels, level_names, None, index_names, tuple(found))
+
+
+def _joined(path: Path) -> tuple[Any, dict[str, Any], list[str]]:
+    """The rows of all files; the columns that the names of the folders are; what was found."""
     import pyarrow as pa
     from pyarrow import parquet
 
     files = _files(path)
     _refuse_large(files)
-    tables, keys = [], []
+    tables: list[Any] = []
+    keys: list[dict[str, str]] = []
     for file in files:
         table = parquet.ParquetFile(file).read()
         if tables and table.column_names != tables[0].column_names:
-            _refuse_other_columns(file, table.column_names, files[0], tables[0].column_names)
+            _refuse_other_columns(path, file, table.column_names, files[0], tables[0].column_names)
         tables.append(table)
-        keys.append(
-            dict(re.findall(r"([^/=]+)=([^/]*)(?=/)", file.relative_to(path).as_posix() if file != path else ""))
-        )
-    table = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
-    said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
-    index = [name for name in said.get("index_columns", []) if isinstance(name, str) and name in table.column_names]
-    names, levels, level_names = _names([n for n in table.column_names if n not in index], said)
-    true_names = {c.get("field_name"): c.get("name") for c in said.get("columns", [])}
-    columns: dict[str, Any] = {}
-    found, left_out = [], []
-    for i, name in enumerate(index):
-        columns[str(true_names.get(name, name) or f"column {i + 1}")] = table.column(name)
-    index_names = tuple(columns)
+        inside = "" if file == path else file.relative_to(path).as_posix()
+        keys.append(dict(re.findall(r"([^/=]+)=([^/]*)(?=/)", inside)))
+    columns, found = {}, []
     for name in dict.fromkeys(key for each in keys for key in each):
         texts = [each.get(name) for each in keys]
         if name.lower() in CALENDAR:
-            found.append(f"folders {name}={texts[0]} … are no column")
-        elif name not in columns and name not in names.values():
-            lengths = [t.num_rows for t in tables]
-            columns[name] = pa.chunked_array([pa.repeat(pa.scalar(t), n) for t, n in zip(texts, lengths, strict=True)])
-    for old, new in names.items():
-        if new in columns:
-            raise ValueError(f"{path} has two columns named {new}")
-        columns[new] = table.column(old)
-    del table, tables
-    frame: dict[str, Any] = {}
-    for name in list(columns):
-        values = _values(columns.pop(name))
-        if values is None:
-            left_out.append(name)
+            found.append(f"column {name} left out: the names of folders ({name}={texts[0]}) that sort the rows by time")
         else:
-            frame[name] = values
-    found += [f"column {name} holds no numbers, times or texts and is left out" for name in left_out]
-    if len(level_names) > 1:
-        found.append(f"{len(level_names)} header levels")
-    if not frame or not len(next(iter(frame.values()))):
-        raise ValueError(f"{path} has no rows")
-    return Table(pd.DataFrame(frame, copy=False), levels, level_names, None, index_names, tuple(found))
+            repeated = [
+                pa.repeat(pa.scalar(text, pa.string()), t.num_rows) for text, t in zip(texts, tables, strict=True)
+            ]
+            columns[name] = pa.chunked_array(repeated)
+    joined = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
+    return joined, columns, found
 
 
 def _files(path: Path) -> list[Path]:
@@ -119,12 +118,13 @@ def _bytes(metadata: Any) -> int:
     return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
 
 
-def _refuse_other_columns(file: Path, names: list[str], first: Path, expected: list[str]) -> None:
+def _refuse_other_columns(path: Path, file: Path, names: list[str], first: Path, expected: list[str]) -> None:
     differ = [name for name in (*names, *expected) if (name in names) != (name in expected)]
     what = (
         f"column {', '.join(dict.fromkeys(differ))} in one of them alone" if differ else "the columns in another order"
     )
-    raise ValueError(f"{file.name} and {first.name} of the folder have {what}")
+    names_of_files = " and ".join(each.relative_to(path).as_posix() for each in (first, file))
+    raise ValueError(f"{path}: {names_of_files} have {what}")
 
 
 def _names(
@@ -160,6 +160,7 @@ def _values(column: Any) -> Any:
     zone; times of day are texts.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.types as kinds
 
     kind = column.type
@@ -178,7 +179,7 @@ def _values(column: Any) -> Any:
     if kinds.is_timestamp(kind) or kinds.is_boolean(kind):
         return column.to_pandas()
     if kinds.is_time(kind):
-        return column.cast(pa.string()).to_pandas()
+        return pc.replace_substring_regex(column.cast(pa.string()), r"\.0+$", "").to_pandas()
     if kinds.is_string(kind) or kinds.is_large_string(kind) or kind == pa.string_view():
         return _texts(column.cast(pa.string()))
     return None

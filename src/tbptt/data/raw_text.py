@@ -167,10 +167,13 @@ def _guessed(raw: bytes) -> str:
         rb"[^\n\r]{0,200}[\x80-\xff][^\n\r]{0,200}", raw
     )
     sample = b"\n".join(dict.fromkeys(telling[:2000]))[:65536]
-    best = from_bytes(sample, cp_isolation=ENCODINGS).best()
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", sample)]
+    single = 2 * runs.count(1) > sum(runs)  # ö between ASCII letters: no encoding of two bytes a letter
+    encodings = [name for name in ENCODINGS if not single or name.startswith("cp")]
+    best = from_bytes(sample, cp_isolation=encodings).best()
     if best is None:
         raise ValueError("it is no text in an encoding that is known here; say which one it has (data.encoding)")
-    for encoding in ENCODINGS:  # the most common of those that make the same text of it
+    for encoding in encodings:  # the most common of those that make the same text of it
         try:
             if sample.decode(encoding) == sample.decode(best.encoding):
                 return encoding

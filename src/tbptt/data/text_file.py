@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data import dialect, numbers, raw_text
+from tbptt.data import dialect, numbers, raw_text, reading
 from tbptt.data.dialect import NO_DELIMITER, Layout
 from tbptt.data.files import Form, Table
 
@@ -32,7 +32,7 @@ def read_text(path: Path, packed: str | None, form: Form) -> Table:
     try:
         layout = dialect.layout_of(lines, tail, delimiter, header, form.footer)
     except ValueError as error:
-        raise _Named(f"{path}, {error}") from error
+        raise _Named(f"{path}{', ' if str(error).startswith('line') else ' '}{error}") from error
     if (
         form.names
         and form.header is None
@@ -59,10 +59,10 @@ def read_text(path: Path, packed: str | None, form: Form) -> Table:
         return f"{path}, column {name}, line {line}"
 
     try:
-        frame, percent, reading, warnings = _typed(columns, place, delimiter, form)
+        frame, percent, read_as, warnings = _typed(columns, place, delimiter, form)
     except ValueError as error:
         raise _Named(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
-    found = _found(encoding, layout, reading, form, names.levels_are_said)
+    found = _found(encoding, layout, read_as, form, names.levels_are_said)
     return Table(frame, names.levels, names.level_names, lines_of_rows, (), found, percent, warnings)
 
 
@@ -131,7 +131,7 @@ class _Names:
         columns = [name or f"column {i + 1}" for i, name in enumerate(columns)]
         _refuse_twice(columns, path)
         several = len(rows) > 1
-        levels = {name: each for name, each in zip(columns[1:], parts[1:], strict=True)} if several else {}
+        levels = dict(zip(columns[1:], parts[1:], strict=True)) if several else {}
         if several and first is None and columns[0] != "column 1":
             levels = {columns[0]: parts[0], **levels}
         return cls(columns, levels, level_names if several else (), len(layout.header))
@@ -274,7 +274,7 @@ def _refuse_ragged(text: bytes, delimiter: str, layout: Layout, path: Path) -> N
             )
 
 
-def _typed(columns: dict[str, Any], place: numbers.Place, delimiter: str, form: Form) -> Any:
+def _typed(columns: dict[str, Any], place: reading.Place, delimiter: str, form: Form) -> Any:
     """The columns as numbers and texts; the texts are let go of one by one."""
     import pandas as pd
 
@@ -283,32 +283,32 @@ def _typed(columns: dict[str, Any], place: numbers.Place, delimiter: str, form: 
     for name, column in by_name.items():
         if column is not None:
             columns[name] = None
-    reading = numbers.decided(known, place, delimiter, form.decimal, form.thousands)
+    read_as = reading.decided(known, place, delimiter, form.decimal, form.thousands)
     done: dict[str, Any] = {}
     percent, warnings = [], []
     for name in list(by_name):
         if (column := by_name.pop(name)) is None:
             done[name] = columns.pop(name).to_pandas()
             continue
-        done[name] = numbers.values_of(column, reading, place)
+        done[name] = reading.values_of(column, read_as, place)
         warnings += column.warnings
         if column.percent:
             percent.append(name)
-    return pd.DataFrame(done, copy=False), tuple(percent), reading, tuple(warnings)
+    return pd.DataFrame(done, copy=False), tuple(percent), read_as, tuple(warnings)
 
 
-def _found(encoding: str, layout: Layout, reading: numbers.Reading, form: Form, header_lines: int) -> tuple[str, ...]:
+def _found(encoding: str, layout: Layout, read_as: reading.Reading, form: Form, header_lines: int) -> tuple[str, ...]:
     """What is not the plain form, one phrase each."""
     found = []
     if form.encoding is None and encoding not in ("utf-8", "ascii"):
         found.append(f"encoding {encoding} (data.encoding)")
     if form.delimiter is None and layout.delimiter not in (",", NO_DELIMITER):
         found.append(f"delimiter {CALLED.get(layout.delimiter) or repr(layout.delimiter)} (data.delimiter)")
-    if form.decimal is None and reading.decimal != ".":
-        found.append(f"decimal {reading.decimal!r} (data.decimal)")
-    if form.thousands is None and reading.thousands:
-        found.append(f"thousands {CALLED.get(reading.thousands) or repr(reading.thousands)} (data.thousands)")
-    found += reading.notes
+    if form.decimal is None and read_as.decimal != ".":
+        found.append(f"decimal {read_as.decimal!r} (data.decimal)")
+    if form.thousands is None and read_as.thousands:
+        found.append(f"thousands {CALLED.get(read_as.thousands) or repr(read_as.thousands)} (data.thousands)")
+    found += read_as.notes
     if form.header is None and header_lines > 1:
         found.append(f"{header_lines} header lines (data.header)")
     for lines, where, key in (
