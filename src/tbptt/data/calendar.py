@@ -21,7 +21,7 @@ def oldest_first(
 
     Args:
         times: (R,) without NaT.
-        names: the columns of the times, for messages.
+        names: the columns of the times, in words.
         where: a row's place in the file, in words.
         groups: (R,) to which series each row belongs, of a table in long format; times repeat between series only.
 
@@ -38,7 +38,7 @@ def oldest_first(
     wrong = _not_after(times, order, groups)
     if not len(wrong):
         return order, backwards
-    raise ValueError(_disorder(times, order, wrong, names, where, source, backwards))
+    raise ValueError(_disorder(times, order, wrong, names, where, source))
 
 
 def _not_after(times: Times, order: Rows, groups: NDArray[np.int64] | None) -> Rows:
@@ -49,22 +49,19 @@ def _not_after(times: Times, order: Rows, groups: NDArray[np.int64] | None) -> R
     return np.flatnonzero(wrong) + 1
 
 
-def _disorder(
-    times: Times, order: Rows, wrong: Rows, names: str, where: Callable[[int], str], source: str, backwards: bool
-) -> str:
+def _disorder(times: Times, order: Rows, wrong: Rows, names: str, where: Callable[[int], str], source: str) -> str:
     """The line about the first row, as the file has them, that is out of order or there twice."""
     pairs = [(max(int(order[i]), int(order[i - 1])), min(int(order[i]), int(order[i - 1]))) for i in wrong]
     later, earlier = min(pairs)
     one, other = said(times[later]), said(times[earlier])
-    if one == other:
+    if times[later] == times[earlier]:
         return (
-            f"{source}, column {names}, {where(later)}: {one} is there twice, also in {where(earlier)}; "
-            "a time belongs to one row (long format: data.by names the column of the series)"
+            f"{source}, {names}, {where(later)}: {one} is there twice, also in {where(earlier)}; "
+            "a time belongs to one row (in long format data.by names the column of the series)"
         )
-    direction = "after" if backwards else "before"
     return (
-        f"{source}, column {names}, {where(later)}: {one} comes after {other}, the rows are neither oldest first nor "
-        f"newest first ({one} is {direction} it); sort the file, or take the rows in their order with data.time=none"
+        f"{source}, {names}, {where(later)}: {one} stands after {other} ({where(earlier)}), the rows are neither "
+        "oldest first nor newest first; sort the file, or data.time=none takes the rows in their order"
     )
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data.columns import kind_of, listed, numbers_of, resolved, words_of
+from tbptt.data.columns import flags_of, kind_of, listed, numbers_of, resolved, words_of
 from tbptt.data.fields import field_of, one_of_each_asset
 from tbptt.data.inputs import parse_input
 from tbptt.data.prices import Prices
-from tbptt.data.roles import TEXTS, WEAK, role_by_name, roles_of
+from tbptt.data.roles import OTHER_KINDS, TEXTS, WEAK, role_by_name, roles_of
 from tbptt.data.times import line_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class Chooser:
         if name not in self._numbers:
             column = self.table.frame[name]
             kind = kind_of(column)
+            if kind == "text" and (flags := flags_of(column)) is not None:
+                self._numbers[name] = flags
+                return flags
             if kind == "text":
                 raise ValueError(f"{self.source}, column {name}, {self._not_a_number(column)}")
             if kind in ("time", "duration"):
@@ -113,7 +116,7 @@ class Chooser:
             try:
                 name, form = parse_input(text, [*self.names, *fields])
             except ValueError as error:
-                raise ValueError(f"{self.source} {error}, for data.inputs") from None
+                raise ValueError(f"{self.source} {error}") from None
             found.append((name, form, name in fields))
         return found
 
@@ -181,9 +184,7 @@ class Chooser:
         found += [Picked(name, name) for name in names]
         if not found:
             why = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:12])
-            raise ValueError(
-                f"{self.source} has no column of prices (it has {why}); data.columns takes one all the same"
-            )
+            raise ValueError(f"{self.source} has no column of prices (it has {why}); data.columns takes one anyway")
         return sorted(found, key=lambda each: self.names.index(each.column))
 
     def _of_ticker(self, ticker: str) -> tuple[list[Picked], dict[str, str]]:
@@ -202,8 +203,9 @@ class Chooser:
         frames = {name: self.table.frame[column] for name, column in columns.items()}
         numbers = {name: self.numbers(columns[name]) for name, each in frames.items() if kind_of(each) == "number"}
         if not self.guess:
-            kinds = {name: TEXTS for name in columns if name not in numbers}
-            return list(numbers), kinds
+            return list(numbers), {
+                name: OTHER_KINDS.get(kind_of(frames[name]), TEXTS) for name in set(frames) - set(numbers)
+            }
         self._refuse_strays(frames)
         numbers = {name: values[self.rows] for name, values in numbers.items()}
         percent = tuple(name for name, column in columns.items() if column in self.table.percent)

@@ -46,6 +46,17 @@ def numbers_of(column: Any) -> Prices:
     return values
 
 
+def flags_of(column: Any) -> Prices | None:
+    """A column of the texts ``true`` and ``false`` as 1 and 0, (R,); None if it holds others."""
+    import pandas as pd
+
+    codes, texts = pd.factorize(column)
+    meaning = [{"true": 1.0, "false": 0.0}.get(str(text).strip().lower(), -1.0) for text in texts]
+    if not meaning or -1.0 in meaning:
+        return None
+    return np.array([*meaning, np.nan])[codes]
+
+
 def _float(value: Any) -> float:
     return float("nan") if value is None else float(value)
 

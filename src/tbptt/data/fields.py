@@ -12,7 +12,7 @@ from tbptt.data.prices import Prices
 SAME_ASSET = "prices of the same asset; data.inputs takes them"
 # What a name may call each price of a step, in English, German, Spanish, Italian, French and Indonesian.
 FIELDS = {
-    "open": "open opening erster eroeffnung eröffnung eroeffnungskurs eröffnungskurs apertura ouverture pembukaan first",
+    "open": "open opening first erster eroeffnung eröffnung eröffnungskurs apertura ouverture pembukaan",
     "high": "high hoch tageshoch höchst maximo máximo massimo haut tertinggi",
     "low": "low tief tagestief tiefst minimo mínimo minimo bas terendah",
     "close": "close closing schluss schlusskurs cierre chiusura fermeture clôture cloture penutupan",
@@ -57,7 +57,7 @@ class Field:
 
 
 def field_of(name: str) -> Field | None:
-    """What a name such as ``Close AAPL``, ``AAPL.Adjusted``, ``bid_close``, ``4. close`` or ``c`` says; None: no price."""
+    """What a name such as ``Close AAPL``, ``AAPL.Adjusted``, ``bid_close`` or ``4. close`` says; None: no price."""
     bare = re.sub(r"^\d+[a-z]?\. +", "", name.strip().strip("<>").strip())
     words = words_of(bare)
     if tuple(words) in AVERAGE:
@@ -186,7 +186,7 @@ def _nearly_identical(columns: Mapping[str, Prices]) -> dict[str, str]:
             if _same_asset(values[name], values[other]):
                 old, new = group[other], group[name]
                 group = {each: new if of == old else of for each, of in group.items()}
-    left_out = {}
+    left_out: dict[str, str] = {}
     for of in dict.fromkeys(group.values()):
         alike = [name for name in names if group[name] == of]
         best = best_of(alike)

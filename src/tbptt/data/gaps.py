@@ -42,8 +42,8 @@ def without_gaps(
         return values[known[np.searchsorted(known, inside, side="right") - 1]], inside, blanks
     at = _first_in_file(inside[np.isnan(values[first : last + 1])], rows)
     raise ValueError(
-        f"{column}, {where(int(rows[at]))}: a blank inside the series; data.gaps=drop leaves such rows out of the series, "
-        "data.gaps=carry repeats the price before"
+        f"{column}, {where(int(rows[at]))}: a blank inside the series; data.gaps=drop leaves such rows out of the "
+        "series, data.gaps=carry repeats the price before"
     )
 
 

@@ -11,7 +11,7 @@ from tbptt.data.prices import Prices
 def parse_input(text: str, columns: Sequence[str]) -> tuple[str, str]:
     """``volume:log1p`` as the name of the column and the form; the form is ``level`` where none is said.
 
-    A column whose name is the whole text comes first. A name may differ in case or angle brackets if it is the only one.
+    A column whose name is the whole text comes first. A name may differ in case or angle brackets if only one does.
 
     Raises:
         ValueError: there is no such column or form; a line that goes on after the name of the source.
@@ -21,9 +21,10 @@ def parse_input(text: str, columns: Sequence[str]) -> tuple[str, str]:
     name, colon, form = text.rpartition(":")
     found = resolved(name, columns) if colon else None
     if found is None:
-        raise ValueError(f"has no column {name if form in FORMS else text} (it has: {listed(columns)})")
+        asked = name if form in FORMS else text
+        raise ValueError(f"has no column {asked}, which data.inputs names (it has: {listed(columns)})")
     if form not in FORMS:
-        raise ValueError(f"has no form {form!r} of the input {name}; takes {', '.join(FORMS)}")
+        raise ValueError(f"has {name}, but data.inputs has no form {form!r}; takes {', '.join(FORMS)}")
     return found, form
 
 

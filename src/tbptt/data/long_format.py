@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from tbptt.data.files import Table
     from tbptt.data.options import SplitData
 
-BY_WORDS = frozenset(
-    "ticker tickers symbol symbols sym asset instrument stock pair coin isin cusip sedol wkn permno gvkey ric code secid "
-    "security market name id asset_id kode emiten".split()
+_WORDS = (
+    "ticker tickers symbol symbols sym asset instrument stock pair coin isin cusip sedol wkn permno gvkey ric code "
+    "secid security market name id kode emiten"
 )
+BY_WORDS = frozenset(_WORDS.split())  # what a column that names series may be called
 
 
 @dataclass(frozen=True, eq=False)

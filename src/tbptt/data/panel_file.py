@@ -1,6 +1,6 @@
 """From a table to a panel: which columns are times, series and inputs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -151,9 +151,7 @@ class _Maker:
             others = self.table.frame.drop(columns=list(times.names))
             filled = np.flatnonzero(blank & others.notna().any(axis=1).to_numpy())
             if len(filled):
-                raise ValueError(
-                    f"{self.source}, column {and_list(list(times.names))}, {self.where(int(filled[0]))}: no time"
-                )
+                raise ValueError(f"{self.source}, {times.columns}, {self.where(int(filled[0]))}: no time")
             rows = rows[~blank]
         if groups is not None:
             without_blank(groups, rows, self.where, self.source)
@@ -161,7 +159,7 @@ class _Maker:
         if times.values is None:
             return rows if codes is None else rows[np.argsort(codes, kind="stable")]
         order, backwards = oldest_first(
-            times.values[rows], and_list(list(times.names)), lambda i: self.where(int(rows[i])), self.source, codes
+            times.values[rows], times.columns, lambda i: self.where(int(rows[i])), self.source, codes
         )
         if backwards:
             self.found.append("newest first: reversed")

@@ -1,6 +1,7 @@
 """What each column of a table is: a series of prices, or something else that is left out, and why."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ SAVED_INDEX = "a saved index"
 VOLUME, COUNT, OPEN_INTEREST, SPREAD = "volume", "a count", "open interest", "a spread"
 CHANGE, PAYMENT, CONSTANT, UNUSED = "changes, not prices", "dividends or splits", "the same value everywhere", "unused"
 TEXTS, FLAGS, DURATIONS, EMPTY = "texts", "yes or no", "durations", "no values"
+OTHER_KINDS = {"bool": FLAGS, "duration": DURATIONS, "time": "times"}
 # Columns with these roles are taken if a table has nothing else: a file of returns has no prices.
 WEAK = (CHANGE, SPREAD)
 _WORDS = {
@@ -33,6 +35,7 @@ _PAIRS = {
     ("market", "cap"): "a market value",
     ("capital", "gains"): PAYMENT,
 }
+DATE_PARTS = (["year"], ["quarter"], ["month"], ["week"], ["day"], ["weekday"], ["hour"], ["minute"])
 # How much a volume jumps from step to step: a price does so by far less.
 JUMPS = 0.2
 
@@ -40,7 +43,7 @@ JUMPS = 0.2
 def role_by_name(name: str) -> str | None:
     """What a column is by its name; None: a price, or what no name says."""
     words = words_of(name)
-    for pair in zip(words, words[1:], strict=False):
+    for pair in pairwise(words):
         if pair in _PAIRS:
             return _PAIRS[pair]
     if words[:1] == ["taker"]:
@@ -72,9 +75,11 @@ def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent:
     """
     roles = {}
     for name, column in columns.items():
+        if words_of(name) in DATE_PARTS:
+            roles[name] = "a part of the date"
+            continue
         if name not in numbers:
-            kind = kind_of(column)
-            roles[name] = {"bool": FLAGS, "duration": DURATIONS, "time": "times"}.get(kind, TEXTS)
+            roles[name] = OTHER_KINDS.get(kind_of(column), TEXTS)
             continue
         values = numbers[name]
         known = values[~np.isnan(values)]
@@ -86,8 +91,6 @@ def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent:
             roles[name] = role
         elif len(known) > 2 and known.min() == known.max():
             roles[name] = CONSTANT
-        elif words_of(name) in (["year"], ["month"], ["day"], ["hour"], ["weekday"]) and bool(np.all(known % 1 == 0)):
-            roles[name] = "a part of the date"
     rest = {name: values for name, values in numbers.items() if name not in roles}
     roles |= {name: CHANGE for name in percent if name in rest and len(rest) > 1 and looks_like_returns(rest[name])}
     rest = {name: values for name, values in rest.items() if name not in roles}

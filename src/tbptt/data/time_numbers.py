@@ -51,11 +51,10 @@ def _spread(
     said: str,
     zone: str | None,
     timed: bool = True,
-    dated: bool = True,
 ) -> Reading:
     values = np.full(len(known), np.datetime64("NaT"), times.dtype)
     values[known] = times
-    return Reading(values, key, dated, timed, zone, said)
+    return Reading(values, key, True, timed, zone, said)
 
 
 def _whole(values: NDArray[Any]) -> bool:

@@ -22,6 +22,7 @@ _DIGITS = r"(?P<H2>\d{2})(?P<M2>\d{2})(?P<S2>\d{2})?"
 _TIME = rf"{_CLOCK}|{_DIGITS}|(?P<H3>\d{{1,2}})-(?P<p3>[AaPp])[Mm]"
 _ZONE = r"(?: ?(?P<z>Z|UTC|GMT)? ?(?P<o>[+-]\d{2}:?(?:\d{2})?)?)"
 _AFTER_DATE = rf"(?:(?:T|,? )(?:{_TIME}){_ZONE})?"
+_TH = "(?:st|nd|rd|th)?"
 _WEEKDAY = r"(?:[A-Za-z]{2,9}\.?,? )?"
 # Each form of a date; the order in which they are tried does not matter, since all that fit are kept.
 _DATES = {
@@ -29,15 +30,15 @@ _DATES = {
     "plain": r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})",
     "numbers": r"(?P<a>\d{1,2})[-./](?P<b>\d{1,2})[-./](?P<y>\d{4})",
     "short": r"(?P<a>\d{1,2})[-./](?P<b>\d{1,2})[-./](?P<c>\d{2})",
-    "day_name": rf"{_WEEKDAY}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\.?[-./ ](?P<n>\pL{{3,9}})\.?,?[-./ ](?P<y>\d{{4}}|\d{{2}})",
-    "name_day": rf"{_WEEKDAY}(?P<n>\pL{{3,9}})\.?[- ](?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?[- ](?P<y>\d{{4}})",
+    "day_name": rf"{_WEEKDAY}(?P<d>\d{{1,2}}){_TH}\.?[-./ ](?P<n>\pL{{3,9}})\.?,?[-./ ](?P<y>\d{{4}}|\d{{2}})",
+    "name_day": rf"{_WEEKDAY}(?P<n>\pL{{3,9}})\.?[- ](?P<d>\d{{1,2}}){_TH},?[- ](?P<y>\d{{4}})",
     "month": r"(?P<y>\d{4})(?:[-/.]|-?M)(?P<m>\d{2})",
     "name_month": r"(?P<n>\pL{3,9})\.?[- ](?P<y>\d{4})",
     "quarter": r"(?P<y>\d{4})[- ]?[Qq](?P<q>[1-4])",
     "quarter_first": r"[Qq](?P<q>[1-4])[- /]?(?P<y>\d{4})",
 }
 _PATTERNS = {name: f"^{date}{_AFTER_DATE}$" for name, date in _DATES.items()}
-_OF_DAY = rf"^(?:(?:{_CLOCK}){_ZONE}|{_DIGITS})$"
+_OF_DAY = rf"^{_CLOCK}{_ZONE}$"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Which column of a table holds the times of its rows, and what they mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tbptt.data.files import Table
     from tbptt.data.options import SplitData
 
-TIME_WORDS = frozenset(
-    "date time datetime timestamp timestamps ts dt t datum tanggal fecha data tarih dato zeit uhrzeit zeitpunkt hora "
-    "ora heure jour day month period epoch unix utc gmt opentime closetime дата время 日期 时间 日付".split()
-)
-DATE_WORDS = frozenset("date datetime timestamp datum tanggal fecha tarih dato day дата 日期 日付".split())
+_DATE = "date datetime timestamp datum tanggal fecha tarih dato дата 日期 日付"
+_TIME = "time zeit uhrzeit zeitpunkt hora ora heure t время 时间"
+_OTHER = "timestamps ts dt data jour day month period epoch unix utc gmt opentime closetime"
+DATE_WORDS, CLOCK_WORDS = frozenset(_DATE.split()), frozenset(_TIME.split())
+TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,11 @@ class RowTimes:
     zone: str | None = None
     found: tuple[str, ...] = ()
     others: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> str:
+        """``column Date``, ``columns <DATE> and <TIME>``."""
+        return f"column{'' if len(self.names) == 1 else 's'} {and_list(list(self.names))}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +90,17 @@ def _readings(table: "Table", name: str, form: str | None, source: str, lenient:
     if kind == "time":
         return [_of_objects(column)]
     if kind == "number":
-        return _of_numbers(column, words, form)
+        return _of_numbers(column, words, form) or _years(table, name, words)
     if kind != "text":
         return []
     texts = texts_of(column)
     found = readings_of_texts(texts, form)
+    if not found and words & CLOCK_WORDS and form is None and (digits := _of_digits(texts)) is not None:
+        return [Reading(digits, dated=False, timed=True)]
     named = bool(words & TIME_WORDS) or name in table.index
     if not found and named and not lenient and form is None and (wrong := first_wrong(texts)) is not None:
         value = texts[wrong].as_py()
-        raise ValueError(
-            f"{source}, column {name}, {line_of(table, wrong)}: {value[:40]!r} is no time as the others are"
-        )
+        raise ValueError(f"{source}, column {name}, {line_of(table, wrong)}: {value[:40]!r} is no time as the others")
     return found
 
 
@@ -103,15 +108,33 @@ def _of_numbers(column: Any, words: set[str], form: str | None) -> list[Reading]
     values = integers_or_floats(column)
     named = bool(words & TIME_WORDS)
     found = readings_of_numbers(values, named, form)
-    if not found and words & {"time", "zeit", "hora", "uhrzeit", "t"} and (of_day := times_of_day(values)) is not None:
+    if not found and words & CLOCK_WORDS and (of_day := times_of_day(values)) is not None:
         return [Reading(of_day, dated=False, timed=True)]
-    if not found and words in ({"year"}, {"jahr"}) and _are_years(values):
-        return [Reading((values - 1970).astype("M8[Y]").astype("M8[us]"), said="years")]
     return found
 
 
-def _are_years(values: Any) -> bool:
-    return bool(len(values) and np.all(values == np.floor(values)) and values.min() >= 1000 and values.max() < 3000)
+def _of_digits(texts: Any) -> Times | None:
+    """Times of day such as 093000, written as texts."""
+    import pyarrow as pa
+
+    try:
+        return times_of_day(np.asarray(texts.cast(pa.int64())))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _years(table: "Table", name: str, words: set[str]) -> list[Reading]:
+    """Years, if each is there once, or once for each value of a column of texts: else they are a part of the date."""
+    values = integers_or_floats(table.frame[name])
+    if words not in ({"year"}, {"jahr"}) or np.isnan(values).any() or (values % 1).any():
+        return []
+    if values.min() < 1000 or values.max() >= 3000:
+        return []
+    texts = [other for other in table.frame.columns if kind_of(table.frame[other]) == "text"]
+    keys = [[name], *([other, name] for other in texts)]
+    if all(table.frame.duplicated(key).any() for key in keys):
+        return []
+    return [Reading((values.astype(np.int64) - 1970).astype("M8[Y]").astype("M8[us]"), said="years")]
 
 
 def _of_objects(column: Any) -> Reading:
@@ -156,10 +179,9 @@ def _named_column(table: "Table", name: str, form: str | None, source: str) -> _
     else:
         found = _readings(table, name, form, source, False)
     if not found and (form is None or "%" not in form):
-        known = np.flatnonzero(column.notna().to_numpy())
-        shown = f" such as {str(column.iloc[known[0]])[:40]!r}" if len(known) else ""
+        first = str(_first(texts_of(column)))[:40]
         raise ValueError(
-            f"{source}, column {name}: holds no times that can be read{shown}; data.time_format says their format"
+            f"{source}, column {name}: {first!r} and the like are read as no times; data.time_format says their format"
         )
     if not found:
         texts = texts_of(column)
@@ -259,13 +281,10 @@ def _as_times(chosen: _Candidate, table: "Table", source: str, others: Mapping[s
             raise ValueError(_undecided(chosen, ordered or readings, table, source))
         readings = ordered
     reading = readings[0]
-    said = and_list(list(chosen.names))
-    column = "column" if len(chosen.names) == 1 else "columns"
-    found = [f"time {column} {said} (data.time)"]
-    if reading.said:
-        found.append(f"{reading.said} (data.time_format)")
     rest = {name: why for name, why in others.items() if name not in chosen.names}
-    return RowTimes(_in_nanoseconds(reading.values), chosen.names, reading.zone, tuple(found), rest)
+    times = RowTimes(_in_nanoseconds(reading.values), chosen.names, reading.zone, (), rest)
+    form = (f"{reading.said} (data.time_format)",) if reading.said else ()
+    return replace(times, found=(f"time {times.columns} (data.time)", *form))
 
 
 def _in_nanoseconds(values: Times) -> Times:
@@ -296,7 +315,7 @@ def _refuse_unread(table: "Table", source: str, kept: frozenset[str]) -> None:
             )
         if kind == "text" and (first := _first(texts_of(column))) is not None:
             raise ValueError(
-                f"{source}, column {name}: holds no times that can be read such as {first[:40]!r}; data.time_format says "
+                f"{source}, column {name}: {first[:40]!r} and the like are read as no times; data.time_format says "
                 "their format, data.time=none takes the rows in their order"
             )
 
@@ -305,7 +324,7 @@ def _serial(values: Any) -> str | None:
     """What days since 1899-12-30, as spreadsheets count them, look like; no one can be sure of it."""
     steps = np.diff(values)
     rises = len(values) > 1 and bool(np.all(steps > 0) or np.all(steps < 0))
-    if not (rises and 15_000 < values.min() and values.max() < 80_000):
+    if not (rises and values.min() > 15_000 and values.max() < 80_000):
         return None
     day = np.datetime64("1899-12-30") + int(values[0])
     return f"{values[0]:g} may be {day}, counted in days as a spreadsheet does"
@@ -313,4 +332,7 @@ def _serial(values: Any) -> str | None:
 
 def line_of(table: "Table", row: int) -> str:
     """Where row ``row`` of the frame, counted from 0, stands: the line of a file as an editor counts it."""
-    return f"row {row + 1}" if table.lines is None else f"line {table.lines + row}"
+    lines: Any = table.lines  # the first row's, or each row's
+    if lines is None:
+        return f"row {row + 1}"
+    return f"line {lines + row if isinstance(lines, int) else int(lines[row])}"
