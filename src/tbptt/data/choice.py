@@ -203,9 +203,8 @@ class Chooser:
         frames = {name: self.table.frame[column] for name, column in columns.items()}
         numbers = {name: self.numbers(columns[name]) for name, each in frames.items() if kind_of(each) == "number"}
         if not self.guess:
-            return list(numbers), {
-                name: OTHER_KINDS.get(kind_of(frames[name]), TEXTS) for name in set(frames) - set(numbers)
-            }
+            others = [name for name in frames if name not in numbers]
+            return list(numbers), {name: OTHER_KINDS.get(kind_of(frames[name]), TEXTS) for name in others}
         self._refuse_strays(frames)
         numbers = {name: values[self.rows] for name, values in numbers.items()}
         percent = tuple(name for name, column in columns.items() if column in self.table.percent)

@@ -45,8 +45,8 @@ def market_panel(data: "MarketData") -> Panel:
             if column in table:
                 found[:, i] = formed(form, _on(table[column], days), prices[name])
         series[name] = Series(prices[name], np.searchsorted(calendar, days), found)
-    found = ("daily closes of the package arch, blank days dropped",)
-    findings = Findings(data.name, len(calendar), found, time="Date")
+    said = ("daily closes of the package arch, blank days dropped",)
+    findings = Findings(data.name, len(calendar), said, time="Date")
     return Panel(series, True, calendar, None, tuple(data.inputs), findings)
 
 

@@ -62,7 +62,8 @@ def is_saved_index(name: str, values: Prices) -> bool:
         if each[0] in (0, 1) and np.array_equal(each, np.arange(len(each)) + each[0]):
             return True
     unnamed = not name.strip() or words_of(name)[:1] in (["unnamed"], ["index"]) or name == "column 1"
-    return unnamed and len(values) > 1 and bool(np.all(np.diff(values) == 1))
+    steps = np.diff(values)  # rows may have been left out of it
+    return unnamed and len(values) > 1 and bool(np.all(values % 1 == 0) and (np.all(steps > 0) or np.all(steps < 0)))
 
 
 def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent: tuple[str, ...]) -> dict[str, str]:

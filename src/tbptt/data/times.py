@@ -282,7 +282,9 @@ def _as_times(chosen: _Candidate, table: "Table", source: str, others: Mapping[s
         readings = ordered
     reading = readings[0]
     rest = {name: why for name, why in others.items() if name not in chosen.names}
-    times = RowTimes(_in_nanoseconds(reading.values), chosen.names, reading.zone, (), rest)
+    named = {"utc", "gmt"} & {word for name in chosen.names for word in words_of(name)}
+    zone = reading.zone or ("UTC" if named else None)
+    times = RowTimes(_in_nanoseconds(reading.values), chosen.names, zone, (), rest)
     form = (f"{reading.said} (data.time_format)",) if reading.said else ()
     return replace(times, found=(f"time {times.columns} (data.time)", *form))
 
@@ -296,7 +298,7 @@ def _in_nanoseconds(values: Times) -> Times:
 
 def _undecided(chosen: _Candidate, readings: list[Reading], table: "Table", source: str) -> str:
     """Two readings that both fit: the first row in each, with the key that chooses it."""
-    row = int(np.argmax(~np.isnat(readings[0].values)))
+    row = int(np.argmax(~np.isnat(readings[0].values) & (readings[0].values != readings[1].values)))
     text = str(table.frame[chosen.names[0]].iloc[row]).strip()[:40]
     ways = [f"{str(reading.values[row])[:10]} with data.time_format={reading.key}" for reading in readings]
     return f"{source}, column {chosen.names[0]}: {text} is {' or '.join(ways)}, and all rows can be read so"
