@@ -467,8 +467,8 @@ def test_rows_out_of_order_or_there_twice_are_refused_with_their_lines() -> None
     ).startswith("f.csv, column Date, line 5: 2024-01-03 16:30 stands after 2024-01-03 (line 4), ")
     twice = {"Date": ["2024-01-04", "2024-01-03", "2024-01-03", "2024-01-02"], "p": [1.5, 2.5, 3.5, 4.5]}
     said = (
-        "2024-01-03 is there twice, also in {}; a time belongs to one row (in long format data.by names the column "
-        "of the series)"
+        "2024-01-03 is there twice, also in {}; in long format data.by names the column of the series, and "
+        "data.time=none takes the rows in their order"
     )
     assert refusal(twice) == f"f.csv, column Date, line 4: {said.format('line 3')}"
     assert refusal(twice, {"lines": None}) == f"f.csv, column Date, row 3: {said.format('row 2')}"

@@ -56,8 +56,8 @@ def _disorder(times: Times, order: Rows, wrong: Rows, names: str, where: Callabl
     one, other = said(times[later]), said(times[earlier])
     if times[later] == times[earlier]:
         return (
-            f"{source}, {names}, {where(later)}: {one} is there twice, also in {where(earlier)}; "
-            "a time belongs to one row (in long format data.by names the column of the series)"
+            f"{source}, {names}, {where(later)}: {one} is there twice, also in {where(earlier)}; in long format "
+            "data.by names the column of the series, and data.time=none takes the rows in their order"
         )
     return (
         f"{source}, {names}, {where(later)}: {one} stands after {other} ({where(earlier)}), the rows are neither "

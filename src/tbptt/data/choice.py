@@ -225,7 +225,7 @@ class Chooser:
                 continue
             known = column.dropna()
             few = pd.to_numeric(known.iloc[:1000], errors="coerce").notna()
-            if len(few) and few.mean() > 0.5 and pd.to_numeric(known, errors="coerce").notna().mean() > 0.5:
+            if len(few) and few.mean() > 0.5 and 0.5 < pd.to_numeric(known, errors="coerce").notna().mean() < 1:
                 raise ValueError(f"{self.source}, column {column.name}, {self._not_a_number(column)}")
 
 

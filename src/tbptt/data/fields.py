@@ -33,7 +33,7 @@ RANKS = ("close", "last", "settle", "price", "mid", "adjusted", "vwap", "bid", "
 SIDES = ("mid", "bid", "ask")
 NEAR = 0.1  # share of a price within which other prices of the same step are
 SAME = 0.98  # correlation of changes above which two columns are one asset
-MOST_PAIRS = 20_000
+MOST_COLUMNS = 2000  # the rest of a wider table is not compared
 SAMPLE = 4000  # rows by which columns are compared
 
 
@@ -173,26 +173,31 @@ def _close_of(four: Prices) -> int | None:
 def _nearly_identical(columns: Mapping[str, Prices]) -> dict[str, str]:
     """Columns whose levels and changes are nearly those of another one: of these, the first that is like a close."""
     names = list(columns)
-    values = {name: columns[name][_sampled(len(columns[name]))] for name in names}
-    levels = {name: float(np.nanmedian(v)) if not np.isnan(v).all() else np.nan for name, v in values.items()}
-    ordered = sorted((name for name in names if not np.isnan(levels[name])), key=lambda name: levels[name])
-    group = {name: name for name in names}
-    tried = 0
-    for i, name in enumerate(ordered):
-        for other in ordered[i + 1 :]:
-            if abs(levels[other] - levels[name]) > NEAR * abs(levels[other]) or tried >= MOST_PAIRS:
-                break
-            tried += 1
-            if _same_asset(values[name], values[other]):
-                old, new = group[other], group[name]
-                group = {each: new if of == old else of for each, of in group.items()}
+    if not 1 < len(names) <= MOST_COLUMNS:
+        return {}
+    values = np.stack([columns[name][_sampled(len(columns[name]))] for name in names])
+    group = list(range(len(names)))
+    for i, j in zip(*np.nonzero(np.triu(_correlations(values) > SAME - 0.1, 1)), strict=True):
+        if _same_asset(values[i], values[j]):
+            old, new = group[j], group[i]
+            group = [new if of == old else of for of in group]
     left_out: dict[str, str] = {}
-    for of in dict.fromkeys(group.values()):
-        alike = [name for name in names if group[name] == of]
+    for of in dict.fromkeys(group):
+        alike = [name for name, each in zip(names, group, strict=True) if each == of]
         best = best_of(alike)
         why = f"nearly the same as {best}; data.columns takes it as a series"
         left_out |= {name: why for name in alike if name != best}
     return left_out
+
+
+def _correlations(values: Prices) -> Prices:
+    """About the correlations of the changes of columns (C, R), (C, C): a change that is not known counts as none."""
+    changes = np.nan_to_num(np.diff(values, axis=1), posinf=0.0, neginf=0.0)
+    changes -= changes.mean(axis=1, keepdims=True)
+    size = np.sqrt((changes**2).sum(axis=1, keepdims=True))
+    changes /= np.where(size > 0, size, 1)
+    together: Prices = changes @ changes.T
+    return together
 
 
 def _same_asset(one: Prices, other: Prices) -> bool:

@@ -75,6 +75,7 @@ _last_read = lru_cache(maxsize=1)(_read)
 _lately_read = lru_cache(maxsize=4)(_read)
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # of columns that hold inf, which are refused
 def panel_of_table(table: Table, data: "SplitData", source: str, guess: bool = True) -> Panel:
     """The panel of a table: times recognised, series told from other columns, inputs formed, gaps treated.
 

@@ -17,8 +17,8 @@ OTHER_KINDS = {"bool": FLAGS, "duration": DURATIONS, "time": "times"}
 # Columns with these roles are taken if a table has nothing else: a file of returns has no prices.
 WEAK = (CHANGE, SPREAD)
 _WORDS = {
-    VOLUME: "volume volumes volumen vol tickvol tickvolume realvol stuecke stück stücke umsatz turnover amount qty "
-    "quantity size shares basevolume quotevolume volumefrom volumeto volumeusd marketcap mcap",
+    VOLUME: "volume volumes volumen vol tickvol tickvolume realvol stuecke stück stücke umsatz turnover qty "
+    "quantity basevolume quotevolume volumefrom volumeto volumeusd marketcap mcap",
     COUNT: "count trades tradecount numtrades transactions ticks anzahl",
     OPEN_INTEREST: "openint openinterest oi",
     SPREAD: "spread",
@@ -29,6 +29,7 @@ _WORDS = {
     SAVED_INDEX: "rownum rowid rownumber",
 }
 ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
+ALONE = ("shares", "size", "amount", "v")  # volumes if that is all of the name: iShares are none
 _PAIRS = {
     ("open", "interest"): OPEN_INTEREST,
     ("number", "of"): COUNT,
@@ -50,6 +51,8 @@ def role_by_name(name: str) -> str | None:
         return VOLUME
     if "%" in name and "var" in words:  # Var. %
         return CHANGE
+    if (len(words) == 1 and words[0] in ALONE) or words in (["bid", "size"], ["ask", "size"]):
+        return VOLUME
     role = next((ROLES[word] for word in words if word in ROLES), None)
     return None if role == CHANGE and {"index", "total"} & set(words) else role  # a total return index has a level
 
@@ -88,7 +91,7 @@ def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent:
             roles[name] = EMPTY
         elif is_saved_index(name, values):
             roles[name] = SAVED_INDEX
-        elif role := role_by_name(name):
+        elif (role := role_by_name(name)) and not (role == CHANGE and _moves_as_a_price(known)):
             roles[name] = role
         elif len(known) > 2 and known.min() == known.max():
             roles[name] = CONSTANT
@@ -96,6 +99,12 @@ def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent:
     roles |= {name: CHANGE for name in percent if name in rest and len(rest) > 1 and looks_like_returns(rest[name])}
     rest = {name: values for name, values in rest.items() if name not in roles}
     return roles | _volumes_by_content(rest)
+
+
+def _moves_as_a_price(values: Prices) -> bool:
+    """Whether values are above 0 and each is near the one before it, as those of a Total Return Fund are."""
+    jump = _jump(values)
+    return jump is not None and bool(values.min() > 0) and jump < JUMPS / 4
 
 
 def _volumes_by_content(columns: Mapping[str, Prices]) -> dict[str, str]:
