@@ -1,0 +1,54 @@
+"""A DataFrame of one's own, as a table and as a panel."""
+
+from typing import TYPE_CHECKING
+
+from tbptt.data.columns import kind_of
+from tbptt.data.files import Table
+from tbptt.data.panel import Panel
+from tbptt.data.panel_file import panel_of_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tbptt.data.options import SplitData
+
+
+def panel_of_frame(frame: "pd.DataFrame", data: "SplitData", source: str) -> Panel:
+    """The panel of a DataFrame that a data source returns.
+
+    Whoever writes a source chooses its columns, so each column of numbers is a series, and nothing is guessed from
+    names or content. A ``DatetimeIndex`` gives the times; ``data.time``, ``data.by``, ``data.inputs``, ``data.columns``
+    and ``data.gaps`` apply as they do to a file.
+
+    Raises:
+        ValueError: one line that says what is wrong, in which row, and which key says what is right.
+    """
+    return panel_of_table(table_of_frame(frame, source), data, source, guess=False)
+
+
+def table_of_frame(frame: "pd.DataFrame", source: str) -> Table:
+    """A DataFrame as what is read from a file: names are texts, an index with a meaning becomes a column.
+
+    Raises:
+        ValueError: two columns have one name.
+    """
+    import pandas as pd
+
+    levels = {}
+    frame = frame.copy(deep=False)
+    if isinstance(frame.columns, pd.MultiIndex):
+        parts = [tuple(map(str, name)) for name in frame.columns]
+        frame.columns = pd.Index([" ".join(filter(None, each)) for each in parts])
+        levels = dict(zip(frame.columns, parts, strict=True))
+    frame.columns = pd.Index([str(name) for name in frame.columns], dtype=object)
+    index = []
+    for at in range(frame.index.nlevels):
+        values = frame.index.get_level_values(at)
+        if frame.index.nlevels > 1 or kind_of(values.to_series()) == "time":
+            name = str(values.name or ("index" if frame.index.nlevels == 1 else f"index {at + 1}"))
+            index.append(name)
+            frame.insert(at, name, values, allow_duplicates=True)
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"{source} has two columns {twice}; a name belongs to one column")
+    return Table(frame.reset_index(drop=True), levels, (), None, tuple(index), ())

@@ -1,0 +1,144 @@
+"""What each column of a table is: a series of prices, or something else that is left out, and why."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tbptt.data.columns import kind_of, words_of
+from tbptt.data.prices import Prices
+
+SAVED_INDEX = "a saved index"
+VOLUME, COUNT, OPEN_INTEREST, SPREAD = "volume", "a count", "open interest", "a spread"
+CHANGE, PAYMENT, CONSTANT, UNUSED = "changes, not prices", "dividends or splits", "the same value everywhere", "unused"
+TEXTS, FLAGS, DURATIONS, EMPTY = "texts", "yes or no", "durations", "no values"
+OTHER_KINDS = {"bool": FLAGS, "duration": DURATIONS, "time": "times"}
+# Columns with these roles are taken if a table has nothing else: a file of returns has no prices.
+WEAK = (CHANGE, SPREAD)
+_WORDS = {
+    VOLUME: "volume volumes volumen vol tickvol tickvolume realvol stuecke stück stücke umsatz turnover qty "
+    "quantity basevolume quotevolume volumefrom volumeto volumeusd marketcap mcap",
+    COUNT: "count trades tradecount numtrades transactions ticks anzahl",
+    OPEN_INTEREST: "openint openinterest oi",
+    SPREAD: "spread",
+    CHANGE: "change changes chg ret rets return returns pct percent logret logreturn logreturns perubahan veränderung "
+    "variation variazione",
+    PAYMENT: "dividend dividends split splits dividende dividenden splitfactor divcash adjfactor coefficient",
+    UNUSED: "ignore unused",
+    SAVED_INDEX: "rownum rowid rownumber",
+}
+ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
+ALONE = ("shares", "size", "amount", "v")  # volumes if that is all of the name: iShares are none
+_PAIRS = {
+    ("open", "interest"): OPEN_INTEREST,
+    ("number", "of"): COUNT,
+    ("market", "cap"): "a market value",
+    ("capital", "gains"): PAYMENT,
+}
+DATE_PARTS = (["year"], ["quarter"], ["month"], ["week"], ["day"], ["weekday"], ["hour"], ["minute"])
+# How much a volume jumps from step to step: a price does so by far less.
+JUMPS = 0.2
+
+
+def role_by_name(name: str) -> str | None:
+    """What a column is by its name; None: a price, or what no name says."""
+    words = words_of(name)
+    for pair in pairwise(words):
+        if pair in _PAIRS:
+            return _PAIRS[pair]
+    if words[:1] == ["taker"]:
+        return VOLUME
+    if "%" in name and "var" in words:  # Var. %
+        return CHANGE
+    if (len(words) == 1 and words[0] in ALONE) or words in (["bid", "size"], ["ask", "size"]):
+        return VOLUME
+    role = next((ROLES[word] for word in words if word in ROLES), None)
+    return None if role == CHANGE and {"index", "total"} & set(words) else role  # a total return index has a level
+
+
+def is_saved_index(name: str, values: Prices) -> bool:
+    """Whether a column counts the rows from 0 or 1, as pandas saves an index; also backwards."""
+    if not len(values) or np.isnan(values).any():
+        return False
+    for each in (values, values[::-1]):
+        if each[0] in (0, 1) and np.array_equal(each, np.arange(len(each)) + each[0]):
+            return True
+    unnamed = not name.strip() or words_of(name)[:1] in (["unnamed"], ["index"]) or name == "column 1"
+    steps = np.diff(values)  # rows may have been left out of it
+    return unnamed and len(values) > 1 and bool(np.all(values % 1 == 0) and (np.all(steps > 0) or np.all(steps < 0)))
+
+
+def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent: tuple[str, ...]) -> dict[str, str]:
+    """Why each column is no series, by name; columns that may be prices are not in it.
+
+    Args:
+        columns: the columns of a table that are neither times nor the names of series.
+        numbers: (R,) float64 of those that are numbers.
+        percent: those that were written with a % sign.
+    """
+    roles = {}
+    for name, column in columns.items():
+        if words_of(name) in DATE_PARTS:
+            roles[name] = "a part of the date"
+            continue
+        if name not in numbers:
+            roles[name] = OTHER_KINDS.get(kind_of(column), TEXTS)
+            continue
+        values = numbers[name]
+        known = values[~np.isnan(values)]
+        if not len(known):
+            roles[name] = EMPTY
+        elif is_saved_index(name, values):
+            roles[name] = SAVED_INDEX
+        elif (role := role_by_name(name)) and not (role == CHANGE and _moves_as_a_price(known)):
+            roles[name] = role
+        elif len(known) > 2 and known.min() == known.max():
+            roles[name] = CONSTANT
+    rest = {name: values for name, values in numbers.items() if name not in roles}
+    roles |= {name: CHANGE for name in percent if name in rest and len(rest) > 1 and looks_like_returns(rest[name])}
+    rest = {name: values for name, values in rest.items() if name not in roles}
+    return roles | _volumes_by_content(rest)
+
+
+def _moves_as_a_price(values: Prices) -> bool:
+    """Whether values are above 0 and each is near the one before it, as those of a Total Return Fund are."""
+    jump = _jump(values)
+    return jump is not None and bool(values.min() > 0) and jump < JUMPS / 4
+
+
+def _volumes_by_content(columns: Mapping[str, Prices]) -> dict[str, str]:
+    """Columns that jump as volumes do, beside columns that move as prices do."""
+    jumps = {name: _jump(values) for name, values in columns.items()}
+    if not any(jump is not None and jump < JUMPS / 4 for jump in jumps.values()):
+        return {}
+    return {name: "jumps as volumes do" for name, jump in jumps.items() if jump is not None and jump > JUMPS}
+
+
+def _jump(values: Prices) -> float | None:
+    """The middle relative change from step to step, if neighbours are no nearer than others; None if some are below 0.
+
+    A price is near the one before it; volumes are not.
+    """
+    known = values[~np.isnan(values)][: 2**16]
+    if len(known) < 20 or known.min() < 0:
+        return None
+    size = float(np.median(known))
+    change = float(np.median(np.abs(np.diff(known))))
+    if size <= 0:
+        return None
+    half = len(known) // 2
+    far = float(np.median(np.abs(known[half : 2 * half] - known[:half])))
+    return change / size if change > 0.5 * far else min(change / size, JUMPS / 2)
+
+
+def looks_like_returns(values: Prices) -> bool:
+    """Whether values are around 0, with both signs, and have no level that moves on from step to step."""
+    known = values[~np.isnan(values)]
+    if len(known) < 20:
+        return False
+    above, below = (known > 0).mean(), (known < 0).mean()
+    spread = float(np.median(np.abs(known)))
+    if min(above, below) < 0.2 or not spread:
+        return False
+    return float(np.median(np.abs(np.diff(known)))) > 0.5 * spread

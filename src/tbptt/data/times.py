@@ -1,0 +1,340 @@
+"""Which column of a table holds the times of its rows, and what they mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tbptt.data.columns import and_list, integers_or_floats, kind_of, listed, resolved, words_of
+from tbptt.data.panel import Times
+from tbptt.data.time_numbers import readings_of_numbers, texts_of_numbers, times_of_day
+from tbptt.data.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
+
+if TYPE_CHECKING:
+    from tbptt.data.files import Table
+    from tbptt.data.options import SplitData
+
+_DATE = "date datetime timestamp datum tanggal fecha tarih dato дата 日期 日付"
+_TIME = "time zeit uhrzeit zeitpunkt hora ora heure t время 时间"
+_OTHER = "timestamps ts dt data jour day month period epoch unix utc gmt opentime closetime"
+DATE_WORDS, CLOCK_WORDS = frozenset(_DATE.split()), frozenset(_TIME.split())
+TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
+
+
+@dataclass(frozen=True, eq=False)
+class RowTimes:
+    """The times of a table's rows.
+
+    Attributes:
+        values: (R,) datetime64 in UTC, NaT where a row has none; None if the table has no times.
+        names: the columns that they were read from.
+        zone: the time zone that the table gave them in.
+        found: phrases for :class:`tbptt.data.panel.Findings`.
+        others: other columns that are times, and why they are left out.
+    """
+
+    values: Times | None
+    names: tuple[str, ...] = ()
+    zone: str | None = None
+    found: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> str:
+        """``column Date``, ``columns <DATE> and <TIME>``."""
+        return f"column{'' if len(self.names) == 1 else 's'} {and_list(list(self.names))}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    names: tuple[str, ...]
+    readings: list[Reading]
+
+
+def times_of(table: "Table", data: "SplitData", source: str, kept: frozenset[str] = frozenset()) -> RowTimes:
+    """The times of a table's rows: of the columns that ``data.time`` names, else found by name and content.
+
+    Args:
+        kept: columns that are series or inputs since the user says so, so that they are no times.
+
+    Raises:
+        ValueError: one line; a column cannot be read as times, or in two ways.
+    """
+    asked = [data.time] if isinstance(data.time, str) else list(data.time or ())
+    if asked and asked != ["none"]:
+        return _asked(table, data, source, asked)
+    columns = [*table.index, *(name for name in map(str, table.frame.columns) if name not in table.index)]
+    candidates = [
+        _Candidate((name,), found)
+        for name in columns
+        if name not in kept and (found := _readings(table, name, data.time_format, source, bool(asked)))
+    ]
+    others = {each.names[0]: "times" for each in candidates}
+    if asked:
+        return RowTimes(None, found=("rows in the file's order (data.time)",), others=others)
+    if data.time_format is not None and not candidates:
+        raise ValueError(f"{source} has no column of times that data.time_format={data.time_format} reads")
+    chosen = _chosen(_put_together(candidates, columns))
+    if chosen is None:
+        _refuse_unread(table, source, kept)
+        return RowTimes(None, found=("no times: rows in the file's order (data.time)",), others=others)
+    return _as_times(chosen, table, source, others)
+
+
+def _readings(table: "Table", name: str, form: str | None, source: str, lenient: bool) -> list[Reading]:
+    """In which ways a column is times; none if it is something else."""
+    column = table.frame[name]
+    kind = kind_of(column)
+    words = set(words_of(name))
+    if kind == "time":
+        return [_of_objects(column)]
+    if kind == "number":
+        return _of_numbers(column, words, form) or _years(table, name, words)
+    if kind != "text":
+        return []
+    texts = texts_of(column)
+    found = readings_of_texts(texts, form)
+    if not found and words & CLOCK_WORDS and form is None and (digits := _of_digits(texts)) is not None:
+        return [Reading(digits, dated=False, timed=True)]
+    named = bool(words & TIME_WORDS) or name in table.index
+    if not found and named and not lenient and form is None and (wrong := first_wrong(texts)) is not None:
+        value = texts[wrong].as_py()
+        raise ValueError(f"{source}, column {name}, {line_of(table, wrong)}: {value[:40]!r} is no time as the others")
+    return found
+
+
+def _of_numbers(column: Any, words: set[str], form: str | None) -> list[Reading]:
+    values = integers_or_floats(column)
+    named = bool(words & TIME_WORDS)
+    found = readings_of_numbers(values, named, form)
+    if not found and words & CLOCK_WORDS and (of_day := times_of_day(values)) is not None:
+        return [Reading(of_day, dated=False, timed=True)]
+    return found
+
+
+def _of_digits(texts: Any) -> Times | None:
+    """Times of day such as 093000, written as texts."""
+    import pyarrow as pa
+
+    try:
+        return times_of_day(np.asarray(texts.cast(pa.int64())))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _years(table: "Table", name: str, words: set[str]) -> list[Reading]:
+    """Years, if each is there once, or once for each value of a column of texts: else they are a part of the date."""
+    values = integers_or_floats(table.frame[name])
+    if words not in ({"year"}, {"jahr"}) or np.isnan(values).any() or (values % 1).any():
+        return []
+    if values.min() < 1000 or values.max() >= 3000:
+        return []
+    texts = [other for other in table.frame.columns if kind_of(table.frame[other]) == "text"]
+    keys = [[name], *([other, name] for other in texts)]
+    if all(table.frame.duplicated(key).any() for key in keys):
+        return []
+    return [Reading((values.astype(np.int64) - 1970).astype("M8[Y]").astype("M8[us]"), said="years")]
+
+
+def _of_objects(column: Any) -> Reading:
+    """What a Parquet file or a DataFrame says to be times."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
+    elif column.dtype == object:
+        try:
+            column = pd.to_datetime(column)
+        except ValueError:
+            column = pd.to_datetime(column, utc=True)
+    values, zone = without_zone(column)
+    known = values[~np.isnat(values)]
+    timed = bool(zone is not None or (known != known.astype("M8[D]")).any())
+    return Reading(values, timed=timed, zone=zone)
+
+
+def _asked(table: "Table", data: "SplitData", source: str, asked: list[str]) -> RowTimes:
+    """The times of the columns that the user names."""
+    columns = list(map(str, table.frame.columns))
+    names = [resolved(name, columns) for name in asked]
+    if missing := [name for name, found in zip(asked, names, strict=True) if found is None]:
+        raise ValueError(f"{source} has no column {listed(missing)}, which data.time names (it has: {listed(columns)})")
+    candidate = _with_format_over_all(table, list(map(str, names)), data.time_format)
+    if candidate is None:
+        parts = [_named_column(table, str(name), data.time_format, source) for name in names]
+        candidate = parts[0] if len(parts) == 1 else _joined(source, parts)
+    others = {
+        name: "times"
+        for name in columns
+        if name not in names and _readings(table, name, None, source, True) and set(words_of(name)) & TIME_WORDS
+    }
+    return _as_times(candidate, table, source, others)
+
+
+def _named_column(table: "Table", name: str, form: str | None, source: str) -> _Candidate:
+    column = table.frame[name]
+    if kind_of(column) == "number":  # the user says that these numbers are times
+        found = _of_numbers(column, {"time", *words_of(name)}, form)
+    else:
+        found = _readings(table, name, form, source, False)
+    if not found and (form is None or "%" not in form):
+        first = str(_first(texts_of(column)))[:40]
+        raise ValueError(
+            f"{source}, column {name}: {first!r} and the like are read as no times; data.time_format says their format"
+        )
+    if not found:
+        texts = texts_of(column)
+        raise ValueError(
+            f"{source}, column {name}: data.time_format={form} does not read {str(_first(texts))[:40]!r} and the like"
+        )
+    return _Candidate((name,), found)
+
+
+def _first(texts: Any) -> Any:
+    import pyarrow.compute as pc
+
+    known = pc.drop_null(texts)
+    return known[0].as_py() if len(known) else None
+
+
+def _with_format_over_all(table: "Table", names: list[str], form: str | None) -> _Candidate | None:
+    """A format such as ``%Y%m%d %H%M`` over a date and a time that stand in columns of their own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if form is None or "%" not in form or len(names) == 1:
+        return None
+    columns = [table.frame[name] for name in names]
+    texts = [
+        texts_of_numbers(integers_or_floats(each)) if kind_of(each) == "number" else texts_of(each) for each in columns
+    ]
+    joined = pc.binary_join_element_wise(*texts, pa.scalar(" ", pa.large_string()))
+    found = readings_of_texts(joined, form)
+    return _Candidate(tuple(names), found) if found else None
+
+
+def _joined(source: str, parts: list[_Candidate]) -> _Candidate:
+    """A date and a time of day put together."""
+    dates = [part for part in parts if any(r.dated for r in part.readings)]
+    of_day = [part for part in parts if not any(r.dated for r in part.readings)]
+    if len(dates) != 1 or len(of_day) != 1 or len(parts) != 2:
+        names = and_list([part.names[0] for part in parts])
+        raise ValueError(f"{source}: data.time takes a column of dates and one of times of day; {names} are not")
+    return _sum(dates[0], of_day[0])
+
+
+def _sum(date: _Candidate, of_day: _Candidate) -> _Candidate:
+    time = of_day.readings[0]
+    since = time.values.astype("M8[ns]").astype(np.int64)
+    offset = np.where(np.isnat(time.values), np.timedelta64("NaT"), since.astype("m8[ns]"))
+    found = []
+    for reading in date.readings:
+        values = reading.values + offset.astype("m8[us]" if reading.values.dtype == "M8[us]" else "m8[ns]")
+        found.append(Reading(values, reading.key, True, True, time.zone or reading.zone, reading.said))
+    return _Candidate((*date.names, *of_day.names), found)
+
+
+def _put_together(candidates: list[_Candidate], columns: list[str]) -> list[_Candidate]:
+    """The columns with dates, each with the time of day that stands in a column of its own, if it has none itself."""
+    of_day = [each for each in candidates if not any(r.dated for r in each.readings)]
+    dated = [each for each in candidates if any(r.dated for r in each.readings)]
+    if not of_day:
+        return dated
+    place = {name: i for i, name in enumerate(columns)}
+    found = []
+    for each in dated:
+        after = sorted(of_day, key=lambda other: abs(place[other.names[0]] - place[each.names[0]] - 1))
+        found.append(each if any(r.timed for r in each.readings) else _sum(each, after[0]))
+    return found
+
+
+def _chosen(candidates: list[_Candidate]) -> _Candidate | None:
+    """The first that rises or falls at every row; else the first whose times differ; else the first."""
+    for good in (_is_monotone, _differs):
+        if found := next((each for each in candidates if any(good(r.values) for r in each.readings)), None):
+            return found
+    return candidates[0] if candidates else None
+
+
+def _is_monotone(values: Times) -> bool:
+    known = values[~np.isnat(values)]
+    steps = np.diff(known).astype(np.int64)
+    return bool(len(known) and (np.all(steps > 0) or np.all(steps < 0)))
+
+
+def _is_ordered(values: Times) -> bool:
+    steps = np.diff(values[~np.isnat(values)]).astype(np.int64)
+    return bool(np.all(steps >= 0) or np.all(steps <= 0))
+
+
+def _differs(values: Times) -> bool:
+    known = values[~np.isnat(values)]
+    return bool(len(known) and known.min() != known.max())
+
+
+def _as_times(chosen: _Candidate, table: "Table", source: str, others: Mapping[str, str]) -> RowTimes:
+    readings = chosen.readings
+    if len(readings) > 1:
+        ordered = [reading for reading in readings if _is_ordered(reading.values)]
+        if len(ordered) != 1:
+            raise ValueError(_undecided(chosen, ordered or readings, table, source))
+        readings = ordered
+    reading = readings[0]
+    rest = {name: why for name, why in others.items() if name not in chosen.names}
+    named = {"utc", "gmt"} & {word for name in chosen.names for word in words_of(name)}
+    zone = reading.zone or ("UTC" if named else None)
+    times = RowTimes(_in_nanoseconds(reading.values), chosen.names, zone, (), rest)
+    form = (f"{reading.said} (data.time_format)",) if reading.said else ()
+    return replace(times, found=(f"time {times.columns} (data.time)", *form))
+
+
+def _in_nanoseconds(values: Times) -> Times:
+    known = values[~np.isnat(values)]
+    if len(known) and (known.min() < np.datetime64("1678-01-01") or known.max() > np.datetime64("2262-01-01")):
+        return values.astype("M8[us]")
+    return values.astype("M8[ns]")
+
+
+def _undecided(chosen: _Candidate, readings: list[Reading], table: "Table", source: str) -> str:
+    """Two readings that both fit: the first row in each, with the key that chooses it."""
+    row = int(np.argmax(~np.isnat(readings[0].values) & (readings[0].values != readings[1].values)))
+    text = str(table.frame[chosen.names[0]].iloc[row]).strip()[:40]
+    ways = [f"{str(reading.values[row])[:10]} with data.time_format={reading.key}" for reading in readings]
+    return f"{source}, column {chosen.names[0]}: {text} is {' or '.join(ways)}, and all rows can be read so"
+
+
+def _refuse_unread(table: "Table", source: str, kept: frozenset[str]) -> None:
+    """A column that has the name of times, and in which none can be read: no order should be guessed from it."""
+    for name in map(str, table.frame.columns):
+        column = table.frame[name]
+        if name in kept or not set(words_of(name)) & DATE_WORDS:
+            continue
+        kind = kind_of(column)
+        if kind == "number" and (serial := _serial(integers_or_floats(column))):
+            raise ValueError(
+                f"{source}, column {name}: {serial}; write dates, or take the rows in their order with data.time=none"
+            )
+        if kind == "text" and (first := _first(texts_of(column))) is not None:
+            raise ValueError(
+                f"{source}, column {name}: {first[:40]!r} and the like are read as no times; data.time_format says "
+                "their format, data.time=none takes the rows in their order"
+            )
+
+
+def _serial(values: Any) -> str | None:
+    """What days since 1899-12-30, as spreadsheets count them, look like; no one can be sure of it."""
+    steps = np.diff(values)
+    rises = len(values) > 1 and bool(np.all(steps > 0) or np.all(steps < 0))
+    if not (rises and values.min() > 15_000 and values.max() < 80_000):
+        return None
+    day = np.datetime64("1899-12-30") + int(values[0])
+    return f"{values[0]:g} may be {day}, counted in days as a spreadsheet does"
+
+
+def line_of(table: "Table", row: int) -> str:
+    """Where row ``row`` of the frame, counted from 0, stands: the line of a file as an editor counts it."""
+    lines: Any = table.lines  # the first row's, or each row's
+    if lines is None:
+        return f"row {row + 1}"
+    return f"line {lines + row if isinstance(lines, int) else int(lines[row])}"
