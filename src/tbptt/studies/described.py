@@ -32,10 +32,11 @@ def data_of(plan: Plan) -> dict[str, Any]:
     from tbptt.tasks.prepare import prepare
 
     config = cast(Config, OmegaConf.to_object(plan.cfg))
-    data, warnings = fold_data(config.data, plan.settings)[-1], ()
+    data = fold_data(config.data, plan.settings)[-1]
+    warnings: tuple[str, ...] = ()
     if getattr(data, "inputs", None):
         prepared = prepare(data, config.task)
-        split, warnings = prepared.split, getattr(prepared, "warnings", ())
+        split, warnings = prepared.split, prepared.warnings
     else:
         split = load_split(data, config.task)
     varies = [d.key for d in plan.space.dimensions if d.key.split(".")[0] in ("data", "task")]
