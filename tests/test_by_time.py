@@ -14,7 +14,7 @@ from parts import WARM, WINDOW, Told, forecast, of_panel, panel_of, q_values, sc
 from tbptt.data.panel import Panel, Series
 from tbptt.data.prices import fingerprint
 from tbptt.data.split import Split, load_split
-from tbptt.evaluation import words
+from tbptt.evaluation.data_words import described
 from tbptt.evaluation.judged import judge
 from tbptt.evaluation.steps import aligned
 from tbptt.tasks.prepare import Prepared, prepare
@@ -365,8 +365,9 @@ def test_the_data_line_counts_times_and_not_steps_as_observations() -> None:
     days = {"even": [2 * row for row in range(300)], "odd": [2 * row + 1 for row in range(300)]}
     data = prepare(of_panel(panel_of(days)), forecast(1))
     assert [data.split.moments(part) for part in ("val", "test")] == [2 * (75 - 1)] * 2
-    line = words.data_line(data.data, data.task, data.split)
-    assert line.count(f"148 to choose by (at most about {148 / 2:.0f} independent observations)") == 1, line
+    val = described(data.data, data.task, data.split)["parts"]["val"]
+    assert val["steps"] == 148
+    assert val["evidence"] == f"at most about {148 / 2:.0f} independent observations"
     each = prepare(of_panel(panel_of(days), split="each"), forecast(1))
     assert each.split.moments("test") == 74
     assert each.val.rows is None
