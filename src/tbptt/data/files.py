@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Table:
             is called ``column 1``, counted from 1. The index is a plain range.
         levels: the parts of each name of a header with several levels: ``{"Close AAA": ("Close", "AAA")}``; else empty.
         level_names: what the file calls these levels, ``("Price", "Ticker")``; "" where it does not say.
-        lines: the line of the file that row i of the frame stands in is ``lines + i``, counted from 1, as an editor
-            does; None if the file has no lines (Parquet).
+        lines: the line of the file that row i of the frame stands in, counted from 1, as an editor does: ``lines + i``,
+            or ``lines[i]`` where blank lines or line ends inside of cells come between; None if the file has no lines
+            (Parquet). :meth:`line` tells it.
         index: the names of columns that the file itself marks as its index (Parquet written by pandas).
         found: what was found out, one phrase each with its key, as in :class:`tbptt.data.panel.Findings`.
         percent: the names of columns whose numbers were written with a % sign; 1.5% is read as 1.5.
@@ -52,17 +55,69 @@ class Table:
     frame: "pd.DataFrame"
     levels: dict[str, tuple[str, ...]]
     level_names: tuple[str, ...]
-    lines: int | None
+    lines: "int | NDArray[np.int64] | None"
     index: tuple[str, ...]
     found: tuple[str, ...]
     percent: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def line(self, row: int) -> int | None:
+        """The line of the file that a row of the frame, counted from 0, stands in; None if the file has no lines."""
+        if self.lines is None or isinstance(self.lines, int):
+            return None if self.lines is None else self.lines + row
+        return int(self.lines[row])
+
+
+PARQUET = (".parquet", ".pq")
+
 
 def read_table(path: Path, form: Form = Form()) -> Table:
     """The content of a text file (CSV and the like, also compressed), a Parquet file or a folder of Parquet files.
 
+    Any file that holds text is read as a table of numbers, dates and names, whatever its suffix. Its form is found out
+    from the whole file (:mod:`tbptt.data.dialect`, :mod:`tbptt.data.numbers`), where ``form`` does not say it. The
+    cells of a column become numbers if all are numbers or blanks; otherwise the column stays as text, also where a
+    single cell is wrong: :func:`tbptt.data.numbers.first_text` finds that one.
+
     Raises:
-        ValueError: one line that says what is wrong, where, and which key says what is right.
+        ValueError: one line that begins with the path and says what is wrong, where, and which key says what is right.
     """
-    raise NotImplementedError
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    if not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is not a file")
+    try:
+        return _read(path, form)
+    except Exception as error:  # pyarrow and zipfile raise a dozen kinds for a file that is not what its name says
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if reason.startswith(str(path)):
+            raise ValueError(reason) from error
+        raise ValueError(f"{path} cannot be read: {reason}") from error
+
+
+def _read(path: Path, form: Form) -> Table:
+    from tbptt.data import parquet, raw_text
+    from tbptt.data.foreign import MAGIC, refuse_foreign
+    from tbptt.data.text_file import read_text
+
+    if path.is_dir():
+        return parquet.read_parquet(path)
+    refuse_foreign(path, path.suffix.lower())
+    if path.suffix.lower() in PARQUET:
+        return parquet.read_parquet(path)
+    head, packed = raw_text.beginning(path)
+    if head.startswith(b"PAR1"):
+        if packed is None:
+            return parquet.read_parquet(path)
+        raise ValueError(f"it is Parquet inside {packed}; unpack it")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the file itself; get it with: git lfs pull")
+    if head[257:262] == b"ustar":
+        refuse_foreign(path, ".tar")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for magic, suffix in MAGIC.items():
+        if start.startswith(magic):
+            refuse_foreign(path, suffix)
+    return read_text(path, packed, form)
