@@ -272,6 +272,12 @@ EXPORTS: dict[str, tuple[Any, dict[str, list[Any]], tuple[str, ...], int]] = {
         ("delimiter space (data.delimiter)",),
         2,
     ),
+    "R's write.table of dates": (
+        '"Open" "Close"\n"2024-01-02" 100.5 99.1\n"2024-01-03" 101.5 98\n',
+        {"column 1": ["2024-01-02", "2024-01-03"], "Open": [100.5, 101.5], "Close": [99.1, 98]},
+        ("delimiter space (data.delimiter)",),
+        2,
+    ),
     "Excel": (
         "sep=;\nDatum;Kurs\n02.01.2024;100,5\n03.01.2024;99,25\n;\n;\n",
         {"Datum": ["02.01.2024", "03.01.2024"], "Kurs": [100.5, 99.25]},
@@ -338,6 +344,12 @@ EXPORTS: dict[str, tuple[Any, dict[str, list[Any]], tuple[str, ...], int]] = {
         "Kurs\n100,5\n99,25\n101,125\n",
         {"Kurs": [100.5, 99.25, 101.125]},
         ("decimal ',' (data.decimal)",),
+        2,
+    ),
+    "one column of blanks and decimal commas": (
+        "Kurs\n1 234,5\n1 235,5\n",
+        {"Kurs": [1234.5, 1235.5]},
+        ("decimal ',' (data.decimal)", "thousands space (data.thousands)"),
         2,
     ),
     "old Mac": ("Date,A\r2024-01-02,1.5\r2024-01-03,1.6\r", {"A": [1.5, 1.6]}, (), 2),
@@ -534,9 +546,10 @@ def test_lines_are_counted_as_an_editor_does(read: Any) -> None:
         ("D,A,B\n2024-01-02,1,2\n\n2024-01-03,1,2\n2024-01-04,3", "x.csv, line 5 has 2 cells, but there are 3 columns "
          "(data.delimiter is ',')"),
         # 100,5 in a file whose delimiter is the comma, too: R's row names would make 5 of it.
-        ("Date,Close\n2024-01-02,100,5\n2024-01-03,101,5\n", "x.csv, line 2 has 3 cells, but the header has 2 names"),
+        ("Date,Close\n2024-01-02,100,5\n2024-01-03,101,5\n", "x.csv, line 2 has 3 cells, but the header names 2"),
         ("Date Close\n2024-01-02 1 234.5\n2024-01-03 1 235.5\n",
-         "x.csv, line 2 has 3 cells, but the header has 2 names"),
+         "x.csv, line 2 has 3 cells, but the header names 2"),
+        ("Kurs\n1 234.5\n1 235.5\n", "x.csv, line 2 has 2 cells, but the header names 1"),
         ("D,A,B,C\n2024-01-02,1,2\n2024-01-03,1,2\n", "x.csv, line 1 has 4 cells, but line 2 has 3"),
         ("Date,Close,Close\n2024-01-02,1,2\n", "x.csv has 2 columns named Close (2, 3); give them other names: "
          "data.header=1 'data.names=[a,b,…]' (3 columns)"),
@@ -794,9 +807,9 @@ def test_any_table_in_any_form_is_read_back(tmp_path: Path, data: st.DataObject,
     days = [f"2024-03-{i + 1:02d}" for i in range(len(rows))]
     levels = [[level, *(f"{name}{'' if i == 0 else i}" for name in names)]
               for i, level in enumerate(["Price", "Ticker"][: max(1, form["levels"] - 1)])]  # fmt: skip
-    lines = levels if form["levels"] > 1 else [["Day", *names]]
+    lines = levels if form["levels"] > 1 else [["When", *names]]
     if form["levels"] > 1:
-        lines = [*lines, ["Day", *[""] * count]]
+        lines = [*lines, ["When", *[""] * count]]
     if form["delimiter"] == " ":
         lines = [[cell or '""' for cell in line] for line in lines]
     text = [joined(line, form) if '""' not in line else form["delimiter"].join(line) for line in lines]
@@ -808,8 +821,8 @@ def test_any_table_in_any_form_is_read_back(tmp_path: Path, data: st.DataObject,
     path.write_bytes(PACKERS[form["packed"]](raw) if form["packed"] else raw)
     table = read_table(path, Form(encoding="cp1252" if form["encoding"] == "cp1252" else None))
     shown = [" ".join(line[i + 1] for line in levels) for i in range(count)]
-    assert list(table.frame) == ["Day", *shown]
-    assert table.frame["Day"].tolist() == days
+    assert list(table.frame) == ["When", *shown]
+    assert table.frame["When"].tolist() == days
     for i, name in enumerate(shown):
         assert of(table)[name] == [row[i] for row in rows]
     assert table.line(0) == len(lines) + 1

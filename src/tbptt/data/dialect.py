@@ -87,7 +87,7 @@ def _width(rows: list[Row]) -> int:
 
 def find_delimiter(lines: list[str]) -> str:
     """The delimiter whose rows have most often the same number of cells, and cells that are numbers, dates or words."""
-    best, best_score = NO_DELIMITER, 0.0
+    best, best_score = NO_DELIMITER, (0.0, 0)
     for delimiter in ORDER:
         rows = split_rows(lines, delimiter)
         width = _width(rows)
@@ -96,13 +96,12 @@ def find_delimiter(lines: list[str]) -> str:
         at = next(i for i, (_, cells) in enumerate(rows) if len(cells) == width)
         same = [cells for _, cells in rows[at:] if len(cells) == width]
         cells = [cell for row in same for cell in row]
-        good = sum(kind_of(cell) != "text" or not re.search("[;,|\t]", cell) for cell in cells) / len(cells)
-        score = round(good * len(same) / len(rows[at:]), 2)
-        if delimiter == " ":  # a blank between words is no delimiter
-            score *= sum(kind_of(cell) != "text" for cell in cells) / len(cells)
+        good = sum(kind_of(cell) != "text" or not re.search('[;,|\t"]', cell) for cell in cells) / len(cells)
+        # Of two that explain the rows from the first one of that width on, the one that explains more rows.
+        score = (round(good * len(same) / len(rows[at:]), 2), len(same))
         if score > best_score:
             best, best_score = delimiter, score
-    return NO_DELIMITER if best_score < 0.5 or (best == "," and _one_column(lines)) else best
+    return NO_DELIMITER if best_score[0] < 0.5 or (best == "," and _one_column(lines)) else best
 
 
 def _one_column(lines: list[str]) -> bool:
@@ -156,9 +155,9 @@ def layout_of(lines: list[str], tail: list[str], delimiter: str, header: int | N
     if names_are_short and all(not cells[-1].strip() for cells in full):  # each row ends with a delimiter
         layout.header = [[*cells, ""] for cells in layout.header]
     elif names_are_short:
-        # R's write.table gives the names of the rows no name. Anything else is a number that is two cells: 100,5.
-        if delimiter not in " \t" or (kinds[:2] == ["date", "number"] and _is_time(layout.header[0][0])):
-            raise ValueError(f"line {layout.first} has {width} cells, but the header has {width - 1} names")
+        # R's write.table gives the names of the rows no name. Anything else is a number in two cells: 100,5 or 1 234.
+        if delimiter not in " \t" or not _are_row_names([cells[0] for cells in full], kinds, layout.header[0][0]):
+            raise ValueError(f"line {layout.first} has {width} cells, but the header names {width - 1}")
         layout.header = [["", *cells] for cells in layout.header]
     after = _footer(last, kinds) if footer is None else [row for row in last if row[0] > len(tail) - footer]
     layout.footer = [" ".join(cells).strip() for _, cells in after]
@@ -231,8 +230,12 @@ def _above(rows: list[Row], top: int, at: int, width: int) -> bool:
     return len(cells) == width - 1 >= 1 and all(kind_of(cell) in ("text", "blank") for cell in cells)
 
 
-def _is_time(name: str) -> bool:
-    return re.search("da[ty]|time|zeit|fecha|дата", name, re.IGNORECASE) is not None
+def _are_row_names(cells: list[str], kinds: list[str], name: str) -> bool:
+    """Whether cells name rows: texts, 1, 2, 3 …, or dates, if the first name that there is is not about time itself."""
+    if kinds[0] == "number":
+        return all(cell == str(int(cells[0]) + i) for i, cell in enumerate(cells)) if cells[0].isdecimal() else False
+    about_time = re.search("da[ty]|time|zeit|fecha|дата", name, re.IGNORECASE) is not None
+    return not (about_time and kinds[:2] == ["date", "number"])
 
 
 def _title(cells: list[str]) -> bool:
