@@ -637,7 +637,7 @@ def test_walks_that_know_nothing_of_each_other_are_all_series() -> None:
 )
 def test_what_strftime_writes_is_read_back(day: str, clock: str) -> None:
     times = pd.date_range("2023-11-20 03:00" if clock else "2023-11-20", periods=60, freq="31h" if clock else "D")
-    for zone, hours in (("", 0), *([("Z", 0), ("+01:00", -1), ("-0500", 5)] if clock else [])):
+    for zone, hours in (("", 0), *([("Z", 0), ("+01:00", -1), ("-0500", 5)] if clock == " %H:%M" else [])):
         got = panel({"Date": times.strftime(day + clock) + zone, "price": walk(1)})
         np.testing.assert_array_equal(got.times, times + pd.Timedelta(hours=hours))
 
