@@ -611,6 +611,37 @@ def test_what_is_no_price_is_left_out_with_a_reason() -> None:
     }
 
 
+def test_names_of_funds_and_codes_are_no_roles() -> None:
+    funds = {"iShares Core": walk(1), "Absolute Return Fund": walk(2, start=30), "Total Return Index": walk(3, start=7)}
+    assert list(panel({"Date": dates()} | funds).series) == list(funds)
+    coded = panel({"Date": dates(), "code": ["000001"] * 60, "note": ["007"] * 30 + ["008"] * 30, "close": walk(1)})
+    assert list(coded.series) == ["000001"]
+    assert dict(coded.findings.left_out) == {"note": "texts"}
+
+
+def test_walks_that_know_nothing_of_each_other_are_all_series() -> None:
+    rng = np.random.default_rng(3)
+    for scale, level in ((0.1, 0), (1, 100), (5, 1000)):
+        for count in (25, 60, 300):
+            steps = rng.standard_normal((count, 5)) + rng.standard_normal((count, 1))  # and a market in common
+            made = {f"n{i}": each for i, each in enumerate(level + scale * np.cumsum(steps, axis=0).T)}
+            got = panel(made)
+            assert list(got.series) == list(made)
+            assert got.findings.warnings == ()
+
+
+@pytest.mark.parametrize("clock", ["", " %H:%M", "T%H:%M:%S.%f", ", %I:%M:%S %p", " %H%M%S"])
+@pytest.mark.parametrize(
+    "day",
+    ["%Y/%m/%d", "%d.%m.%Y", "%m-%d-%Y", "%d%b%Y", "%B %d, %Y", "%A, %b %d, %Y", "%d-%b-%y", "%m/%d/%y", "%Y-%b-%d"],
+)
+def test_what_strftime_writes_is_read_back(day: str, clock: str) -> None:
+    times = pd.date_range("2023-11-20 03:00" if clock else "2023-11-20", periods=60, freq="31h" if clock else "D")
+    for zone, hours in (("", 0), *([("Z", 0), ("+01:00", -1), ("-0500", 5)] if clock == " %H:%M" else [])):
+        got = panel({"Date": times.strftime(day + clock) + zone, "price": walk(1)})
+        np.testing.assert_array_equal(got.times, times + pd.Timedelta(hours=hours))
+
+
 def test_asked_columns_are_taken_whatever_they_are() -> None:
     made = {"Date": dates(), " <CLOSE>": walk(1), "Volume": prices_of_day()["v"], "kind": ["a"] * 60}
     got = panel(made, columns=["volume", "close"])

@@ -33,6 +33,7 @@ RANKS = ("close", "last", "settle", "price", "mid", "adjusted", "vwap", "bid", "
 SIDES = ("mid", "bid", "ask")
 NEAR = 0.1  # share of a price within which other prices of the same step are
 SAME = 0.98  # correlation of changes above which two columns are one asset
+TOGETHER = 0.3  # correlation of the changes of an asset's high, low and close, at least
 MOST_COLUMNS = 2000  # the rest of a wider table is not compared
 SAMPLE = 4000  # rows by which columns are compared
 
@@ -167,7 +168,9 @@ def _close_of(four: Prices) -> int | None:
     near = np.median(np.ptp(values, axis=0)) <= NEAR * np.median(np.abs(values))
     if len(high) != 1 or len(low) != 1 or high == low or not near:
         return None
-    return [j for j in range(4) if j not in (high[0], low[0])][-1]
+    close = [j for j in range(4) if j not in (high[0], low[0])][-1]
+    together = _correlations(np.stack([values[high[0]], values[low[0]], values[close]]))
+    return close if together.min() > TOGETHER else None
 
 
 def _nearly_identical(columns: Mapping[str, Prices]) -> dict[str, str]:

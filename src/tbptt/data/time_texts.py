@@ -30,8 +30,9 @@ _DATES = {
     "plain": r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})",
     "numbers": r"(?P<a>\d{1,2})[-./](?P<b>\d{1,2})[-./](?P<y>\d{4})",
     "short": r"(?P<a>\d{1,2})[-./](?P<b>\d{1,2})[-./](?P<c>\d{2})",
-    "day_name": rf"{_WEEKDAY}(?P<d>\d{{1,2}}){_TH}\.?[-./ ](?P<n>\pL{{3,9}})\.?,?[-./ ](?P<y>\d{{4}}|\d{{2}})",
+    "day_name": rf"{_WEEKDAY}(?P<d>\d{{1,2}}){_TH}\.?[-./ ]?(?P<n>\pL{{3,9}})\.?,?[-./ ]?(?P<y>\d{{4}}|\d{{2}})",
     "name_day": rf"{_WEEKDAY}(?P<n>\pL{{3,9}})\.?[- ](?P<d>\d{{1,2}}){_TH},?[- ](?P<y>\d{{4}})",
+    "year_name": r"(?P<y>\d{4})[-./ ]?(?P<n>\pL{3,9})\.?[-./ ]?(?P<d>\d{1,2})",
     "month": r"(?P<y>\d{4})(?:[-/.]|-?M)(?P<m>\d{2})",
     "name_month": r"(?P<n>\pL{3,9})\.?[- ](?P<y>\d{4})",
     "quarter": r"(?P<y>\d{4})[- ]?[Qq](?P<q>[1-4])",
@@ -166,7 +167,7 @@ def _getter(parts: Any) -> Callable[[str], Whole]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = {field.name for field in parts.type}
+    names = _named(parts)
 
     def get(name: str) -> Whole:
         if name not in names:
@@ -178,11 +179,15 @@ def _getter(parts: Any) -> Callable[[str], Whole]:
     return get
 
 
+def _named(parts: Any) -> set[str]:
+    return {field.name for field in parts.type}
+
+
 def _coded(parts: Any, name: str, meaning: Callable[[str], int]) -> Whole:
     """A part whose few different texts each have a meaning; -1 where the text has none."""
     import pyarrow.compute as pc
 
-    if name not in {field.name for field in parts.type}:
+    if name not in _named(parts):
         return np.full(len(parts), -1, np.int64)
     codes = pc.struct_field(parts, name).dictionary_encode()
     meanings = np.array([meaning(str(text)) if text else -1 for text in codes.dictionary.to_pylist()] + [-1])
@@ -211,10 +216,10 @@ def _dates(name: str, get: Callable[[str], Whole], parts: Any) -> Iterator[tuple
         return
     year = _full_year(get("y")) if name == "day_name" else get("y")
     one = np.ones(len(parts), np.int64)
-    month = _coded(parts, "n", _month) if name in ("day_name", "name_day", "name_month") else get("m")
+    month = _coded(parts, "n", _month) if "name" in name else get("m")
     if name.startswith("quarter"):
         month = 3 * get("q") - 2
-    yield "", year, month, get("d") if name in ("year_first", "plain", "day_name", "name_day") else one
+    yield "", year, month, get("d") if "d" in _named(parts) else one
 
 
 def days_of(year: Whole, month: Whole, day: Whole) -> Times:
