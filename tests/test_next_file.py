@@ -1,5 +1,6 @@
 """A run with other inputs, from training to predictions on the next file of the same shape."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,12 @@ def test_inputs_are_asked_for_where_the_run_has_them(trained: Path) -> None:
     for wrong, got in ((None, "None"), (extra[:, 1:], r"\(2, 299, 2\)"), (extra[..., :1], r"\(2, 300, 1\)")):
         with pytest.raises(ValueError, match=f"extra: got {got}; {takes}"):
             tbptt.inputs(prices, scaler, cfg, wrong)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for array in (prices, extra):
+            array.flags.writeable = False  # as those of a panel are
+        as_arrays = tbptt.inputs(prices, scaler, cfg, extra)
+    assert torch.equal(as_arrays, tbptt.inputs(torch.tensor(prices), scaler, cfg, torch.tensor(extra)))
     cfg.data.inputs = []
     plain = replace(scaler, extra_mean=None, extra_std=None)
     with pytest.raises(ValueError, match=r"extra: got \(2, 300, 2\); takes \(2, 300, 0\), as the run has no other inp"):

@@ -243,18 +243,16 @@ def inputs(prices: "Numbers", scaler: "Scaler", config: DictConfig, extra: "Numb
         ValueError: there are too few prices, or not as many series as the run had; ``extra`` is missing, or is not of
             the run's inputs.
     """
-    import torch
-
     from tbptt.data.features import LagFeatures
 
-    prices = torch.as_tensor(prices, dtype=torch.float64)
+    prices = _as_tensor(prices)
     window, known = config.data.window, len(scaler.input_std)
     if prices.ndim != 2 or prices.shape[1] <= window or known not in (1, len(prices)):
         series = "any number of series" if known == 1 else f"{known} series"
         raise ValueError(f"prices: got {tuple(prices.shape)}; takes {series} of more than {window} prices each")
     names = _other_inputs(config)
     beside = (*prices.shape, len(names))
-    more = None if extra is None else torch.as_tensor(extra, dtype=torch.float64)
+    more = None if extra is None else _as_tensor(extra)
     if more is None and not names:
         more = prices.new_empty(beside)
     if more is None or tuple(more.shape) != beside or _count(scaler) != len(names):
@@ -265,6 +263,16 @@ def inputs(prices: "Numbers", scaler: "Scaler", config: DictConfig, extra: "Numb
     kind = config.data.features
     features = LagFeatures(prices, scaler, window, kind, extra=more if names else None, input_window=lags)
     return features(0, features.length)
+
+
+def _as_tensor(numbers: "Numbers") -> "Tensor":
+    """As float64. An array is copied: those of a panel are read-only, and PyTorch has no such tensors."""
+    import numpy as np
+    import torch
+
+    if isinstance(numbers, torch.Tensor):
+        return numbers.double()
+    return torch.from_numpy(np.array(numbers, dtype=np.float64))
 
 
 def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = None) -> "Tensor":
