@@ -30,6 +30,7 @@ from tbptt.runs.fit import fit
 from tbptt.runs.progress import Progress
 from tbptt.runs.tracking import Store
 from tbptt.studies.described import FILE, data_of, keep_data, lines_of
+from tbptt.system.secrets import hidden
 from tbptt.tasks.options import Forecast
 
 WINDOW, AHEAD, WARM = 8, 2, 5
@@ -334,6 +335,14 @@ def test_a_path_from_the_environment_is_kept_as_it_was_typed(
     assert run.data.tags["data.source"] == "$SECRET_FOLDER/prices.csv"
     assert json.loads(run.inputs.dataset_inputs[0].dataset.source) == {"uri": "$SECRET_FOLDER/prices.csv"}
     assert b"canary7" not in (here / "mlruns" / "mlflow.db").read_bytes()
+
+
+def test_secrets_are_hidden_wherever_they_are_in_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "canary7")
+    plain = {"a": ["b", {"c": "d", "e": None}], "f": 1.5}
+    assert hidden(plain) == plain
+    secret = {"a": ["xcanary7", {"canary7": "https://me:word@host/x", "e": None}], "f": 1.5}
+    assert hidden(secret) == {"a": ["x$MY_TOKEN", {"$MY_TOKEN": "https://…@host/x", "e": None}], "f": 1.5}
 
 
 # --- studies and their report ---------------------------------------------------------------------------------------
