@@ -30,6 +30,7 @@ from tbptt.runs.fit import fit
 from tbptt.runs.progress import Progress
 from tbptt.runs.tracking import Store
 from tbptt.studies.described import FILE, data_of, keep_data, lines_of
+from tbptt.system.secrets import hidden
 from tbptt.tasks.options import Forecast
 
 WINDOW, AHEAD, WARM = 8, 2, 5
@@ -103,9 +104,9 @@ def test_lines_say_what_was_read_what_is_trained_and_the_steps_of_each_part() ->
         "      left out: Volume (volume), Open, High, Low (prices of the same asset; data.inputs takes them)",
         "data: steps: 230 trained on, 2024-01-09 to 2024-08-25;",
         f"      78 to choose by, 2024-08-28 to 2024-11-13 {few[:-6]}",
-        "      tell);",
+        "          tell);",
         f"      78 to judge by, 2024-11-16 to 2025-02-01 {few[:-6]}",
-        "      tell)",
+        "          tell)",
     ]
     assert warning_lines(about) == [
         "warning: Close: row 7, 2024-01-09: a change of 61 standard deviations",
@@ -336,6 +337,14 @@ def test_a_path_from_the_environment_is_kept_as_it_was_typed(
     assert b"canary7" not in (here / "mlruns" / "mlflow.db").read_bytes()
 
 
+def test_secrets_are_hidden_wherever_they_are_in_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "canary7")
+    plain = {"a": ["b", {"c": "d", "e": None}], "f": 1.5}
+    assert hidden(plain) == plain
+    secret = {"a": ["xcanary7", {"canary7": "https://me:word@host/x", "e": None}], "f": 1.5}
+    assert hidden(secret) == {"a": ["x$MY_TOKEN", {"$MY_TOKEN": "https://…@host/x", "e": None}], "f": 1.5}
+
+
 # --- studies and their report ---------------------------------------------------------------------------------------
 
 
@@ -485,6 +494,7 @@ def test_the_market_has_its_own_times_and_no_gaps() -> None:
             ValueError("prices.csv has no column x, which data.inputs names (it has: y)"),
             "data.inputs: prices.csv has no column x, which data.inputs names (it has: y)",
         ),
+        (ValueError("x has V, but data.inputs has no form f"), "data.inputs: x has V, but data.inputs has no form f"),
         (ValueError("data.odd: it is"), "data.path: data.odd: it is"),
         (ValueError("a is too short"), "data.path: a is too short"),
     ],

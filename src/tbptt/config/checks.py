@@ -166,9 +166,13 @@ def _wrong_data(cfg: DictConfig, folds: int | None) -> tuple[dict[str, str], int
     return found, length
 
 
+# "has no column x, which data.inputs names", "has Volume, but data.inputs has no form sqrt".
+_NAMED_WITHIN = r", (?:which|but) (data\.\w+) (?:names|has)\b"
+
+
 def _line_of(error: ValueError, data: DataConfig) -> tuple[str, str]:
     """The key that an error about the data is about, and its line. An error, or its line, may name a key itself."""
-    own, of = re.match(r"(data\.\w+): ", str(error)), re.search(r", which (data\.\w+) names\b", str(error))
+    own, of = re.match(r"(data\.\w+): ", str(error)), re.search(_NAMED_WITHIN, str(error))
     named = error.key if isinstance(error, DataError) else own[1] if own else of[1] if of else ""
     key = "data.path" if "path" in vars(data) else "data"
     if named.removeprefix("data.") in vars(data):

@@ -162,7 +162,7 @@ def _spread(head: str, parts: Sequence[str]) -> list[str]:
     if len(one := head + "; ".join(parts)) <= WIDTH:
         return wrapped(one)
     ended = [*(f"{part};" for part in parts[:-1]), parts[-1]]
-    return [line for i, part in enumerate(ended) for line in wrapped((INDENT if i else head) + part)]
+    return [line for i, part in enumerate(ended) for line in wrapped((INDENT if i else head) + part, 10 * " ")]
 
 
 def warning_lines(about: Mapping[str, Any]) -> list[str]:
@@ -170,12 +170,12 @@ def warning_lines(about: Mapping[str, Any]) -> list[str]:
     return [part for line in about["warnings"] for part in wrapped(f"warning: {line}")]
 
 
-def wrapped(line: str) -> list[str]:
+def wrapped(line: str, indent: str = INDENT) -> list[str]:
     """A line in lines of at most 120 letters, cut at blanks only. Letters that a terminal would obey become ``?``: a
     column's name may be from a file from elsewhere."""
     plain = "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in line)
     options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(plain, WIDTH, subsequent_indent=INDENT, **options)
+    return textwrap.wrap(plain, WIDTH, subsequent_indent=indent, **options)
 
 
 def few(names: Sequence[str], most: int = MOST_NAMES) -> str:

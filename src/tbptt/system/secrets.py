@@ -79,12 +79,26 @@ def hide(text: str) -> str:
 
 
 def hidden(value: Any) -> Any:
-    """The same with each text in it, also in lists and mappings: plain values that can be shown and kept."""
+    """Plain values that can be shown and kept: the same, with :func:`hide` of each text in them, in lists and mappings
+    too."""
+    every = "\n".join(_texts(value))  # to look at ten thousand texts one by one takes seconds
+    return value if hide(every) == every else _hidden_in(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in (*value, *value.values()) if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+def _hidden_in(value: Any) -> Any:
     if isinstance(value, str):
         return hide(value)
     if isinstance(value, Mapping):
-        return {hide(name): hidden(inner) for name, inner in value.items()}
-    return [hidden(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {_hidden_in(name): _hidden_in(inner) for name, inner in value.items()}
+    return [_hidden_in(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _interpolated(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, str, object, set[str]]]:
