@@ -18,9 +18,9 @@ from studies import HOSTILE, made_study, made_trial
 
 from tbptt.config import checks
 from tbptt.config.schema import TrackingConfig
-from tbptt.data.inputs import FORMS
 from tbptt.data.options import ArticleData, DataConfig, MarketData, PricesData
 from tbptt.data.panel import DataError, Findings, Panel, Series
+from tbptt.data.panels.inputs import FORMS
 from tbptt.data.split import Split, load_split
 from tbptt.evaluation.data_words import data_lines, described, warning_lines, wrapped
 from tbptt.reports.page import write_report

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pyarrow import parquet
 
-from tbptt.data import dialect, raw_text
-from tbptt.data.files import Form, Table, read_table
-from tbptt.data.foreign import FOREIGN
-from tbptt.data.numbers import first_text
+from tbptt.data.tables import dialect, raw_text
+from tbptt.data.tables.files import Form, Table, read_table
+from tbptt.data.tables.foreign import FOREIGN
+from tbptt.data.tables.numbers import first_text
 from tbptt.system import memory
 
 CASES = Path(__file__).parent / "cases"

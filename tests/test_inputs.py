@@ -15,9 +15,9 @@ from test_features import LargestMemory, lag_inputs, some_scaler
 from torch import Tensor
 
 from tbptt.data.features import KINDS, MOST_DEVIATIONS, LagFeatures, Scaler
-from tbptt.data.inputs import FORMS, formed
 from tbptt.data.options import MarketData
 from tbptt.data.panel import Panel
+from tbptt.data.panels.inputs import FORMS, formed
 from tbptt.data.prices import Prices
 from tbptt.data.split import Split, load_split
 from tbptt.evaluation.baselines import RIDGE, Baselines

@@ -19,8 +19,8 @@ from tbptt.cli.command_line import checked
 from tbptt.config.checks import problems
 from tbptt.config.compose import ConfigSource, parsed
 from tbptt.config.schema import register
-from tbptt.data import panel_file
 from tbptt.data.panel import Panel, Series
+from tbptt.data.panels import panel_file
 from tbptt.runs import checkpoint
 from tbptt.runs.contents import OF_A_RUN, is_scaler
 from tbptt.runs.context import RunContext

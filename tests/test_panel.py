@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tbptt.data import panel_file
-from tbptt.data.files import Table
-from tbptt.data.frames import panel_of_frame
-from tbptt.data.inputs import FORMS, formed, parse_input
-from tbptt.data.market import market_panel
 from tbptt.data.options import MarketData, PricesData
 from tbptt.data.panel import Panel
-from tbptt.data.panel_file import panel_of_file, panel_of_table
+from tbptt.data.panels import panel_file
+from tbptt.data.panels.frames import panel_of_frame
+from tbptt.data.panels.inputs import FORMS, formed, parse_input
+from tbptt.data.panels.market import market_panel
+from tbptt.data.panels.panel_file import panel_of_file, panel_of_table
+from tbptt.data.tables.files import Table
 
 CASES = Path(__file__).parent / "cases"
 SAME = "prices of the same asset; data.inputs takes them"

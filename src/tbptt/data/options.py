@@ -15,9 +15,9 @@ from tbptt.system.stores import without_password
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tbptt.data.files import Form
     from tbptt.data.panel import Panel
     from tbptt.data.prices import Prices
+    from tbptt.data.tables.files import Form
 
 # Which of how many folds: study.folds says it to each run.
 FOLD = Takes(
@@ -174,7 +174,7 @@ class MarketData(SplitData, options=["market"]):
         return dict.fromkeys(changed(self, OF_ROWS), "data=market")
 
     def prices(self) -> "Panel":
-        from tbptt.data.market import market_panel
+        from tbptt.data.panels.market import market_panel
 
         return market_panel(self)
 
@@ -199,7 +199,7 @@ class PricesData(SplitData, options=["prices"]):
     @property
     def form(self) -> "Form":
         """What the config says of the file's form; the rest is to be found out."""
-        from tbptt.data.files import Form
+        from tbptt.data.tables.files import Form
 
         return Form(
             self.delimiter,
@@ -212,7 +212,7 @@ class PricesData(SplitData, options=["prices"]):
         )
 
     def prices(self) -> "Mapping[str, Prices] | Panel":
-        from tbptt.data.panel_file import panel_of_file
+        from tbptt.data.panels.panel_file import panel_of_file
         from tbptt.data.prices import prices_of_file
 
         if re.match(r"[a-z][a-z0-9+.-]*://", self.path, re.IGNORECASE):

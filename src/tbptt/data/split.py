@@ -135,7 +135,7 @@ def load_split(
             cannot be scaled.
     """
     if isinstance(data, SplitData):
-        return _split_of(as_panel(data.prices() if given is None else given), data, task)
+        return _split_of(as_panel(data.prices() if given is None else given, data), data, task)
     assert isinstance(data, ArticleData)
     train, val, test = _article_parts(data, task.ahead)
     for part in (val, *([test] if test else [])):
@@ -146,10 +146,6 @@ def load_split(
 
 
 def _split_of(panel: Panel, data: SplitData, task: Task) -> Split:
-    names = list(panel.series) if data.columns is None else data.columns
-    if unknown := [name for name in names if name not in panel.series]:
-        raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(panel.series)})")
-    panel = panel.only(names)
     cuts = cuts_of(panel, data, task)
     prices = {name: _checked(name, each.prices) for name, each in panel.series.items()}
     inputs = {name: each.inputs for name, each in panel.series.items()} if panel.inputs else {}
@@ -193,18 +189,23 @@ def _draws(panel: Panel, cuts: Cuts, kind: str, seed: int) -> dict[str, Draw]:
     return {n: draw_alone(len(each.prices), cuts.of[n].inner, kind, seed) for n, each in panel.series.items()}
 
 
-def as_panel(given: "Mapping[str, Prices] | pd.DataFrame | Panel") -> Panel:
-    """What a data source returns, as a panel; trailing blanks of a table's column are cut off."""
+def as_panel(given: "Mapping[str, Prices] | pd.DataFrame | Panel", data: SplitData) -> Panel:
+    """What a data source returns, as a panel of the series that ``data.columns`` names.
+
+    A source that returns a panel has picked them itself. Raises ValueError if one is not there.
+    """
     if isinstance(given, Panel):
         return given
-    if isinstance(given, Mapping):
-        return Panel.of_arrays(given)
-    found = {}
-    for name, column in given.items():
-        values = column.to_numpy(dtype=np.float64)
-        there = np.flatnonzero(~np.isnan(values))
-        found[str(name)] = values[: there[-1] + 1 if len(there) else 0]
-    return Panel.of_arrays(found)
+    if not isinstance(given, Mapping):
+        from tbptt.data.panels.frames import panel_of_frame
+
+        return panel_of_frame(given, data, data.name)
+    panel = Panel.of_arrays(given, data.name)
+    if data.columns is None:
+        return panel
+    if unknown := [name for name in data.columns if name not in panel.series]:
+        raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(panel.series)})")
+    return panel.only(data.columns)
 
 
 def memory_of(data: ArticleData, task: Task) -> int:

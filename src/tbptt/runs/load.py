@@ -193,7 +193,7 @@ def panel(
         if not hasattr(data, "path"):
             raise ValueError(f"path: got {path}; {what} has data={data.name}, which reads no path")
         data = replace(cast(Any, data), path=str(path))
-    found, where = as_panel(data.prices()), str(getattr(data, "path", data.name))
+    found, where = as_panel(data.prices(), data), str(getattr(data, "path", data.name))
     names = content.get("series") or data.columns or list(found.series)
     if lacks := [name for name in names if name not in found.series]:
         new = [name for name in found.series if name not in names]

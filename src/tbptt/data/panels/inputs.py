@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tbptt.data.columns import listed, resolved
+from tbptt.data.panels.columns import listed, resolved
 from tbptt.data.prices import Prices
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data import dialect, numbers, raw_text, reading
-from tbptt.data.dialect import NO_DELIMITER, Layout
-from tbptt.data.files import Form, Table
+from tbptt.data.tables import dialect, numbers, raw_text, separators
+from tbptt.data.tables.dialect import NO_DELIMITER, Layout
+from tbptt.data.tables.files import Form, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -274,7 +274,7 @@ def _refuse_ragged(text: bytes, delimiter: str, layout: Layout, path: Path) -> N
             )
 
 
-def _typed(columns: dict[str, Any], place: reading.Place, delimiter: str, form: Form) -> Any:
+def _typed(columns: dict[str, Any], place: separators.Place, delimiter: str, form: Form) -> Any:
     """The columns as numbers and texts; the texts are let go of one by one."""
     import pandas as pd
 
@@ -283,21 +283,23 @@ def _typed(columns: dict[str, Any], place: reading.Place, delimiter: str, form: 
     for name, column in by_name.items():
         if column is not None:
             columns[name] = None
-    read_as = reading.decided(known, place, delimiter, form.decimal, form.thousands)
+    read_as = separators.decided(known, place, delimiter, form.decimal, form.thousands)
     done: dict[str, Any] = {}
     percent, warnings = [], []
     for name in list(by_name):
         if (column := by_name.pop(name)) is None:
             done[name] = columns.pop(name).to_pandas()
             continue
-        done[name] = reading.values_of(column, read_as, place)
+        done[name] = separators.values_of(column, read_as, place)
         warnings += column.warnings
         if column.percent:
             percent.append(name)
     return pd.DataFrame(done, copy=False), tuple(percent), read_as, tuple(warnings)
 
 
-def _found(encoding: str, layout: Layout, read_as: reading.Reading, form: Form, header_lines: int) -> tuple[str, ...]:
+def _found(
+    encoding: str, layout: Layout, read_as: separators.Reading, form: Form, header_lines: int
+) -> tuple[str, ...]:
     """What is not the plain form, one phrase each."""
     found = []
     if form.encoding is None and encoding not in ("utf-8", "ascii"):

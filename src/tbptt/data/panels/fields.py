@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tbptt.data.columns import words_of
+from tbptt.data.panels.columns import words_of
 from tbptt.data.prices import Prices
 
 SAME_ASSET = "prices of the same asset; data.inputs takes them"

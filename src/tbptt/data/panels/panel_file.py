@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tbptt.data.calendar import gaps_of, oldest_first
-from tbptt.data.choice import Chooser, Picked, is_change, one_price
-from tbptt.data.columns import and_list, listed, resolved
-from tbptt.data.files import Table, read_table
-from tbptt.data.gaps import with_inputs, without_gaps
-from tbptt.data.long_format import Groups, groups_of, without_blank
 from tbptt.data.panel import Findings, Panel, Rows, Series, Times
+from tbptt.data.panels.calendar import gaps_of, oldest_first
+from tbptt.data.panels.choice import Chooser, Picked, is_change, one_price
+from tbptt.data.panels.columns import and_list, listed, resolved
+from tbptt.data.panels.gaps import with_inputs, without_gaps
+from tbptt.data.panels.long_format import Groups, groups_of, without_blank
+from tbptt.data.panels.suspicious import suspicions
+from tbptt.data.panels.times import RowTimes, line_of, times_of
 from tbptt.data.prices import LARGE, Prices
-from tbptt.data.suspicious import suspicions
-from tbptt.data.times import RowTimes, line_of, times_of
+from tbptt.data.tables.files import Table, read_table
 
 if TYPE_CHECKING:
     from tbptt.data.options import PricesData, SplitData

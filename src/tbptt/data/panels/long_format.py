@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data.columns import kind_of, listed, resolved, words_of
 from tbptt.data.panel import Rows, Times
+from tbptt.data.panels.columns import kind_of, listed, resolved, words_of
 
 if TYPE_CHECKING:
-    from tbptt.data.files import Table
     from tbptt.data.options import SplitData
+    from tbptt.data.tables.files import Table
 
 _WORDS = (
     "ticker tickers symbol symbols sym asset instrument stock pair coin isin cusip sedol wkn permno gvkey ric code "

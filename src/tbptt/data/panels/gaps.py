@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tbptt.data.inputs import formed, unformed
 from tbptt.data.panel import Rows, Series
+from tbptt.data.panels.inputs import formed, unformed
 from tbptt.data.prices import Prices
 
 

@@ -75,9 +75,9 @@ def read_table(path: Path, form: Form = Form()) -> Table:
     """The content of a text file (CSV and the like, also compressed), a Parquet file or a folder of Parquet files.
 
     Any file that holds text is read as a table of numbers, dates and names, whatever its suffix. Its form is found out
-    from the whole file (:mod:`tbptt.data.dialect`, :mod:`tbptt.data.numbers`), where ``form`` does not say it. The
-    cells of a column become numbers if all are numbers or blanks; otherwise the column stays as text, also where a
-    single cell is wrong: :func:`tbptt.data.numbers.first_text` finds that one.
+    from the whole file (:mod:`tbptt.data.tables.dialect`, :mod:`tbptt.data.tables.numbers`), where ``form`` does not
+    say it. The cells of a column become numbers if all are numbers or blanks; otherwise the column stays as text, also
+    where a single cell is wrong: :func:`tbptt.data.tables.numbers.first_text` finds that one.
 
     Raises:
         ValueError: one line that begins with the path and says what is wrong, where, and which key says what is right.
@@ -98,9 +98,9 @@ def read_table(path: Path, form: Form = Form()) -> Table:
 
 
 def _read(path: Path, form: Form) -> Table:
-    from tbptt.data import parquet, raw_text
-    from tbptt.data.foreign import MAGIC, refuse_foreign
-    from tbptt.data.text_file import read_text
+    from tbptt.data.tables import parquet, raw_text
+    from tbptt.data.tables.foreign import MAGIC, refuse_foreign
+    from tbptt.data.tables.text_file import read_text
 
     if path.is_dir():
         return parquet.read_parquet(path)

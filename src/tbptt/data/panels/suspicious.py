@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from tbptt.data.panels.roles import looks_like_returns
 from tbptt.data.prices import Prices
-from tbptt.data.roles import looks_like_returns
 
 STEPS_OF = 50  # a step of more standard deviations than this is suspicious
 SENTINELS = (-9999.0, -999.0, -99999.0, -99.0, -999.25, -1.0, 0.0, 9999.0, 99999.0, 999999.0)

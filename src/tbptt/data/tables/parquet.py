@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tbptt.data.files import PARQUET, Table
+from tbptt.data.tables.files import PARQUET, Table
 from tbptt.system.memory import free_memory, too_large
 
 # Folders that only sort rows by time, as year=2024.

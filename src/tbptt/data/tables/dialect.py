@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tbptt.data.numbers import BLANKS, NUMBER
+from tbptt.data.tables.numbers import BLANKS, NUMBER
 
 HEAD, TAIL = 400, 40  # lines looked at
 LEVELS = 3  # lines of names; where there are more, all but the first say something else (units, dates of revision)

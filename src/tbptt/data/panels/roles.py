@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tbptt.data.columns import kind_of, words_of
+from tbptt.data.panels.columns import kind_of, words_of
 from tbptt.data.prices import Prices
 
 SAVED_INDEX = "a saved index"

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tbptt.data.inputs import formed, parse_input
 from tbptt.data.panel import Findings, Panel, Rows, Series, Times
+from tbptt.data.panels.inputs import formed, parse_input
 from tbptt.data.prices import MARKET_COLUMNS, Prices, market_prices
 
 if TYPE_CHECKING:

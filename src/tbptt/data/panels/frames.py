@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from tbptt.data.columns import kind_of
-from tbptt.data.files import Table
 from tbptt.data.panel import Panel
-from tbptt.data.panel_file import panel_of_table
+from tbptt.data.panels.columns import kind_of
+from tbptt.data.panels.panel_file import panel_of_table
+from tbptt.data.tables.files import Table
 
 if TYPE_CHECKING:
     import pandas as pd

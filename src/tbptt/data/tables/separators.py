@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tbptt.data.numbers import GROUPS, INFINITE, MARKS, POWER, Written
+from tbptt.data.tables.numbers import GROUPS, INFINITE, MARKS, POWER, Written
 
 Place = Callable[[str, int], str]  # of the column's name and the row: where that is, in words
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tbptt.data.panel import Times
-from tbptt.data.time_texts import Reading, Whole, days_of, moments, nanoseconds, with_format
+from tbptt.data.panels.time_texts import Reading, Whole, days_of, moments, nanoseconds, with_format
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # An epoch of 1973 to 2286 in each unit: the ranges do not meet, so that the size of a number tells its unit.

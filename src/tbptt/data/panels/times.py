@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data.columns import and_list, integers_or_floats, kind_of, listed, resolved, words_of
 from tbptt.data.panel import Times
-from tbptt.data.time_numbers import readings_of_numbers, texts_of_numbers, times_of_day
-from tbptt.data.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
+from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, listed, resolved, words_of
+from tbptt.data.panels.time_numbers import readings_of_numbers, texts_of_numbers, times_of_day
+from tbptt.data.panels.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
 
 if TYPE_CHECKING:
-    from tbptt.data.files import Table
     from tbptt.data.options import SplitData
+    from tbptt.data.tables.files import Table
 
 _DATE = "date datetime timestamp datum tanggal fecha tarih dato дата 日期 日付"
 _TIME = "time zeit uhrzeit zeitpunkt hora ora heure t время 时间"
