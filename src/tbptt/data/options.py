@@ -110,10 +110,6 @@ class SplitData(DataConfig):
     columns: list[str] | None = key(list_of("column names", TEXT, high=math.inf, null=True), None)
     inputs: list[str] = key(list_of("column names", TEXT, 0, math.inf, different=True), [], new=True)
     input_window: int = key(whole(1), 1, new=True)
-    time: Any = key(TIME, None, new=True)
-    time_format: str | None = key(TIME_FORMAT, None, new=True)
-    by: str | None = key(Takes("a column's name, or null", lambda v: v is None or TEXT.test(v)), None, new=True)
-    gaps: str = key(one_of("refuse", "drop", "carry"), "refuse", new=True)
     split: str = key(one_of("each", "time"), "each", new=True)
     val_fraction: float = key(number(0, 1, open_low=True), 0.2)
     test_fraction: float = key(number(0, 1), 0.0, new=True)
@@ -170,9 +166,6 @@ OF_FORM = ("delimiter", "decimal", "thousands", "encoding", "header", "names", "
 
 @dataclass
 class MarketData(SplitData, options=["market"]):
-    def unused(self) -> dict[str, str]:
-        return dict.fromkeys(changed(self, OF_ROWS), "data=market")
-
     def prices(self) -> "Panel":
         from tbptt.data.panels.market import market_panel
 
@@ -180,7 +173,17 @@ class MarketData(SplitData, options=["market"]):
 
 
 @dataclass
-class PricesData(SplitData, options=["prices"]):
+class TableData(SplitData):
+    """Series that are columns of a table, with a row for each time: a file, or a DataFrame of one's own."""
+
+    time: Any = key(TIME, None, new=True)
+    time_format: str | None = key(TIME_FORMAT, None, new=True)
+    by: str | None = key(Takes("a column's name, or null", lambda v: v is None or TEXT.test(v)), None, new=True)
+    gaps: str = key(one_of("refuse", "drop", "carry"), "refuse", new=True)
+
+
+@dataclass
+class PricesData(TableData, options=["prices"]):
     path: str = key(Takes("the path of a CSV or Parquet file or folder", TEXT.test))
     reading: str = key(one_of("plain", "auto"), "plain", new=True)
     delimiter: str | None = key(DELIMITER, None, new=True)

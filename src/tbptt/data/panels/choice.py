@@ -14,7 +14,7 @@ from tbptt.data.panels.times import line_of
 from tbptt.data.prices import Prices
 
 if TYPE_CHECKING:
-    from tbptt.data.options import SplitData
+    from tbptt.data.options import TableData
     from tbptt.data.tables.files import Table
 
 
@@ -76,7 +76,7 @@ class Chooser:
     """
 
     def __init__(
-        self, table: "Table", data: "SplitData", source: str, taken: Mapping[str, str], rows: Any, guess: bool = True
+        self, table: "Table", data: "TableData", source: str, taken: Mapping[str, str], rows: Any, guess: bool = True
     ) -> None:
         self.table, self.data, self.source, self.rows, self.guess = table, data, source, rows, guess
         self.taken = dict(taken)

@@ -1,7 +1,9 @@
 """A DataFrame of one's own, as a table and as a panel."""
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from tbptt.data.options import SplitData, TableData
 from tbptt.data.panel import Panel
 from tbptt.data.panels.columns import kind_of
 from tbptt.data.panels.panel_file import panel_of_table
@@ -10,19 +12,19 @@ from tbptt.data.tables.files import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tbptt.data.options import SplitData
-
 
 def panel_of_frame(frame: "pd.DataFrame", data: "SplitData", source: str) -> Panel:
     """The panel of a DataFrame that a data source returns.
 
     Whoever writes a source chooses its columns, so each column of numbers is a series, and nothing is guessed from
-    names or content. A ``DatetimeIndex`` gives the times; ``data.time``, ``data.by``, ``data.inputs``, ``data.columns``
-    and ``data.gaps`` apply as they do to a file.
+    names or content. A ``DatetimeIndex`` gives the times; ``data.columns`` and ``data.inputs`` apply as they do to a
+    file, and so do ``data.time``, ``data.by`` and ``data.gaps`` if the source builds on ``TableData``.
 
     Raises:
         ValueError: one line that says what is wrong, in which row, and which key says what is right.
     """
+    if not isinstance(data, TableData):
+        data = TableData(**{each.name: getattr(data, each.name) for each in fields(SplitData)})
     return panel_of_table(table_of_frame(frame, source), data, source, guess=False)
 
 

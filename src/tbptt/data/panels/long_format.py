@@ -10,7 +10,7 @@ from tbptt.data.panel import Rows, Times
 from tbptt.data.panels.columns import kind_of, listed, resolved, words_of
 
 if TYPE_CHECKING:
-    from tbptt.data.options import SplitData
+    from tbptt.data.options import TableData
     from tbptt.data.tables.files import Table
 
 _WORDS = (
@@ -36,7 +36,7 @@ class Groups:
 
 
 def groups_of(
-    table: "Table", data: "SplitData", source: str, times: Times | None, taken: tuple[str, ...], guess: bool
+    table: "Table", data: "TableData", source: str, times: Times | None, taken: tuple[str, ...], guess: bool
 ) -> Groups | None:
     """The series of a table in long format; None if it is in wide format.
 

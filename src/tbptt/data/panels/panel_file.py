@@ -20,9 +20,9 @@ from tbptt.data.prices import LARGE, Prices
 from tbptt.data.tables.files import Table, read_table
 
 if TYPE_CHECKING:
-    from tbptt.data.options import PricesData, SplitData
+    from tbptt.data.options import PricesData, TableData
 
-KEYS = ("columns", "inputs", "time", "time_format", "by", "gaps")  # of SplitData: what a panel depends on
+KEYS = ("columns", "inputs", "time", "time_format", "by", "gaps")  # of TableData: what a panel depends on
 
 
 def panel_of_file(path: str, data: "PricesData") -> Panel:
@@ -76,7 +76,7 @@ _lately_read = lru_cache(maxsize=4)(_read)
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # of columns that hold inf, which are refused
-def panel_of_table(table: Table, data: "SplitData", source: str, guess: bool = True) -> Panel:
+def panel_of_table(table: Table, data: "TableData", source: str, guess: bool = True) -> Panel:
     """The panel of a table: times recognised, series told from other columns, inputs formed, gaps treated.
 
     Args:
@@ -93,7 +93,7 @@ def panel_of_table(table: Table, data: "SplitData", source: str, guess: bool = T
 
 
 class _Maker:
-    def __init__(self, table: Table, data: "SplitData", source: str, guess: bool) -> None:
+    def __init__(self, table: Table, data: "TableData", source: str, guess: bool) -> None:
         self.table, self.data, self.source, self.guess = table, data, source, guess
         self.found = list(table.found)
         self.warnings = list(table.warnings)

@@ -12,7 +12,7 @@ from tbptt.data.panels.time_numbers import readings_of_numbers, texts_of_numbers
 from tbptt.data.panels.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
 
 if TYPE_CHECKING:
-    from tbptt.data.options import SplitData
+    from tbptt.data.options import TableData
     from tbptt.data.tables.files import Table
 
 _DATE = "date datetime timestamp datum tanggal fecha tarih dato дата 日期 日付"
@@ -52,7 +52,7 @@ class _Candidate:
     readings: list[Reading]
 
 
-def times_of(table: "Table", data: "SplitData", source: str, kept: frozenset[str] = frozenset()) -> RowTimes:
+def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str] = frozenset()) -> RowTimes:
     """The times of a table's rows: of the columns that ``data.time`` names, else found by name and content.
 
     Args:
@@ -154,7 +154,7 @@ def _of_objects(column: Any) -> Reading:
     return Reading(values, timed=timed, zone=zone)
 
 
-def _asked(table: "Table", data: "SplitData", source: str, asked: list[str]) -> RowTimes:
+def _asked(table: "Table", data: "TableData", source: str, asked: list[str]) -> RowTimes:
     """The times of the columns that the user names."""
     columns = list(map(str, table.frame.columns))
     names = [resolved(name, columns) for name in asked]
