@@ -33,7 +33,8 @@ from tbptt.studies.records import StudyRecord
 from tbptt.studies.study import Study
 
 STORAGE = "sqlite:///sweeps/optuna.db"
-MARKET = ["data.test_fraction=0", "data.warm_steps=0", "task.gamma=0.99"]
+MARKET = ["data.split=each", "data.test_fraction=0", "data.warm_steps=0", "task.gamma=0.99"]
+FILE = ["data.reading=plain", *MARKET]
 OLD = "gamma+clip-c753d64e"  # in tests/before/
 OLD_WORDS = [
     *("data.gamma=0.8,0.9,0.95", "clip=2,0.05", *(w for w in SMALL if not w.startswith(("task.gamma", "epochs")))),
@@ -105,13 +106,16 @@ def test_words_undo_what_changed_and_nothing_else(config: Callable[..., DictConf
     market = config("data=market")
     assert earlier_words(config(), []) == ["data.test_series=0"]
     assert earlier_words(market, []) == MARKET
-    assert earlier_words(market, ["data.warm_steps", "task.gamma"]) == MARKET[:1]
-    assert earlier_words(market, ["data"], ["task.gamma"]) == MARKET[:2]
+    assert earlier_words(market, ["data.warm_steps", "task.gamma"]) == MARKET[:2]
+    assert earlier_words(market, ["data"], ["task.gamma"]) == MARKET[:3]
     assert earlier_words(market, [], ["data"]) == []
-    assert earlier_words(config("data=market", "task=forecast"), []) == MARKET[:2]
-    assert earlier_words(composed_with(market, "data.test_fraction", 0.3), []) == MARKET[1:]  # a file of the user's
+    assert earlier_words(config("data=market", "task=forecast"), []) == MARKET[:3]
+    of_a_file = composed_with(market, "data.test_fraction", 0.3)  # a file of the user's
+    assert earlier_words(of_a_file, []) == [MARKET[0], *MARKET[2:]]
     assert earlier_words(config("data=market", *MARKET), []) == []
+    assert earlier_words(market, [], begun=1) == MARKET[:1]
     assert earlier_words(market, [], begun=len(CHANGES)) == []
+    assert earlier_words(config("data=prices", "data.path=p.csv"), []) == FILE
 
 
 def test_an_own_option_has_the_defaults_of_its_own_yaml(config: Callable[..., DictConfig]) -> None:
@@ -223,14 +227,14 @@ def test_a_study_goes_on_to_which_todays_defaults_do_not_fit(here: Path) -> None
     words += ["data.val_fraction=0.85"]
     with pytest.raises(CommandError):
         checked(["-m", *words], CONF)
-    was = planned(*words, *MARKET)
+    was = planned(*words, *FILE)
     study = Study(was.name, STORAGE, ["val/loss"])
     StudyRecord.spec.write(study.optuna, was.spec)
     study.close()
     with one_command():
         assert checked(["-m", *words], CONF) == ["-m", *words]
         found = as_begun(plan_of(ConfigSource(CONF), words), words)
-    assert (found.name, found.earlier) == (was.name, tuple(MARKET))
+    assert (found.name, found.earlier) == (was.name, tuple(FILE))
     with pytest.raises(CommandError):
         checked(["-m", *words, "study.fresh=true"], CONF)
     with pytest.raises(CommandError, match="clip: got 'x'"):
@@ -303,7 +307,7 @@ def test_an_old_file_of_prices_reruns_to_the_same_losses(here: Path) -> None:
         process.join()
         assert process.exitcode == 0, Path("err").read_text()
 
-    ran(*words, *MARKET)
+    ran(*words, *FILE)
     run, losses = curve(here, 0)
     content = yaml.safe_load(next(Path("mlruns").rglob(f"{run}/artifacts/config.yaml")).read_text())
     for key in ("test_fraction", "warm_steps", "fold", "fold_window", "surrogate", "surrogate_seed"):

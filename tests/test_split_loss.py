@@ -39,6 +39,7 @@ FILE = [
     "data=prices",
     "data.path=p.csv",
     "data.window=4",
+    "data.split=each",  # so that the series that ends early is scored too
     "task.gamma=0.8",
     "task.fee=0.3",
     "task.fee_unit=price",

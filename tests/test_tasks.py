@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,9 @@ from tbptt.config.moved import MOVED, moved
 from tbptt.config.plain import plain, rerunnable
 from tbptt.config.schema import flatten, register, typed
 from tbptt.data.features import Scaler
-from tbptt.data.options import DataConfig
+from tbptt.data.options import DataConfig, SplitData
 from tbptt.data.sequences import Sequences
-from tbptt.data.split import as_series
+from tbptt.data.split import as_panel
 from tbptt.evaluation.losses import measure
 from tbptt.options.metrics import METRICS, Metric, measured, metric
 from tbptt.options.option import GROUPS, key
@@ -115,7 +115,8 @@ def test_metrics_are_means_over_valid_steps_whatever_the_chunks(here: Path, conf
     columns = {"a": rng.normal(0, 1, 300).cumsum(), "b": rng.normal(0, 9, 200).cumsum()}
     rows = [f"{columns['a'][i]},{columns['b'][i] if i < 200 else ''}" for i in range(300)]
     Path("p.csv").write_text("\n".join(["a,b", *rows]))
-    cfg = config("data=prices", "data.path=p.csv", "data.window=4", "task.gamma=0.5", *TWO_PARTS)
+    each = ("data.split=each", *TWO_PARTS)
+    cfg = config("data=prices", "data.path=p.csv", "data.window=4", "task.gamma=0.5", *each)
     held_out = prepare(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).val
     y = torch.randn(held_out.targets.shape, generator=torch.Generator().manual_seed(0))
     metrics = [m for m in measured("q_values") if m.measure]
@@ -328,12 +329,15 @@ def test_a_class_that_does_not_say_what_its_group_needs_is_no_option() -> None:
     assert "bare" not in GROUPS["data"]
 
 
-def test_a_data_source_may_give_a_table(small: Compose) -> None:
+def test_a_data_source_may_give_a_table(config: Compose) -> None:
     walk = np.arange(300.0) ** 1.5
     table = pd.DataFrame({"a": walk, "b": np.where(np.arange(300) < 200, walk, np.nan)})
-    found = as_series(table)
-    assert {name: len(row) for name, row in found.items()} == {"a": 300, "b": 200}
-    np.testing.assert_array_equal(found["b"], walk[:200])
+    data = cast(SplitData, OmegaConf.to_object(config("data=market").data))
+    found = as_panel(table, data).series
+    assert {name: len(each.prices) for name, each in found.items()} == {"a": 300, "b": 200}
+    np.testing.assert_array_equal(found["b"].prices, walk[:200])
+    data.columns = ["b"]
+    assert list(as_panel(table, data).series) == ["b"]
 
 
 def test_a_data_source_on_top_of_the_articles_has_its_fee(source: ConfigSource, tmp_path: Path) -> None:

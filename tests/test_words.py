@@ -147,7 +147,7 @@ def files(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-DATA = ["data=prices", "data.window=8", "task.horizon=3"]
+DATA = ["data=prices", "data.reading=plain", "data.window=8", "task.horizon=3"]
 
 
 @pytest.mark.parametrize("name", ["S&P 500 (1).csv", "it's.csv", "a, b.csv", "~/x.csv", "'a\\${b}.csv'"])
