@@ -528,10 +528,14 @@ def test_the_page_shows_the_lines_as_they_are() -> None:
     """Of its own numbers: what is shown is what these would be told as."""
     page = (ROOT / "docs" / "data.md").read_text()
     block = next(block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if block.startswith("data: "))
-    head, *_, warning = block.splitlines()
+    flat = " ".join(block.split())
     about = described(DATA, TASK, split_of(panel_of({"Close": 400}, days(400), inputs=("Volume:log1p",))))
-    read = {"rows": 4120, "first": "2008-01-02", "last": "2024-06-17", "warnings": [warning.removeprefix("warning: ")]}
-    read["left_out"] = {name: LEFT_OUT[name] for name in ("Open", "High", "Low")} | {"Unnamed: 0": "a saved index"}
+    head = re.match(r"data: prices.csv, ([\d,]+) rows, (\S+) to (\S+) by Date \((.*?)\) data: trains Close;", flat)
+    assert head is not None
+    read: dict[str, Any] = {"rows": int(head[1].replace(",", "")), "first": head[2], "last": head[3]}
+    read["found"] = head[4].split("; ")
+    read["warnings"] = [flat.partition("warning: ")[2]]
+    read["left_out"] = {"Unnamed: 0": "a saved index"} | {name: LEFT_OUT[name] for name in ("Open", "High", "Low")}
     spans = re.findall(r"([\d,]+) (?:trained on|to choose by|to judge by), (\S+) to ([\d-]+)", block)
     evidence = [None, *re.findall(r"\((at most .*?)\)", block)]
     read["parts"] = {
@@ -539,4 +543,3 @@ def test_the_page_shows_the_lines_as_they_are() -> None:
         for part, (steps, first, last), said in zip(("train", "val", "test"), spans, evidence, strict=True)
     }
     assert [*data_lines({**about, **read}), *warning_lines({**about, **read})] == block.splitlines()
-    assert head.startswith("data: prices.csv")

@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 import mlflow
+import numpy as np
 import pytest
 import torch
 from conftest import CONF, ROOT
@@ -111,7 +112,7 @@ def give(
     write_report = page.write_report
 
     def report_of(study: Any, store: Any) -> Path:
-        if study.name in ("mine", "first"):
+        if study.name in ("mine", "first", "folds"):
             return write_report(study, store)
         for name in page.SHARED:
             (here / name).touch()
@@ -150,10 +151,19 @@ def little(words: list[str]) -> list[str]:
     return more
 
 
+def write_prices() -> None:
+    """``prices.csv``, as the pages name it: two assets' closes on 400 weekdays, and a volume."""
+    days = np.busday_offset("2023-01-02", np.arange(400))
+    rng = np.random.default_rng(5)
+    a, b = (start + rng.standard_normal(len(days)).cumsum() for start in (100, 50))
+    rows = zip(days, a, b, rng.integers(1000, 90_000, len(days)), strict=True)
+    lines = [f"{day},{close_a:.2f},{close_b:.2f},{volume}" for day, close_a, close_b, volume in rows]
+    Path("prices.csv").write_text("\n".join(["date,close_a,close_b,volume_a", *lines]))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any, monkeypatch: Any) -> None:
-    rows = [f"2024-01-{i},{100 + i % 7},{50 + 0.3 * (i % 11)},{1000 + i}" for i in range(400)]
-    Path("prices.csv").write_text("\n".join(["date,close_a,close_b,volume_a", *rows]))
+    write_prices()
     with monkeypatch.context() as stopped:
         stopped.setattr(runtime, "StopSignals", StoppedAtOnce)
         stopped.setattr("tbptt.runs.fit.RunContext", lambda **more: RunContext(signals=StoppedAtOnce(), **more))
@@ -301,12 +311,12 @@ def test_the_map_of_the_code_names_every_module() -> None:
     package = ""
     for line in shown.splitlines():
         head = re.match(r"  (\w+)/ ", line)
-        package = head[1] if head else package if line.startswith("      ") else ""
+        package = head[1] if head else package if line.startswith("    ") else ""
         of_package[package] = of_package.get(package, "") + line
     packages = [path.parent for path in (ROOT / "src" / "tbptt").glob("*/__init__.py")]
     for package in packages:
         words = set(re.findall(r"\w+", of_package[package.name]))
-        assert {path.stem for path in package.glob("*.py")} - {"__init__"} <= words, package.name
+        assert {path.stem for path in package.rglob("*.py")} - {"__init__"} <= words, package.name
     assert len(packages) > 10
 
 
