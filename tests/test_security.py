@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import CONF, ROOT, SMALL
+from forked import python
 from omegaconf import DictConfig
 from test_command_line import listing, refused
 
@@ -455,3 +456,12 @@ def test_every_shipped_cluster_passes_the_checks(no_servers: None, here: Path, c
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     assert composed_with(f"cluster={cluster}")[1] == []
     assert checked(["-m", f"cluster={cluster}", "clip=1,2"], CONF)
+
+
+def test_what_a_file_is_called_cannot_speak_to_the_terminal(here: Path) -> None:
+    """Names from a file from elsewhere may hold escape codes; a line that shows one shows a question mark there."""
+    Path("a.csv").write_bytes(b"date,clo\x1b[31mse\n2024-01-02,1.5\n2024-01-03,abc\n2024-01-04,2.5\n")
+    done = python(str(ROOT / "train.py"), "data=prices", "data.path=a.csv", cwd=here)
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+    assert "clo?[31mse" in done.stderr

@@ -3,6 +3,7 @@
 import ctypes
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -267,9 +268,15 @@ def _losing(stream: Any, fd: int) -> TextIO:
     )
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but for tab and newline
+
+
 def say(line: str, file: TextIO | None = None) -> None:
-    """Print a line at once, by default to stdout."""
-    print(line, file=file, flush=True)
+    """Print a line at once, by default to stdout.
+
+    Control characters become ``?``, as a name in a file from elsewhere could hold words that a terminal obeys.
+    """
+    print(CONTROL.sub("?", line), file=file, flush=True)
 
 
 @contextmanager
