@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data.panels.columns import flags_of, kind_of, listed, numbers_of, resolved, words_of
+from tbptt.data.panels.columns import flags_of, kind_of, listed, numbers_of, resolved
 from tbptt.data.panels.fields import field_of, one_of_each_asset
 from tbptt.data.panels.inputs import parse_input
 from tbptt.data.panels.roles import OTHER_KINDS, TEXTS, WEAK, role_by_name, roles_of
 from tbptt.data.panels.times import line_of
 from tbptt.data.prices import Prices
+from tbptt.data.tables.names import words_of
 
 if TYPE_CHECKING:
     from tbptt.data.options import SplitData

@@ -1,6 +1,5 @@
 """Columns of a table: what they hold, what their names are made of, and which one a user means."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -69,12 +68,6 @@ def integers_or_floats(column: Any) -> NDArray[Any]:
         whole: NDArray[Any] = column.to_numpy(np.int64)
         return whole
     return numbers_of(column)
-
-
-def words_of(name: str) -> list[str]:
-    """The words of a name, in lower case: ``<TICKVOL>``, ``Adj Close``, ``openTime``, ``1. open``."""
-    apart = re.sub(r"(?<=[a-zäöüß])(?=[A-Z])", " ", name)
-    return [word for word in re.split(r"[\W_]+", apart.lower()) if word]
 
 
 def resolved(asked: str, names: Iterable[str]) -> str | None:

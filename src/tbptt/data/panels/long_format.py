@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tbptt.data.panel import Rows, Times
-from tbptt.data.panels.columns import kind_of, listed, resolved, words_of
+from tbptt.data.panels.columns import kind_of, listed, resolved
+from tbptt.data.tables.names import NAMES, words_of
 
 if TYPE_CHECKING:
     from tbptt.data.options import SplitData
     from tbptt.data.tables.files import Table
 
-_WORDS = (
-    "ticker tickers symbol symbols sym asset instrument stock pair coin isin cusip sedol wkn permno gvkey ric code "
-    "secid security market name id kode emiten"
-)
-BY_WORDS = frozenset(_WORDS.split())  # what a column that names series may be called
+BY_WORDS = frozenset(NAMES.split())  # what a column that names series may be called
 
 
 @dataclass(frozen=True, eq=False)

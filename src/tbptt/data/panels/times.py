@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tbptt.data.panel import Times
-from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, listed, resolved, words_of
+from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, listed, resolved
 from tbptt.data.panels.time_numbers import readings_of_numbers, texts_of_numbers, times_of_day
 from tbptt.data.panels.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
+from tbptt.data.tables import names as said
+from tbptt.data.tables.names import words_of
 
 if TYPE_CHECKING:
     from tbptt.data.options import SplitData
     from tbptt.data.tables.files import Table
 
-_DATE = "date datetime timestamp datum tanggal fecha tarih dato дата 日期 日付"
-_TIME = "time zeit uhrzeit zeitpunkt hora ora heure t время 时间"
 _OTHER = "timestamps ts dt data jour day month period epoch unix utc gmt opentime closetime"
-DATE_WORDS, CLOCK_WORDS = frozenset(_DATE.split()), frozenset(_TIME.split())
+DATE_WORDS, CLOCK_WORDS = frozenset(said.DATE.split()), frozenset(said.CLOCK.split())
 TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
 
 

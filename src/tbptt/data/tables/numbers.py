@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tbptt.data.tables.names import CODES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,9 +28,6 @@ GROUPS = {
 INFINITE = "(?i:inf(?:inity)?)"
 POWER = r"(?:[eE][+-]?\d+)?"
 BODY = rf"(?:(?:\d+|{'|'.join(GROUPS.values())})(?:[.,]\d*)?|[.,]\d+|{INFINITE})"
-CODES = ("USD EUR GBP GBX GBp JPY CHF CAD AUD NZD SEK NOK DKK ISK CNY CNH RMB HKD TWD SGD INR IDR KRW MYR THB PHP VND "
-         "BRL MXN ARS CLP COP ZAR TRY RUB UAH PLN CZK HUF RON BGN ILS AED SAR EGP USDT USDC BTC ETH Rp Rs kr zł Kč Ft "
-         "лв")  # fmt: skip
 CURRENCY_SIGNS = "$€£¥₹₽₩₿₺₴₫฿₪¢"
 CURRENCY = f"(?:[A-Z]{{0,2}}[$]|[{CURRENCY_SIGNS}]|" + "|".join(CODES.split()) + ")"
 SCALES = {"k": 3, "tsd": 3, "m": 6, "mn": 6, "mio": 6, "b": 9, "bn": 9, "mrd": 9, "t": 12}
