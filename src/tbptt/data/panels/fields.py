@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tbptt.data.prices import Prices
-from tbptt.data.tables.names import CODES, FIELDS, words_of
+from tbptt.data.tables.names import CODES, FIELDS, PLAIN_WORDS, words_of
 
 UNKNOWN = "not known as prices of another asset; data.columns or data.inputs takes them"
 SAME_ASSET = "prices of the same asset; data.inputs takes them"
@@ -19,28 +19,9 @@ AVERAGE = {("weighted", "price"), ("average", "price"), ("avg", "price"), ("aver
 RANKS = ("close", "last", "settle", "price", "mid", "adjusted", "vwap", "bid", "ask", "open", "high", "low", "previous")
 BARE = ("close", "last", "settle", "price", "adjusted")
 BEFORE = {"prev", "previous", "pre", "prior", "yesterday"}
-# Words that name no asset: AAPL's traded price, plus haut, prix de clôture.
-PLAIN = set(
-    [
-        "trade",
-        "traded",
-        "daily",
-        "day",
-        "session",
-        "stock",
-        "share",
-        "market",
-        "plus",
-        "eod",
-        "official",
-        "regular",
-        "kurs",
-        "de",
-        "at",
-        "of",
-    ]
-)
-MONEY = {code.lower() for code in CODES.split()}
+# Words that name no asset: the traded price, plus haut, cours de clôture.
+PLAIN = frozenset(PLAIN_WORDS.split())
+MONEY = frozenset(CODES.lower().split())
 # Words of what is computed from a price, which is no price of another asset.
 DERIVED = re.compile(
     r"(?:lag|lagged|ma|sma|ema|wma|vwma|mean|avg|std|dev|diff|delta|pct|log|ln|shift|shifted|roll|rolling|median|zscore|"

@@ -10,6 +10,14 @@ from tbptt.data.tables.names import KNOWN, words_of
 ENCODINGS = ("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "gb18030", "big5", "euc_kr")
 SIGNS = frozenset("€£¥¢$§°±²³¹ªºµ·«»–—‘’“”„…©®™‰¼½¾¿¡\u00a0")  # of a Latin text, beside its letters
 TURKISH_OR_ICELANDIC = frozenset("ðýþÐÝÞ")  # ğ, ı, ş, Ğ, İ, Ş in cp1254
+# Three such letters in a row, a sign or a capital letter inside of a word, a sign beside such a letter.
+NOT_LATIN = (
+    r"[^\W\d_a-zA-Z]{3}",
+    r"[A-Za-z][²³¹¼½¾¿¡¢¥±§«»][a-z]",
+    r"[a-z][À-ÖØ-Þ][a-z]",
+    r"[^\x00-\x7f][²³¹¼½¾¿¡¢¥±§«»·°µ]",
+    r"[²³¹¼½¾¿¡¢±§·µ][^\x00-\x7f]",
+)
 ENOUGH = 200  # bytes that are not ASCII from which on letters can be counted
 
 
@@ -78,11 +86,7 @@ def _is_latin(text: str, most: float) -> bool:
             return False
         if len(foreign) > 1 and len(foreign) > most * len(letters):
             return False
-        if re.search(r"[^\W\d_a-zA-Z]{3}|[A-Za-z][²³¹¼½¾¿¡¢¥±§«»][a-z]", word) or re.search(
-            r"[a-z][À-ÖØ-Þ][a-z]", word
-        ):
-            return False
-        if re.search(r"[^\x00-\x7f][²³¹¼½¾¿¡¢¥±§«»·°µ]|[²³¹¼½¾¿¡¢±§·µ][^\x00-\x7f]", word):
+        if any(re.search(pattern, word) for pattern in NOT_LATIN):
             return False
     return True
 

@@ -45,6 +45,16 @@ CODES = ("USD EUR GBP GBX GBp JPY CHF CAD AUD NZD SEK NOK DKK ISK CNY CNH RMB HK
          "BRL MXN ARS CLP COP ZAR TRY RUB UAH PLN CZK HUF RON BGN ILS AED SAR EGP USDT USDC BTC ETH Rp Rs kr zł Kč Ft "
          "лв")  # fmt: skip
 
+# What may stand beside the word for a price, or for a volume, a count or a change, and names no asset.
+PLAIN_WORDS = "trade traded daily day session stock share market plus eod official regular kurs de at of"
+BESIDE = (
+    "total avg average mean daily day days hour weekly monthly annual yearly quote base taker maker buy sell bid ask "
+    "mid adj adjusted traded trade trading asset of no number num in to from vs and per cent contracts lots shares "
+    "share stock units unit real tick net abs log simple percentage m mn mio k thousand thousands million millions "
+    "price close open high low prev previous coin currency px cum cumulative all exchange market money amount value "
+    "rate ratio factor cash special ordinary level busd usdc dai xbt 股 手 元 万 万元 亿"
+)
+
 
 def words_of(name: str) -> list[str]:
     """The words of a name, in lower case: ``<TICKVOL>``, ``Adj Close``, ``openTime``, ``1. open``."""

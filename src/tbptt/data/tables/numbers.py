@@ -78,6 +78,8 @@ class Written:
     whole: int | None = None
     large: int | None = None
     warnings: list[str] = field(default_factory=list)
+    scaled_row: int | None = None  # the first number with K, M, B or T behind it, and its text
+    scaled_text: str = ""
 
     def text(self, row: int) -> str:
         return str(self.core[row].as_py())
@@ -173,6 +175,8 @@ def _without_letters(name: str, cells: Any) -> Written:
     signs = {s for key in ("before", "after") for s in part[key].unique().to_pylist() if s}
     column = Written(name, pa.chunked_array([core]), percent="%" in signs)
     _warn_of_mixed(column, signs)
+    if (row := pc.index(pc.not_equal(part["scale"], ""), True).as_py()) >= 0:
+        column.scaled_row, column.scaled_text = row, str(cells[row].as_py())
     return column
 
 
