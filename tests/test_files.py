@@ -151,7 +151,10 @@ def test_signs_footers_blanks_and_spaces_of_the_cases() -> None:
     assert barchart.frame["Last"][::-1].tolist() == PRICES["Close"]
     assert barchart.percent == ("%Chg",)
     assert barchart.frame["%Chg"][:3].tolist() == [0.5, 0.0, 0.04]
-    assert barchart.found == ("1 line at the end left out: 'Downloaded from Barchart.com as of 06-14…' (data.footer)",)
+    assert barchart.found == (
+        "1 line at the end left out: 'Downloaded from Barchart.com as of 06-14…' (data.footer)",
+        "% signs of %Chg left out: 1.5% is 1.5",
+    )
     gold = read_table(CASES / "a08_wide_one_asset_over_1000.csv")
     assert gold.frame["GOLD"][:3].tolist() == [979.70, 992.40, 1000.01]
     assert gold.found == ("thousands ',' (data.thousands)",)
@@ -202,13 +205,17 @@ EXPORTS: dict[str, tuple[Any, dict[str, list[Any]], tuple[str, ...], int]] = {
         '\ufeff"Date","Price","Vol.","Change %"\n"06/17/2024","1,234.50","1.23M","+0.50%"\n'
         '"06/14/2024","999.50","-","-0.15%"\n"06/13/2024","998.00","856.20K","0.00%"\n',
         {"Price": [1234.5, 999.5, 998], "Vol.": [1230000, None, 856200], "Change %": [0.5, -0.15, 0]},
-        ("thousands ',' (data.thousands)",),
+        (
+            "thousands ',' (data.thousands)",
+            "'1.23M' in column Vol. is 1230000",
+            "% signs of Change % left out: 1.5% is 1.5",
+        ),
         2,
     ),
     "investing.com in German": (
         '"Datum","Zuletzt","Vol."\n"17.06.2024","1.234,50","1,23M"\n"14.06.2024","999,50",""\n',
         {"Datum": ["17.06.2024", "14.06.2024"], "Zuletzt": [1234.5, 999.5], "Vol.": [1230000, None]},
-        ("decimal ',' (data.decimal)", "thousands '.' (data.thousands)"),
+        ("decimal ',' (data.decimal)", "thousands '.' (data.thousands)", "'1,23M' in column Vol. is 1230000"),
         2,
     ),
     "Bundesbank": (

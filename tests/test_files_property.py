@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -216,6 +217,8 @@ def may_be_refused(panel: Drawn, how: Written) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     if how.kind == "parquet":
         return keys
+    if how.encoding == "cp1252" and any(re.search("[éÖ]{2}", name) for name in panel.prices):  # as in Cyrillic
+        keys["encoding"] = "cp1252"
     if how.dates in UNDECIDED and all(time.day <= 12 for time in panel.times):
         keys["time_format"] = "month_first" if how.dates == "month first" else "day_first"
     if panel.digits == 3:  # 1.234 and 12.345 have two readings
@@ -244,7 +247,7 @@ def same(panel: Panel, drawn: Drawn, how: Written) -> None:
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     derandomize=True,
     deadline=None,
     database=None,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tbptt.data.panel import Rows, Times
+from tbptt.data.panel import DataError, Rows, Times
 
 SECOND = 10**9  # in nanoseconds
 UNITS = (("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
@@ -15,7 +15,12 @@ REGULAR = 0.9  # the share of equal steps from which on a calendar is regular
 
 
 def oldest_first(
-    times: Times, names: str, where: Callable[[int], str], source: str, groups: NDArray[np.int64] | None = None
+    times: Times,
+    names: str,
+    where: Callable[[int], str],
+    source: str,
+    groups: NDArray[np.int64] | None = None,
+    of: Callable[[int], str] = lambda row: "",
 ) -> tuple[Rows, bool]:
     """The rows that have a time in the order of time, and whether the table has them newest first.
 
@@ -24,6 +29,7 @@ def oldest_first(
         names: the columns of the times, in words.
         where: a row's place in the file, in words.
         groups: (R,) to which series each row belongs, of a table in long format; times repeat between series only.
+        of: the series of a row, in words that stand behind its time.
 
     Raises:
         ValueError: one line; the rows are in no order, or a time is there twice.
@@ -38,7 +44,7 @@ def oldest_first(
     wrong = _not_after(times, order, groups)
     if not len(wrong):
         return order, backwards
-    raise ValueError(_disorder(times, order, wrong, names, where, source))
+    raise DataError(_disorder(times, order, wrong, names, where, source, of), "data.time")
 
 
 def _not_after(times: Times, order: Rows, groups: NDArray[np.int64] | None) -> Rows:
@@ -49,15 +55,23 @@ def _not_after(times: Times, order: Rows, groups: NDArray[np.int64] | None) -> R
     return np.flatnonzero(wrong) + 1
 
 
-def _disorder(times: Times, order: Rows, wrong: Rows, names: str, where: Callable[[int], str], source: str) -> str:
+def _disorder(
+    times: Times,
+    order: Rows,
+    wrong: Rows,
+    names: str,
+    where: Callable[[int], str],
+    source: str,
+    of: Callable[[int], str],
+) -> str:
     """The line about the first row, as the file has them, that is out of order or there twice."""
     pairs = [(max(int(order[i]), int(order[i - 1])), min(int(order[i]), int(order[i - 1]))) for i in wrong]
     later, earlier = min(pairs)
     one, other = said(times[later]), said(times[earlier])
     if times[later] == times[earlier]:
         return (
-            f"{source}, {names}, {where(later)}: {one} is there twice, also in {where(earlier)}; in long format "
-            "data.by names the column of the series, and data.time=none takes the rows in their order"
+            f"{source}, {names}, {where(later)}: {one} is there twice{of(later)}, also in {where(earlier)}; in long "
+            "format data.by names the column of the series, and data.time=none takes the rows in their order"
         )
     return (
         f"{source}, {names}, {where(later)}: {one} stands after {other} ({where(earlier)}), the rows are neither "

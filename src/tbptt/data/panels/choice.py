@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data.panels.columns import flags_of, kind_of, listed, numbers_of, resolved, words_of
+from tbptt.data.panel import DataError
+from tbptt.data.panels.columns import flags_of, kind_of, line_of, listed, numbers_of, resolved
 from tbptt.data.panels.fields import field_of, one_of_each_asset
 from tbptt.data.panels.inputs import parse_input
 from tbptt.data.panels.roles import OTHER_KINDS, TEXTS, WEAK, role_by_name, roles_of
-from tbptt.data.panels.times import line_of
 from tbptt.data.prices import Prices
+from tbptt.data.tables.names import words_of
 
 if TYPE_CHECKING:
     from tbptt.data.options import TableData
@@ -85,8 +86,15 @@ class Chooser:
         self.left_out: dict[str, str] = {}
         self._numbers: dict[str, Prices] = {}
 
-    def numbers(self, name: str) -> Prices:
-        """(R,) of a column of numbers, in the order of the table. Raises ValueError if it holds something else."""
+    def numbers(self, name: str, key: str = "data.path") -> Prices:
+        """(R,) of a column of numbers, in the order of the table.
+
+        Args:
+            key: the key that asks for it.
+
+        Raises:
+            DataError: it holds something else.
+        """
         if name not in self._numbers:
             column = self.table.frame[name]
             kind = kind_of(column)
@@ -94,9 +102,9 @@ class Chooser:
                 self._numbers[name] = flags
                 return flags
             if kind == "text":
-                raise ValueError(f"{self.source}, column {name}, {self._not_a_number(column)}")
+                raise DataError(f"{self.source}, column {name}, {self._not_a_number(column)}", key)
             if kind in ("time", "duration"):
-                raise ValueError(f"{self.source}, column {name} holds {kind}s, not numbers")
+                raise DataError(f"{self.source}, column {name} holds {kind}s, not numbers", key)
             self._numbers[name] = numbers_of(column)
         return self._numbers[name]
 
@@ -116,7 +124,7 @@ class Chooser:
             try:
                 name, form = parse_input(text, [*self.names, *fields])
             except ValueError as error:
-                raise ValueError(f"{self.source} {error}") from None
+                raise DataError(f"{self.source} {error}", "data.inputs") from None
             found.append((name, form, name in fields))
         return found
 
@@ -151,11 +159,11 @@ class Chooser:
                 unknown.append(asked)
         if unknown:
             has = [*self.names, *self.levels.columns]
-            raise ValueError(f"{self.source} has no column {listed(unknown)} (it has: {listed(has)})")
+            raise DataError(f"{self.source} has no column {listed(unknown)} (it has: {listed(has)})", "data.columns")
         for each in found:
             if kind_of(self.table.frame[each.column]) == "bool":
-                raise ValueError(f"{self.source}, column {each.column} holds yes or no, not prices")
-            self.numbers(each.column)
+                raise DataError(f"{self.source}, column {each.column} holds yes or no, not prices", "data.columns")
+            self.numbers(each.column, "data.columns")
         named = [each.column for each in found]
         self.left_out |= {n: "not in data.columns" for n in self.names if n not in named and n not in self.left_out}
         return found
@@ -184,7 +192,9 @@ class Chooser:
         found += [Picked(name, name) for name in names]
         if not found:
             why = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:12])
-            raise ValueError(f"{self.source} has no column of prices (it has {why}); data.columns takes one anyway")
+            raise DataError(
+                f"{self.source} has no column of prices (it has {why}); data.columns takes one anyway", "data.columns"
+            )
         return sorted(found, key=lambda each: self.names.index(each.column))
 
     def _of_ticker(self, ticker: str) -> tuple[list[Picked], dict[str, str]]:
@@ -235,7 +245,7 @@ def one_price(picked: list[Picked], by: str, source: str) -> Picked:
     if len(picked) == 1 or len(named) == 1:
         return (named or picked)[0]
     keys = " or ".join(f"data.columns=[{each.column}]" for each in picked[:6])
-    raise ValueError(f"{source}: several columns could be the price of each {by}; {keys} says which")
+    raise DataError(f"{source}: several columns could be the price of each {by}; {keys} says which", "data.columns")
 
 
 def is_change(name: str) -> bool:

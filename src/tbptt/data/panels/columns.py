@@ -1,13 +1,15 @@
 """Columns of a table: what they hold, what their names are made of, and which one a user means."""
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tbptt.data.prices import Prices
+
+if TYPE_CHECKING:
+    from tbptt.data.tables.files import Table
 
 
 def kind_of(column: Any) -> str:
@@ -71,12 +73,6 @@ def integers_or_floats(column: Any) -> NDArray[Any]:
     return numbers_of(column)
 
 
-def words_of(name: str) -> list[str]:
-    """The words of a name, in lower case: ``<TICKVOL>``, ``Adj Close``, ``openTime``, ``1. open``."""
-    apart = re.sub(r"(?<=[a-zäöüß])(?=[A-Z])", " ", name)
-    return [word for word in re.split(r"[\W_]+", apart.lower()) if word]
-
-
 def resolved(asked: str, names: Iterable[str]) -> str | None:
     """The name that is meant: itself, or the only one that differs in case, blanks around it, or angle brackets."""
     names = list(names)
@@ -99,3 +95,11 @@ def listed(names: Iterable[object]) -> str:
 def and_list(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
+
+
+def line_of(table: "Table", row: int) -> str:
+    """Where row ``row`` of the frame, counted from 0, stands: the line of a file as an editor counts it."""
+    lines: Any = table.lines  # the first row's, or each row's
+    if lines is None:
+        return f"row {row + 1}"
+    return f"line {lines + row if isinstance(lines, int) else int(lines[row])}"

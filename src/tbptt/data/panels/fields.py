@@ -1,35 +1,32 @@
 """Which columns are prices of the same asset: open, high, low and close are no independent series."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tbptt.data.panels.columns import words_of
 from tbptt.data.prices import Prices
+from tbptt.data.tables.names import CODES, FIELDS, PLAIN_WORDS, words_of
 
+UNKNOWN = "not known as prices of another asset; data.columns or data.inputs takes them"
 SAME_ASSET = "prices of the same asset; data.inputs takes them"
-# What a name may call each price of a step, in English, German, Spanish, Italian, French and Indonesian.
-FIELDS = {
-    "open": "open opening first erster eroeffnung eröffnung eröffnungskurs apertura ouverture pembukaan",
-    "high": "high hoch tageshoch höchst maximo máximo massimo haut tertinggi",
-    "low": "low tief tagestief tiefst minimo mínimo minimo bas terendah",
-    "close": "close closing schluss schlusskurs cierre chiusura fermeture clôture cloture penutupan",
-    "last": "last latest terakhir ultimo último dernier zuletzt",
-    "settle": "settle settlement abrechnungspreis",
-    "price": "price px kurs preis prezzo precio prix harga",
-    "mid": "mid",
-    "vwap": "vwap wap",
-    "bid": "bid geld",
-    "ask": "ask brief offer",
-}
 WORDS = {word: name for name, words in FIELDS.items() for word in words.split()}
 LETTERS = {"o": "open", "h": "high", "l": "low", "c": "close"}
 ADJUSTED = {"adj", "adjusted", "adjclose", "bereinigt"}
 AVERAGE = {("weighted", "price"), ("average", "price"), ("avg", "price"), ("average",), ("weighted", "average")}
 # Which price of an asset is its series.
-RANKS = ("close", "last", "settle", "price", "mid", "adjusted", "vwap", "bid", "ask", "open", "high", "low")
+RANKS = ("close", "last", "settle", "price", "mid", "adjusted", "vwap", "bid", "ask", "open", "high", "low", "previous")
+BARE = ("close", "last", "settle", "price", "adjusted")
+BEFORE = {"prev", "previous", "pre", "prior", "yesterday"}
+# Words that name no asset: the traded price, plus haut, cours de clôture.
+PLAIN = frozenset(PLAIN_WORDS.split())
+MONEY = frozenset(CODES.lower().split())
+# Words of what is computed from a price, which is no price of another asset.
+DERIVED = re.compile(
+    r"(?:lag|lagged|ma|sma|ema|wma|vwma|mean|avg|std|dev|diff|delta|pct|log|ln|shift|shifted|roll|rolling|median|zscore|"
+    r"scaled|norm|normalized|next|future|tomorrow|target|label|pred|predicted|forecast|signal|ratio|t|n|d)?\d*[dhmw]?"
+)
 SIDES = ("mid", "bid", "ask")
 NEAR = 0.1  # share of a price within which other prices of the same step are
 SAME = 0.98  # correlation of changes above which two columns are one asset
@@ -45,16 +42,18 @@ class Field:
     Attributes:
         name: one of :data:`RANKS`; ``side`` bid, ask or mid may come before it.
         asset: the rest of the name; "" if it says only which price it is.
+        level: of an order book, ``bid_price_2``.
     """
 
     name: str
     asset: str
     side: str = ""
+    level: int = 0
 
     @property
-    def rank(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, int, int]:
         side = SIDES.index(self.side) + 1 if self.side else 0
-        return RANKS.index(self.name), side
+        return self.level, RANKS.index(self.name), side
 
 
 def field_of(name: str) -> Field | None:
@@ -65,6 +64,8 @@ def field_of(name: str) -> Field | None:
         return Field("vwap", "")
     if len(words) == 1 and words[0] in LETTERS:
         return Field(LETTERS[words[0]], "")
+    apart = [re.fullmatch(r"((?:bid|ask)(?:price|px)?)(\d{1,2})", word) for word in words]
+    words = [part for word, parts in zip(words, apart, strict=True) for part in (parts.groups() if parts else (word,))]
     known = [WORDS.get(word) for word in words]
     adjusted = any(word in ADJUSTED for word in words)
     sides = [each for each in known if each in SIDES]
@@ -76,12 +77,40 @@ def field_of(name: str) -> Field | None:
         return None
     if not (names or sides or adjusted or "price" in known):
         return None
-    asset = " ".join(w for w, k in zip(words, known, strict=True) if k is None and w not in ADJUSTED)
+    rest = [w for w, k in zip(words, known, strict=True) if k is None and w not in ADJUSTED]
+    level = int(rest.pop()) if sides and rest and re.fullmatch(r"\d{1,2}", rest[-1]) else 0
+    asset = " ".join(word for word in rest if word not in PLAIN)
+    if BEFORE & set(rest) and names in ([], ["close"], ["settle"], ["last"]):
+        return Field("previous", " ".join(word for word in asset.split() if word not in BEFORE))
     if adjusted and names in ([], ["close"]):
         return Field("adjusted", asset)
     if names:
-        return Field(names[0], asset, sides[0] if sides else "")
-    return Field(sides[0] if sides else "price", asset)
+        return Field(names[0], asset, sides[0] if sides else "", level)
+    return Field(sides[0] if sides else "price", asset, level=level)
+
+
+def are_letters(names: Iterable[str]) -> bool:
+    """Whether columns are called o, h, l and c, and the others as an answer of Polygon's has them."""
+    single = {name for name in names if len(name) == 1}
+    return any(set(letters) <= single for letters in ("ohlc", "OHLC")) and {s.lower() for s in single} <= set(
+        "ohlcvntwqsx"
+    )
+
+
+def is_bare(name: str, letters: bool) -> bool:
+    """Whether a name says that a column is the price of the table's one asset: Close, Last, Price (USD)."""
+    field = field_of(name)
+    if field is None or field.name not in BARE or not set(field.asset.split()) <= MONEY:
+        return False
+    return letters or len(name) > 1
+
+
+def is_of_an_asset(name: str, letters: bool) -> bool:
+    """Whether a name says which price of which asset a column is; close_lag1 and SMA_Close do not."""
+    field = field_of(name)
+    if field is None or (len(name) == 1 and not letters):
+        return False
+    return not field.asset or not all(DERIVED.fullmatch(word) for word in field.asset.split())
 
 
 def one_of_each_asset(columns: Mapping[str, Prices]) -> tuple[list[str], dict[str, str]]:
@@ -91,6 +120,10 @@ def one_of_each_asset(columns: Mapping[str, Prices]) -> tuple[list[str], dict[st
         columns: (R,) each, NaN where blank, in the file's order; columns that are no prices are left out already.
     """
     left_out = _by_name(columns)
+    letters = are_letters(columns)
+    if any(is_bare(name, letters) for name in columns):
+        unknown = [name for name in columns if not is_bare(name, letters) and not is_of_an_asset(name, letters)]
+        left_out |= dict.fromkeys([name for name in unknown if name not in left_out], UNKNOWN)
     rest = {name: values for name, values in columns.items() if name not in left_out}
     left_out |= _open_high_low_close(rest)
     rest = {name: values for name, values in columns.items() if name not in left_out}
@@ -106,15 +139,16 @@ def best_of(names: Sequence[str]) -> str:
 def _by_name(columns: Mapping[str, Prices]) -> dict[str, str]:
     """Groups of which the names say that they are prices of one asset, and the values do not say otherwise."""
     fields = {name: field for name in columns if (field := field_of(name))}
-    letters = {name.lower() for name in columns if len(name) == 1}
-    if not set(LETTERS) <= letters or letters - set("ohlcvntw"):  # columns named A, B, C and so on say nothing
+    if not are_letters(columns):  # columns named A, B, C and so on say nothing
         fields = {name: field for name, field in fields.items() if len(name) > 1}
     groups: dict[str, list[str]] = {}
     for name, field in fields.items():
         groups.setdefault(field.asset, []).append(name)
     left_out = {}
-    for names in groups.values():
+    for asset, names in groups.items():
         best = best_of(names)
+        if asset and RANKS.index(fields[best].name) >= RANKS.index("open"):  # Low Cost plc and High Cost plc
+            continue
         for name in names:
             if fields[name].rank == fields[best].rank:  # best itself, or another that is called the same
                 continue

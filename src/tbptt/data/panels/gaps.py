@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tbptt.data.panel import Rows, Series
+from tbptt.data.panel import DataError, Rows, Series
 from tbptt.data.panels.inputs import formed, unformed
 from tbptt.data.prices import Prices
 
 
 def without_gaps(
-    values: Prices, rows: Rows, gaps: str, where: Callable[[int], str], column: str
+    values: Prices, rows: Rows, gaps: str, where: Callable[[int], str], column: str, when: Callable[[int], str]
 ) -> tuple[Prices, Rows, int]:
     """Prices without blanks, which rows of ``values`` they are, and how many blanks inside were treated.
 
@@ -19,6 +19,7 @@ def without_gaps(
         gaps: refuse, drop or carry.
         where: the place of a row of the table, in words.
         column: the source and the column, in words.
+        when: the time of a row of the table, in words that stand behind its place; "" if there are no times.
 
     Raises:
         ValueError: one line; a blank inside with ``refuse``, fewer than two prices, or one that is not finite.
@@ -41,9 +42,10 @@ def without_gaps(
     if gaps == "carry":
         return values[known[np.searchsorted(known, inside, side="right") - 1]], inside, blanks
     at = _first_in_file(inside[np.isnan(values[first : last + 1])], rows)
-    raise ValueError(
-        f"{column}, {where(int(rows[at]))}: a blank inside the series; data.gaps=drop leaves such rows out of the "
-        "series, data.gaps=carry repeats the price before"
+    raise DataError(
+        f"{column}, {where(int(rows[at]))}{when(int(rows[at]))}: a blank inside the series; data.gaps=drop "
+        "leaves such rows out of the series, data.gaps=carry repeats the price before",
+        "data.gaps",
     )
 
 
@@ -76,7 +78,7 @@ def with_inputs(
         values = column[table_rows]
         if (wrong := unformed(form, values)) is not None:
             at = f"{source}, column {name}, {where(int(table_rows[wrong]))}"
-            raise ValueError(f"{at}: {values[wrong]:g} is {_what(form, float(values[wrong]))}")
+            raise DataError(f"{at}: {values[wrong]:g} is {_what(form, float(values[wrong]))}", "data.inputs")
         found[:, i] = formed(form, values, prices)
     return Series(prices, panel_rows, found)
 

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data.panel import Rows, Times
-from tbptt.data.panels.columns import kind_of, listed, resolved, words_of
+from tbptt.data.panel import DataError, Rows, Times
+from tbptt.data.panels.calendar import said
+from tbptt.data.panels.columns import and_list, kind_of, line_of, listed, resolved
+from tbptt.data.tables.names import NAMES, words_of
 
 if TYPE_CHECKING:
     from tbptt.data.options import TableData
     from tbptt.data.tables.files import Table
 
-_WORDS = (
-    "ticker tickers symbol symbols sym asset instrument stock pair coin isin cusip sedol wkn permno gvkey ric code "
-    "secid security market name id kode emiten"
-)
-BY_WORDS = frozenset(_WORDS.split())  # what a column that names series may be called
+BY_WORDS = frozenset(NAMES.split())  # what a column that names series may be called
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,9 @@ def groups_of(
     names = list(map(str, table.frame.columns))
     if data.by is not None:
         if (name := resolved(data.by, names)) is None:
-            raise ValueError(f"{source} has no column {data.by}, which data.by names (it has: {listed(names)})")
+            raise DataError(
+                f"{source} has no column {data.by}, which data.by names (it has: {listed(names)})", "data.by"
+            )
         return _groups(table, name)
     if not guess or times is None:
         return None
@@ -65,8 +65,36 @@ def groups_of(
     found = [each for name in free if (each := _if_it_names(table, name, codes, known)) is not None]
     if len(found) > 1 and not all(_same_parts(found[0], other) for other in found[1:]):
         keys = " or ".join(f"data.by={each.column}" for each in found)
-        raise ValueError(f"{source}: times repeat, and several columns could name the series; {keys} says which")
+        raise DataError(
+            f"{source}: times repeat, and several columns could name the series; {keys} says which", "data.by"
+        )
+    if not found:
+        _refuse_repeated(table, free, times, taken, source)
     return found[0] if found else None
+
+
+def _refuse_repeated(table: "Table", free: list[str], times: Times, taken: tuple[str, ...], source: str) -> None:
+    """Raises DataError if a column names the series, but for a few rows that are there twice."""
+    known = np.flatnonzero(~np.isnat(times))
+    for name in free:
+        if not set(words_of(name)) & BY_WORDS or not _may_name(name, table.frame[name]):
+            continue
+        groups = _groups(table, name)
+        codes = groups.codes[known]
+        if codes.min() < 0 or not 1 < len(groups.names) <= len(codes) // 2:
+            continue
+        order = np.lexsort((times[known], codes))
+        same = (np.diff(codes[order]) == 0) & (times[known][order][1:] == times[known][order][:-1])
+        if not 0 < same.sum() <= max(1, len(known) // 10):
+            continue
+        rows = [sorted((int(known[order[i]]), int(known[order[i + 1]]))) for i in np.flatnonzero(same)]
+        earlier, later = min(rows, key=lambda pair: pair[1])
+        raise DataError(
+            f"{source}, columns {and_list([*taken, name])}, {line_of(table, later)}: {said(times[later])} is there "
+            f"twice for {groups.names[groups.codes[later]]}, also in {line_of(table, earlier)}; leave one of them out, "
+            "or name with data.by the column that tells the series apart",
+            "data.by",
+        )
 
 
 def _of_one(table: "Table", free: list[str]) -> Groups | None:
@@ -111,4 +139,6 @@ def without_blank(groups: Groups, rows: Rows, where: Callable[[int], str], sourc
     """Raises ValueError if one of the rows belongs to no series."""
     blank = groups.codes[rows] < 0
     if blank.any():
-        raise ValueError(f"{source}, column {groups.column}, {where(int(rows[blank].min()))}: blank, so of no series")
+        raise DataError(
+            f"{source}, column {groups.column}, {where(int(rows[blank].min()))}: blank, so of no series", "data.by"
+        )

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tbptt.data.panel import Findings, Panel, Rows, Series, Times
-from tbptt.data.panels.calendar import gaps_of, oldest_first
+from tbptt.data.panel import DataError, Findings, Panel, Rows, Series, Times
+from tbptt.data.panels.calendar import gaps_of, oldest_first, said
 from tbptt.data.panels.choice import Chooser, Picked, is_change, one_price
-from tbptt.data.panels.columns import and_list, listed, resolved
+from tbptt.data.panels.columns import and_list, line_of, listed, resolved
 from tbptt.data.panels.gaps import with_inputs, without_gaps
 from tbptt.data.panels.long_format import Groups, groups_of, without_blank
+from tbptt.data.panels.mixed import refuse_mixed
 from tbptt.data.panels.suspicious import suspicions
-from tbptt.data.panels.times import RowTimes, line_of, times_of
+from tbptt.data.panels.times import RowTimes, times_of
 from tbptt.data.prices import LARGE, Prices
 from tbptt.data.tables.files import Table, read_table
 
@@ -34,8 +35,8 @@ def panel_of_file(path: str, data: "PricesData") -> Panel:
     version = _version(Path(path))
     request = _Request(path, version, repr([getattr(data, key) for key in KEYS] + [data.form]), data)
     found = (_last_read if version and version[1] > LARGE else _lately_read)(request)
-    if isinstance(found, str):
-        raise ValueError(found)
+    if isinstance(found, _Failure):
+        raise ValueError(found.line) if found.key is None else DataError(found.line, found.key)
     return found
 
 
@@ -60,11 +61,19 @@ def _version(path: Path) -> tuple[int, int, int] | None:
     return max((s.st_mtime_ns for s in each), default=0), sum(s.st_size for s in each), len(each)
 
 
-def _read(request: _Request) -> Panel | str:
+@dataclass(frozen=True)
+class _Failure:
+    """Why a file cannot be used; kept in place of the error, which would keep all that was read."""
+
+    line: str
+    key: str | None
+
+
+def _read(request: _Request) -> Panel | _Failure:
     try:
         panel = panel_of_table(read_table(Path(request.path), request.data.form), request.data, request.path)
     except ValueError as error:
-        return str(error)
+        return _Failure(str(error), error.key if isinstance(error, DataError) else None)
     arrays = [array for each in panel.series.values() for array in (each.prices, each.rows, each.inputs)]
     for array in arrays if panel.times is None else [*arrays, panel.times]:
         array.flags.writeable = False
@@ -98,9 +107,11 @@ class _Maker:
         self.found = list(table.found)
         self.warnings = list(table.warnings)
         self.blanks: dict[str, int] = {}
+        self.times: Times | None = None  # of the table's rows
 
     def panel(self) -> Panel:
         times = self._times()
+        self.times = times.values
         groups = groups_of(self.table, self.data, self.source, times.values, times.names, self.guess)
         order = self._order(times, groups)
         taken = dict(times.others) | dict.fromkeys(times.names, "times")
@@ -131,6 +142,9 @@ class _Maker:
     def where(self, row: int) -> str:
         return line_of(self.table, row)
 
+    def when(self, row: int) -> str:
+        return "" if self.times is None else f" ({said(self.times[row])})"
+
     def _times(self) -> RowTimes:
         names = list(map(str, self.table.frame.columns))
         inputs = [text.rpartition(":")[0] or text for text in self.data.inputs]
@@ -152,7 +166,7 @@ class _Maker:
             others = self.table.frame.drop(columns=list(times.names))
             filled = np.flatnonzero(blank & others.notna().any(axis=1).to_numpy())
             if len(filled):
-                raise ValueError(f"{self.source}, {times.columns}, {self.where(int(filled[0]))}: no time")
+                raise DataError(f"{self.source}, {times.columns}, {self.where(int(filled[0]))}: no time", "data.time")
             rows = rows[~blank]
         if groups is not None:
             without_blank(groups, rows, self.where, self.source)
@@ -160,7 +174,12 @@ class _Maker:
         if times.values is None:
             return rows if codes is None else rows[np.argsort(codes, kind="stable")]
         order, backwards = oldest_first(
-            times.values[rows], times.columns, lambda i: self.where(int(rows[i])), self.source, codes
+            times.values[rows],
+            times.columns,
+            lambda i: self.where(int(rows[i])),
+            self.source,
+            codes,
+            lambda i: "" if groups is None else f" for {groups.names[groups.codes[rows[i]]]}",
         )
         if backwards:
             self.found.append("newest first: reversed")
@@ -168,6 +187,10 @@ class _Maker:
 
     def _wide(self, chooser: Chooser, times: RowTimes, order: Rows) -> tuple[dict[str, Series], Times | None]:
         picked = chooser.series()
+        if self.guess and self.data.columns is None:
+            prices = {each.column: chooser.numbers(each.column) for each in picked}
+            others = [name for name in chooser.names if name not in times.names and name not in prices]
+            self.found += refuse_mixed(self.table, prices, order, others, times.values is not None, self.source)
         inputs = self._inputs(chooser)
         series = {each.name: self._series(chooser, each, inputs, order, np.arange(len(order))) for each in picked}
         return series, None if times.values is None else times.values[order]
@@ -209,7 +232,7 @@ class _Maker:
         values = {name: resolved(name, groups.names) for name in asked if name not in columns}
         if unknown := [name for name, value in values.items() if value is None]:
             has = [*frame, *groups.names]
-            raise ValueError(f"{self.source} has no column {listed(unknown)} (it has: {listed(has)})")
+            raise DataError(f"{self.source} has no column {listed(unknown)} (it has: {listed(has)})", "data.columns")
         return [str(value) for value in values.values()] or list(groups.names), columns
 
     def _inputs(self, chooser: Chooser) -> Callable[[Picked], list[tuple[str, str, Prices | None]]]:
@@ -220,7 +243,7 @@ class _Maker:
             found: list[tuple[str, str, Prices | None]] = []
             for name, form, by_ticker in asked:
                 column = chooser.levels.columns.get(picked.ticker, {}).get(name) if by_ticker else name
-                found.append((column or name, form, None if column is None else chooser.numbers(column)))
+                found.append((column or name, form, None if column is None else chooser.numbers(column, "data.inputs")))
             return found
 
         return of
@@ -237,7 +260,7 @@ class _Maker:
         """One series, from the rows ``rows`` of the table, which are the rows ``panel_rows`` of the panel."""
         column = f"{self.source}, column {picked.column}{of}"
         values = chooser.numbers(picked.column)[rows]
-        prices, kept, blanks = without_gaps(values, rows, self.data.gaps, self.where, column)
+        prices, kept, blanks = without_gaps(values, rows, self.data.gaps, self.where, column, self.when)
         if blanks:
             self.blanks[picked.name] = blanks
         table_rows = rows[kept]

@@ -1,13 +1,17 @@
 """What each column of a table is: a series of prices, or something else that is left out, and why."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from tbptt.data.panels.columns import kind_of, words_of
+from tbptt.data.panels.columns import kind_of
+from tbptt.data.panels.fields import are_letters, field_of, is_bare
 from tbptt.data.prices import Prices
+from tbptt.data.tables import names as said
+from tbptt.data.tables.names import words_of
 
 SAVED_INDEX = "a saved index"
 VOLUME, COUNT, OPEN_INTEREST, SPREAD = "volume", "a count", "open interest", "a spread"
@@ -16,45 +20,80 @@ TEXTS, FLAGS, DURATIONS, EMPTY = "texts", "yes or no", "durations", "no values"
 OTHER_KINDS = {"bool": FLAGS, "duration": DURATIONS, "time": "times"}
 # Columns with these roles are taken if a table has nothing else: a file of returns has no prices.
 WEAK = (CHANGE, SPREAD)
+COUNTS_UP, IDENTIFIER = "counts up by the same step at every row", "numbers that name something"
 _WORDS = {
-    VOLUME: "volume volumes volumen vol tickvol tickvolume realvol stuecke stück stücke umsatz turnover qty "
-    "quantity basevolume quotevolume volumefrom volumeto volumeusd marketcap mcap",
-    COUNT: "count trades tradecount numtrades transactions ticks anzahl",
+    VOLUME: said.VOLUME,
+    COUNT: "count trades tradecount numtrades transactions ticks anzahl orders 成交笔数 сделки",
     OPEN_INTEREST: "openint openinterest oi",
     SPREAD: "spread",
-    CHANGE: "change changes chg ret rets return returns pct percent logret logreturn logreturns perubahan veränderung "
-    "variation variazione",
+    CHANGE: said.CHANGE,
     PAYMENT: "dividend dividends split splits dividende dividenden splitfactor divcash adjfactor coefficient",
     UNUSED: "ignore unused",
     SAVED_INDEX: "rownum rowid rownumber",
 }
 ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
-ALONE = ("shares", "size", "amount", "v")  # volumes if that is all of the name: iShares are none
+ALONE = ("shares", "size", "sz", "amount", "v")  # volumes if that is all of the name: iShares are none
+# Words beside a role that name no asset: Count Basie Inc is no count, and a vol index no volume.
+BESIDE = frozenset([*said.BESIDE.split(), *said.CODES.lower().split()])
+IDENTIFIERS = {"id", "ids", "seq", "sequence", "permno", "permco", "gvkey", "cik", "zip"}
 _PAIRS = {
     ("open", "interest"): OPEN_INTEREST,
     ("number", "of"): COUNT,
     ("market", "cap"): "a market value",
     ("capital", "gains"): PAYMENT,
 }
+SIZES = (["size"], ["sz"], ["qty"], ["quantity"], ["amount"], ["count"], ["orders"], ["vol"], ["volume"])
+STRONG = {"volume", "volumes", "volumen", "turnover", "dividend", "dividends", "splits", "openinterest", "trades"}
+LETTERS = {"v": VOLUME, "n": COUNT, "q": VOLUME}  # beside o, h, l and c
+LONG_ENOUGH = 10  # rows from which on a constant step is no price's
 DATE_PARTS = (["year"], ["quarter"], ["month"], ["week"], ["day"], ["weekday"], ["hour"], ["minute"])
 # How much a volume jumps from step to step: a price does so by far less.
 JUMPS = 0.2
 
 
-def role_by_name(name: str) -> str | None:
-    """What a column is by its name; None: a price, or what no name says."""
-    words = words_of(name)
-    for pair in pairwise(words):
-        if pair in _PAIRS:
-            return _PAIRS[pair]
-    if words[:1] == ["taker"]:
+def role_by_name(name: str, assets: Collection[str] = (), alone: bool = False) -> str | None:
+    """What a column is by its name; None: a price, or what no name says.
+
+    A word such as volume is all of the name, or stands beside words that name no asset, or beside an asset that other
+    columns name, too.
+
+    Args:
+        assets: what the other columns of the table are about: ``aapl``, if there is ``AAPL Close``.
+        alone: whether the table is known to be about one asset: whatever stands beside the word is this one.
+    """
+    words = [word for word in words_of(name) if not word.isdigit()]
+    pair = next((pair for pair in pairwise(words) if pair in _PAIRS), None)
+    if words[:1] == ["taker"] and set(words) <= BESIDE | ROLES.keys():
         return VOLUME
-    if "%" in name and "var" in words:  # Var. %
+    if "%" in name and (not words or words in (["var"], ["fark"], ["diff"])):  # Var. %, +/- %
         return CHANGE
-    if (len(words) == 1 and words[0] in ALONE) or words in (["bid", "size"], ["ask", "size"]):
+    if (len(words) == 1 and words[0] in ALONE) or (words[:1] in (["bid"], ["ask"]) and words[1:] in SIZES):
         return VOLUME
-    role = next((ROLES[word] for word in words if word in ROLES), None)
-    return None if role == CHANGE and {"index", "total"} & set(words) else role  # a total return index has a level
+    role = _PAIRS[pair] if pair else next((ROLES[word] for word in words if word in ROLES), None)
+    if role is None or (role == CHANGE and {"index", "total"} & set(words)):  # a total return index has a level
+        return None
+    rest = [word for word in words if word not in ROLES and word not in BESIDE and word not in (pair or ())]
+    if not rest or alone or " ".join(rest) in assets:
+        return role
+    ticker = len(rest) == 1 and re.search(rf"(?<![A-Za-z]){re.escape(rest[0].upper())}(?![A-Za-z])", name) is not None
+    return role if ticker and len(rest[0]) <= 6 and STRONG & set(words) else None
+
+
+def assets_of(names: Iterable[str]) -> set[str]:
+    """What the columns of a table are about, by their names: ``aapl`` of ``AAPL`` and of ``AAPL Close``."""
+    found = set()
+    for name in names:
+        field = field_of(name)
+        found.add(" ".join(words_of(name)) if field is None else field.asset)
+    return found - {""}
+
+
+def counts_up(values: Prices) -> bool:
+    """Whether whole numbers rise, or fall, by the same step at every row, as no price does."""
+    if len(values) < LONG_ENOUGH or np.isnan(values).any() or not np.isfinite(values).all() or (values % 1).any():
+        return False
+    steps = np.diff(values)
+    return bool(steps[0] != 0 and np.all(steps == steps[0]))
 
 
 def is_saved_index(name: str, values: Prices) -> bool:
@@ -78,7 +117,13 @@ def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent:
         percent: those that were written with a % sign.
     """
     roles = {}
+    letters = are_letters(columns)
+    alone = any(is_bare(name, letters) for name in numbers)
+    assets = set() if alone else assets_of(columns)
     for name, column in columns.items():
+        if letters and name.lower() in LETTERS:
+            roles[name] = LETTERS[name.lower()]
+            continue
         if words_of(name) in DATE_PARTS:
             roles[name] = "a part of the date"
             continue
@@ -91,7 +136,11 @@ def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent:
             roles[name] = EMPTY
         elif is_saved_index(name, values):
             roles[name] = SAVED_INDEX
-        elif (role := role_by_name(name)) and not (role == CHANGE and _moves_as_a_price(known)):
+        elif counts_up(values):
+            roles[name] = COUNTS_UP
+        elif set(words_of(name)) & IDENTIFIERS and not (known % 1).any():
+            roles[name] = IDENTIFIER
+        elif (role := role_by_name(name, assets, alone)) and not (role == CHANGE and _moves_as_a_price(known)):
             roles[name] = role
         elif len(known) > 2 and known.min() == known.max():
             roles[name] = CONSTANT

@@ -9,6 +9,7 @@ from tbptt.data.panel import Times
 from tbptt.data.panels.time_texts import Reading, Whole, days_of, moments, nanoseconds, with_format
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PLAUSIBLE = (631_152_000, 4_102_444_800)  # seconds: 1990 to 2100
 # An epoch of 1973 to 2286 in each unit: the ranges do not meet, so that the size of a number tells its unit.
 EPOCHS = {"s": (1e8, 1e10), "ms": (1e11, 1e13), "us": (1e14, 1e16), "ns": (1e17, 9.2e18)}
 
@@ -27,7 +28,7 @@ def readings_of_numbers(values: NDArray[Any], named: bool, form: str | None = No
         return []
     if form in PER_SECOND:
         return [_spread(_epochs(here, np.full(len(here), PER_SECOND[form])), known, form, f"epoch in {form}", "UTC")]
-    if not named and not (_whole(here) and (np.all(here[1:] > here[:-1]) or np.all(here[1:] < here[:-1]))):
+    if not named and not (_whole(here) and (_is_monotone(here) or _are_epochs_in_blocks(here))):
         return []
     if form is not None and "%" in form:
         if not _whole(here):
@@ -42,6 +43,27 @@ def readings_of_numbers(values: NDArray[Any], named: bool, form: str | None = No
         return []
     per_second, said = units
     return [_spread(_epochs(here, per_second), known, said.split()[0], f"epoch in {said}", "UTC")]
+
+
+def _is_monotone(values: NDArray[Any]) -> bool:
+    return bool(np.all(values[1:] > values[:-1]) or np.all(values[1:] < values[:-1]))
+
+
+def _are_epochs_in_blocks(values: NDArray[Any]) -> bool:
+    """Whether whole numbers are epochs of 1990 to 2100 in one unit that run on, but for a few places.
+
+    So do the times of a file in long format: they repeat from row to row, or begin again with each series. No price or
+    volume does.
+    """
+    if len(values) < 4 or values.min() == values.max():
+        return False
+    if not any(
+        values.min() >= PLAUSIBLE[0] * size and values.max() < PLAUSIBLE[1] * size for size in PER_SECOND.values()
+    ):
+        return False
+    steps = np.diff(values)
+    against = min(int((steps < 0).sum()), int((steps > 0).sum()))
+    return against <= len(steps) // 10
 
 
 def _spread(

@@ -6,20 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tbptt.data.panel import Times
-from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, listed, resolved, words_of
+from tbptt.data.panel import DataError, Times
+from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, line_of, listed, resolved
+from tbptt.data.panels.time_names import CLOCK_WORDS, TIME_WORDS, first_of, unread
 from tbptt.data.panels.time_numbers import readings_of_numbers, texts_of_numbers, times_of_day
 from tbptt.data.panels.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
+from tbptt.data.tables.names import words_of
 
 if TYPE_CHECKING:
     from tbptt.data.options import TableData
     from tbptt.data.tables.files import Table
-
-_DATE = "date datetime timestamp datum tanggal fecha tarih dato дата 日期 日付"
-_TIME = "time zeit uhrzeit zeitpunkt hora ora heure t время 时间"
-_OTHER = "timestamps ts dt data jour day month period epoch unix utc gmt opentime closetime"
-DATE_WORDS, CLOCK_WORDS = frozenset(_DATE.split()), frozenset(_TIME.split())
-TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +38,9 @@ class RowTimes:
 
     @property
     def columns(self) -> str:
-        """``column Date``, ``columns <DATE> and <TIME>``."""
-        return f"column{'' if len(self.names) == 1 else 's'} {and_list(list(self.names))}"
+        """``column Date``, ``columns <DATE> and <TIME> put together``."""
+        together = "" if len(self.names) == 1 else " put together"
+        return f"column{'s' if together else ''} {and_list(list(self.names))}{together}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +71,19 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
     if asked:
         return RowTimes(None, found=("rows in the file's order (data.time)",), others=others)
     if data.time_format is not None and not candidates:
-        raise ValueError(f"{source} has no column of times that data.time_format={data.time_format} reads")
+        raise DataError(
+            f"{source} has no column of times that data.time_format={data.time_format} reads", "data.time_format"
+        )
     chosen = _chosen(_put_together(candidates, columns))
+    others |= unread(table, source, kept | others.keys(), () if chosen is None else chosen.names)
     if chosen is None:
-        _refuse_unread(table, source, kept)
         return RowTimes(None, found=("no times: rows in the file's order (data.time)",), others=others)
-    return _as_times(chosen, table, source, others)
+    also = [each.names[0] for each in candidates if each != chosen and any(_could_be(r) for r in each.readings)]
+    return _as_times(chosen, table, source, others, tuple(name for name in also if name not in chosen.names))
+
+
+def _could_be(reading: Reading) -> bool:
+    return reading.dated and _is_monotone(reading.values)
 
 
 def _readings(table: "Table", name: str, form: str | None, source: str, lenient: bool) -> list[Reading]:
@@ -159,7 +163,9 @@ def _asked(table: "Table", data: "TableData", source: str, asked: list[str]) -> 
     columns = list(map(str, table.frame.columns))
     names = [resolved(name, columns) for name in asked]
     if missing := [name for name, found in zip(asked, names, strict=True) if found is None]:
-        raise ValueError(f"{source} has no column {listed(missing)}, which data.time names (it has: {listed(columns)})")
+        raise DataError(
+            f"{source} has no column {listed(missing)}, which data.time names (it has: {listed(columns)})", "data.time"
+        )
     candidate = _with_format_over_all(table, list(map(str, names)), data.time_format)
     if candidate is None:
         parts = [_named_column(table, str(name), data.time_format, source) for name in names]
@@ -179,23 +185,19 @@ def _named_column(table: "Table", name: str, form: str | None, source: str) -> _
     else:
         found = _readings(table, name, form, source, False)
     if not found and (form is None or "%" not in form):
-        first = str(_first(texts_of(column)))[:40]
-        raise ValueError(
-            f"{source}, column {name}: {first!r} and the like are read as no times; data.time_format says their format"
+        first = str(first_of(texts_of(column)))[:40]
+        raise DataError(
+            f"{source}, column {name}: {first!r} and the like are read as no times; data.time_format says their format",
+            "data.time_format",
         )
     if not found:
         texts = texts_of(column)
-        raise ValueError(
-            f"{source}, column {name}: data.time_format={form} does not read {str(_first(texts))[:40]!r} and the like"
+        raise DataError(
+            f"{source}, column {name}: data.time_format={form} does not read {str(first_of(texts))[:40]!r} "
+            "and the like",
+            "data.time_format",
         )
     return _Candidate((name,), found)
-
-
-def _first(texts: Any) -> Any:
-    import pyarrow.compute as pc
-
-    known = pc.drop_null(texts)
-    return known[0].as_py() if len(known) else None
 
 
 def _with_format_over_all(table: "Table", names: list[str], form: str | None) -> _Candidate | None:
@@ -220,7 +222,9 @@ def _joined(source: str, parts: list[_Candidate]) -> _Candidate:
     of_day = [part for part in parts if not any(r.dated for r in part.readings)]
     if len(dates) != 1 or len(of_day) != 1 or len(parts) != 2:
         names = and_list([part.names[0] for part in parts])
-        raise ValueError(f"{source}: data.time takes a column of dates and one of times of day; {names} are not")
+        raise DataError(
+            f"{source}: data.time takes a column of dates and one of times of day; {names} are not", "data.time"
+        )
     return _sum(dates[0], of_day[0])
 
 
@@ -250,7 +254,11 @@ def _put_together(candidates: list[_Candidate], columns: list[str]) -> list[_Can
 
 
 def _chosen(candidates: list[_Candidate]) -> _Candidate | None:
-    """The first that rises or falls at every row; else the first whose times differ; else the first."""
+    """The first that rises or falls at every row; else the first whose times differ; else the first.
+
+    Those whose names say nothing of time come after the others: any numbers may rise at every row.
+    """
+    candidates = sorted(candidates, key=lambda each: not any(set(words_of(name)) & TIME_WORDS for name in each.names))
     for good in (_is_monotone, _differs):
         if found := next((each for each in candidates if any(good(r.values) for r in each.readings)), None):
             return found
@@ -273,20 +281,26 @@ def _differs(values: Times) -> bool:
     return bool(len(known) and known.min() != known.max())
 
 
-def _as_times(chosen: _Candidate, table: "Table", source: str, others: Mapping[str, str]) -> RowTimes:
+def _as_times(
+    chosen: _Candidate, table: "Table", source: str, others: Mapping[str, str], also_full: tuple[str, ...] = ()
+) -> RowTimes:
+    """Args: also_full: other columns that could have been the time, since each row has one of its own."""
     readings = chosen.readings
     if len(readings) > 1:
         ordered = [reading for reading in readings if _is_ordered(reading.values)]
         if len(ordered) != 1:
-            raise ValueError(_undecided(chosen, ordered or readings, table, source))
+            raise DataError(_undecided(chosen, ordered or readings, table, source), "data.time_format")
         readings = ordered
     reading = readings[0]
     rest = {name: why for name, why in others.items() if name not in chosen.names}
     named = {"utc", "gmt"} & {word for name in chosen.names for word in words_of(name)}
     zone = reading.zone or ("UTC" if named else None)
     times = RowTimes(_in_nanoseconds(reading.values), chosen.names, zone, (), rest)
-    form = (f"{reading.said} (data.time_format)",) if reading.said else ()
-    return replace(times, found=(f"time {times.columns} (data.time)", *form))
+    found = [f"{reading.said} (data.time_format)"] if reading.said else []
+    also = [name for name in rest if name in also_full]
+    if also:
+        found.append(f"the other column{'s' * (len(also) > 1)} of times: {listed(also)} (data.time)")
+    return replace(times, found=tuple(found))
 
 
 def _in_nanoseconds(values: Times) -> Times:
@@ -302,39 +316,3 @@ def _undecided(chosen: _Candidate, readings: list[Reading], table: "Table", sour
     text = str(table.frame[chosen.names[0]].iloc[row]).strip()[:40]
     ways = [f"{str(reading.values[row])[:10]} with data.time_format={reading.key}" for reading in readings]
     return f"{source}, column {chosen.names[0]}: {text} is {' or '.join(ways)}, and all rows can be read so"
-
-
-def _refuse_unread(table: "Table", source: str, kept: frozenset[str]) -> None:
-    """A column that has the name of times, and in which none can be read: no order should be guessed from it."""
-    for name in map(str, table.frame.columns):
-        column = table.frame[name]
-        if name in kept or not set(words_of(name)) & DATE_WORDS:
-            continue
-        kind = kind_of(column)
-        if kind == "number" and (serial := _serial(integers_or_floats(column))):
-            raise ValueError(
-                f"{source}, column {name}: {serial}; write dates, or take the rows in their order with data.time=none"
-            )
-        if kind == "text" and (first := _first(texts_of(column))) is not None:
-            raise ValueError(
-                f"{source}, column {name}: {first[:40]!r} and the like are read as no times; data.time_format says "
-                "their format, data.time=none takes the rows in their order"
-            )
-
-
-def _serial(values: Any) -> str | None:
-    """What days since 1899-12-30, as spreadsheets count them, look like; no one can be sure of it."""
-    steps = np.diff(values)
-    rises = len(values) > 1 and bool(np.all(steps > 0) or np.all(steps < 0))
-    if not (rises and values.min() > 15_000 and values.max() < 80_000):
-        return None
-    day = np.datetime64("1899-12-30") + int(values[0])
-    return f"{values[0]:g} may be {day}, counted in days as a spreadsheet does"
-
-
-def line_of(table: "Table", row: int) -> str:
-    """Where row ``row`` of the frame, counted from 0, stands: the line of a file as an editor counts it."""
-    lines: Any = table.lines  # the first row's, or each row's
-    if lines is None:
-        return f"row {row + 1}"
-    return f"line {lines + row if isinstance(lines, int) else int(lines[row])}"

@@ -87,7 +87,8 @@ def _width(rows: list[Row]) -> int:
 
 def find_delimiter(lines: list[str]) -> str:
     """The delimiter whose rows have most often the same number of cells, and cells that are numbers, dates or words."""
-    best, best_score = NO_DELIMITER, (0.0, 0)
+    explained: list[tuple[float, int, float, str]] = []
+    best_pair = (0.0, 0)
     for delimiter in ORDER:
         rows = split_rows(lines, delimiter)
         width = _width(rows)
@@ -98,10 +99,23 @@ def find_delimiter(lines: list[str]) -> str:
         cells = [cell for row in same for cell in row]
         good = sum(kind_of(cell) != "text" or not re.search('[;,|\t"]', cell) for cell in cells) / len(cells)
         # Of two that explain the rows from the first one of that width on, the one that explains more rows.
-        score = (round(good * len(same) / len(rows[at:]), 2), len(same))
-        if score > best_score:
-            best, best_score = delimiter, score
-    return NO_DELIMITER if best_score[0] < 0.5 or (best == "," and _one_column(lines)) else best
+        found = good * len(same) / len(rows[at:])
+        explained.append((round(found - 0.4 * _splits_no_header(rows, at, width), 2), len(same), found, delimiter))
+    best_score, best = 0.0, NO_DELIMITER
+    for score in explained:
+        if score[:2] > best_pair:
+            best_pair, best_score, best = score[:2], score[2], score[3]
+    return NO_DELIMITER if best_score < 0.5 or (best == "," and _one_column(lines)) else best
+
+
+def _splits_no_header(rows: list[Row], at: int, width: int) -> bool:
+    """Whether the first row as wide as the table has values, and the line right above it is not split as it is.
+
+    So a sign that dates are written with (01|02|2024) splits rows, and not their names.
+    """
+    if at == 0 or any(kind_of(cell) == "text" for cell in rows[at][1]) or len(rows[at - 1][1]) == width - 1 > 1:
+        return False
+    return rows[at][0] - rows[at - 1][0] == 1
 
 
 def _one_column(lines: list[str]) -> bool:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tbptt.data.panel import DataError
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -92,9 +94,8 @@ def read_table(path: Path, form: Form = Form()) -> Table:
         return _read(path, form)
     except Exception as error:  # pyarrow and zipfile raise a dozen kinds for a file that is not what its name says
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if reason.startswith(str(path)):
-            raise ValueError(reason) from error
-        raise ValueError(f"{path} cannot be read: {reason}") from error
+        line = reason if reason.startswith(str(path)) else f"{path} cannot be read: {reason}"
+        raise (DataError(line, error.key) if isinstance(error, DataError) else ValueError(line)) from error
 
 
 def _read(path: Path, form: Form) -> Table:

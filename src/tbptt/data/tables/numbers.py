@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tbptt.data.tables.names import CODES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,9 +28,6 @@ GROUPS = {
 INFINITE = "(?i:inf(?:inity)?)"
 POWER = r"(?:[eE][+-]?\d+)?"
 BODY = rf"(?:(?:\d+|{'|'.join(GROUPS.values())})(?:[.,]\d*)?|[.,]\d+|{INFINITE})"
-CODES = ("USD EUR GBP GBX GBp JPY CHF CAD AUD NZD SEK NOK DKK ISK CNY CNH RMB HKD TWD SGD INR IDR KRW MYR THB PHP VND "
-         "BRL MXN ARS CLP COP ZAR TRY RUB UAH PLN CZK HUF RON BGN ILS AED SAR EGP USDT USDC BTC ETH Rp Rs kr zł Kč Ft "
-         "лв")  # fmt: skip
 CURRENCY_SIGNS = "$€£¥₹₽₩₿₺₴₫฿₪¢"
 CURRENCY = f"(?:[A-Z]{{0,2}}[$]|[{CURRENCY_SIGNS}]|" + "|".join(CODES.split()) + ")"
 SCALES = {"k": 3, "tsd": 3, "m": 6, "mn": 6, "mio": 6, "b": 9, "bn": 9, "mrd": 9, "t": 12}
@@ -79,6 +78,8 @@ class Written:
     whole: int | None = None
     large: int | None = None
     warnings: list[str] = field(default_factory=list)
+    scaled_row: int | None = None  # the first number with K, M, B or T behind it, and its text
+    scaled_text: str = ""
 
     def text(self, row: int) -> str:
         return str(self.core[row].as_py())
@@ -174,6 +175,8 @@ def _without_letters(name: str, cells: Any) -> Written:
     signs = {s for key in ("before", "after") for s in part[key].unique().to_pylist() if s}
     column = Written(name, pa.chunked_array([core]), percent="%" in signs)
     _warn_of_mixed(column, signs)
+    if (row := pc.index(pc.not_equal(part["scale"], ""), True).as_py()) >= 0:
+        column.scaled_row, column.scaled_text = row, str(cells[row].as_py())
     return column
 
 

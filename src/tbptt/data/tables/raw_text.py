@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import lzma
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,15 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tbptt.data.tables.encodings import guessed
 from tbptt.system.memory import free_memory, too_large
 
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 BLOCK = 16 * 2**20
 SAMPLE = 2**20
 TIMES_TEXT = 5  # bytes of memory a byte of text takes at most, while it is read (benchmarked on 1,000,000 x 8 prices)
-# The encodings that such files have, most common first: among all that Python knows, a few bytes of a header look like
-# several that nobody has written for decades.
-ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "gb18030", "big5", "euc_kr"]
 BOMS = {
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
@@ -116,8 +113,8 @@ def _refuse_large(text: int) -> None:
 def as_utf8(raw: bytes, encoding: str | None) -> tuple[bytes, str]:
     """The text in UTF-8 with line ends ``\\n``, and the encoding that it had.
 
-    A byte order mark comes first; then UTF-16 without one, told by its zeros; then UTF-8. Else charset-normalizer
-    compares what the lines that are not ASCII would be in each of a few encodings.
+    A byte order mark comes first; then UTF-16 without one, told by its zeros; then UTF-8. Else
+    :mod:`tbptt.data.tables.encodings` tells it from the letters.
 
     Raises:
         ValueError: it is no text, or not in the encoding that is said.
@@ -151,32 +148,10 @@ def _without_mark(raw: bytes) -> str:
     try:
         _check_utf8(raw)
     except UnicodeDecodeError:
-        return _guessed(raw)
+        return guessed(raw)
     return "utf-8"
 
 
 def _check_utf8(raw: bytes) -> None:
     if not raw.isascii():
         str(memoryview(raw), "utf-8")
-
-
-def _guessed(raw: bytes) -> str:
-    from charset_normalizer import from_bytes
-
-    telling = re.findall(rb"[^\n\r]*[\x80-\xff][^\n\r]*", raw[: 4 * SAMPLE]) or re.findall(
-        rb"[^\n\r]{0,200}[\x80-\xff][^\n\r]{0,200}", raw
-    )
-    sample = b"\n".join(dict.fromkeys(telling[:2000]))[:65536]
-    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", sample)]
-    single = 2 * runs.count(1) > sum(runs)  # ö between ASCII letters: no encoding of two bytes a letter
-    encodings = [name for name in ENCODINGS if not single or name.startswith("cp")]
-    best = from_bytes(sample, cp_isolation=encodings).best()
-    if best is None:
-        raise ValueError("it is no text in an encoding that is known here; say which one it has (data.encoding)")
-    for encoding in encodings:  # the most common of those that make the same text of it
-        try:
-            if sample.decode(encoding) == sample.decode(best.encoding):
-                return encoding
-        except UnicodeDecodeError:
-            continue
-    return best.encoding

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tbptt.data.panel import DataError
 from tbptt.data.tables import dialect, numbers, raw_text, separators
 from tbptt.data.tables.dialect import NO_DELIMITER, Layout
 from tbptt.data.tables.files import Form, Table
@@ -40,7 +41,8 @@ def read_text(path: Path, packed: str | None, form: Form) -> Table:
     ):
         raise _Named(
             f"{path}: the first line holds names ({', '.join(names_there[0][:4])}{', …' * (layout.width > 4)}); add "
-            "data.header=1 for data.names to stand in their place"
+            "data.header=1 for data.names to stand in their place",
+            "data.names",
         )
     names = _Names.of(layout, form, path)
     texts, lines_of_rows = _cells(body, layout, path)
@@ -59,14 +61,14 @@ def read_text(path: Path, packed: str | None, form: Form) -> Table:
         return f"{path}, column {name}, line {line}"
 
     try:
-        frame, percent, read_as, warnings = _typed(columns, place, delimiter, form)
+        frame, percent, read_as, warnings, signs = _typed(columns, place, delimiter, form)
     except ValueError as error:
         raise _Named(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
-    found = _found(encoding, layout, read_as, form, names.levels_are_said)
+    found = _found(encoding, layout, read_as, form, names.levels_are_said) + signs
     return Table(frame, names.levels, names.level_names, lines_of_rows, (), found, percent, warnings)
 
 
-class _Named(ValueError):
+class _Named(DataError):
     """An error whose line begins with the path."""
 
 
@@ -118,7 +120,8 @@ class _Names:
             if form.header is None:
                 raise _Named(
                     f"{path}: the first line holds numbers, not names; name the columns: 'data.names=[a,b,…]' "
-                    f"({layout.width} column{'' if layout.width == 1 else 's'}; if these are names: data.header=1)"
+                    f"({layout.width} column{'' if layout.width == 1 else 's'}; if these are names: data.header=1)",
+                    "data.names",
                 )
             return cls([f"column {i + 1}" for i in range(layout.width)], {}, (), 1)
         if wrong := next((cells for cells in layout.header if len(cells) != layout.width), None):
@@ -140,7 +143,7 @@ class _Names:
 def _given(layout: Layout, form: Form, path: Path) -> list[str]:
     columns = [name.strip() for name in form.names]
     if len(columns) != layout.width:
-        raise _Named(f"{path} has {layout.width} columns, but data.names has {len(columns)} names")
+        raise _Named(f"{path} has {layout.width} columns, but data.names has {len(columns)} names", "data.names")
     _refuse_twice(columns, path)
     return columns
 
@@ -172,7 +175,8 @@ def _refuse_twice(columns: list[str], path: Path) -> None:
             at = [i + 1 for i, each in enumerate(columns) if each == name]
             raise _Named(
                 f"{path} has {len(at)} columns named {name} ({', '.join(map(str, at[:4]))}); give them other names: "
-                f"data.header=1 'data.names=[a,b,…]' ({len(columns)} columns)"
+                f"data.header=1 'data.names=[a,b,…]' ({len(columns)} columns)",
+                "data.names",
             )
 
 
@@ -285,16 +289,22 @@ def _typed(columns: dict[str, Any], place: separators.Place, delimiter: str, for
             columns[name] = None
     read_as = separators.decided(known, place, delimiter, form.decimal, form.thousands)
     done: dict[str, Any] = {}
-    percent, warnings = [], []
+    percent, warnings, scaled = [], [], []
     for name in list(by_name):
         if (column := by_name.pop(name)) is None:
             done[name] = columns.pop(name).to_pandas()
             continue
         done[name] = separators.values_of(column, read_as, place)
+        if column.scaled_row is not None:
+            value = done[name][column.scaled_row]
+            scaled.append(f"{column.scaled_text!r} in column {name} is {value:.15g}")
         warnings += column.warnings
         if column.percent:
             percent.append(name)
-    return pd.DataFrame(done, copy=False), tuple(percent), read_as, tuple(warnings)
+    if percent:
+        shown = ", ".join(percent[:4]) + (", …" if len(percent) > 4 else "")
+        scaled.append(f"% signs of {shown} left out: 1.5% is 1.5")
+    return pd.DataFrame(done, copy=False), tuple(percent), read_as, tuple(warnings), tuple(scaled)
 
 
 def _found(

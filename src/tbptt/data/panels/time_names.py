@@ -1,0 +1,97 @@
+"""What columns of times are called, and those that have such a name and hold no times that can be read."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tbptt.data.panel import DataError
+from tbptt.data.panels.columns import integers_or_floats, kind_of, numbers_of
+from tbptt.data.panels.time_texts import texts_of
+from tbptt.data.tables import names as said
+from tbptt.data.tables.names import words_of
+
+if TYPE_CHECKING:
+    from tbptt.data.tables.files import Table
+
+_OTHER = "timestamps ts dt data jour day month period epoch unix utc gmt opentime closetime"
+_BESIDE = (
+    "trade trading open close start end event local exchange bar candle transaction quote settlement gmt utc of the as "
+    "in ms us ns s sec seconds"
+)
+DATE_WORDS, CLOCK_WORDS = frozenset(said.DATE.split()), frozenset(said.CLOCK.split())
+TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
+BESIDE_TIME = frozenset(_BESIDE.split())
+
+
+def unread(table: "Table", source: str, kept: Collection[str], chosen: tuple[str, ...]) -> dict[str, str]:
+    """Columns that have the name of times, and in which none can be read: never series.
+
+    Args:
+        kept: columns that are no times, or read already.
+        chosen: the columns that the times were read from.
+
+    Raises:
+        DataError: no other column with such a name has the times, so that the rows may be in another order.
+    """
+    named = any(set(words_of(name)) & TIME_WORDS for name in chosen)
+    found = {}
+    for name in map(str, table.frame.columns):
+        if name in kept or name in chosen or not _is_called_time(name):
+            continue
+        column = table.frame[name]
+        kind = kind_of(column)
+        if kind not in ("number", "text") or (first := _first_value(column, kind)) is None:
+            continue
+        found[name] = "times that cannot be read"
+        clear = set(words_of(name)) & DATE_WORDS
+        if named or (kind == "text" and not clear) or (kind == "number" and not clear and _counts(column)):
+            continue
+        if kind == "number" and (serial := _serial(integers_or_floats(column))):
+            line = f"{serial}; write dates, or take the rows in their order with data.time=none"
+        else:
+            line = (
+                f"{first[:40]!r} and the like are read as no times; data.time_format says their format, "
+                "data.time=none takes the rows in their order"
+            )
+        raise DataError(f"{source}, column {name}: {line}", "data.time_format")
+    return found
+
+
+def _is_called_time(name: str) -> bool:
+    """Whether all of a name is about time: trade_date and Time are, Time Warner and T are not."""
+    words = set(words_of(name))
+    return bool(words & (DATE_WORDS | CLOCK_WORDS)) and name != "T" and words <= TIME_WORDS | BESIDE_TIME
+
+
+def _counts(column: Any) -> bool:
+    """Whether a column of a simulation counts its steps: 0, 0.1, 0.2 …"""
+    values = numbers_of(column)
+    steps = np.diff(values)
+    return len(steps) > 1 and bool(steps[0] > 0 and np.allclose(steps, steps[0]) and abs(values[0]) <= 10 * steps[0])
+
+
+def _first_value(column: Any, kind: str) -> str | None:
+    if kind == "text":
+        return first_of(texts_of(column))
+    known = numbers_of(column)
+    known = known[~np.isnan(known)]
+    return f"{known[0]:.15g}" if len(known) else None
+
+
+def _serial(values: Any) -> str | None:
+    """What days since 1899-12-30, as spreadsheets count them, look like; no one can be sure of it."""
+    steps = np.diff(values)
+    rises = len(values) > 1 and bool(np.all(steps > 0) or np.all(steps < 0))
+    if not (rises and values.min() > 15_000 and values.max() < 80_000):
+        return None
+    day = np.datetime64("1899-12-30") + int(values[0])
+    return f"{values[0]:g} may be {day}, counted in days as a spreadsheet does"
+
+
+def first_of(texts: Any) -> str | None:
+    """The first text of a column; None if all are blank."""
+    import pyarrow.compute as pc
+
+    known = pc.drop_null(texts)
+    return str(known[0].as_py()) if len(known) else None
