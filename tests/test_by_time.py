@@ -172,62 +172,15 @@ def test_series_without_times_in_common_are_cut_each_by_itself() -> None:
     assert [len(each.train[name]) for name in ROWS] == [n - 2 * (n // 4) for n in (600, 450, 560, 430)]
 
 
-def test_columns_choose_the_series_that_decide_where_is_cut() -> None:
+def test_the_series_that_are_there_decide_where_is_cut() -> None:
     panel = panel_of(ROWS)
-    split = load_split(of_panel(panel, columns=["ended", "late"]), forecast(1))
+    split = load_split(of_panel(panel.only(["ended", "late"])), forecast(1))
     val, test = slow_borders(panel.only(["ended", "late"]), 0.25, 0.25)
     assert (val, test) != slow_borders(panel, 0.25, 0.25)
     assert list(split.test) == ["ended", "late"]
     assert scored_rows(split, "val", "late") == list(range(val, test))
     assert split.panel is not None
     assert list(split.panel.series) == ["ended", "late"]
-    with pytest.raises(ValueError, match=r"prices has no column none \(it has: whole, late, ended, weekdays\)"):
-        load_split(of_panel(panel, columns=["ended", "none"]), forecast(1))
-
-
-CANNOT_BE_SCORED = {
-    "ended_before_val": (range(100), "validation", 0, "2001-01-01 to 2001-04-10"),
-    "ended_before_test": (range(260), "test", 0, "2001-01-01 to 2001-09-17"),
-    "began_after_the_training_part": (range(330, 400), "training", 0, "2001-11-27 to 2002-02-04"),
-    "has_too_few_prices_in_test": ([*range(260), 397, 398, 399], "test", 3, "2001-01-01 to 2002-02-04"),
-}
-
-
-@pytest.mark.parametrize(("rows", "part", "count", "times"), CANNOT_BE_SCORED.values(), ids=CANNOT_BE_SCORED)
-def test_a_series_with_too_few_prices_in_a_part_is_named_with_the_times_and_the_keys(
-    rows: list[int], part: str, count: int, times: str
-) -> None:
-    panel = panel_of({**EVERY, "odd": rows})
-    assert panel.times is not None
-    val, test = (str(panel.times[row])[:10] for row in slow_borders(panel, 0.25, 0.25))
-    with pytest.raises(ValueError, match=f"^odd has {len(rows)} prices, {count} of them in its {part} part") as caught:
-        load_split(of_panel(panel), forecast(1, 3))
-    assert str(caught.value).endswith(
-        f"; all series are cut at the same times (validation begins {val}, test begins {test}), and it goes from "
-        f"{times}: data.split=each cuts each at shares of its own length, data.columns leaves a series out"
-    )
-
-
-def test_times_of_the_borders_are_in_the_zone_of_the_file_and_to_the_second_where_it_has_seconds() -> None:
-    panel = panel_of({"fine": range(400), "odd": range(100)})
-    assert panel.times is not None
-    midnights = pd.date_range("2001-01-01", periods=400, tz="Europe/Berlin").tz_convert("UTC").tz_localize(None)
-    with pytest.raises(ValueError, match=r"goes from 2001-01-01 to 2001-04-10: data\.split=each"):
-        load_split(of_panel(replace(panel, times=midnights.to_numpy(), zone="Europe/Berlin")), forecast(1))
-    later = panel.times + np.timedelta64(3_661, "s")
-    with pytest.raises(ValueError, match=r"goes from 2001-01-01 01:01:01 to 2001-04-10 01:01:01: data\.split=each"):
-        load_split(of_panel(replace(panel, times=later)), forecast(1))
-    with pytest.raises(ValueError, match=r"cut at the same times: data\.split=each"):
-        load_split(of_panel(replace(panel, times=None)), forecast(1))
-
-
-def test_with_folds_the_line_says_where_the_fold_ends() -> None:
-    panel = panel_of({"fine": range(400), "odd": range(350)})
-    with pytest.raises(ValueError, match=r"odd has .* 0 of them in its training part") as caught:
-        load_split(of_panel(panel_of({"fine": range(400), "odd": range(200, 400)}), fold="1/3"), forecast(1))
-    assert "(validation begins 2001-" in str(caught.value)
-    assert ", ends before 2001-" in str(caught.value)
-    assert load_split(of_panel(panel, fold="1/3", test_fraction=0.3), forecast(1)).test
 
 
 @pytest.mark.parametrize("fold", [None, "2/3"])

@@ -1,7 +1,7 @@
 """Which prices train and which are held out, and whether there are enough of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -37,6 +37,9 @@ class Split:
     one part depend on no price of another part. A part that continues the part before it begins with warm-up steps
     (``warm``): they bring the network's state up to date and are not scored.
 
+    Every series that trains is in val, and in test if there is one, in the same order. One that has too few prices for
+    a step is there without any: its array holds ``window + ahead`` prices from before the part.
+
     Attributes:
         train, val, test: by series name; test is empty if nothing is left to judge by.
         warm: the number of warm-up steps of each series, by part (``val``, ``test``).
@@ -50,8 +53,8 @@ class Split:
             missing. Empty if there are none.
         rows_of: by part and series name, (N,), which row of the panel each price in the part's array is in. Empty for
             the article's series.
-        panel: the series as they were read, before they were split and before a surrogate was made of them. None for
-            the article's series.
+        panel: the series as they were read, before they were split and before a surrogate was made of them, without
+            those that have too few prices to train on, which its findings name. None for the article's series.
         by_time: whether all series were cut at the same rows of the panel. A row is then the same time in each.
     """
 
@@ -73,6 +76,11 @@ class Split:
         """Steps of one array that have features and targets, warm-up included."""
         return len(prices) - self.window - self.ahead
 
+    def scored(self, part: str, name: str) -> int:
+        """The steps of a series that are trained on or scored in a part; 0 if it is not there."""
+        series: dict[str, Prices] = getattr(self, part)
+        return self.steps(series[name]) - self.warm.get(part, {}).get(name, 0) if name in series else 0
+
     def moments(self, part: str) -> int:
         """The number of different times at which ``val`` or ``test`` is scored.
 
@@ -88,7 +96,7 @@ class Split:
     def fingerprint(self) -> str:
         """The fingerprint of all prices and other inputs, 64 hex digits.
 
-        It does not depend on the number of warm-up steps.
+        It does not depend on the number of warm-up steps, nor in val and test on series that have no step there.
         """
         found: dict[str, Prices] = {}
         for part, word in PARTS.items():
@@ -114,7 +122,7 @@ class Split:
 
     def _without_warm_up(self, part: str, values: Mapping[str, Prices]) -> dict[str, Prices]:
         warm = self.warm.get(part, {})
-        return {name: each[warm.get(name, 0) :] for name, each in values.items()}
+        return {name: each[warm.get(name, 0) :] for name, each in values.items() if self.scored(part, name)}
 
     @property
     def length(self) -> int:
@@ -148,9 +156,13 @@ def load_split(
 def _split_of(panel: Panel, data: SplitData, task: Task) -> Split:
     cuts = cuts_of(panel, data, task)
     prices = {name: _checked(name, each.prices) for name, each in panel.series.items()}
+    # Of all series, as the test part has to be the same in all folds, and not all folds leave out the same series.
+    draws = {} if data.surrogate is None else _draws(panel, cuts, data.surrogate, data.surrogate_seed)
+    if cuts.left_out:
+        panel = _without(panel, cuts.left_out)
+        prices = {name: prices[name] for name in panel.series}
     inputs = {name: each.inputs for name, each in panel.series.items()} if panel.inputs else {}
-    if data.surrogate is not None:
-        draws = _draws(panel, cuts, data.surrogate, data.surrogate_seed)
+    if draws:
         prices = {name: draws[name].of_prices(each) for name, each in prices.items()}
         inputs = {name: draws[name].of_inputs(each) for name, each in inputs.items()}
     train, val, test = _cut_up(prices, cuts)
@@ -174,6 +186,12 @@ def _split_of(panel: Panel, data: SplitData, task: Task) -> Split:
         panel=panel,
         by_time=cuts.rows is not None,
     )
+
+
+def _without(panel: Panel, left_out: Mapping[str, str]) -> Panel:
+    """A panel without some series; its findings say why."""
+    kept = panel.only([name for name in panel.series if name not in left_out])
+    return replace(kept, findings=replace(panel.findings, left_out={**panel.findings.left_out, **left_out}))
 
 
 def _cut_up(values: Mapping[str, Any], cuts: Cuts) -> list[dict[str, Any]]:
@@ -303,7 +321,7 @@ def _out_of_scale(train: list[Prices], val: list[Prices]) -> str | None:
 
     Values far beyond the training scale would leave the range of float32.
     """
-    largest, ahead = (float(np.max([np.abs(np.diff(p)).max() for p in part])) for part in (train, val))
+    largest, ahead = (float(np.max([np.abs(np.diff(p)).max(initial=0.0) for p in part])) for part in (train, val))
     if ahead <= MOST_TIMES * largest:
         return None
     return f"changes by up to {ahead:.3g} in its held-out part, and by at most {largest:.3g} in its training part"

@@ -64,20 +64,14 @@ def described(data: DataConfig, task: TaskConfig, split: Split, warnings: Iterab
 def _series(name: str, panel: Panel, split: Split, said: Callable[[Any], str | None]) -> dict[str, Any]:
     rows = panel.series[name].rows
     first, last = (rows[0], rows[-1]) if len(rows) else (None, None)
-    steps = {part: _steps(part, name, split) for part in PARTS}
+    steps = {part: split.scored(part, name) for part in PARTS}
     return {"name": name, "rows": len(rows), "first": said(first), "last": said(last), "steps": steps}
-
-
-def _steps(part: str, name: str, split: Split) -> int:
-    """The steps of a series that are trained on or scored."""
-    series = getattr(split, part)
-    return split.steps(series[name]) - split.warm.get(part, {}).get(name, 0) if name in series else 0
 
 
 def _part(
     part: str, data: DataConfig, task: TaskConfig, split: Split, said: Callable[[Any], str | None]
 ) -> dict[str, Any]:
-    steps = [_steps(part, name, split) for name in getattr(split, part)]
+    steps = [n for name in getattr(split, part) if (n := split.scored(part, name))]
     scored = []
     for name, rows in split.rows_of.get(part, {}).items():
         if name in getattr(split, part):
@@ -230,7 +224,20 @@ def _series_words(about: Mapping[str, Any]) -> list[str]:
     parts = [f"trains {series_words(about)}"]
     parts += [f"inputs: {few(about['inputs'])}"] if about["inputs"] else []
     parts += [f"left out: {left_out_words(about['left_out'])}"] if about["left_out"] else []
-    return parts
+    return parts + not_scored_words(about)
+
+
+def not_scored_words(about: Mapping[str, Any], most: int = MOST_NAMES) -> list[str]:
+    """The series that train and have no step in val, in test or in both: ``not scored in test: b (ends 2020-05-01)``"""
+    there = [part for part in ("val", "test") if about["parts"][part]["steps"]]
+    found: dict[str, list[str]] = {}
+    for one in about["series"]:
+        lacks = [part for part in there if not one["steps"][part]]
+        if lacks:
+            ended = lacks[-1] == there[-1] and one["last"] is not None and one["last"] < about["last"]
+            named = f"{one['name']} (ends {one['last']})" if ended else one["name"]
+            found.setdefault(" and ".join(lacks), []).append(named)
+    return [f"not scored in {parts}: {few(names, most)}" for parts, names in found.items()]
 
 
 def _part_words(name: str, part: Mapping[str, Any]) -> str:

@@ -154,16 +154,18 @@ def _kept(name: str, part: _Part, prepared: Prepared) -> dict[str, Array]:
 def _drawn(part: _Part, side: str | None) -> dict[str, Array]:
     """The data of the report's figures about test.
 
-    For the first series: predictions and truth in price units, only the end of the part if it is long. As the mean
-    over the series: the profit so far, and that of each side.
+    For the first series that is scored: predictions and truth in price units, only the end of the part if it is long.
+    As the mean over the series: the profit so far, and that of each side.
     """
     scaler, sequences = part.sequences.scaler, part.sequences
     assert scaler is not None
-    last = sequences.steps[0]
-    first = max(sequences.warm[0] if sequences.warm else 0, last - MOST_POINTS)
+    warm = sequences.warm or [0] * sequences.batch
+    row = next(i for i, steps in enumerate(sequences.steps) if steps > warm[i])
+    last = sequences.steps[row]
+    first = max(warm[row], last - MOST_POINTS)
     found = {
-        "drawn/predicted": scaler.to_price_units(part.predictions)[0, first:last].cpu().numpy().astype(np.float64),
-        "drawn/true": scaler.targets_in_prices(sequences.targets)[0, first:last].cpu().numpy().astype(np.float64),
+        "drawn/predicted": scaler.to_price_units(part.predictions)[row, first:last].cpu().numpy().astype(np.float64),
+        "drawn/true": scaler.targets_in_prices(sequences.targets)[row, first:last].cpu().numpy().astype(np.float64),
     }
     if side is not None:
         at = np.unique(np.linspace(0, part.steps.present.shape[1] - 1, MOST_POINTS).astype(int))

@@ -41,6 +41,8 @@ class Aligned:
     Series that were cut by time are aligned by time: N is the number of times at which at least one of them is scored.
     Other series are aligned at their ends: N is the number of scored steps of the longest one.
 
+    B is the number of series that are scored at all.
+
     Attributes:
         values: by name, (B, N) float64; 0 where a series has no step.
         present: (B, N) bool, True where a series has a step.
@@ -67,19 +69,22 @@ class Aligned:
 
 
 def aligned(sequences: Sequences, **values: Tensor) -> Aligned:
-    """Put (B, T) values of the scored steps side by side; warm-up and padding are left out."""
+    """Put (B, T) values of the scored steps side by side; warm-up, padding and series without a scored step are left
+    out."""
     scored = scored_steps(sequences).cpu().numpy()
+    some = scored.any(axis=1)
+    scored = scored[some]
     if sequences.rows is None:
         counts = scored.sum(axis=1)
         longest = int(counts.max())
         present = np.arange(longest) >= (longest - counts)[:, None]
     else:
-        times, at = np.unique(sequences.rows.numpy()[scored], return_inverse=True)
+        times, at = np.unique(sequences.rows.numpy()[some][scored], return_inverse=True)
         present = np.zeros((len(scored), len(times)), dtype=bool)
         present[np.nonzero(scored)[0], at.ravel()] = True
     found: dict[str, Any] = {}
     for name, given in values.items():
         rows = np.zeros(present.shape)
-        rows[present] = given.double().cpu().numpy()[scored]  # both masks select row by row, in time order
+        rows[present] = given.double().cpu().numpy()[some][scored]  # both masks select row by row, in time order
         found[name] = rows
     return Aligned(found, present)
