@@ -4,12 +4,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.data.options import DataConfig
-from tbptt.tasks.options import TaskConfig
+from tbptt.data.options import DataConfig, PricesData
+from tbptt.tasks.options import Forecast, TaskConfig
 from tbptt.tasks.prepare import PreparedLast, prepare
 
 
@@ -54,3 +56,19 @@ def test_a_file_that_changed_is_read_again(here: Path, config: Callable[..., Dic
     assert kept(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)) is first
     write(105)
     assert kept(OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)).fingerprint != first.fingerprint
+
+
+def test_a_file_that_changes_in_a_folder_makes_the_data_others(here: Path) -> None:
+    """What is kept for the next trial is keyed on every file of a folder, not on the folder alone."""
+    (here / "parts").mkdir()
+    rows = np.random.default_rng(0).normal(0, 1, 200).cumsum()
+    pd.DataFrame({"a": rows}).to_parquet(here / "parts" / "0.parquet")
+    data = PricesData(name="prices", path="parts", reading="auto", window=8)
+    task = Forecast(name="forecast", horizons=[1])
+    kept = PreparedLast()
+    before = kept(data, task)
+    assert kept(data, task) is before
+    pd.DataFrame({"a": rows + 1}).to_parquet(here / "parts" / "0.parquet")
+    after = kept(data, task)
+    assert after.fingerprint != before.fingerprint
+    np.testing.assert_allclose(after.split.train["a"], before.split.train["a"] + 1)

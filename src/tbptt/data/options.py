@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tbptt.options.option import Option, default_of, key, moved_key
@@ -59,6 +60,10 @@ class DataConfig(Option):
     def input_size(self) -> int:
         """Inputs of a step, D."""
         return self.window
+
+    def version(self) -> object:
+        """What is another once the data are others, though the keys are the same; None if they say all."""
+        return None
 
     def clock(self, start: int, stop: int) -> "Prices | None":
         """Features of the step number alone, (T, F) for the steps from ``start`` to ``stop``.
@@ -220,5 +225,14 @@ class PricesData(TableData, options=["prices"]):
 
         if re.match(r"[a-z][a-z0-9+.-]*://", self.path, re.IGNORECASE):
             raise ValueError(f"got {without_password(self.path)}, a URL; takes the path of a file on this machine")
-        path = os.path.expanduser(self.path)  # noqa: PTH111 -- ~x may be a file's name
+        path = self.expanded
         return panel_of_file(path, self) if self.reading == "auto" else prices_of_file(path, self.columns)
+
+    @property
+    def expanded(self) -> str:
+        return os.path.expanduser(self.path)  # noqa: PTH111 -- ~x may be a file's name
+
+    def version(self) -> object:
+        from tbptt.data.panels.panel_file import version_of
+
+        return version_of(Path(self.expanded))

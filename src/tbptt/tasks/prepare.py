@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tbptt.data.features import LagFeatures, Scaler
-from tbptt.data.options import DataConfig, PricesData, SplitData
+from tbptt.data.options import DataConfig, SplitData
 from tbptt.data.prices import Prices
 from tbptt.data.sequences import Sequences
 from tbptt.data.split import Split, load_split
@@ -143,9 +142,7 @@ class PreparedLast:
         self._last: Prepared | None = None
 
     def __call__(self, data: DataConfig, task: TaskConfig) -> Prepared:
-        path = Path(data.path) if isinstance(data, PricesData) else None
-        file = path.stat() if path and path.exists() else None
-        key = (repr(data), repr(task), file and (file.st_mtime_ns, file.st_size, file.st_ino))
+        key = (repr(data), repr(task), data.version())
         if self._last is None or self._key != key:
             self._last = None  # room for the new one
             self._key, self._last = key, prepare(data, task)

@@ -32,7 +32,7 @@ def panel_of_file(path: str, data: "PricesData") -> Panel:
     A sweep needs the cache, as :func:`tbptt.data.prices.prices_of_file` says. Callers share the arrays, so these are
     read-only.
     """
-    version = _version(Path(path))
+    version = version_of(Path(path))
     request = _Request(path, version, repr([getattr(data, key) for key in KEYS] + [data.form]), data)
     found = (_last_read if version and version[1] > LARGE else _lately_read)(request)
     if isinstance(found, _Failure):
@@ -50,7 +50,7 @@ class _Request:
     data: "PricesData" = field(compare=False)
 
 
-def _version(path: Path) -> tuple[int, int, int] | None:
+def version_of(path: Path) -> tuple[int, int, int] | None:
     """What changes when a file, or a file in a folder, changes: newest change, bytes, inode or number of files."""
     if not path.exists():
         return None
