@@ -514,7 +514,8 @@ case(
 case(
     "an order book of two levels",
     rows("time,bid_price_1,bid_size_1,ask_price_1,ask_size_1,bid_price_2,ask_price_2",
-         texts("%Y-%m-%d %H:%M:%S", stamps()), CLOSE, VOLUME, ASK, VOLUME[::-1], [round(c - 0.02, 4) for c in CLOSE], [round(c + 0.02, 4) for c in ASK]),
+         texts("%Y-%m-%d %H:%M:%S", stamps()), CLOSE, VOLUME, ASK, VOLUME[::-1], [round(c - 0.02, 4) for c in CLOSE],
+         [round(c + 0.02, 4) for c in ASK]),
     Right({"bid_price_1": ONE}, MINUTES, ("bid_size_1", "ask_price_1", "ask_size_1", "bid_price_2", "ask_price_2")),
 )  # fmt: skip
 case(
