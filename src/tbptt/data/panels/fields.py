@@ -213,9 +213,16 @@ def _close_of(four: Prices) -> int | None:
     near = np.median(np.ptp(values, axis=0)) <= NEAR * np.median(np.abs(values))
     if len(high) != 1 or len(low) != 1 or high == low or not near:
         return None
-    close = [j for j in range(4) if j not in (high[0], low[0])][-1]
+    first, close = [j for j in range(4) if j not in (high[0], low[0])]
+    if _opens_at(values[close], values[first]) < _opens_at(values[first], values[close]) / 2:
+        first, close = close, first
     together = _correlations(np.stack([values[high[0]], values[low[0]], values[close]]))
     return close if together.min() > TOGETHER else None
+
+
+def _opens_at(one: Prices, other: Prices) -> float:
+    """How far a column is from what another one was a step before: an open is near the close before it."""
+    return float(np.median(np.abs(one[1:] - other[:-1])))
 
 
 def _nearly_identical(columns: Mapping[str, Prices]) -> dict[str, str]:

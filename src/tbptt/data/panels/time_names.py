@@ -20,7 +20,7 @@ _OTHER = (
 )
 _BESIDE = (
     "trade trading open close start end event local exchange bar candle transaction quote settlement gmt utc of the as "
-    "in ms us ns s sec seconds"
+    "in ms us ns s sec seconds form report yymmdd value valuation effective posting"
 )
 DATE_WORDS, CLOCK_WORDS = frozenset(said.DATE.split()), frozenset(said.CLOCK.split())
 TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
