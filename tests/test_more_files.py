@@ -594,14 +594,6 @@ case(
             then=Right({"贵州茅台": ONE, "平安": ends(OTHER)}, DAYS)),
 )  # fmt: skip
 
-OPENED = [CLOSE[0], *CLOSE[:-1]]
-case(
-    "open, high, low and close in words that are not known, the close first",
-    rows("Ngày,Lần cuối,Mở,Cao,Thấp", texts("%d/%m/%Y", days()), CLOSE, OPENED,
-         *([round(f(c, o) + s, 4) for c, o in zip(CLOSE, OPENED, strict=True)]
-           for f, s in ((max, 0.05), (min, -0.04)))),
-    Right({"Lần cuối": ONE}, DAYS, ("Mở", "Cao", "Thấp")),
-)  # fmt: skip
 case(
     "dates as YYMMDD beside dates",
     rows("As_of_Date_In_Form_YYMMDD,Report_Date_as_YYYY-MM-DD,Price", texts("%y%m%d", days()), days(), CLOSE),

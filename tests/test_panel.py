@@ -540,6 +540,13 @@ def test_of_the_prices_of_an_asset_its_close_is_the_series(names: str, series: l
     assert got.findings.left_out[names.split("|")[-1]] in ("volume", "jumps as volumes do")
 
 
+@pytest.mark.parametrize("order", ["cohl", "ohlc", "lhoc"])
+def test_of_four_prices_in_unknown_words_the_close_is_the_one_that_the_next_open_is_near(order: str) -> None:
+    one = prices_of_day(1)
+    got = panel({"Date": dates(), **{f"word {letter}": one[letter] for letter in order}})
+    assert list(got.series) == ["word c"]
+
+
 def test_each_asset_has_a_series_of_its_own() -> None:
     one, two = prices_of_day(1), prices_of_day(2)
     made = {"Date": dates(), "A Close": one["c"], "A Open": one["o"], "B Close": two["c"], "B Open": two["o"]}
