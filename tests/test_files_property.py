@@ -247,7 +247,7 @@ def same(panel: Panel, drawn: Drawn, how: Written) -> None:
 
 
 @settings(
-    max_examples=40,
+    max_examples=80,
     derandomize=True,
     deadline=None,
     database=None,

@@ -500,6 +500,106 @@ case(
     (Right({"Close": ONE}, DAYS, ("SMA_20", "RSI")), Refused((r"data\.columns",))),
 )  # fmt: skip
 
+case(
+    "mid prices as OANDA names them",
+    rows("time,mid.o,mid.h,mid.l,mid.c,volume", texts("%Y-%m-%dT%H:%M:%S.000000000Z", stamps()), *bars(), VOLUME),
+    Right({"mid.c": ONE}, MINUTES, ("mid.o", "mid.h", "mid.l", "volume"), zone="UTC"),
+)
+case(
+    "bars of bid and ask",
+    rows("date,bidopen,bidhigh,bidlow,bidclose,askclose,tickqty", days(), *bars(), [round(c + 0.02, 4) for c in CLOSE],
+         VOLUME),
+    Right({"bidclose": ONE}, DAYS, ("bidopen", "bidhigh", "bidlow", "askclose", "tickqty")),
+)  # fmt: skip
+case(
+    "an order book of two levels",
+    rows("time,bid_price_1,bid_size_1,ask_price_1,ask_size_1,bid_price_2,ask_price_2",
+         texts("%Y-%m-%d %H:%M:%S", stamps()), CLOSE, VOLUME, ASK, VOLUME[::-1], [round(c - 0.02, 4) for c in CLOSE],
+         [round(c + 0.02, 4) for c in ASK]),
+    Right({"bid_price_1": ONE}, MINUTES, ("bid_size_1", "ask_price_1", "ask_size_1", "bid_price_2", "ask_price_2")),
+)  # fmt: skip
+case(
+    "features and a target beside a close",
+    rows("Date,Close,Close_lag1,Next Close,Close BTC", days(), CLOSE, [CLOSE[0], *CLOSE[:-1]], [*CLOSE[1:], CLOSE[-1]],
+         OTHER),
+    Right({"Close": ONE, "Close BTC": ends(OTHER)}, DAYS, ("Close_lag1", "Next Close")),
+)  # fmt: skip
+case(
+    "an index level beside its high and low",
+    rows("Trade Date,Index Value,High,Low,Total Market Value", days(), CLOSE, *bars()[1:3], [c * 1e9 for c in THIRD]),
+    Right({"Index Value": ONE}, DAYS, ("High", "Low", "Total Market Value")),
+)
+INVESTING = {
+    "Turkish": "Tarih,Şimdi,Açılış,Yüksek,Düşük,Hac.,Fark %",
+    "Russian": "Дата,Цена,Откр.,Макс.,Мин.,Объём,Изм. %",
+    "French": "Date,Dernier,Ouv.,Plus Haut,Plus Bas,Vol.,Variation %",
+    "Spanish": "Fecha,Último,Apertura,Máximo,Mínimo,Vol.,% var.",
+    "Italian": "Data,Ultimo,Apertura,Massimo,Minimo,Vol.,Var. %",
+    "Portuguese": "Data,Último,Abertura,Máxima,Mínima,Vol.,Var%",
+    "Indonesian": "Tanggal,Terakhir,Pembukaan,Tertinggi,Terendah,Vol.,Perubahan%",
+    "German": "Datum,Zuletzt,Eröffn.,Hoch,Tief,Vol.,+/- %",
+    "Japanese": "日付け,終値,始値,高値,安値,出来高,変化率 %",
+    "Korean": "날짜,종가,시가,고가,저가,거래량,변동 %",
+    "Chinese": "日期,收盘,开盘,高,低,交易量,涨跌幅",
+}
+DATED = {"Japanese": "%Y年%m月%d日", "Korean": "%Y- %m- %d"}
+for language, header in INVESTING.items():
+    case(
+        f"investing.com in {language}",
+        rows(header, texts(DATED.get(language, "%d.%m.%Y"), days()), CLOSE, *bars()[:3],
+             [f"{v / 1000:.2f}K" for v in VOLUME], [f"{0.1 * (i % 7) - 0.3:.2f}%" for i in range(N)]),
+        Right({header.split(",")[1]: ONE}, DAYS, tuple(header.split(",")[2:]),
+              said=("K' in column .* is 1000", "% signs")),
+    )  # fmt: skip
+case(
+    "two tickers in turn, no time twice",
+    rows("time,ticker,price", texts("%Y-%m-%d %H:%M:%S", stamps()), ["A", "B"] * (N // 2),
+         [a if i % 2 else b for i, (a, b) in enumerate(zip(CLOSE, OTHER, strict=True))]),
+    Refused(
+        ("ticker", r"data\.by=ticker"),
+        typed={"by": "ticker"},
+        then=Right({"A": (20, OTHER[0], OTHER[38]), "B": (20, CLOSE[1], CLOSE[39])}, MINUTES),
+    ),
+)  # fmt: skip
+case(
+    "two tickers one after the other, without times",
+    rows("ticker,price", ["A"] * N + ["B"] * N, CLOSE + OTHER),
+    Refused(("ticker", r"data\.by=ticker")),
+)
+case(
+    "long, a day of a ticker twice",
+    rows("date,ticker,price", [*days(), *days(), days()[4]], ["X"] * N + ["Y"] * (N + 1), [*CLOSE, *OTHER, 5.0]),
+    Refused((str(days()[4]), r"\bY\b", r"\b82\b", r"\b46\b", r"data\.by")),
+)
+case(
+    "whole numbers YYYYMM",
+    rows("yyyymm,Price", [f"{2000 + i // 12}{i % 12 + 1:02}" for i in range(N)], CLOSE),
+    Right({"Price": ONE}, ("2000-01-01", "2003-04-01")),
+)
+case(
+    "months and years of two digits",
+    rows("Month,Price", [f"{date(2000 + i // 12, i % 12 + 1, 1):%b-%y}" for i in range(N)], CLOSE),
+    Refused(("Month", r"data\.time_format"), typed={"time_format": "%b-%y"},
+            then=Right({"Price": ONE}, ("2000-01-01", "2003-04-01"))),
+)  # fmt: skip
+case(
+    "dates with bars in a file of commas",
+    rows("Date,Close", texts("%d|%m|%Y", days()), CLOSE),
+    Right({"Close": ONE}, DAYS, keys={"time_format": "%d|%m|%Y"}),
+)
+case(
+    "names of firms in GBK",
+    rows("Date,贵州茅台,平安", days(), CLOSE, OTHER).encode("gbk"),
+    Refused((r"data\.encoding=\w+ .* or data\.encoding=",), typed={"encoding": "gbk"},
+            then=Right({"贵州茅台": ONE, "平安": ends(OTHER)}, DAYS)),
+)  # fmt: skip
+
+case(
+    "dates as YYMMDD beside dates",
+    rows("As_of_Date_In_Form_YYMMDD,Report_Date_as_YYYY-MM-DD,Price", texts("%y%m%d", days()), days(), CLOSE),
+    Right({"Price": ONE}, DAYS, ("As_of_Date_In_Form_YYMMDD",)),
+)
+
 # ---- times ----------------------------------------------------------------------------------------------------------
 case(
     "newest first with times of day",

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tbptt.data.options import MarketData, PricesData
-from tbptt.data.panel import Panel
+from tbptt.data.panel import DataError, Panel
 from tbptt.data.panels import panel_file
 from tbptt.data.panels.frames import panel_of_frame
 from tbptt.data.panels.inputs import FORMS, formed, parse_input
@@ -540,6 +540,13 @@ def test_of_the_prices_of_an_asset_its_close_is_the_series(names: str, series: l
     assert got.findings.left_out[names.split("|")[-1]] in ("volume", "jumps as volumes do")
 
 
+@pytest.mark.parametrize("order", ["cohl", "ohlc", "lhoc"])
+def test_of_four_prices_in_unknown_words_the_close_is_the_one_that_the_next_open_is_near(order: str) -> None:
+    one = prices_of_day(1)
+    got = panel({"Date": dates(), **{f"word {letter}": one[letter] for letter in order}})
+    assert list(got.series) == ["word c"]
+
+
 def test_each_asset_has_a_series_of_its_own() -> None:
     one, two = prices_of_day(1), prices_of_day(2)
     made = {"Date": dates(), "A Close": one["c"], "A Open": one["o"], "B Close": two["c"], "B Open": two["o"]}
@@ -944,6 +951,26 @@ def test_a_file_is_read_once_while_it_and_the_keys_are_unchanged(
     for _ in range(2):
         with pytest.raises(ValueError, match=r"bad\.csv is empty"):
             panel_of_file(str(tmp_path / "bad.csv"), data())
+
+
+def test_an_error_keeps_its_key_in_the_cache(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(
+        "Date,Close,kind\n" + "".join(f"{day},{price},x\n" for day, price in zip(dates(), walk(1), strict=True))
+    )
+    for keys, key in [
+        ({"columns": ["Open"]}, "data.columns"),
+        ({"columns": ["kind"]}, "data.columns"),
+        ({"inputs": ["Volume"]}, "data.inputs"),
+        ({"inputs": ["kind"]}, "data.inputs"),
+        ({"time": "Day"}, "data.time"),
+        ({"by": "who"}, "data.by"),
+        ({"names": ["a"]}, "data.names"),
+    ]:
+        for _ in range(2):
+            with pytest.raises(DataError) as error:
+                panel_of_file(str(file), data(**keys))
+            assert error.value.key == key
 
 
 def test_a_frame_of_ones_own_keeps_its_columns() -> None:

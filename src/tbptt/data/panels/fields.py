@@ -64,8 +64,9 @@ def field_of(name: str) -> Field | None:
         return Field("vwap", "")
     if len(words) == 1 and words[0] in LETTERS:
         return Field(LETTERS[words[0]], "")
-    apart = [re.fullmatch(r"((?:bid|ask)(?:price|px)?)(\d{1,2})", word) for word in words]
-    words = [part for word, parts in zip(words, apart, strict=True) for part in (parts.groups() if parts else (word,))]
+    words = [part for word in words for part in _apart(word)]
+    if len(words) == 2 and WORDS.get(words[0]) in SIDES and words[1] in LETTERS:  # mid.c
+        return Field(LETTERS[words[1]], "", str(WORDS[words[0]]))
     known = [WORDS.get(word) for word in words]
     adjusted = any(word in ADJUSTED for word in words)
     sides = [each for each in known if each in SIDES]
@@ -87,6 +88,12 @@ def field_of(name: str) -> Field | None:
     if names:
         return Field(names[0], asset, sides[0] if sides else "", level)
     return Field(sides[0] if sides else "price", asset, level=level)
+
+
+def _apart(word: str) -> Sequence[str]:
+    """``bidclose`` and ``px2`` in their parts."""
+    parts = re.fullmatch(r"(bid|ask|mid)(open|high|low|close|price|px)(\d{0,2})|(bid|ask|px|price)(\d{1,2})", word)
+    return [part for part in parts.groups() if part] if parts else (word,)
 
 
 def are_letters(names: Iterable[str]) -> bool:
@@ -132,8 +139,12 @@ def one_of_each_asset(columns: Mapping[str, Prices]) -> tuple[list[str], dict[st
 
 
 def best_of(names: Sequence[str]) -> str:
-    """The column that stands for an asset: its close before others; of two alike the first."""
-    return min(names, key=lambda name: field.rank if (field := field_of(name)) else (len(RANKS), 0))
+    """The column that stands for an asset: its close before others; of two alike the first.
+
+    A name that says nothing comes before an open, a high and a low: beside these, it is the asset's level.
+    """
+    unnamed = (0, RANKS.index("open") - 0.5, 0)
+    return min(names, key=lambda name: field.rank if (field := field_of(name)) else unnamed)
 
 
 def _by_name(columns: Mapping[str, Prices]) -> dict[str, str]:
@@ -202,9 +213,16 @@ def _close_of(four: Prices) -> int | None:
     near = np.median(np.ptp(values, axis=0)) <= NEAR * np.median(np.abs(values))
     if len(high) != 1 or len(low) != 1 or high == low or not near:
         return None
-    close = [j for j in range(4) if j not in (high[0], low[0])][-1]
+    first, close = [j for j in range(4) if j not in (high[0], low[0])]
+    if _opens_at(values[close], values[first]) < _opens_at(values[first], values[close]) / 2:
+        first, close = close, first
     together = _correlations(np.stack([values[high[0]], values[low[0]], values[close]]))
     return close if together.min() > TOGETHER else None
+
+
+def _opens_at(one: Prices, other: Prices) -> float:
+    """How far a column is from what another one was a step before: an open is near the close before it."""
+    return float(np.median(np.abs(one[1:] - other[:-1])))
 
 
 def _nearly_identical(columns: Mapping[str, Prices]) -> dict[str, str]:

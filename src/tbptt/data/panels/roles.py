@@ -32,7 +32,7 @@ _WORDS = {
     SAVED_INDEX: "rownum rowid rownumber",
 }
 ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
-ALONE = ("shares", "size", "sz", "amount", "v")  # volumes if that is all of the name: iShares are none
+ALONE = ("shares", "size", "sz", "amount")  # volumes if that is all of the name: iShares are none
 # Words beside a role that name no asset: Count Basie Inc is no count, and a vol index no volume.
 BESIDE = frozenset([*said.BESIDE.split(), *said.CODES.lower().split()])
 IDENTIFIERS = {"id", "ids", "seq", "sequence", "permno", "permco", "gvkey", "cik", "zip"}
@@ -40,6 +40,7 @@ _PAIRS = {
     ("open", "interest"): OPEN_INTEREST,
     ("number", "of"): COUNT,
     ("market", "cap"): "a market value",
+    ("market", "value"): "a market value",
     ("capital", "gains"): PAYMENT,
 }
 SIZES = (["size"], ["sz"], ["qty"], ["quantity"], ["amount"], ["count"], ["orders"], ["vol"], ["volume"])
@@ -67,7 +68,12 @@ def role_by_name(name: str, assets: Collection[str] = (), alone: bool = False) -
         return VOLUME
     if "%" in name and (not words or words in (["var"], ["fark"], ["diff"])):  # Var. %, +/- %
         return CHANGE
-    if (len(words) == 1 and words[0] in ALONE) or (words[:1] in (["bid"], ["ask"]) and words[1:] in SIZES):
+    if (len(words) == 1 and words[0] in ALONE) or (alone and words == ["v"]):
+        return VOLUME
+    if (
+        words[:1] in (["bid"], ["ask"], ["bids"], ["asks"])
+        and [word.rstrip("0123456789") for word in words[1:]] in SIZES
+    ):
         return VOLUME
     role = _PAIRS[pair] if pair else next((ROLES[word] for word in words if word in ROLES), None)
     if role is None or (role == CHANGE and {"index", "total"} & set(words)):  # a total return index has a level

@@ -77,7 +77,7 @@ def _large_steps(
     name: str, prices: Prices, changes: Prices, where: Callable[[int], str], sentinel: float | None
 ) -> Iterator[str]:
     spread = _deviation(changes)
-    if not spread:
+    if spread <= 1e-9 * np.abs(prices).max():  # steps that are all the same, but for rounding
         return
     far = np.abs(changes) > STEPS_OF * spread
     if sentinel is not None:  # said already

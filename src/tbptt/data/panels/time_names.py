@@ -14,13 +14,18 @@ from tbptt.data.tables.names import words_of
 if TYPE_CHECKING:
     from tbptt.data.tables.files import Table
 
-_OTHER = "timestamps ts dt data jour day month period epoch unix utc gmt opentime closetime"
+_OTHER = (
+    "timestamps ts dt data jour day month period epoch unix utc gmt opentime closetime yyyymm yyyymmdd "
+    "yearmonth caldt asof"
+)
 _BESIDE = (
     "trade trading open close start end event local exchange bar candle transaction quote settlement gmt utc of the as "
-    "in ms us ns s sec seconds"
+    "in ms us ns s sec seconds form report yymmdd value valuation effective posting"
 )
 DATE_WORDS, CLOCK_WORDS = frozenset(said.DATE.split()), frozenset(said.CLOCK.split())
 TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
+_WRITTEN = {"yyyymm", "yyyymmdd", "yearmonth"}
+PERIODS = {"month", "week", "quarter", "period", "day"}
 BESIDE_TIME = frozenset(_BESIDE.split())
 
 
@@ -37,14 +42,19 @@ def unread(table: "Table", source: str, kept: Collection[str], chosen: tuple[str
     named = any(set(words_of(name)) & TIME_WORDS for name in chosen)
     found = {}
     for name in map(str, table.frame.columns):
-        if name in kept or name in chosen or not _is_called_time(name):
+        if name in kept or name in chosen:
             continue
         column = table.frame[name]
         kind = kind_of(column)
-        if kind not in ("number", "text") or (first := _first_value(column, kind)) is None:
+        period = _is_period(name, column, kind)
+        if (
+            not (period or _is_called_time(name))
+            or kind not in ("number", "text")
+            or (first := _first_value(column, kind)) is None
+        ):
             continue
         found[name] = "times that cannot be read"
-        clear = set(words_of(name)) & DATE_WORDS
+        clear = bool(set(words_of(name)) & (DATE_WORDS | _WRITTEN)) or period
         if named or (kind == "text" and not clear) or (kind == "number" and not clear and _counts(column)):
             continue
         if kind == "number" and (serial := _serial(integers_or_floats(column))):
@@ -61,7 +71,16 @@ def unread(table: "Table", source: str, kept: Collection[str], chosen: tuple[str
 def _is_called_time(name: str) -> bool:
     """Whether all of a name is about time: trade_date and Time are, Time Warner and T are not."""
     words = set(words_of(name))
-    return bool(words & (DATE_WORDS | CLOCK_WORDS)) and name != "T" and words <= TIME_WORDS | BESIDE_TIME
+    return (
+        bool(words & (DATE_WORDS | CLOCK_WORDS | {"yyyymm", "yyyymmdd", "yearmonth"}))
+        and name != "T"
+        and words <= TIME_WORDS | BESIDE_TIME
+    )
+
+
+def _is_period(name: str, column: Any, kind: str) -> bool:
+    """Whether a column of texts names the month, quarter or week of each row, and each only once."""
+    return kind == "text" and set(words_of(name)) <= PERIODS and bool(words_of(name)) and column.is_unique
 
 
 def _counts(column: Any) -> bool:
@@ -72,6 +91,8 @@ def _counts(column: Any) -> bool:
 
 
 def _first_value(column: Any, kind: str) -> str | None:
+    if kind not in ("number", "text"):
+        return None
     if kind == "text":
         return first_of(texts_of(column))
     known = numbers_of(column)

@@ -35,7 +35,7 @@ def readings_of_numbers(values: NDArray[Any], named: bool, form: str | None = No
             return []
         texts = texts_of_numbers(here)
         return [_spread(each.values, known, form, form, each.zone, each.timed) for each in with_format(texts, form)]
-    digits = _written(here) if _whole(here) else None
+    digits = (_written(here) or _months(here, named)) if _whole(here) else None
     if digits is not None:
         return [_spread(digits[0], known, "", digits[1], None, timed=digits[2])]
     units = _units(here)
@@ -111,6 +111,24 @@ def _written(values: NDArray[Any]) -> tuple[Times, str, bool] | None:
     return None
 
 
+def _months(values: NDArray[Any], named: bool) -> tuple[Times, str, bool] | None:
+    """Whole numbers YYYYMM; without such a name only if each is the month after or before the other.
+
+    Numbers that could be YYMMDD as well, as 201012, are none.
+    """
+    numbers = values.astype(np.int64)
+    year, month = numbers // 100, numbers % 100
+    if year.min() < 1800 or year.max() > 2100 or month.min() < 1 or month.max() > 12:
+        return None
+    steps = np.abs(np.diff(12 * year + month))
+    if len(steps) < 2 or not (named or np.all(steps == 1)):
+        return None
+    days = days_of(year // 100 + 2000, year % 100, month)
+    if not np.isnat(days).any():
+        return None
+    return moments(days_of(year, month, np.ones_like(month)), np.zeros_like(month)), "YYYYMM", False
+
+
 def _units(values: NDArray[Any]) -> tuple[Whole, str] | None:
     """Ticks a second of each number, told by its size, and the units in words; None if a size is of no unit."""
     per_second = np.zeros(len(values), np.int64)
@@ -133,14 +151,22 @@ def _epochs(values: NDArray[Any], per_second: Whole) -> Times:
     return (whole * (10**9 // per_second)).astype("M8[ns]")
 
 
-def times_of_day(values: NDArray[Any]) -> Times | None:
-    """Whole numbers HHMMSS or HHMM, without leading zeros, as times of 1970-01-01; None if they are none."""
+def times_of_day(values: NDArray[Any], seconds: bool = False) -> Times | None:
+    """Whole numbers HHMMSS or HHMM, without leading zeros, as times of 1970-01-01; None if they are none.
+
+    Args:
+        seconds: whether they are known to be HHMMSS.
+    """
     if values.dtype.kind == "f" and np.isnan(values).any():
         return None
     if not len(values) or not _whole(values) or values.min() < 0 or values.max() > 240_000:
         return None
     whole = values.astype(np.int64)
-    if whole.max() <= 2400 and (of_day := nanoseconds(whole // 100, whole % 100, np.zeros_like(whole))).min() >= 0:
+    if (
+        not seconds
+        and whole.max() <= 2400
+        and (of_day := nanoseconds(whole // 100, whole % 100, np.zeros_like(whole))).min() >= 0
+    ):
         return np.zeros(len(whole), "M8[ns]") + of_day.astype("m8[ns]")
     of_day = nanoseconds(whole // 10_000, whole // 100 % 100, whole % 100)
     return np.zeros(len(whole), "M8[ns]") + of_day.astype("m8[ns]") if of_day.min() >= 0 else None

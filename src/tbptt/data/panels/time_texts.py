@@ -21,12 +21,12 @@ _CLOCK = r"(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?(
 _DIGITS = r"(?P<H2>\d{2})(?P<M2>\d{2})(?P<S2>\d{2})?"
 _TIME = rf"{_CLOCK}|{_DIGITS}|(?P<H3>\d{{1,2}})-(?P<p3>[AaPp])[Mm]"
 _ZONE = r"(?: ?(?P<z>Z|UTC|GMT)? ?(?P<o>[+-]\d{2}:?(?:\d{2})?)?)"
-_AFTER_DATE = rf"(?:(?:T|,? )(?:{_TIME}){_ZONE})?"
+_AFTER_DATE = rf"(?:(?:T|,? {{1,2}})(?:{_TIME}){_ZONE})?"
 _TH = "(?:st|nd|rd|th)?"
 _WEEKDAY = r"(?:[A-Za-z]{2,9}\.?,? )?"
 # Each form of a date; the order in which they are tried does not matter, since all that fit are kept.
 _DATES = {
-    "year_first": r"(?P<y>\d{4})[-./](?P<m>\d{1,2})[-./](?P<d>\d{1,2})",
+    "year_first": r"(?P<y>\d{4})(?:[-./年]|년) ?(?P<m>\d{1,2})(?:[-./月]|월) ?(?P<d>\d{1,2})[日일.]?",
     "plain": r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})",
     "numbers": r"(?P<a>\d{1,2})[-./](?P<b>\d{1,2})[-./](?P<y>\d{4})",
     "short": r"(?P<a>\d{1,2})[-./](?P<b>\d{1,2})[-./](?P<c>\d{2})",
@@ -35,7 +35,7 @@ _DATES = {
     "year_name": r"(?P<y>\d{4})[-./ ]?(?P<n>\pL{3,9})\.?[-./ ]?(?P<d>\d{1,2})",
     "month": r"(?P<y>\d{4})(?:[-/.]|-?M)(?P<m>\d{2})",
     "name_month": r"(?P<n>\pL{3,9})\.?[- ](?P<y>\d{4})",
-    "quarter": r"(?P<y>\d{4})[- ]?[Qq](?P<q>[1-4])",
+    "quarter": r"(?P<y>\d{4})[-:. ]?[Qq](?P<q>[1-4])",
     "quarter_first": r"[Qq](?P<q>[1-4])[- /]?(?P<y>\d{4})",
 }
 _PATTERNS = {name: f"^{date}{_AFTER_DATE}$" for name, date in _DATES.items()}

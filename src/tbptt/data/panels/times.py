@@ -120,9 +120,11 @@ def _of_numbers(column: Any, words: set[str], form: str | None) -> list[Reading]
 def _of_digits(texts: Any) -> Times | None:
     """Times of day such as 093000, written as texts."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    long = pc.min(pc.utf8_length(texts)).as_py() == 6  # 000500 is five minutes past midnight, 0500 is five o'clock
     try:
-        return times_of_day(np.asarray(texts.cast(pa.int64())))
+        return times_of_day(np.asarray(texts.cast(pa.int64())), seconds=long)
     except pa.ArrowInvalid:
         return None
 

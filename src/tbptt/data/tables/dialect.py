@@ -113,7 +113,11 @@ def _splits_no_header(rows: list[Row], at: int, width: int) -> bool:
 
     So a sign that dates are written with (01|02|2024) splits rows, and not their names.
     """
-    if at == 0 or any(kind_of(cell) == "text" for cell in rows[at][1]) or len(rows[at - 1][1]) == width - 1 > 1:
+    if (
+        at == 0
+        or any(kind_of(cell) == "text" and re.search(r"[^\W\d_]", cell) for cell in rows[at][1])
+        or len(rows[at - 1][1]) == width - 1 > 1
+    ):
         return False
     return rows[at][0] - rows[at - 1][0] == 1
 

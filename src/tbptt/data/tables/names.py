@@ -22,14 +22,14 @@ FIELDS = {
     "price": "price px kurs preis prezzo precio prix preço preco harga fiyat cena koers цена курс 价格 価格 가격",
     "mid": "mid midprice",
     "vwap": "vwap wap vw",
-    "bid": "bid geld bidprice bidpx",
-    "ask": "ask brief offer askprice askpx",
+    "bid": "bid bids geld",
+    "ask": "ask asks brief offer",
     "previous": "prevclose preclose previousclose vortag vortageskurs 前收盘 前收 昨收 昨收盘 前日終値 전일종가",
 }
 VOLUME = (
     "volume volumes volumen vol tickvol tickvolume realvol stuecke stück stücke umsatz umsätze turnover qty quantity "
     "basevolume quotevolume volumefrom volumeto volumeusd marketcap mcap hac hacim wol wolumen bidsize asksize bidqty "
-    "askqty объем объём оборот 成交量 成交额 成交金额 交易量 换手率 出来高 売買高 売買代金 거래량 거래대금"
+    "askqty tickqty объем объём оборот 成交量 成交额 成交金额 交易量 换手率 出来高 売買高 売買代金 거래량 거래대금"
 )
 CHANGE = (
     "change changes chg ret rets return returns pct percent logret logreturn logreturns perubahan veränderung "
