@@ -46,7 +46,7 @@ def test_a_gigabyte_under_a_ceiling_costs_a_line(tmp_path: Path) -> None:
     done = limited(2, str(ROOT / "train.py"), "data=prices", "data.path=large.csv", cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("data.path: large.csv cannot be read: it needs about 5.4 GB of memory, and ")
+    assert line.startswith("data.path: large.csv cannot be read: it needs about 8.6 GB of memory, and ")
     assert line.endswith("% of its rows would fit")
     assert [path.name for path in tmp_path.iterdir()] == ["large.csv"]
 

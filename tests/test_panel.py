@@ -1023,3 +1023,12 @@ def test_the_market_shares_days_when_it_is_cut_by_time() -> None:
     assert list(market_panel(MarketData(name="market", inputs=["wti"])).series) == ["sp500", "nasdaq"]
     with pytest.raises(ValueError, match=r"^market has no column Foo, which data.inputs names \(it has: sp500, "):
         market_panel(MarketData(name="market", inputs=["Foo"]))
+
+
+def test_a_format_is_that_of_the_columns_that_are_called_times() -> None:
+    """Prices around 100 would be seconds of 1970; the format is not theirs if another column is called ``date``."""
+    rows = np.arange(50)
+    found = panel({"date": 1577836800 + 3600 * rows, "close": 100.0 + rows % 7}, time_format="s")
+    assert list(found.series) == ["close"]
+    assert found.times is not None
+    assert found.times[1] == np.datetime64("2020-01-01T01:00")

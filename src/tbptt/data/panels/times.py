@@ -62,10 +62,13 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
     if asked and asked != ["none"]:
         return _asked(table, data, source, asked)
     columns = [*table.index, *(name for name in map(str, table.frame.columns) if name not in table.index)]
+    # A format is that of the columns that are called times, if there are any: numbers of prices would fit some, too.
+    called = {name for name in columns if name in table.index or set(words_of(name)) & TIME_WORDS}
+    forms = {name: data.time_format if name in (called or columns) else None for name in columns}
     candidates = [
         _Candidate((name,), found)
         for name in columns
-        if name not in kept and (found := _readings(table, name, data.time_format, source, bool(asked)))
+        if name not in kept and (found := _readings(table, name, forms[name], source, bool(asked)))
     ]
     others = {each.names[0]: "times" for each in candidates}
     if asked:

@@ -60,7 +60,7 @@ def words_of(name: str) -> list[str]:
     """The words of a name, in lower case: ``<TICKVOL>``, ``Adj Close``, ``openTime``, ``1. open``."""
     name = name if name.isascii() else unicodedata.normalize("NFC", name)
     apart = re.sub(r"(?<=[a-zäöüß])(?=[A-Z])", " ", name)
-    return [word for word in re.split(r"[\W_]+", apart.lower()) if word]
+    return [word for word in re.split(r"[\W_]+", apart.lower().replace("ß", "ss")) if word]
 
 
 KNOWN = frozenset(" ".join([DATE, CLOCK, *FIELDS.values(), VOLUME, CHANGE, NAMES]).split())
