@@ -96,6 +96,17 @@ def test_who_holds_the_best_side_cannot_be_told_from_it(data: Prepared) -> None:
     assert found.best_side == "flat" or found.decision.estimate == 0
 
 
+@pytest.mark.parametrize("networks", [3, 7])
+def test_networks_that_all_hold_the_best_side_differ_from_it_by_nothing(networks: int, data: Prepared) -> None:
+    """The mean of equal profits is the profit, not a rounding error beside it."""
+    best = told(data, lambda part: torch.zeros_like(part.targets)).best_side
+    constant = torch.tensor({"long": [1e3, 0.0], "short": [0.0, 1e3]}[best or ""])
+    always = [constant.expand_as(part.targets) for part in (data.val, test_of(data))]
+    found, _ = judge([Told(*always) for _ in range(networks)], data, with_test=True)
+    assert found.decision is not None
+    assert (found.decision.estimate, found.decision.low, found.decision.high) == (0.0, 0.0, 0.0)
+
+
 def test_what_is_wrong_for_good_is_worse(data: Prepared) -> None:
     found = told(data, lambda part: -part.targets)
     assert found.decision is not None

@@ -88,6 +88,9 @@ def _of_part(networks: Sequence[Network], prepared: Prepared, part: Sequences) -
         for metric, value in means.items():
             name = metric.removeprefix("val/")
             metrics[name] = metrics.get(name, 0.0) + float(value) / len(networks)
+    for side in sides:  # the mean of equal profits must be equal to it: a rounding error would look like a difference
+        same = torch.isclose(values[PROFIT], values[side], rtol=1e-12, atol=0)
+        values[PROFIT] = torch.where(same, values[side], values[PROFIT])
     steps = aligned(part, **values)
     return _Part(_result(prepared, steps, metrics, baselines, sides), steps, y, part)
 
