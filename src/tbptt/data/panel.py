@@ -33,7 +33,7 @@ class Findings:
         rows: how many rows it has.
         found: what was found out about its form, one phrase each, with the key that says otherwise: ``delimiter ';'
             (data.delimiter)``.
-        left_out: the columns that are no series and no input, and why.
+        left_out: the columns that are no series and no input, and series that cannot be used, and why.
         warnings: what looks wrong, one line each.
         time: the column or columns that the times were read from; None if there are no times.
     """
