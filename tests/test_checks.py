@@ -73,7 +73,9 @@ def test_as_many_chunks_as_steps_fit_and_no_more(chunks: int, fits: bool, small:
 
 def test_series_that_never_changes_is_told(config: Compose, here: Path) -> None:
     Path("flat.csv").write_text("a,b\n" + "".join(f"{i % 7},5\n" for i in range(200)))
-    (line,) = problems(config("data=prices", "data.path=flat.csv", "data.window=8", "task.horizon=3"))
+    (line,) = problems(
+        config("data=prices", "data.path=flat.csv", "data.columns=[a,b]", "data.window=8", "task.horizon=3")
+    )
     assert line.startswith("data.path: ")
     assert "b never changes" in line
     assert "5" in line

@@ -135,13 +135,13 @@ FILES = [
     ("one_row.csv", [], "data.path", ["one_row.csv", "1 row"]),
     ("words.csv", [], "data.columns", ["words.csv", "no column of prices", "a: texts"]),
     ("text.csv", [], "data.path", ["text.csv", "column a", "line 52", "'hello'"]),
-    ("gap.csv", [], "data.path", ["gap.csv", "column a", "line 52", "blank", "data.gaps=drop"]),
+    ("gap.csv", [], "data.gaps", ["gap.csv", "column a", "line 52", "blank", "data.gaps=drop"]),
     ("short.csv", [], "data.path", ["100 prices", "at least 175"]),
     ("gap.csv", ["data.columns=[b,c]"], "data.columns", ["gap.csv", "no column c", "a, b"]),
     ("notes.txt", [], "data.path", ["notes.txt"]),
     ("broken.parquet", [], "data.path", ["broken.parquet", "cannot be read"]),
     ("words.parquet", [], "data.columns", ["words.parquet", "no column of prices", "a: texts"]),
-    ("gap.parquet", [], "data.path", ["gap.parquet", "column a", "row 51", "blank", "data.gaps=carry"]),
+    ("gap.parquet", [], "data.gaps", ["gap.parquet", "column a", "row 51", "blank", "data.gaps=carry"]),
     ("gap.parquet", ["data.columns=[b]"], "data.columns", ["gap.parquet", "no column b", "a"]),
     ("huge.csv", [], "data.path", ["a changes by up to 1e+308", "held-out part"]),
     ("infinite.parquet", [], "data.path", ["infinite.parquet", "column a", "row 3", "not a finite number"]),
@@ -225,7 +225,7 @@ def test_market_column_that_is_not_there_gets_one_line(files: Path) -> None:
 
 def test_chunks_are_held_against_the_longest_series_of_a_file(files: Path) -> None:
     Path("two.csv").write_text("a,b\n" + "".join(f"{i % 7},{i % 5 if i < 60 else ''}\n" for i in range(100)))
-    small = ["data=prices", "data.path=two.csv", "data.window=8", "data.horizon=3"]
+    small = ["data=prices", "data.path=two.csv", "data.split=each", "data.window=8", "data.horizon=3"]
     steps = 100 - 20 - 20 - 2 - 3 - 8 + 1  # trained steps window..n-v-t-2-horizon
     (line,) = refused([*small, f"schedule.chunks=[{steps + 1}]"])
     assert_says(line, "schedule.chunks", [f"got [{steps + 1}]", str(steps)])

@@ -26,7 +26,10 @@ def dry(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         shown = capsys.readouterr()
         assert shown.err == ""
         assert list(here.iterdir()) == []
-        return shown.out.splitlines()
+        name, *lines = shown.out.splitlines()
+        about = [line for line in lines if line.startswith("  data: ")]
+        assert about[0].startswith("  data: ")
+        return [name, *lines[len(about) :]]
 
     return printed
 

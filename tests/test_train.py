@@ -624,7 +624,7 @@ def test_series_of_different_lengths_train_weighted_by_their_steps(fitted: Fit, 
     path.write_text("\n".join(["a,b,c", *rows]))
     base = [word for word in SMALL if not word.startswith("data.")]
     small = ["data=prices", f"data.path={path}", "data.window=8", "task.horizon=5", "schedule.chunks=[7]", "epochs=2"]
-    small.append("data.test_fraction=0")
+    small += ["data.test_fraction=0", "data.split=each"]
     run = fitted(*small, base=base)
     assert_trained(run)
     steps = np.array([n - n // 5 - 2 - 5 - 8 + 1 for n in lengths])  # window..n-v-2-horizon
