@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tbptt.data.prices import HELD_OUT, TRAINING, article_series, fingerprint, market_prices, read_prices
+from tbptt.data.options import MarketData
+from tbptt.data.prices import HELD_OUT, TRAINING, article_series, fingerprint, read_prices
 
 # --- the article's process ------------------------------------------------------------------------------------
 
@@ -296,7 +297,7 @@ def test_rows_longer_than_the_header_shift_no_column(tmp_path: Path) -> None:
 
 
 def test_market_has_three_series_of_different_lengths_without_blanks() -> None:
-    series = market_prices()
+    series = {name: each.prices for name, each in MarketData(name="market").prices().series.items()}
     assert list(series) == ["sp500", "nasdaq", "wti"]
     assert len({len(prices) for prices in series.values()}) > 1
     for prices in series.values():
@@ -307,9 +308,11 @@ def test_market_has_three_series_of_different_lengths_without_blanks() -> None:
 
 
 def test_market_columns_can_be_chosen() -> None:
-    assert list(market_prices(["wti", "sp500"])) == ["wti", "sp500"]
-    with pytest.raises(ValueError, match=r"gold.*sp500, nasdaq, wti"):
-        market_prices(["gold"])
+    for split in ("each", "time"):
+        found = MarketData(name="market", columns=["wti", "sp500"], split=split).prices()
+        assert list(found.series) == ["wti", "sp500"]
+        with pytest.raises(ValueError, match=r"gold.*sp500, nasdaq, wti"):
+            MarketData(name="market", columns=["gold"], split=split).prices()
 
 
 def test_fingerprint_tells_names_lengths_and_values_apart() -> None:

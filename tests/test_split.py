@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 
 from tbptt.config.checks import problems
 from tbptt.data.options import ArticleData, MarketData, PricesData
-from tbptt.data.prices import HELD_OUT, TEST, TRAINING, article_series, fingerprint, market_prices
+from tbptt.data.prices import HELD_OUT, TEST, TRAINING, article_series, fingerprint
 from tbptt.data.split import load_split, may_be_degenerate
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.tasks.options import QValues
@@ -333,8 +333,8 @@ def test_market_default_trains_three_series_with_the_default_split() -> None:
     data = both(MarketData, {"name": "market", "fee": 1.3, "fee_unit": "change_std"})
     split = load_split(*data)
     assert split.ahead == 460
-    for name, prices in market_prices().items():
-        n, v = len(prices), math.floor(0.2 * len(prices))
+    for name, series in cast(MarketData, data[0]).prices().series.items():
+        n, v = len(series.prices), math.floor(0.2 * len(series.prices))
         assert split.steps(split.train[name]) == n - v - 2 - 459 - 128 + 1
         assert split.steps(split.val[name]) == v - 1 - 459
     assert split.length == max(map(split.steps, split.train.values()))

@@ -1,4 +1,4 @@
-"""Where prices come from: the article's process, a CSV or Parquet file, closes that a package ships.
+"""Where prices come from: the article's process, a CSV or Parquet file that is read as it is.
 
 Errors about a file are ``ValueError`` with one line that says what is wrong and where.
 """
@@ -17,7 +17,6 @@ from tbptt.system.memory import too_large
 
 Prices = NDArray[np.float64]
 
-MARKET_COLUMNS = ("sp500", "nasdaq", "wti")
 LARGE = 32 * 2**20  # bytes; of files that are larger, only the last one read is kept in memory
 TRAINING, HELD_OUT, TEST = 0, 1, 2  # the random streams of article_series
 WALK, NOISE = 0, 1
@@ -123,23 +122,6 @@ def _read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[s
 
 _last_read = lru_cache(maxsize=1)(_read)
 _lately_read = lru_cache(maxsize=4)(_read)  # a sweep may be over files, or over columns of one
-
-
-def market_prices(columns: Sequence[str] | None = None) -> dict[str, Prices]:
-    """Daily closes of S&P 500, NASDAQ and WTI crude oil, as the package ``arch`` ships them; blank days dropped."""
-    import arch.data.nasdaq
-    import arch.data.sp500
-    import arch.data.wti
-
-    sources = {
-        "sp500": lambda: arch.data.sp500.load()["Close"],
-        "nasdaq": lambda: arch.data.nasdaq.load()["Close"],
-        "wti": lambda: arch.data.wti.load()["DCOILWTICO"],
-    }
-    unknown = [c for c in columns or () if c not in sources]
-    if unknown:
-        raise ValueError(f"the market data has no column {_listed(unknown)} (it has: {_listed(MARKET_COLUMNS)})")
-    return {name: sources[name]().dropna().to_numpy(np.float64) for name in columns or MARKET_COLUMNS}
 
 
 def fingerprint(series: Mapping[str, Prices]) -> str:

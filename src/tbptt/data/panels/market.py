@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tbptt.data.panel import Findings, Panel, Rows, Series, Times
+from tbptt.data.panel import DataError, Findings, Panel, Rows, Series, Times
+from tbptt.data.panels.columns import listed
 from tbptt.data.panels.inputs import formed, parse_input
-from tbptt.data.prices import MARKET_COLUMNS, Prices, market_prices
+from tbptt.data.prices import Prices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +27,14 @@ def market_panel(data: "MarketData") -> Panel:
     Raises:
         ValueError: there is no such series, input or form.
     """
-    prices = market_prices(data.columns)
+    tables = _tables()
+    closes = {name: tables[name][close].dropna() for name, close in CLOSES.items()}
+    if unknown := [name for name in data.columns or () if name not in closes]:
+        has = ", ".join(CLOSES)
+        raise DataError(f"the market data has no column {listed(unknown)} (it has: {has})", "data.columns")
+    prices = {name: closes[name].to_numpy(np.float64) for name in data.columns or CLOSES}
     if data.split != "time" and not data.inputs:
         return Panel.of_arrays(prices, data.name)
-    tables = _tables()
-    closes = {name: tables[name][CLOSES[name]].dropna() for name in MARKET_COLUMNS}
     inputs = [_parsed(text, tables, data.name) for text in data.inputs]
     if data.columns is None:  # a series that is an input is not trained itself, unless the user names it
         used = {column for column, _ in inputs}
@@ -59,7 +63,7 @@ def _tables() -> "dict[str, pd.DataFrame]":
 
 
 def _parsed(text: str, tables: "dict[str, pd.DataFrame]", source: str) -> tuple[str, str]:
-    columns = dict.fromkeys([*MARKET_COLUMNS, *(str(name) for table in tables.values() for name in table.columns)])
+    columns = dict.fromkeys([*CLOSES, *(str(name) for table in tables.values() for name in table.columns)])
     try:
         return parse_input(text, list(columns))
     except ValueError as error:
