@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -473,6 +474,41 @@ def test_keys_without_effect_are_refused(
 ) -> None:
     panels(panel_of({"Close": 400}))
     assert checks.problems(config(*PRICES, *typed)) == lines
+
+
+def test_keys_of_a_texts_form_are_refused_with_parquet(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "of_another_name.dat").write_bytes(b"PAR1")
+    (tmp_path / "text.csv").write_text("Close")
+    form: dict[str, Any] = {"delimiter": ";", "header": 1, "names": ["a"]}
+    for name in ("folder", "of_another_name.dat", "missing.PARQUET", "missing.pq"):
+        data = PricesData(path=str(tmp_path / name), reading="auto", by="a", **form)
+        assert data.unused() == dict.fromkeys(form, "Parquet, which says its form itself")
+    for name in ("text.csv", "missing.csv", "text.csv\0"):
+        assert PricesData(path=str(tmp_path / name), reading="auto", **form).unused() == {}
+
+
+@pytest.mark.parametrize(
+    ("date", "form", "refused"),
+    [
+        ("%Y-%m-%d", "ms", True),
+        ("%Y-%m-%d", "day_first", True),
+        ("%d.%m.%Y", "day_first", False),
+        ("%Y-%m-%d", "%Y-%m-%d", False),
+    ],
+)
+@pytest.mark.parametrize("time", [None, "date"])
+def test_a_time_format_that_no_column_needs_is_refused(
+    time: str | None, date: str, form: str, refused: bool, config: Callable[..., DictConfig], here: Path
+) -> None:
+    texts = np.datetime_as_string(days(60))
+    prices = 100 + np.random.default_rng(1).standard_normal(60).cumsum()
+    rows = [f"{datetime.strptime(t, '%Y-%m-%d').strftime(date)},{p:.4f}" for t, p in zip(texts, prices, strict=True)]
+    Path("prices.csv").write_text("date,Close\n" + "\n".join(rows))
+    given = {"data.time": time, "data.time_format": form, "data.reading": "auto", "data.test_fraction": 0}
+    words = [f"{key}={'null' if value is None else value}" for key, value in given.items()]
+    line = f"prices.csv, column date: data.time_format={form} has no effect on its times; leave it out"
+    assert checks.problems(config(*PRICES, *words)) == ([f"data.time_format: {line}"] if refused else [])
 
 
 def test_the_market_has_its_own_times_and_no_gaps() -> None:
