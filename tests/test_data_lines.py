@@ -37,6 +37,7 @@ from tbptt.tasks.options import Forecast
 WINDOW, AHEAD, WARM = 8, 2, 5
 TASK = Forecast(horizons=[1, AHEAD])
 DATA = PricesData(path="prices.csv", window=WINDOW)
+TAKES = "takes level, log1p, change, log_change, from_price"
 LEFT_OUT = {
     "Volume": "volume",
     **dict.fromkeys(("Open", "High", "Low"), "prices of the same asset; data.inputs takes them"),
@@ -516,6 +517,53 @@ def test_the_market_has_its_own_times_and_no_gaps() -> None:
     assert not keys & set(OF_ROWS)
     assert keys >= {"inputs", "split"}
     assert MarketData().unused() == ArticleData().unused() == PricesData("x").unused() == {}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "line"),
+    [
+        (
+            ["Volume", "Volume:level"],
+            "prices.csv has one input Volume:level, and data.inputs names it twice: Volume, Volume:level",
+        ),
+        (
+            ["spread", "volume:change", "VOLUME:change"],
+            "prices.csv has one input Volume:change, and data.inputs names it twice: volume:change, VOLUME:change",
+        ),
+        (
+            ["Volume:logchange"],
+            f"prices.csv has Volume, but data.inputs has no form 'logchange'; {TAKES}; did you mean Volume:log_change?",
+        ),
+        (
+            ["Volume:Change"],
+            f"prices.csv has Volume, but data.inputs has no form 'Change'; {TAKES}; did you mean Volume:change?",
+        ),
+        (
+            ["Volume:square"],
+            f"prices.csv has Volume, but data.inputs has no form 'square'; {TAKES}",
+        ),
+    ],
+)
+def test_inputs_that_are_one_and_forms_that_are_none_are_refused(
+    inputs: list[str], line: str, config: Callable[..., DictConfig], here: Path
+) -> None:
+    random = np.random.default_rng(1)
+    rows = [
+        f"{100 + x:.4f},{v},{v % 7}"
+        for x, v in zip(random.standard_normal(60).cumsum(), random.integers(9, 999, 60), strict=True)
+    ]
+    Path("prices.csv").write_text("Close,Volume,spread\n" + "\n".join(rows))
+    words = [*PRICES, "data.reading=auto", "data.test_fraction=0"]
+    assert checks.problems(config(*words, f"data.inputs={json.dumps(inputs)}")) == [f"data.inputs: {line}"]
+    assert checks.problems(config(*words, "data.inputs=['Volume','Volume:change','spread']")) == []
+
+
+def test_one_input_of_the_market_named_twice_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"market has one input Volume:level, .* names it twice: volume, Volume:level"
+    ) as raised:
+        MarketData(name="market", inputs=["volume", "Volume:level"]).prices()
+    assert raised.value.key == "data.inputs"
 
 
 @pytest.mark.parametrize(
