@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import mlflow.data
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, SMALL
 from mlflow import MlflowClient
@@ -19,7 +20,7 @@ from studies import HOSTILE, made_study, made_trial
 
 from tbptt.config import checks
 from tbptt.config.schema import TrackingConfig
-from tbptt.data.options import OF_ROWS, ArticleData, DataConfig, MarketData, PricesData
+from tbptt.data.options import OF_ROWS, ArticleData, DataConfig, MarketData, PricesData, SplitData, TableData
 from tbptt.data.panel import DataError, Findings, Panel, Series
 from tbptt.data.panels.inputs import FORMS
 from tbptt.data.split import Split, load_split
@@ -564,6 +565,64 @@ def test_one_input_of_the_market_named_twice_is_refused() -> None:
     ) as raised:
         MarketData(name="market", inputs=["volume", "Volume:level"]).prices()
     assert raised.value.key == "data.inputs"
+
+
+@dataclass
+class _Bare(SplitData):
+    """A source of one's own, which returns ``given``."""
+
+    given: Any = None
+
+    def prices(self) -> Any:
+        return self.given
+
+
+@dataclass
+class _Tabular(TableData):
+    given: Any = None
+
+    def prices(self) -> Any:
+        return self.given
+
+
+WALK = 100 + np.random.default_rng(1).standard_normal(400).cumsum()
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (pd.Series(WALK), "prices() of mine returned a Series; takes arrays by name, a DataFrame or a Panel"),
+        ([1.0, 2.0], "prices() of mine returned a list; takes arrays by name, a DataFrame or a Panel"),
+        (None, "prices() of mine returned a NoneType; takes arrays by name, a DataFrame or a Panel"),
+        ({"a": 1.0}, "a is not a sequence of finite prices"),
+    ],
+)
+def test_a_source_of_ones_own_that_returns_something_else_is_told_so(given: Any, line: str) -> None:
+    data = _Bare(name="mine", given=given)
+    with pytest.raises(DataError) as raised:
+        load_split(data, TASK)
+    assert checks._line_of(raised.value, data) == ("data", f"data: {line}")
+
+
+def test_a_frame_with_a_blank_is_told_of_a_key_that_its_source_has() -> None:
+    frame = pd.DataFrame({"a": np.where(np.arange(400) == 7, np.nan, WALK)})
+    blank = "mine, column a, row 8: a blank inside the series; data.gaps=drop leaves such rows out of the series, "
+    blank += "data.gaps=carry repeats the price before"
+    for source, line in (
+        (
+            _Bare(name="mine", given=frame),
+            f"data: {blank}; mine has no data.gaps: it has one if it builds on TableData",
+        ),
+        (_Tabular(name="mine", given=frame), f"data.gaps: {blank}"),
+    ):
+        with pytest.raises(DataError) as raised:
+            load_split(source, TASK)
+        assert checks._line_of(raised.value, source)[1] == line
+    with pytest.raises(DataError, match=r"^mine has no column b ") as raised:
+        load_split(_Bare(name="mine", given=frame, columns=["b"]), TASK)
+    assert raised.value.key == "data.columns"
+    found = load_split(_Tabular(name="mine", given=frame, gaps="drop", window=8, warm_steps=0), TASK)
+    assert found.rows == 399
 
 
 @pytest.mark.parametrize(

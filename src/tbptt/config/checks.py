@@ -175,7 +175,7 @@ def _line_of(error: ValueError, data: DataConfig) -> tuple[str, str]:
     own, of = re.match(r"(data\.\w+): ", str(error)), re.search(_NAMED_WITHIN, str(error))
     named = error.key if isinstance(error, DataError) else own[1] if own else of[1] if of else ""
     key = "data.path" if "path" in vars(data) else "data"
-    if named.removeprefix("data.") in vars(data):
+    if named == "data" or named.removeprefix("data.") in vars(data):
         key = named
     elif not isinstance(error, DataError) and "no column" in str(error):
         key = "data.columns"
