@@ -632,14 +632,12 @@ def test_a_frame_with_a_blank_is_told_of_a_key_that_its_source_has() -> None:
         (DataError("row 7 is blank"), "data.path: row 7 is blank"),
         (DataError("odd", "data.nothing"), "data.path: odd"),
         (DataError("prices.csv has no column t", "data.time"), "data.time: prices.csv has no column t"),
-        (ValueError("prices.csv has no column a"), "data.columns: prices.csv has no column a"),
-        (ValueError("data.inputs: prices has no input x"), "data.inputs: prices has no input x"),
+        (DataError("prices.csv has no column a", "data.columns"), "data.columns: prices.csv has no column a"),
+        (DataError("prices() returned a list", "data"), "data: prices() returned a list"),
         (
-            ValueError("prices.csv has no column x, which data.inputs names (it has: y)"),
-            "data.inputs: prices.csv has no column x, which data.inputs names (it has: y)",
+            ValueError("prices.csv has no column x, which data.inputs names"),
+            "data.path: prices.csv has no column x, which data.inputs names",
         ),
-        (ValueError("x has V, but data.inputs has no form f"), "data.inputs: x has V, but data.inputs has no form f"),
-        (ValueError("data.odd: it is"), "data.path: data.odd: it is"),
         (ValueError("a is too short"), "data.path: a is too short"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tbptt.data.errors import DataError
 from tbptt.system.memory import too_large
 
 Prices = NDArray[np.float64]
@@ -91,7 +92,9 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
         names = list(columns)
         missing = [c for c in names if c not in table.columns]
         if missing:
-            raise ValueError(f"{path} has no column {_listed(missing)} (it has: {_listed(table.columns)})")
+            raise DataError(
+                f"{path} has no column {_listed(missing)} (it has: {_listed(table.columns)})", "data.columns"
+            )
     return {name: _one_series(table[name], f"{path}, column {name}") for name in names}
 
 
@@ -105,17 +108,17 @@ def prices_of_file(path: str, columns: Sequence[str] | None = None) -> dict[str,
     version = status and (status.st_mtime_ns, status.st_size, status.st_ino)
     read = _last_read if status and status.st_size > LARGE else _lately_read
     found = read(path, None if columns is None else tuple(columns), version)
-    if isinstance(found, str):
-        raise ValueError(found)
+    if isinstance(found, tuple):
+        raise DataError(*found)
     return dict(found)
 
 
-def _read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[str, Prices] | str:
-    """The series that :func:`read_prices` returns, or the text of its error."""
+def _read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[str, Prices] | tuple[str, str]:
+    """The series that :func:`read_prices` returns, or the text of its error and the key that it is about."""
     try:
         series = read_prices(path, columns)
     except ValueError as error:
-        return str(error)
+        return str(error), error.key if isinstance(error, DataError) else "data.path"
     for prices in series.values():
         prices.flags.writeable = False
     return series
@@ -138,7 +141,8 @@ def market_prices(columns: Sequence[str] | None = None) -> dict[str, Prices]:
     }
     unknown = [c for c in columns or () if c not in sources]
     if unknown:
-        raise ValueError(f"the market data has no column {_listed(unknown)} (it has: {_listed(MARKET_COLUMNS)})")
+        has = _listed(MARKET_COLUMNS)
+        raise DataError(f"the market data has no column {_listed(unknown)} (it has: {has})", "data.columns")
     return {name: sources[name]().dropna().to_numpy(np.float64) for name in columns or MARKET_COLUMNS}
 
 
