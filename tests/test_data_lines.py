@@ -39,6 +39,7 @@ WINDOW, AHEAD, WARM = 8, 2, 5
 TASK = Forecast(horizons=[1, AHEAD])
 DATA = PricesData(path="prices.csv", window=WINDOW)
 TAKES = "takes level, log1p, change, log_change, from_price"
+WALK = 100 + np.random.default_rng(1).standard_normal(400).cumsum()
 LEFT_OUT = {
     "Volume": "volume",
     **dict.fromkeys(("Open", "High", "Low"), "prices of the same asset; data.inputs takes them"),
@@ -559,6 +560,32 @@ def test_inputs_that_are_one_and_forms_that_are_none_are_refused(
     assert checks.problems(config(*words, "data.inputs=['Volume','Volume:change','spread']")) == []
 
 
+@pytest.mark.parametrize("shape", ["wide", "long"])
+def test_a_column_of_prices_names_no_series(shape: str, config: Callable[..., DictConfig], here: Path) -> None:
+    dates = np.datetime_as_string(days(60))
+    rows = [f"{date},{x:.4f},{name}" for name in "ab" for date, x in zip(dates, WALK[:60] + ord(name), strict=True)]
+    rows = rows[:60] if shape == "wide" else rows
+    Path("prices.csv").write_text("Date,Close,name\n" + "\n".join(rows))
+    words = [*PRICES, "data.reading=auto", "data.test_fraction=0"]
+    (line,) = checks.problems(config(*words, "data.by=Close"))
+    assert line.startswith(
+        f"data.by: prices.csv, column Close: {len(rows)} different values in {len(rows)} rows are no "
+    )
+    assert checks.problems(config(*words, "data.by=name")) == []
+
+
+def test_a_share_on_two_exchanges_is_told_as_what_it_is(config: Callable[..., DictConfig], here: Path) -> None:
+    dates = np.datetime_as_string(days(60))
+    of = [("N", "A"), ("Q", "A"), ("N", "B")]
+    rows = [f"{date},{place},{name},{x:.4f}" for place, name in of for date, x in zip(dates, WALK[:60], strict=True)]
+    Path("prices.csv").write_text("date,exchange,ticker,close\n" + "\n".join(rows))
+    (line,) = checks.problems(config(*PRICES, "data.reading=auto"))
+    assert line == (
+        "data.by: prices.csv, columns date and ticker, line 62: 2024-01-01 is there twice for A, also in line 2; leave "
+        "one of them out, or name with data.by the column that tells the series apart"
+    )
+
+
 def test_one_input_of_the_market_named_twice_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"market has one input Volume:level, .* names it twice: volume, Volume:level"
@@ -583,9 +610,6 @@ class _Tabular(TableData):
 
     def prices(self) -> Any:
         return self.given
-
-
-WALK = 100 + np.random.default_rng(1).standard_normal(400).cumsum()
 
 
 @pytest.mark.parametrize(
