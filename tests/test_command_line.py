@@ -116,7 +116,8 @@ VALUES = [
     ("++foo=1", "foo", ["unknown"]),
     ("+optimizer.foo=1", "optimizer.foo", ["unknown"]),
     ("schedule.start=3", "schedule.start", ["schedule=geometric"]),
-    ("data.columns=[a]", "data.columns", ["another data is chosen"]),
+    ("data.columns=[a]", "data.columns", ["a key of data=market and data=prices, and another data is chosen"]),
+    ("data.path=a.csv", "data.path", ["a key of data=prices, and another data is chosen"]),
     ("optimizer.alpha=0.5", "optimizer.alpha", ["optimizer=rmsprop"]),
     # grammar
     ("clip", "clip", ["takes key=value"]),

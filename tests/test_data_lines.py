@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import mlflow.data
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, SMALL
 from mlflow import MlflowClient
@@ -18,7 +20,7 @@ from studies import HOSTILE, made_study, made_trial
 
 from tbptt.config import checks
 from tbptt.config.schema import TrackingConfig
-from tbptt.data.options import OF_ROWS, ArticleData, DataConfig, MarketData, PricesData
+from tbptt.data.options import OF_ROWS, ArticleData, DataConfig, MarketData, PricesData, SplitData, TableData
 from tbptt.data.panel import DataError, Findings, Panel, Series
 from tbptt.data.panels.inputs import FORMS
 from tbptt.data.split import Split, load_split
@@ -36,6 +38,8 @@ from tbptt.tasks.options import Forecast
 WINDOW, AHEAD, WARM = 8, 2, 5
 TASK = Forecast(horizons=[1, AHEAD])
 DATA = PricesData(path="prices.csv", window=WINDOW)
+TAKES = "takes level, log1p, change, log_change, from_price"
+WALK = 100 + np.random.default_rng(1).standard_normal(400).cumsum()
 LEFT_OUT = {
     "Volume": "volume",
     **dict.fromkeys(("Open", "High", "Low"), "prices of the same asset; data.inputs takes them"),
@@ -475,11 +479,174 @@ def test_keys_without_effect_are_refused(
     assert checks.problems(config(*PRICES, *typed)) == lines
 
 
+def test_keys_of_a_texts_form_are_refused_with_parquet(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "of_another_name.dat").write_bytes(b"PAR1")
+    (tmp_path / "text.csv").write_text("Close")
+    form: dict[str, Any] = {"delimiter": ";", "header": 1, "names": ["a"]}
+    for name in ("folder", "of_another_name.dat", "missing.PARQUET", "missing.pq"):
+        data = PricesData(path=str(tmp_path / name), reading="auto", by="a", **form)
+        assert data.unused() == dict.fromkeys(form, "Parquet, which says its form itself")
+    for name in ("text.csv", "missing.csv", "text.csv\0"):
+        assert PricesData(path=str(tmp_path / name), reading="auto", **form).unused() == {}
+
+
+@pytest.mark.parametrize(
+    ("date", "form", "refused"),
+    [
+        ("%Y-%m-%d", "ms", True),
+        ("%Y-%m-%d", "day_first", True),
+        ("%d.%m.%Y", "day_first", False),
+        ("%Y-%m-%d", "%Y-%m-%d", False),
+    ],
+)
+@pytest.mark.parametrize("time", [None, "date"])
+def test_a_time_format_that_no_column_needs_is_refused(
+    time: str | None, date: str, form: str, refused: bool, config: Callable[..., DictConfig], here: Path
+) -> None:
+    texts = np.datetime_as_string(days(60))
+    prices = 100 + np.random.default_rng(1).standard_normal(60).cumsum()
+    rows = [f"{datetime.strptime(t, '%Y-%m-%d').strftime(date)},{p:.4f}" for t, p in zip(texts, prices, strict=True)]
+    Path("prices.csv").write_text("date,Close\n" + "\n".join(rows))
+    given = {"data.time": time, "data.time_format": form, "data.reading": "auto", "data.test_fraction": 0}
+    words = [f"{key}={'null' if value is None else value}" for key, value in given.items()]
+    line = f"prices.csv, column date: data.time_format={form} has no effect on its times; leave it out"
+    assert checks.problems(config(*PRICES, *words)) == ([f"data.time_format: {line}"] if refused else [])
+
+
 def test_the_market_has_its_own_times_and_no_gaps() -> None:
     keys = {field.name for field in fields(MarketData)}
     assert not keys & set(OF_ROWS)
     assert keys >= {"inputs", "split"}
     assert MarketData().unused() == ArticleData().unused() == PricesData("x").unused() == {}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "line"),
+    [
+        (
+            ["Volume", "Volume:level"],
+            "prices.csv has one input Volume:level, and data.inputs names it twice: Volume, Volume:level",
+        ),
+        (
+            ["spread", "volume:change", "VOLUME:change"],
+            "prices.csv has one input Volume:change, and data.inputs names it twice: volume:change, VOLUME:change",
+        ),
+        (
+            ["Volume:logchange"],
+            f"prices.csv has Volume, but data.inputs has no form 'logchange'; {TAKES}; did you mean Volume:log_change?",
+        ),
+        (
+            ["Volume:Change"],
+            f"prices.csv has Volume, but data.inputs has no form 'Change'; {TAKES}; did you mean Volume:change?",
+        ),
+        (
+            ["Volume:square"],
+            f"prices.csv has Volume, but data.inputs has no form 'square'; {TAKES}",
+        ),
+    ],
+)
+def test_inputs_that_are_one_and_forms_that_are_none_are_refused(
+    inputs: list[str], line: str, config: Callable[..., DictConfig], here: Path
+) -> None:
+    random = np.random.default_rng(1)
+    rows = [
+        f"{100 + x:.4f},{v},{v % 7}"
+        for x, v in zip(random.standard_normal(60).cumsum(), random.integers(9, 999, 60), strict=True)
+    ]
+    Path("prices.csv").write_text("Close,Volume,spread\n" + "\n".join(rows))
+    words = [*PRICES, "data.reading=auto", "data.test_fraction=0"]
+    assert checks.problems(config(*words, f"data.inputs={json.dumps(inputs)}")) == [f"data.inputs: {line}"]
+    assert checks.problems(config(*words, "data.inputs=['Volume','Volume:change','spread']")) == []
+
+
+@pytest.mark.parametrize("shape", ["wide", "long"])
+def test_a_column_of_prices_names_no_series(shape: str, config: Callable[..., DictConfig], here: Path) -> None:
+    dates = np.datetime_as_string(days(60))
+    rows = [f"{date},{x:.4f},{name}" for name in "ab" for date, x in zip(dates, WALK[:60] + ord(name), strict=True)]
+    rows = rows[:60] if shape == "wide" else rows
+    Path("prices.csv").write_text("Date,Close,name\n" + "\n".join(rows))
+    words = [*PRICES, "data.reading=auto", "data.test_fraction=0"]
+    (line,) = checks.problems(config(*words, "data.by=Close"))
+    assert line.startswith(
+        f"data.by: prices.csv, column Close: {len(rows)} different values in {len(rows)} rows are no "
+    )
+    assert checks.problems(config(*words, "data.by=name")) == []
+
+
+def test_a_share_on_two_exchanges_is_told_as_what_it_is(config: Callable[..., DictConfig], here: Path) -> None:
+    dates = np.datetime_as_string(days(60))
+    of = [("N", "A"), ("Q", "A"), ("N", "B")]
+    rows = [f"{date},{place},{name},{x:.4f}" for place, name in of for date, x in zip(dates, WALK[:60], strict=True)]
+    Path("prices.csv").write_text("date,exchange,ticker,close\n" + "\n".join(rows))
+    (line,) = checks.problems(config(*PRICES, "data.reading=auto"))
+    assert line == (
+        "data.by: prices.csv, columns date and ticker, line 62: 2024-01-01 is there twice for A, also in line 2; leave "
+        "one of them out, or name with data.by the column that tells the series apart"
+    )
+
+
+def test_one_input_of_the_market_named_twice_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"market has one input Volume:level, .* names it twice: volume, Volume:level"
+    ) as raised:
+        MarketData(name="market", inputs=["volume", "Volume:level"]).prices()
+    assert raised.value.key == "data.inputs"
+
+
+@dataclass
+class _Bare(SplitData):
+    """A source of one's own, which returns ``given``."""
+
+    given: Any = None
+
+    def prices(self) -> Any:
+        return self.given
+
+
+@dataclass
+class _Tabular(TableData):
+    given: Any = None
+
+    def prices(self) -> Any:
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (pd.Series(WALK), "prices() of mine returned a Series; takes arrays by name, a DataFrame or a Panel"),
+        ([1.0, 2.0], "prices() of mine returned a list; takes arrays by name, a DataFrame or a Panel"),
+        (None, "prices() of mine returned a NoneType; takes arrays by name, a DataFrame or a Panel"),
+        ({"a": 1.0}, "a is not a sequence of finite prices"),
+    ],
+)
+def test_a_source_of_ones_own_that_returns_something_else_is_told_so(given: Any, line: str) -> None:
+    data = _Bare(name="mine", given=given)
+    with pytest.raises(DataError) as raised:
+        load_split(data, TASK)
+    assert checks._line_of(raised.value, data) == ("data", f"data: {line}")
+
+
+def test_a_frame_with_a_blank_is_told_of_a_key_that_its_source_has() -> None:
+    frame = pd.DataFrame({"a": np.where(np.arange(400) == 7, np.nan, WALK)})
+    blank = "mine, column a, row 8: a blank inside the series; data.gaps=drop leaves such rows out of the series, "
+    blank += "data.gaps=carry repeats the price before"
+    for source, line in (
+        (
+            _Bare(name="mine", given=frame),
+            f"data: {blank}; mine has no data.gaps: it has one if it builds on TableData",
+        ),
+        (_Tabular(name="mine", given=frame), f"data.gaps: {blank}"),
+    ):
+        with pytest.raises(DataError) as raised:
+            load_split(source, TASK)
+        assert checks._line_of(raised.value, source)[1] == line
+    with pytest.raises(DataError, match=r"^mine has no column b ") as raised:
+        load_split(_Bare(name="mine", given=frame, columns=["b"]), TASK)
+    assert raised.value.key == "data.columns"
+    found = load_split(_Tabular(name="mine", given=frame, gaps="drop", window=8, warm_steps=0), TASK)
+    assert found.rows == 399
 
 
 @pytest.mark.parametrize(
@@ -489,14 +656,12 @@ def test_the_market_has_its_own_times_and_no_gaps() -> None:
         (DataError("row 7 is blank"), "data.path: row 7 is blank"),
         (DataError("odd", "data.nothing"), "data.path: odd"),
         (DataError("prices.csv has no column t", "data.time"), "data.time: prices.csv has no column t"),
-        (ValueError("prices.csv has no column a"), "data.columns: prices.csv has no column a"),
-        (ValueError("data.inputs: prices has no input x"), "data.inputs: prices has no input x"),
+        (DataError("prices.csv has no column a", "data.columns"), "data.columns: prices.csv has no column a"),
+        (DataError("prices() returned a list", "data"), "data: prices() returned a list"),
         (
-            ValueError("prices.csv has no column x, which data.inputs names (it has: y)"),
-            "data.inputs: prices.csv has no column x, which data.inputs names (it has: y)",
+            ValueError("prices.csv has no column x, which data.inputs names"),
+            "data.path: prices.csv has no column x, which data.inputs names",
         ),
-        (ValueError("x has V, but data.inputs has no form f"), "data.inputs: x has V, but data.inputs has no form f"),
-        (ValueError("data.odd: it is"), "data.path: data.odd: it is"),
         (ValueError("a is too short"), "data.path: a is too short"),
     ],
 )

@@ -158,6 +158,34 @@ def test_a_file_of_another_shape_is_refused_by_name(trained: Path) -> None:
             tbptt.panel(trained, path)
 
 
+def test_series_are_found_though_the_next_file_writes_their_names_in_another_way(trained: Path) -> None:
+    names_of = {"lower.csv": panel_of("ba", 120, 5), "both.csv": panel_of("Aab", 120, 6)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panel_file, "panel_of_file", lambda path, data: names_of[path])
+        found = tbptt.panel(trained, "lower.csv")
+        assert list(found.series) == ["A", "B"]
+        for name in "AB":
+            np.testing.assert_array_equal(found.series[name].prices, names_of["lower.csv"].series[name.lower()].prices)
+        both = tbptt.panel(trained, "both.csv")
+    np.testing.assert_array_equal(both.series["A"].prices, names_of["both.csv"].series["A"].prices)
+    assert both.findings.left_out == {"a": "no series of the run"}
+
+
+def test_a_file_that_gained_its_symbol_is_the_next_if_its_prices_are_in_the_runs_column(here: Path, best: Path) -> None:
+    days = np.datetime_as_string(np.datetime64("2024-01-01") + np.arange(60))
+    prices = np.round(100 + np.random.default_rng(8).normal(0, 1, 60).cumsum(), 4)
+    for file, column in (("next.csv", "CLOSE"), ("other.csv", "Settle")):
+        rows = [f"{day},ABC,{price}" for day, price in zip(days, prices, strict=True)]
+        Path(file).write_text(f"Date,symbol,{column}\n" + "\n".join(rows))
+    content = checkpoint.load(best)
+    config = {**content["config"], "data": {**content["config"]["data"], "inputs": []}}
+    scaler = {key: value[:1] if isinstance(value, torch.Tensor) else value for key, value in content["scaler"].items()}
+    one = altered(best, series=["Close"], config=config, scaler=scaler)
+    np.testing.assert_array_equal(tbptt.panel(one, "next.csv").series["Close"].prices, prices)
+    with pytest.raises(ValueError, match=r"other.csv has no series Close, on which .*; new are ABC"):
+        tbptt.panel(one, "other.csv")
+
+
 def test_an_older_checkpoint_goes_by_its_columns_or_the_number_of_series(trained: Path) -> None:
     older = altered(trained, without="series")
     assert list(tbptt.panel(older).series) == ["A", "B"]

@@ -1,7 +1,6 @@
 """All checks of a composed config before anything is written. They report all problems, a line each."""
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import Field, fields, is_dataclass
 from importlib.util import find_spec
@@ -166,20 +165,12 @@ def _wrong_data(cfg: DictConfig, folds: int | None) -> tuple[dict[str, str], int
     return found, length
 
 
-# "has no column x, which data.inputs names", "has Volume, but data.inputs has no form sqrt".
-_NAMED_WITHIN = r", (?:which|but) (data\.\w+) (?:names|has)\b"
-
-
 def _line_of(error: ValueError, data: DataConfig) -> tuple[str, str]:
-    """The key that an error about the data is about, and its line. An error, or its line, may name a key itself."""
-    own, of = re.match(r"(data\.\w+): ", str(error)), re.search(_NAMED_WITHIN, str(error))
-    named = error.key if isinstance(error, DataError) else own[1] if own else of[1] if of else ""
-    key = "data.path" if "path" in vars(data) else "data"
-    if named.removeprefix("data.") in vars(data):
-        key = named
-    elif not isinstance(error, DataError) and "no column" in str(error):
-        key = "data.columns"
-    return key, str(error) if own and own[1] == key else f"{key}: {error}"
+    """The key that an error about the data is about, and its line."""
+    key = error.key if isinstance(error, DataError) else "data.path"
+    if key != "data" and key.removeprefix("data.") not in vars(data):
+        key = "data.path" if "path" in vars(data) else "data"
+    return key, f"{key}: {error}"
 
 
 def _unused(cfg: DictConfig) -> dict[str, str]:

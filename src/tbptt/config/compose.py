@@ -270,13 +270,17 @@ def _located(source: ConfigSource, overrides: list[str], error: Exception) -> li
 
 
 def _unknown(source: ConfigSource, key: str, known: Iterable[str], groups: list[str]) -> str:
-    """The line about a key that does not exist: the option that has such a key, or else the nearest existing key."""
+    """The line about a key that does not exist: the options that have such a key, or else the nearest existing key."""
     if key.startswith("hydra/"):
         return f"{key}: there is no such option"
     group, _, leaf = key.lstrip("+~").partition(".")
-    for option in source.options(group):
-        if leaf and any(f"{group}.{leaf}" == name for name, *_ in keys(source.compose([*groups, f"{group}={option}"]))):
-            return f"{key}: a key of {group}={option}, and another {group} is chosen"
+    having = []
+    for option in source.options(group) if leaf else ():
+        with suppress(*WRONG):  # an option that cannot be composed has a line of its own once it is chosen
+            cfg = source.compose([*groups, f"{group}={option}"])
+            having += [f"{group}={option}"] * any(f"{group}.{leaf}" == name for name, *_ in keys(cfg))
+    if having:
+        return f"{key}: a key of {' and '.join(having)}, and another {group} is chosen"
     return unknown_key(key, [*known, *CHOSEN])
 
 

@@ -202,7 +202,24 @@ class PricesData(TableData, options=["prices"]):
     def unused(self) -> dict[str, str]:
         if self.reading == "plain":
             return dict.fromkeys(changed(self, ("inputs", *OF_ROWS, *OF_FORM)), "data.reading=plain")
-        return dict.fromkeys(changed(self, ("time_format",)), "data.time=none") if self.time == "none" else {}
+        found = dict.fromkeys(changed(self, ("time_format",)), "data.time=none") if self.time == "none" else {}
+        if self._is_parquet:
+            found |= dict.fromkeys(changed(self, OF_FORM), "Parquet, which says its form itself")
+        return found
+
+    @property
+    def _is_parquet(self) -> bool:
+        """Whether the path is Parquet, a file or a folder, so that no key of a text's form has an effect."""
+        from tbptt.data.tables.files import PARQUET
+
+        path = Path(self.expanded)
+        if path.is_dir() or path.suffix.lower() in PARQUET:
+            return True
+        try:
+            with path.open("rb") as file:
+                return file.read(4) == b"PAR1"
+        except (OSError, ValueError):
+            return False  # reading it says why
 
     @property
     def form(self) -> "Form":

@@ -6,22 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tbptt.data.errors import DataError as DataError
 from tbptt.data.prices import Prices
 
 Times = NDArray[np.datetime64]
 Rows = NDArray[np.int64]
-
-
-class DataError(ValueError):
-    """Data that cannot be used, as one line for the user.
-
-    Attributes:
-        key: the key of the config that the line is about, such as ``data.inputs``; the line itself does not name it.
-    """
-
-    def __init__(self, line: str, key: str = "data.path"):
-        super().__init__(line)
-        self.key = key
 
 
 @dataclass(frozen=True)

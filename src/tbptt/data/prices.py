@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tbptt.data.errors import DataError
 from tbptt.system.memory import too_large
 
 Prices = NDArray[np.float64]
@@ -90,7 +91,9 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
         names = list(columns)
         missing = [c for c in names if c not in table.columns]
         if missing:
-            raise ValueError(f"{path} has no column {_listed(missing)} (it has: {_listed(table.columns)})")
+            raise DataError(
+                f"{path} has no column {_listed(missing)} (it has: {_listed(table.columns)})", "data.columns"
+            )
     return {name: _one_series(table[name], f"{path}, column {name}") for name in names}
 
 
@@ -104,17 +107,17 @@ def prices_of_file(path: str, columns: Sequence[str] | None = None) -> dict[str,
     version = status and (status.st_mtime_ns, status.st_size, status.st_ino)
     read = _last_read if status and status.st_size > LARGE else _lately_read
     found = read(path, None if columns is None else tuple(columns), version)
-    if isinstance(found, str):
-        raise ValueError(found)
+    if isinstance(found, tuple):
+        raise DataError(*found)
     return dict(found)
 
 
-def _read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[str, Prices] | str:
-    """The series that :func:`read_prices` returns, or the text of its error."""
+def _read(path: str, columns: tuple[str, ...] | None, version: object) -> dict[str, Prices] | tuple[str, str]:
+    """The series that :func:`read_prices` returns, or the text of its error and the key that it is about."""
     try:
         series = read_prices(path, columns)
     except ValueError as error:
-        return str(error)
+        return str(error), error.key if isinstance(error, DataError) else "data.path"
     for prices in series.values():
         prices.flags.writeable = False
     return series

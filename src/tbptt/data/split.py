@@ -8,7 +8,7 @@ import numpy as np
 
 from tbptt.data.cuts import Ahead, Cuts, cuts_of
 from tbptt.data.options import ArticleData, DataConfig, SplitData
-from tbptt.data.panel import Panel, Rows
+from tbptt.data.panel import DataError, Panel, Rows
 from tbptt.data.prices import HELD_OUT, TEST, TRAINING, Prices, article_series, fingerprint
 from tbptt.data.surrogates import Draw, draw_alone, draw_by_time, surrogate_of
 
@@ -215,14 +215,24 @@ def as_panel(given: "Mapping[str, Prices] | pd.DataFrame | Panel", data: SplitDa
     if isinstance(given, Panel):
         return given
     if not isinstance(given, Mapping):
+        import pandas as pd
+
         from tbptt.data.panels.frames import panel_of_frame
 
+        if not isinstance(given, pd.DataFrame):
+            kind = type(given).__name__
+            raise DataError(
+                f"prices() of {data.name} returned a {kind}; takes arrays by name, a DataFrame or a Panel", "data"
+            )
         return panel_of_frame(given, data, data.name)
+    if wrong := [name for name, each in given.items() if np.ndim(each) != 1]:
+        raise DataError(f"{wrong[0]} is not a sequence of finite prices", "data")
     panel = Panel.of_arrays(given, data.name)
     if data.columns is None:
         return panel
     if unknown := [name for name in data.columns if name not in panel.series]:
-        raise ValueError(f"{data.name} has no column {', '.join(unknown)} (it has: {', '.join(panel.series)})")
+        has = ", ".join(panel.series)
+        raise DataError(f"{data.name} has no column {', '.join(unknown)} (it has: {has})", "data.columns")
     return panel.only(data.columns)
 
 

@@ -4,6 +4,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -195,6 +196,7 @@ def panel(
         data = replace(cast(Any, data), path=str(path))
     found, where = as_panel(data.prices(), data), str(getattr(data, "path", data.name))
     names = content.get("series") or data.columns or list(found.series)
+    found = _named_as(found, names, data)
     if lacks := [name for name in names if name not in found.series]:
         new = [name for name in found.series if name not in names]
         more = f"; new are {_listed(new)}" if new else ""
@@ -205,6 +207,24 @@ def panel(
         has = _listed(found.inputs) if found.inputs else "none"
         raise ValueError(f"{where} has no input {_listed(lacks)}, which {what} sees (it has: {has})")
     return _only(found, names, data.inputs)
+
+
+def _named_as(found: "Panel", names: list[str], data: SplitData) -> "Panel":
+    """A panel whose series have the run's names, where a file calls them almost so: in another case, or after its
+    only symbol, though the column of the prices has the run's name."""
+    import numpy as np
+
+    from tbptt.data.panels.columns import resolved
+    from tbptt.data.split import as_panel
+
+    free = [name for name in found.series if name not in names]
+    called = {near: name for name in names if name not in found.series and (near := resolved(name, free)) is not None}
+    if not called and len(names) == len(free) == len(found.series) == 1:
+        with suppress(ValueError):  # the file has no such column
+            (of_column,) = as_panel((again := replace(data, columns=names)).prices(), again).series.values()
+            if np.array_equal(of_column.prices, found.series[free[0]].prices):
+                called = {free[0]: names[0]}
+    return replace(found, series={called.get(name, name): each for name, each in found.series.items()})
 
 
 def _only(found: "Panel", names: list[str], inputs: list[str]) -> "Panel":

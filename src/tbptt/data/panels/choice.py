@@ -9,7 +9,7 @@ import numpy as np
 from tbptt.data.panel import DataError
 from tbptt.data.panels.columns import flags_of, kind_of, line_of, listed, numbers_of, resolved
 from tbptt.data.panels.fields import field_of, one_of_each_asset
-from tbptt.data.panels.inputs import parse_input
+from tbptt.data.panels.inputs import parse_inputs
 from tbptt.data.panels.roles import OTHER_KINDS, TEXTS, WEAK, role_by_name, roles_of
 from tbptt.data.prices import Prices
 from tbptt.data.tables.names import words_of
@@ -119,14 +119,11 @@ class Chooser:
     def inputs(self) -> list[tuple[str, str, bool]]:
         """Of each of ``data.inputs``, the column or field, its form, and whether it is a field of each ticker."""
         fields = [name for name in self.levels.fields if name not in self.names]
-        found = []
-        for text in self.data.inputs:
-            try:
-                name, form = parse_input(text, [*self.names, *fields])
-            except ValueError as error:
-                raise DataError(f"{self.source} {error}", "data.inputs") from None
-            found.append((name, form, name in fields))
-        return found
+        try:
+            found = parse_inputs(self.data.inputs, [*self.names, *fields])
+        except ValueError as error:
+            raise DataError(f"{self.source} {error}", "data.inputs") from None
+        return [(name, form, name in fields) for name, form in found]
 
     def series(self) -> list[Picked]:
         """The series, by ``data.columns`` or by what the columns are. Raises ValueError if there are none."""

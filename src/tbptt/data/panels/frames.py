@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from tbptt.data.options import SplitData, TableData
-from tbptt.data.panel import Panel
+from tbptt.data.panel import DataError, Panel
 from tbptt.data.panels.columns import kind_of
 from tbptt.data.panels.panel_file import panel_of_table
 from tbptt.data.tables.files import Table
@@ -23,9 +23,17 @@ def panel_of_frame(frame: "pd.DataFrame", data: "SplitData", source: str) -> Pan
     Raises:
         ValueError: one line that says what is wrong, in which row, and which key says what is right.
     """
-    if not isinstance(data, TableData):
-        data = TableData(**{each.name: getattr(data, each.name) for each in fields(SplitData)})
-    return panel_of_table(table_of_frame(frame, source), data, source, guess=False)
+    table = table_of_frame(frame, source)
+    if isinstance(data, TableData):
+        return panel_of_table(table, data, source, guess=False)
+    as_table = TableData(**{each.name: getattr(data, each.name) for each in fields(SplitData)})
+    try:
+        return panel_of_table(table, as_table, source, guess=False)
+    except DataError as error:
+        if hasattr(data, error.key.removeprefix("data.")) or error.key == "data.path":
+            raise
+        line = f"{error}; {source} has no {error.key}: it has one if it builds on TableData"
+        raise DataError(line, "data") from None
 
 
 def table_of_frame(frame: "pd.DataFrame", source: str) -> Table:

@@ -1,5 +1,6 @@
 """Other inputs of a step, beside the lags of its price: the forms that they can have."""
 
+import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,8 +25,23 @@ def parse_input(text: str, columns: Sequence[str]) -> tuple[str, str]:
         asked = name if form in FORMS else text
         raise ValueError(f"has no column {asked}, which data.inputs names (it has: {listed(columns)})")
     if form not in FORMS:
-        raise ValueError(f"has {name}, but data.inputs has no form {form!r}; takes {', '.join(FORMS)}")
+        near = difflib.get_close_matches(form.lower(), FORMS, n=1, cutoff=0.8)
+        meant = f"; did you mean {name}:{near[0]}?" if near else ""
+        raise ValueError(f"has {name}, but data.inputs has no form {form!r}; takes {', '.join(FORMS)}{meant}")
     return found, form
+
+
+def parse_inputs(texts: Sequence[str], columns: Sequence[str]) -> list[tuple[str, str]]:
+    """:func:`parse_input` of each of several texts. Raises ValueError, too, if two of them are the same input."""
+    found: dict[tuple[str, str], str] = {}
+    for text in texts:
+        parsed = parse_input(text, columns)
+        if parsed in found:
+            raise ValueError(
+                f"has one input {':'.join(parsed)}, and data.inputs names it twice: {found[parsed]}, {text}"
+            )
+        found[parsed] = text
+    return list(found)
 
 
 def formed(form: str, values: Prices, prices: Prices) -> Prices:

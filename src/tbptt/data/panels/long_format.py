@@ -54,7 +54,14 @@ def groups_of(
             raise DataError(
                 f"{source} has no column {data.by}, which data.by names (it has: {listed(names)})", "data.by"
             )
-        return _groups(table, name)
+        groups = _groups(table, name)
+        if len(groups.names) > len(groups.codes) // 2 and len(groups.codes) > 2:
+            raise DataError(
+                f"{source}, column {name}: {len(groups.names)} different values in {len(groups.codes)} rows are no "
+                "names of series, each of which has many rows",
+                "data.by",
+            )
+        return groups
     if not guess or times is None:
         return None
     free = [name for name in names if name not in taken]
@@ -74,7 +81,7 @@ def groups_of(
 
 
 def _refuse_repeated(table: "Table", free: list[str], times: Times, taken: tuple[str, ...], source: str) -> None:
-    """Raises DataError if a column names the series, but for a few rows that are there twice."""
+    """Raises DataError if a column is called a name of series, but a time is there twice in one of them."""
     known = np.flatnonzero(~np.isnat(times))
     for name in free:
         if not set(words_of(name)) & BY_WORDS or not _may_name(name, table.frame[name]):
@@ -85,7 +92,7 @@ def _refuse_repeated(table: "Table", free: list[str], times: Times, taken: tuple
             continue
         order = np.lexsort((times[known], codes))
         same = (np.diff(codes[order]) == 0) & (times[known][order][1:] == times[known][order][:-1])
-        if not 0 < same.sum() <= max(1, len(known) // 10):
+        if not same.any():
             continue
         rows = [sorted((int(known[order[i]]), int(known[order[i + 1]]))) for i in np.flatnonzero(same)]
         earlier, later = min(rows, key=lambda pair: pair[1])

@@ -6,7 +6,7 @@ import numpy as np
 
 from tbptt.data.panel import DataError, Findings, Panel, Rows, Series, Times
 from tbptt.data.panels.columns import listed
-from tbptt.data.panels.inputs import formed, parse_input
+from tbptt.data.panels.inputs import formed, parse_inputs
 from tbptt.data.prices import Prices
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def market_panel(data: "MarketData") -> Panel:
     prices = {name: closes[name].to_numpy(np.float64) for name in data.columns or CLOSES}
     if data.split != "time" and not data.inputs:
         return Panel.of_arrays(prices, data.name)
-    inputs = [_parsed(text, tables, data.name) for text in data.inputs]
+    inputs = _parsed(data.inputs, tables, data.name)
     if data.columns is None:  # a series that is an input is not trained itself, unless the user names it
         used = {column for column, _ in inputs}
         prices = {name: each for name, each in prices.items() if name not in used} or prices
@@ -62,12 +62,12 @@ def _tables() -> "dict[str, pd.DataFrame]":
     return {"sp500": arch.data.sp500.load(), "nasdaq": arch.data.nasdaq.load(), "wti": arch.data.wti.load()}
 
 
-def _parsed(text: str, tables: "dict[str, pd.DataFrame]", source: str) -> tuple[str, str]:
+def _parsed(texts: list[str], tables: "dict[str, pd.DataFrame]", source: str) -> list[tuple[str, str]]:
     columns = dict.fromkeys([*CLOSES, *(str(name) for table in tables.values() for name in table.columns)])
     try:
-        return parse_input(text, list(columns))
+        return parse_inputs(texts, list(columns))
     except ValueError as error:
-        raise ValueError(f"{source} {error}") from None
+        raise DataError(f"{source} {error}", "data.inputs") from None
 
 
 def _days(column: "pd.Series[float]") -> Times:

@@ -81,8 +81,19 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
     others |= unread(table, source, kept | others.keys(), () if chosen is None else chosen.names)
     if chosen is None:
         return RowTimes(None, found=("no times: rows in the file's order (data.time)",), others=others)
+    _refuse_unused(chosen, data, source)
     also = [each.names[0] for each in candidates if each != chosen and any(_could_be(r) for r in each.readings)]
     return _as_times(chosen, table, source, others, tuple(name for name in also if name not in chosen.names))
+
+
+def _refuse_unused(chosen: _Candidate, data: "TableData", source: str) -> None:
+    """Raises DataError if ``data.time_format`` is said and the times are read in another way, or need no format."""
+    if data.time_format not in (None, *(reading.key for reading in chosen.readings)):
+        columns = f"column{'s' * (len(chosen.names) > 1)} {and_list(list(chosen.names))}"
+        raise DataError(
+            f"{source}, {columns}: data.time_format={data.time_format} has no effect on its times; leave it out",
+            "data.time_format",
+        )
 
 
 def _could_be(reading: Reading) -> bool:
@@ -175,6 +186,7 @@ def _asked(table: "Table", data: "TableData", source: str, asked: list[str]) -> 
     if candidate is None:
         parts = [_named_column(table, str(name), data.time_format, source) for name in names]
         candidate = parts[0] if len(parts) == 1 else _joined(source, parts)
+    _refuse_unused(candidate, data, source)
     others = {
         name: "times"
         for name in columns

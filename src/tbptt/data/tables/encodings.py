@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+from tbptt.data.errors import DataError
 from tbptt.data.tables.names import KNOWN, words_of
 
 # The encodings that such files have, most common first: among all that Python knows, a few bytes of a header look like
@@ -33,7 +34,7 @@ def guessed(raw: bytes) -> str:
     sample = _telling(raw)
     texts = {name: text for name in ENCODINGS if (text := _decoded(sample, name)) is not None}
     if not texts:
-        raise ValueError("it is no text in an encoding that is known here; say which one it has (data.encoding)")
+        raise DataError("it is no text in an encoding that is known here; say which one it has", "data.encoding")
     known = {name: _known_words(text) for name, text in texts.items()}
     if (most := max(known.values())) > 0:
         return next(name for name, count in known.items() if count == most)
@@ -41,7 +42,7 @@ def guessed(raw: bytes) -> str:
         if name in texts and _is_latin(texts[name], 0.7 if name == "cp1252" else 0.4):
             if not TURKISH_OR_ICELANDIC & set(texts[name]):
                 return name
-            raise ValueError(_undecided(["cp1252", "cp1254"], texts))
+            raise DataError(_undecided(["cp1252", "cp1254"], texts), "data.encoding")
     return _by_letters(sample, texts)
 
 
@@ -104,7 +105,7 @@ def _by_letters(sample: bytes, texts: dict[str, str]) -> str:
     if best is not None and high >= ENOUGH and best.coherence > 0:
         return ranked[0]
     different = [name for name in [*ranked, *names] if texts.get(name) != texts.get(ranked[0])]
-    raise ValueError(_undecided([ranked[0], *different[:1]], texts))
+    raise DataError(_undecided([ranked[0], *different[:1]], texts), "data.encoding")
 
 
 def _is_of_single_letters(sample: bytes) -> bool:

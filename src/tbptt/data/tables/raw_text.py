@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tbptt.data.errors import DataError
 from tbptt.data.tables.encodings import guessed
 from tbptt.system.memory import free_memory, too_large
 
@@ -131,7 +132,7 @@ def as_utf8(raw: bytes, encoding: str | None) -> tuple[bytes, str]:
             text = str(memoryview(raw), encoding).removeprefix("\ufeff").encode()
     except (UnicodeError, LookupError) as error:
         where = f", line {raw[: error.start].count(10) + 1}" if isinstance(error, UnicodeDecodeError) else ""
-        raise ValueError(f"it is not in {encoding}{where}; say which encoding it has (data.encoding)") from error
+        raise DataError(f"it is not in {encoding}{where}; say which encoding it has", "data.encoding") from error
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return text.removeprefix(b"\xef\xbb\xbf"), "utf-8" if encoding == "utf-8-sig" else encoding

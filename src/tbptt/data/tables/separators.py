@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tbptt.data.errors import DataError
 from tbptt.data.tables.numbers import GROUPS, INFINITE, MARKS, POWER, Written
 
 Place = Callable[[str, int], str]  # of the column's name and the row: where that is, in words
@@ -45,7 +46,7 @@ def decided(
     """
     notes: tuple[str, ...] = ()
     if decimal is not None and decimal == thousands:
-        raise ValueError(f"data.decimal and data.thousands are both {decimal!r}")
+        raise DataError(f"data.decimal and data.thousands are both {decimal!r}", "data.decimal")
     if decimal is None and thousands in (",", "."):
         decimal = "." if thousands == "," else ","
     said = decimal is not None or thousands is not None
@@ -97,7 +98,7 @@ def _decimal(columns: list[Written], place: Place, delimiter: str, none: bool) -
         for point, row in column.unclear.items():
             mixed = column.whole is not None
             if len(unclear) == 2 or (not marks and not none and (mixed or (point == "," and delimiter != ";"))):
-                raise ValueError(_two_readings(column, point, row, place, column.whole))
+                raise DataError(_two_readings(column, point, row, place, column.whole), "data.thousands")
     point, column = next(iter(unclear.items()))
     row = column.unclear[point]
     text = column.text(row)
@@ -108,7 +109,9 @@ def _decimal(columns: list[Written], place: Place, delimiter: str, none: bool) -
 def _refuse_mixed(columns: list[Written], place: Place, decimal: str) -> None:
     for column in columns:
         if decimal in column.unclear and decimal not in column.decimals and column.large is not None:
-            raise ValueError(_two_readings(column, decimal, column.unclear[decimal], place, column.large))
+            raise DataError(
+                _two_readings(column, decimal, column.unclear[decimal], place, column.large), "data.thousands"
+            )
 
 
 def _two_readings(column: Written, point: str, row: int, place: Place, whole: int | None) -> str:
