@@ -335,6 +335,9 @@ def test_finam_puts_date_and_time_together_and_is_named_by_its_ticker() -> None:
         ("<DATE>", [20240102, 20240103], ["2024-01-02", "2024-01-03"], None),
         ("column 1", [20240102093000, 20240102093100], ["2024-01-02T09:30", "2024-01-02T09:31"], None),
         ("x", [202401020930, 202401020931], ["2024-01-02T09:30", "2024-01-02T09:31"], None),
+        ("date", [2024010100, 2024010123], ["2024-01-01", "2024-01-01T23:00"], None),
+        ("time", [2401010000, 2401010115], ["2024-01-01", "2024-01-01T01:15"], None),
+        ("time", [1704060000, 1704063600], ["2023-12-31T22:00", "2023-12-31T23:00"], "UTC"),
         ("year", [1999, 2001], ["1999-01-01", "2001-01-01"], None),
         ("d", [datetime.date(2024, 1, 2), datetime.date(2024, 1, 3)], ["2024-01-02", "2024-01-03"], None),
         ("d", pd.PeriodIndex(["2024-01", "2024-02"], freq="M"), ["2024-01-01", "2024-02-01"], None),
@@ -353,6 +356,14 @@ def test_times_are_known_by_name_and_content(name: str, values: Any, expected: l
     assert got.times.dtype == "M8[ns]"
     assert (got.zone, got.findings.time) == (zone, name)
     assert list(got.series) == ["price"]
+
+
+def test_whole_numbers_that_may_be_epochs_or_written_times_are_refused() -> None:
+    """1612310040 is 2021-02-02 23:54 as an epoch, and 2016-12-31 00:40 as YYMMDDHHMM."""
+    line = refusal({"time": [1612310040, 1612310041], "price": [1.5, 2.5]})
+    assert "data.time_format=s" in line and "data.time_format=%y%m%d%H%M" in line
+    # 130000123 is one o'clock in the afternoon rather than a second of 1974
+    assert "read as no times" in refusal({"date": [230000123, 230000124], "price": [1.5, 2.5]})
 
 
 def test_years_that_nanoseconds_do_not_hold_are_read() -> None:
