@@ -361,9 +361,40 @@ def test_times_are_known_by_name_and_content(name: str, values: Any, expected: l
 def test_whole_numbers_that_may_be_epochs_or_written_times_are_refused() -> None:
     """1612310040 is 2021-02-02 23:54 as an epoch, and 2016-12-31 00:40 as YYMMDDHHMM."""
     line = refusal({"time": [1612310040, 1612310041], "price": [1.5, 2.5]})
-    assert "data.time_format=s" in line and "data.time_format=%y%m%d%H%M" in line
+    assert "data.time_format=s" in line
+    assert "data.time_format=%y%m%d%H%M" in line
     # 130000123 is one o'clock in the afternoon rather than a second of 1974
     assert "read as no times" in refusal({"date": [230000123, 230000124], "price": [1.5, 2.5]})
+
+
+@pytest.mark.parametrize(
+    ("name", "of_day", "minutes"),
+    [
+        ("Hour", [0, 1, 23], [0, 60, 1380]),
+        ("Time", [1, 12, 24], [60, 720, 1440]),
+        ("HE", [1, 2, 3], [60, 120, 180]),
+        ("Time", [0, 5, 1230], [0, 5, 750]),
+        ("<TIME>", [90000000, 90100000, 130000000], [540, 541, 780]),
+        ("Trade Time", ["09:30", "09:31", "13:00"], [570, 571, 780]),
+        ("column 2", ["09:30", "09:31", "13:00"], [570, 571, 780]),
+    ],
+)
+def test_a_time_of_day_beside_a_date_is_added_to_it(name: str, of_day: list[Any], minutes: list[int]) -> None:
+    days = np.repeat(np.array(["2024-01-02", "2024-01-03", "2024-01-04"], "M8[m]"), 3)
+    got = panel({"Date": days.astype("M8[D]").astype(str), name: of_day * 3, "price": np.arange(9) + 1.5})
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times.astype("M8[m]"), days + np.array(minutes * 3))
+
+
+def test_a_time_of_day_that_is_none_of_the_row_is_not_added() -> None:
+    days = np.array(["2024-01-02", "2024-01-03", "2024-01-04"])
+    for name in ("Time", "Time of High", "sunrise"):
+        got = panel({"Date": days, name: ["09:30", "09:40", "09:20"], "price": [1.5, 2.5, 3.5]})
+        np.testing.assert_array_equal(got.times, moments(*days))  # type: ignore[arg-type]
+    # two rows a day: times of the day's high tell nothing of the rows, and numbers 1, 2 then 3, 4 are no hours
+    twice = {"Date": np.repeat(days, 2), "price": np.arange(6) + 1.5}
+    assert "is there twice" in refusal({**twice, "Time of High": ["09:30", "09:30"] * 3})
+    assert "data.time_format" in refusal({**twice, "Time": [1, 2, 3, 4, 5, 6]})
 
 
 def test_years_that_nanoseconds_do_not_hold_are_read() -> None:

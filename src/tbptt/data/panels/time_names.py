@@ -24,6 +24,14 @@ _BESIDE = (
 )
 DATE_WORDS, CLOCK_WORDS = frozenset(said.DATE.split()), frozenset(said.CLOCK.split())
 TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
+_HOUR = "hour hours hr he stunde std uur timme godzina час 时"
+HOUR_WORDS = frozenset(_HOUR.split())
+# What stands beside the word for a time of day: Trade Time and Hour Ending are such, Time of High is none.
+_CLOCK_TOO = (
+    "trade trading local exchange bar candle transaction quote interval start end begin beginning ending of day the in "
+    "gmt utc cet cest est edt et hh mm ss ms s sec seconds hhmm hhmmss hhmmssmmm"
+)
+_BESIDE_CLOCK = frozenset(_CLOCK_TOO.split())
 _WRITTEN = {"yyyymm", "yyyymmdd", "yearmonth"}
 PERIODS = {"month", "week", "quarter", "period", "day"}
 BESIDE_TIME = frozenset(_BESIDE.split())
@@ -66,6 +74,12 @@ def unread(table: "Table", source: str, kept: Collection[str], chosen: tuple[str
             )
         raise DataError(f"{source}, column {name}: {line}", "data.time_format")
     return found
+
+
+def is_clock(words: Collection[str]) -> bool:
+    """Whether all words of a name say that it is the time of day of a row."""
+    words = set(words)
+    return bool(words & (CLOCK_WORDS | HOUR_WORDS)) and words <= CLOCK_WORDS | HOUR_WORDS | _BESIDE_CLOCK
 
 
 def _is_called_time(name: str) -> bool:

@@ -177,17 +177,27 @@ def _epochs(values: NDArray[Any], per_second: Whole) -> Times:
     return (whole * (10**9 // per_second)).astype("M8[ns]")
 
 
+def hours(values: NDArray[Any]) -> Times | None:
+    """Whole hours 0 to 23 or 1 to 24, 25 on the longest day of a year, from 1970-01-01; None if they are none."""
+    if not len(values) or np.isnan(values).any() or not _whole(values) or values.min() < 0 or values.max() > 25:
+        return None
+    return values.astype(np.int64).astype("M8[h]").astype("M8[ns]")
+
+
 def times_of_day(values: NDArray[Any], seconds: bool = False) -> Times | None:
-    """Whole numbers HHMMSS or HHMM, without leading zeros, as times of 1970-01-01; None if they are none.
+    """Whole numbers HHMMSSmmm, HHMMSS or HHMM, without leading zeros, as times of 1970-01-01; None if they are none.
 
     Args:
         seconds: whether they are known to be HHMMSS.
     """
     if values.dtype.kind == "f" and np.isnan(values).any():
         return None
-    if not len(values) or not _whole(values) or values.min() < 0 or values.max() > 240_000:
+    if not len(values) or not _whole(values) or values.min() < 0 or values.max() >= 240_000_000:
         return None
     whole = values.astype(np.int64)
+    milli = np.zeros_like(whole)
+    if whole.max() > 240_000:
+        whole, milli, seconds = whole // 1000, whole % 1000, True
     if (
         not seconds
         and whole.max() <= 2400
@@ -195,4 +205,4 @@ def times_of_day(values: NDArray[Any], seconds: bool = False) -> Times | None:
     ):
         return np.zeros(len(whole), "M8[ns]") + of_day.astype("m8[ns]")
     of_day = nanoseconds(whole // 10_000, whole // 100 % 100, whole % 100)
-    return np.zeros(len(whole), "M8[ns]") + of_day.astype("m8[ns]") if of_day.min() >= 0 else None
+    return np.zeros(len(whole), "M8[ns]") + (of_day + milli * 10**6).astype("m8[ns]") if of_day.min() >= 0 else None
