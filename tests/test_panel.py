@@ -397,6 +397,68 @@ def test_a_time_of_day_that_is_none_of_the_row_is_not_added() -> None:
     assert "data.time_format" in refusal({**twice, "Time": [1, 2, 3, 4, 5, 6]})
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize(
+    ("parts", "forms", "freq"),
+    [
+        (["Year", "Month", "Day"], ["%Y", "%m", "%d"], "D"),
+        (["year", "month", "day", "hour"], ["%Y", "%m", "%d", "%H"], "h"),
+        (["Year", "Month"], ["%Y", "%m"], "MS"),
+        (["year", "month"], ["%Y", "%b"], "MS"),
+    ],
+)
+def test_parts_of_the_date_are_put_together(
+    parts: list[str], forms: list[str], freq: str, asked: bool, newest_first: bool
+) -> None:
+    times = pd.date_range("2019-12-01", periods=30, freq=freq)
+    shown = times[::-1] if newest_first else times
+    texts = {part: shown.strftime(form) for part, form in zip(parts, forms, strict=True)}
+    columns = {part: each if each[0].isalpha() else each.astype(int) for part, each in texts.items()}
+    prices = np.arange(30) + 0.5
+    got = panel({**columns, "price": prices[::-1] if newest_first else prices}, time=parts if asked else None)
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert got.series["price"].prices.tolist() == prices.tolist()
+    assert ("newest first: reversed" in got.findings.found) == newest_first
+
+
+@pytest.mark.parametrize("form", [None, "%G-W%V"])
+def test_iso_weeks_begin_on_monday(form: str | None) -> None:
+    times = pd.date_range("2019-12-02", periods=60, freq="W-MON")
+    got = panel({"Week": times.strftime("%G-W%V"), "price": np.arange(60) + 1.5}, time_format=form)
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert "read as no times" in refusal({"Week": ["2021-W53", "2022-W01"], "price": [1.5, 2.5]})  # 2021 has 52
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y %H:%M", "%Y-%m-%dT%H:%M"])
+@pytest.mark.parametrize("between", [" - ", "/"])
+def test_a_range_of_times_is_its_beginning(form: str, between: str) -> None:
+    times = pd.date_range("2023-01-20", periods=40, freq="h")
+    ranges = times.strftime(form) + between + (times + pd.Timedelta(hours=1)).strftime(form)
+    got = panel({"MTU": ranges[::-1], "price": np.arange(40)[::-1] + 1.5})
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert got.series["price"].prices[0] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("time", ["11:02", "11:01", "11:00"]),
+        ("Data", ["6 paź 2023", "5 paź 2023", "4 paź 2023"]),
+        ("Delivery Period", ["F2 of 2023 3", "F2 of 2023 2", "F2 of 2023 1"]),
+        ("day", [3, 2, 1]),
+        ("year", [2001, 2001, 2000]),
+    ],
+)
+def test_rows_that_may_be_newest_first_are_not_taken_in_their_order(name: str, values: list[Any]) -> None:
+    made = {name: values, "price": [1.5, 2.5, 1.75]}
+    assert "data.time=none" in refusal(made)
+    assert panel(made, time="none").series["price"].prices.tolist() == [1.5, 2.5, 1.75]
+
+
 def test_years_that_nanoseconds_do_not_hold_are_read() -> None:
     got = panel({"Date": ["1600-01-01", "1601-01-01"], "price": [1.5, 2.5]})
     assert got.times is not None

@@ -8,7 +8,8 @@ import numpy as np
 
 from tbptt.data.panel import DataError, Times
 from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, line_of, listed, resolved
-from tbptt.data.panels.time_names import CLOCK_WORDS, TIME_WORDS, first_of, is_clock, unread
+from tbptt.data.panels.date_parts import parts_of
+from tbptt.data.panels.time_names import CLOCK_WORDS, TIME_WORDS, first_of, is_clock, refuse_backwards, unread
 from tbptt.data.panels.time_numbers import hours, readings_of_numbers, texts_of_numbers, times_of_day
 from tbptt.data.panels.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
 from tbptt.data.panels.together import Candidate, is_monotone, joined, put_together
@@ -72,9 +73,15 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
         raise DataError(
             f"{source} has no column of times that data.time_format={data.time_format} reads", "data.time_format"
         )
+    if not any(r.dated and r.said != "years" for each in candidates for r in each.readings):
+        parts = parts_of(table, [name for name in columns if name not in kept])
+        if parts is not None:
+            rest = [each for each in candidates if each.names[0] not in parts.names]
+            candidates = [*(each for each in rest if not any(r.dated for r in each.readings)), parts]
     chosen = _chosen(put_together(candidates, columns, source))
     others |= unread(table, source, kept | others.keys(), () if chosen is None else chosen.names)
     if chosen is None:
+        refuse_backwards(table, source, kept, {each.names[0]: each.readings[0].values for each in candidates})
         return RowTimes(None, found=("no times: rows in the file's order (data.time)",), others=others)
     also = [each.names[0] for each in candidates if each != chosen and any(_could_be(r) for r in each.readings)]
     return _as_times(chosen, table, source, others, tuple(name for name in also if name not in chosen.names))
@@ -170,6 +177,8 @@ def _asked(table: "Table", data: "TableData", source: str, asked: list[str]) -> 
             f"{source} has no column {listed(missing)}, which data.time names (it has: {listed(columns)})", "data.time"
         )
     candidate = _with_format_over_all(table, list(map(str, names)), data.time_format)
+    if candidate is None and len(names) > 1 and (made := parts_of(table, list(map(str, names)))) is not None:
+        candidate = made if len(made.names) == len(names) else None
     if candidate is None:
         parts = [_named_column(table, str(name), data.time_format, source) for name in names]
         candidate = parts[0] if len(parts) == 1 else joined(source, parts)
