@@ -459,6 +459,18 @@ def test_rows_that_may_be_newest_first_are_not_taken_in_their_order(name: str, v
     assert panel(made, time="none").series["price"].prices.tolist() == [1.5, 2.5, 1.75]
 
 
+def test_the_only_column_of_datetimes_gives_the_times_of_an_own_frame() -> None:
+    times = pd.date_range("2024-01-01", periods=5)
+    frame = pd.DataFrame({"when": times[::-1], "a": np.arange(5)[::-1] + 1.5})
+    got = panel_of_frame(frame, data(), "mine")
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert got.series["a"].prices.tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
+    assert got.findings.found == ("times from column when", "newest first: reversed")
+    two = frame.assign(known=times)
+    assert "when and known; data.time names" in refused(lambda: panel_of_frame(two, data(), "mine"))
+
+
 def test_years_that_nanoseconds_do_not_hold_are_read() -> None:
     got = panel({"Date": ["1600-01-01", "1601-01-01"], "price": [1.5, 2.5]})
     assert got.times is not None
