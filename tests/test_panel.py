@@ -471,6 +471,21 @@ def test_the_only_column_of_datetimes_gives_the_times_of_an_own_frame() -> None:
     assert "when and known; data.time names" in refused(lambda: panel_of_frame(two, data(), "mine"))
 
 
+def test_a_column_can_be_times_and_input() -> None:
+    made = {"time": [1704153720, 1704153660, 1704153600], "price": [3.5, 2.5, 1.5]}
+    got = panel(made, inputs=["time:change"])
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, moments("2024-01-02", "2024-01-02T00:01", "2024-01-02T00:02"))
+    assert got.series["price"].prices.tolist() == [1.5, 2.5, 3.5]
+
+
+def test_a_grid_of_years_and_months_is_refused_by_name() -> None:
+    months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+    grid = {"Year": [2000, 2001, 2002], **{name: [1.5 + i, 2.5 - i, 1.75] for i, name in enumerate(months)}}
+    assert "one row a year, one column a month" in refusal(grid)
+    assert list(panel(grid, columns=months).series) == months
+
+
 def test_years_that_nanoseconds_do_not_hold_are_read() -> None:
     got = panel({"Date": ["1600-01-01", "1601-01-01"], "price": [1.5, 2.5]})
     assert got.times is not None

@@ -7,7 +7,7 @@ import numpy as np
 
 from tbptt.data.panel import DataError
 from tbptt.data.panels.columns import integers_or_floats, kind_of, numbers_of
-from tbptt.data.panels.time_texts import texts_of
+from tbptt.data.panels.time_texts import month_of, texts_of
 from tbptt.data.tables import names as said
 from tbptt.data.tables.names import words_of
 
@@ -76,6 +76,20 @@ def unread(table: "Table", source: str, kept: Collection[str], chosen: tuple[str
             )
         raise DataError(f"{source}, column {name}: {line}", "data.time_format")
     return found
+
+
+def refuse_grid(names: Collection[str], source: str) -> None:
+    """Refuses a table of one row a year and one column a month or quarter: DataError."""
+    years = [name for name in names if words_of(name) in (["year"], ["jahr"], ["yr"])]
+    months = [name for name in names if name.isalpha() and month_of(name) and len(name) <= 9]
+    quarters = [name for name in names if name.lower() in ("q1", "q2", "q3", "q4")]
+    for each, full, unit in ((months, 12, "month"), (quarters, 4, "quarter")):
+        if years and len(each) == full and (unit == "quarter" or len({month_of(name) for name in each}) == full):
+            raise DataError(
+                f"{source} has one row a year, one column a {unit} ({each[0]} to {each[-1]}); write one row a {unit}, "
+                f"or take each {unit} as a series of its own with data.columns=[{','.join(each)}]",
+                "data.columns",
+            )
 
 
 def refuse_backwards(table: "Table", source: str, kept: Collection[str], of_day: Mapping[str, Any]) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 from tbptt.data.panel import DataError, Times
 from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, line_of, listed, resolved
 from tbptt.data.panels.date_parts import parts_of
-from tbptt.data.panels.time_names import CLOCK_WORDS, TIME_WORDS, first_of, is_clock, refuse_backwards, unread
+from tbptt.data.panels.time_names import (
+    CLOCK_WORDS,
+    TIME_WORDS,
+    first_of,
+    is_clock,
+    refuse_backwards,
+    refuse_grid,
+    unread,
+)
 from tbptt.data.panels.time_numbers import hours, readings_of_numbers, texts_of_numbers, times_of_day
 from tbptt.data.panels.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
 from tbptt.data.panels.together import Candidate, is_monotone, joined, put_together
@@ -49,7 +57,7 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
     """The times of a table's rows: of the columns that ``data.time`` names, else found by name and content.
 
     Args:
-        kept: columns that are series or inputs since the user says so, so that they are no times.
+        kept: columns that are series or inputs since the user says so: times as well only if they are called so.
 
     Raises:
         ValueError: one line; a column cannot be read as times, or in two ways.
@@ -58,13 +66,16 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
     if asked and asked != ["none"]:
         return _asked(table, data, source, asked)
     columns = [*table.index, *(name for name in map(str, table.frame.columns) if name not in table.index)]
+    if data.columns is None:
+        refuse_grid(columns, source)
     # A format is that of the columns that are called times, if there are any: numbers of prices would fit some, too.
     called = {name for name in columns if name in table.index or set(words_of(name)) & TIME_WORDS}
     forms = {name: data.time_format if name in (called or columns) else None for name in columns}
     candidates = [
         Candidate((name,), found)
         for name in columns
-        if name not in kept and (found := _readings(table, name, forms[name], source, bool(asked)))
+        if (name not in kept or set(words_of(name)) & TIME_WORDS)
+        and (found := _readings(table, name, forms[name], source, bool(asked)))
     ]
     others = {each.names[0]: "times" for each in candidates}
     if asked:
@@ -74,11 +85,13 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
             f"{source} has no column of times that data.time_format={data.time_format} reads", "data.time_format"
         )
     if not any(r.dated and r.said != "years" for each in candidates for r in each.readings):
-        parts = parts_of(table, [name for name in columns if name not in kept])
+        parts = parts_of(table, columns)
         if parts is not None:
             rest = [each for each in candidates if each.names[0] not in parts.names]
             candidates = [*(each for each in rest if not any(r.dated for r in each.readings)), parts]
+    candidates.sort(key=lambda each: each.names[0] in kept)
     chosen = _chosen(put_together(candidates, columns, source))
+    others = {name: why for name, why in others.items() if name not in kept}
     others |= unread(table, source, kept | others.keys(), () if chosen is None else chosen.names)
     if chosen is None:
         refuse_backwards(table, source, kept, {each.names[0]: each.readings[0].values for each in candidates})
