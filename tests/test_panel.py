@@ -335,6 +335,9 @@ def test_finam_puts_date_and_time_together_and_is_named_by_its_ticker() -> None:
         ("<DATE>", [20240102, 20240103], ["2024-01-02", "2024-01-03"], None),
         ("column 1", [20240102093000, 20240102093100], ["2024-01-02T09:30", "2024-01-02T09:31"], None),
         ("x", [202401020930, 202401020931], ["2024-01-02T09:30", "2024-01-02T09:31"], None),
+        ("date", [2024010100, 2024010123], ["2024-01-01", "2024-01-01T23:00"], None),
+        ("time", [2401010000, 2401010115], ["2024-01-01", "2024-01-01T01:15"], None),
+        ("time", [1704060000, 1704063600], ["2023-12-31T22:00", "2023-12-31T23:00"], "UTC"),
         ("year", [1999, 2001], ["1999-01-01", "2001-01-01"], None),
         ("d", [datetime.date(2024, 1, 2), datetime.date(2024, 1, 3)], ["2024-01-02", "2024-01-03"], None),
         ("d", pd.PeriodIndex(["2024-01", "2024-02"], freq="M"), ["2024-01-01", "2024-02-01"], None),
@@ -353,6 +356,134 @@ def test_times_are_known_by_name_and_content(name: str, values: Any, expected: l
     assert got.times.dtype == "M8[ns]"
     assert (got.zone, got.findings.time) == (zone, name)
     assert list(got.series) == ["price"]
+
+
+def test_whole_numbers_that_may_be_epochs_or_written_times_are_refused() -> None:
+    """1612310040 is 2021-02-02 23:54 as an epoch, and 2016-12-31 00:40 as YYMMDDHHMM."""
+    line = refusal({"time": [1612310040, 1612310041], "price": [1.5, 2.5]})
+    assert "data.time_format=s" in line
+    assert "data.time_format=%y%m%d%H%M" in line
+    # 130000123 is one o'clock in the afternoon rather than a second of 1974
+    assert "read as no times" in refusal({"date": [230000123, 230000124], "price": [1.5, 2.5]})
+
+
+@pytest.mark.parametrize(
+    ("name", "of_day", "minutes"),
+    [
+        ("Hour", [0, 1, 23], [0, 60, 1380]),
+        ("Time", [1, 12, 24], [60, 720, 1440]),
+        ("HE", [1, 2, 3], [60, 120, 180]),
+        ("Time", [0, 5, 1230], [0, 5, 750]),
+        ("<TIME>", [90000000, 90100000, 130000000], [540, 541, 780]),
+        ("Trade Time", ["09:30", "09:31", "13:00"], [570, 571, 780]),
+        ("column 2", ["09:30", "09:31", "13:00"], [570, 571, 780]),
+    ],
+)
+def test_a_time_of_day_beside_a_date_is_added_to_it(name: str, of_day: list[Any], minutes: list[int]) -> None:
+    days = np.repeat(np.array(["2024-01-02", "2024-01-03", "2024-01-04"], "M8[m]"), 3)
+    got = panel({"Date": days.astype("M8[D]").astype(str), name: of_day * 3, "price": np.arange(9) + 1.5})
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times.astype("M8[m]"), days + np.array(minutes * 3))
+
+
+def test_a_time_of_day_that_is_none_of_the_row_is_not_added() -> None:
+    days = np.array(["2024-01-02", "2024-01-03", "2024-01-04"])
+    for name in ("Time", "Time of High", "sunrise"):
+        got = panel({"Date": days, name: ["09:30", "09:40", "09:20"], "price": [1.5, 2.5, 3.5]})
+        np.testing.assert_array_equal(got.times, moments(*days))  # type: ignore[arg-type]
+    # two rows a day: times of the day's high tell nothing of the rows, and numbers 1, 2 then 3, 4 are no hours
+    twice = {"Date": np.repeat(days, 2), "price": np.arange(6) + 1.5}
+    assert "is there twice" in refusal({**twice, "Time of High": ["09:30", "09:30"] * 3})
+    assert "data.time_format" in refusal({**twice, "Time": [1, 2, 3, 4, 5, 6]})
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize(
+    ("parts", "forms", "freq"),
+    [
+        (["Year", "Month", "Day"], ["%Y", "%m", "%d"], "D"),
+        (["year", "month", "day", "hour"], ["%Y", "%m", "%d", "%H"], "h"),
+        (["Year", "Month"], ["%Y", "%m"], "MS"),
+        (["year", "month"], ["%Y", "%b"], "MS"),
+    ],
+)
+def test_parts_of_the_date_are_put_together(
+    parts: list[str], forms: list[str], freq: str, asked: bool, newest_first: bool
+) -> None:
+    times = pd.date_range("2019-12-01", periods=30, freq=freq)
+    shown = times[::-1] if newest_first else times
+    texts = {part: shown.strftime(form) for part, form in zip(parts, forms, strict=True)}
+    columns = {part: each if each[0].isalpha() else each.astype(int) for part, each in texts.items()}
+    prices = np.arange(30) + 0.5
+    got = panel({**columns, "price": prices[::-1] if newest_first else prices}, time=parts if asked else None)
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert got.series["price"].prices.tolist() == prices.tolist()
+    assert ("newest first: reversed" in got.findings.found) == newest_first
+
+
+@pytest.mark.parametrize("form", [None, "%G-W%V"])
+def test_iso_weeks_begin_on_monday(form: str | None) -> None:
+    times = pd.date_range("2019-12-02", periods=60, freq="W-MON")
+    got = panel({"Week": times.strftime("%G-W%V"), "price": np.arange(60) + 1.5}, time_format=form)
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert "read as no times" in refusal({"Week": ["2021-W53", "2022-W01"], "price": [1.5, 2.5]})  # 2021 has 52
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y %H:%M", "%Y-%m-%dT%H:%M"])
+@pytest.mark.parametrize("between", [" - ", "/"])
+def test_a_range_of_times_is_its_beginning(form: str, between: str) -> None:
+    times = pd.date_range("2023-01-20", periods=40, freq="h")
+    ranges = times.strftime(form) + between + (times + pd.Timedelta(hours=1)).strftime(form)
+    got = panel({"MTU": ranges[::-1], "price": np.arange(40)[::-1] + 1.5})
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert got.series["price"].prices[0] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("time", ["11:02", "11:01", "11:00"]),
+        ("Data", ["6 paź 2023", "5 paź 2023", "4 paź 2023"]),
+        ("Delivery Period", ["F2 of 2023 3", "F2 of 2023 2", "F2 of 2023 1"]),
+        ("day", [3, 2, 1]),
+        ("year", [2001, 2001, 2000]),
+    ],
+)
+def test_rows_that_may_be_newest_first_are_not_taken_in_their_order(name: str, values: list[Any]) -> None:
+    made = {name: values, "price": [1.5, 2.5, 1.75]}
+    assert "data.time=none" in refusal(made)
+    assert panel(made, time="none").series["price"].prices.tolist() == [1.5, 2.5, 1.75]
+
+
+def test_the_only_column_of_datetimes_gives_the_times_of_an_own_frame() -> None:
+    times = pd.date_range("2024-01-01", periods=5)
+    frame = pd.DataFrame({"when": times[::-1], "a": np.arange(5)[::-1] + 1.5})
+    got = panel_of_frame(frame, data(), "mine")
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, times.to_numpy())
+    assert got.series["a"].prices.tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
+    assert got.findings.found == ("times from column when", "newest first: reversed")
+    two = frame.assign(known=times)
+    assert "when and known; data.time names" in refused(lambda: panel_of_frame(two, data(), "mine"))
+
+
+def test_a_column_can_be_times_and_input() -> None:
+    made = {"time": [1704153720, 1704153660, 1704153600], "price": [3.5, 2.5, 1.5]}
+    got = panel(made, inputs=["time:change"])
+    assert got.times is not None
+    np.testing.assert_array_equal(got.times, moments("2024-01-02", "2024-01-02T00:01", "2024-01-02T00:02"))
+    assert got.series["price"].prices.tolist() == [1.5, 2.5, 3.5]
+
+
+def test_a_grid_of_years_and_months_is_refused_by_name() -> None:
+    months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+    grid = {"Year": [2000, 2001, 2002], **{name: [1.5 + i, 2.5 - i, 1.75] for i, name in enumerate(months)}}
+    assert "one row a year, one column a month" in refusal(grid)
+    assert list(panel(grid, columns=months).series) == months
 
 
 def test_years_that_nanoseconds_do_not_hold_are_read() -> None:

@@ -17,7 +17,8 @@ def panel_of_frame(frame: "pd.DataFrame", data: "SplitData", source: str) -> Pan
     """The panel of a DataFrame that a data source returns.
 
     Whoever writes a source chooses its columns, so each column of numbers is a series, and nothing is guessed from
-    names or content. A ``DatetimeIndex`` gives the times; ``data.columns`` and ``data.inputs`` apply as they do to a
+    names or content. A ``DatetimeIndex`` gives the times, else the only column of datetimes;
+    ``data.columns`` and ``data.inputs`` apply as they do to a
     file, and so do ``data.time``, ``data.by`` and ``data.gaps`` if the source builds on ``TableData``.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from tbptt.data.panel import DataError, Findings, Panel, Rows, Series, Times
 from tbptt.data.panels.calendar import gaps_of, oldest_first, said
 from tbptt.data.panels.choice import Chooser, Picked, is_change, one_price
-from tbptt.data.panels.columns import and_list, line_of, listed, resolved
+from tbptt.data.panels.columns import and_list, kind_of, line_of, listed, resolved
 from tbptt.data.panels.gaps import with_inputs, without_gaps
 from tbptt.data.panels.long_format import Groups, groups_of, without_blank
 from tbptt.data.panels.mixed import refuse_mixed
@@ -155,9 +155,24 @@ class _Maker:
         elif self.table.index:
             times = times_of(replace_index(self.table), self.data, self.source)
         else:
-            times = RowTimes(None)
+            times = self._only_times()
         self.found += times.found
         return times
+
+    def _only_times(self) -> RowTimes:
+        """The column of a DataFrame that holds times as pandas has them: read_csv with parse_dates gives such a one."""
+        frame = self.table.frame
+        names = [str(name) for name in frame.columns if kind_of(frame[name]) == "time"]
+        if not names:
+            return RowTimes(None)
+        if len(names) > 1:
+            raise DataError(
+                f"{self.source} has {len(names)} columns of times, {and_list(names)}; data.time names that of the "
+                "rows, or set_index does, data.time=none takes the rows in their order",
+                "data.time",
+            )
+        times = times_of(replace(self.table, frame=frame[names]), self.data, self.source)
+        return replace(times, found=(*times.found, f"times from column {names[0]}"))
 
     def _order(self, times: RowTimes, groups: Groups | None) -> Rows:
         """The rows of the table from which series are taken, oldest first (in long format, series by series)."""

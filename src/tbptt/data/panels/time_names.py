@@ -1,13 +1,13 @@
 """What columns of times are called, and those that have such a name and hold no times that can be read."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tbptt.data.panel import DataError
 from tbptt.data.panels.columns import integers_or_floats, kind_of, numbers_of
-from tbptt.data.panels.time_texts import texts_of
+from tbptt.data.panels.time_texts import month_of, texts_of
 from tbptt.data.tables import names as said
 from tbptt.data.tables.names import words_of
 
@@ -24,8 +24,18 @@ _BESIDE = (
 )
 DATE_WORDS, CLOCK_WORDS = frozenset(said.DATE.split()), frozenset(said.CLOCK.split())
 TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
+_HOUR = "hour hours hr he stunde std uur timme godzina час 时"
+HOUR_WORDS = frozenset(_HOUR.split())
+# What stands beside the word for a time of day: Trade Time and Hour Ending are such, Time of High is none.
+_CLOCK_TOO = (
+    "trade trading local exchange bar candle transaction quote interval start end begin beginning ending of day the in "
+    "gmt utc cet cest est edt et hh mm ss ms s sec seconds hhmm hhmmss hhmmssmmm"
+)
+_BESIDE_CLOCK = frozenset(_CLOCK_TOO.split())
 _WRITTEN = {"yyyymm", "yyyymmdd", "yearmonth"}
 PERIODS = {"month", "week", "quarter", "period", "day"}
+_PERIOD = "year mtu interval delivery jahr monat woche quartal periode zeitraum"
+_PERIOD_WORDS = PERIODS | set(_PERIOD.split())
 BESIDE_TIME = frozenset(_BESIDE.split())
 
 
@@ -66,6 +76,75 @@ def unread(table: "Table", source: str, kept: Collection[str], chosen: tuple[str
             )
         raise DataError(f"{source}, column {name}: {line}", "data.time_format")
     return found
+
+
+def refuse_grid(names: Collection[str], source: str) -> None:
+    """Refuses a table of one row a year and one column a month or quarter: DataError."""
+    years = [name for name in names if words_of(name) in (["year"], ["jahr"], ["yr"])]
+    months = [name for name in names if name.isalpha() and month_of(name) and len(name) <= 9]
+    quarters = [name for name in names if name.lower() in ("q1", "q2", "q3", "q4")]
+    for each, full, unit in ((months, 12, "month"), (quarters, 4, "quarter")):
+        if years and len(each) == full and (unit == "quarter" or len({month_of(name) for name in each}) == full):
+            raise DataError(
+                f"{source} has one row a year, one column a {unit} ({each[0]} to {each[-1]}); write one row a {unit}, "
+                f"or take each {unit} as a series of its own with data.columns=[{','.join(each)}]",
+                "data.columns",
+            )
+
+
+def refuse_backwards(table: "Table", source: str, kept: Collection[str], of_day: Mapping[str, Any]) -> None:
+    """Refuses a table without times whose rows may be newest first, or whose times are texts that cannot be read.
+
+    Args:
+        kept: columns that are no times.
+        of_day: times of day (R,) without a date, by column.
+
+    Raises:
+        DataError: a time of day, or a part of a date, falls more often than it rises; or a column that is called a
+            time, a period or the like holds texts with the digits of dates.
+    """
+    for name in map(str, table.frame.columns):
+        words = set(words_of(name))
+        if name in kept or not words & (TIME_WORDS | HOUR_WORDS | _PERIOD_WORDS):
+            continue
+        column = table.frame[name]
+        kind = kind_of(column)
+        if name in of_day:
+            steps = np.diff(of_day[name].astype("M8[us]").astype(np.int64))
+        elif kind == "number" and words <= _PERIOD_WORDS | HOUR_WORDS:
+            steps = np.diff(numbers_of(column))
+        else:
+            if kind == "text" and _are_like_dates(texts_of(column)):
+                raise DataError(_unreadable(source, name, str(first_of(texts_of(column)))), "data.time_format")
+            continue
+        if int((steps < 0).sum()) > int((steps > 0).sum()):
+            raise DataError(
+                f"{source}, column {name} falls from row to row and is no whole date, so that the rows may be newest "
+                "first; write dates, or take the rows in their order, the first as the oldest, with data.time=none",
+                "data.time",
+            )
+
+
+def _are_like_dates(texts: Any) -> bool:
+    """Whether nearly all texts have two numbers apart, as dates do, and differ."""
+    import pyarrow.compute as pc
+
+    known = pc.drop_null(texts)
+    like = pc.match_substring_regex(known, r"\d.*[^\d.,].*\d|\d+[.,/:-]\d+[.,/:-]?\d")
+    return len(known) > 1 and 2 * len(pc.unique(known)) > len(known) and pc.mean(like).as_py() >= 0.9
+
+
+def _unreadable(source: str, name: str, first: str) -> str:
+    return (
+        f"{source}, column {name}: {first[:40]!r} and the like are read as no times; data.time_format says their "
+        "format, data.time=none takes the rows in their order"
+    )
+
+
+def is_clock(words: Collection[str]) -> bool:
+    """Whether all words of a name say that it is the time of day of a row."""
+    words = set(words)
+    return bool(words & (CLOCK_WORDS | HOUR_WORDS)) and words <= CLOCK_WORDS | HOUR_WORDS | _BESIDE_CLOCK
 
 
 def _is_called_time(name: str) -> bool:

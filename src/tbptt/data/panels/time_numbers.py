@@ -1,5 +1,6 @@
 """Numbers that are times: epochs and written dates, told by their size."""
 
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tbptt.data.panels.time_texts import Reading, Whole, days_of, moments, nanos
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 PLAUSIBLE = (631_152_000, 4_102_444_800)  # seconds: 1990 to 2100
+EARLIEST = np.datetime64("1990-01-01")  # of the last time of a column
 # An epoch of 1973 to 2286 in each unit: the ranges do not meet, so that the size of a number tells its unit.
 EPOCHS = {"s": (1e8, 1e10), "ms": (1e11, 1e13), "us": (1e14, 1e16), "ns": (1e17, 9.2e18)}
 
@@ -38,11 +40,21 @@ def readings_of_numbers(values: NDArray[Any], named: bool, form: str | None = No
     digits = (_written(here) or _months(here, named)) if _whole(here) else None
     if digits is not None:
         return [_spread(digits[0], known, "", digits[1], None, timed=digits[2])]
+    found = []
+    if named and _whole(here) and (short := _written_short(here)) is not None:
+        found.append(_spread(short, known, "%y%m%d%H%M", "YYMMDDHHMM", None))
     units = _units(here)
-    if units is None:
-        return []
-    per_second, said = units
-    return [_spread(_epochs(here, per_second), known, said.split()[0], f"epoch in {said}", "UTC")]
+    if units is not None:
+        per_second, said = units
+        epochs = _epochs(here, per_second)
+        if EARLIEST <= epochs.max() < _latest():
+            found.append(_spread(epochs, known, said.split()[0], f"epoch in {said}", "UTC"))
+    return found
+
+
+def _latest() -> np.datetime64:
+    """Numbers that would be epochs after this are no epochs."""
+    return np.datetime64(f"{date.today().year + 3}-01-01")
 
 
 def _is_monotone(values: NDArray[Any]) -> bool:
@@ -94,6 +106,7 @@ def _written(values: NDArray[Any]) -> tuple[Times, str, bool] | None:
     """Whole numbers whose digits are a date, YYYYMMDD, or a date and a time: the times, and the form in words."""
     for said, low, size in (
         ("YYYYMMDD", 10**7, 1),
+        ("YYYYMMDDHH", 10**9, 100),
         ("YYYYMMDDHHMM", 10**11, 10**4),
         ("YYYYMMDDHHMMSS", 10**13, 10**6),
     ):
@@ -102,13 +115,26 @@ def _written(values: NDArray[Any]) -> tuple[Times, str, bool] | None:
         numbers = values.astype(np.int64)
         day, rest = numbers // size, numbers % size
         year = day // 10_000
-        if year.min() < 1600 or year.max() > 2200:
+        if year.min() < (1900 if size == 100 else 1600) or year.max() > 2200:  # seconds since 1970 begin with less
             return None
-        seconds = rest if size == 10**6 else rest * 100
+        seconds = rest * (10**6 // size) if size > 1 else rest
         of_day = nanoseconds(seconds // 10_000, seconds // 100 % 100, seconds % 100)
         days = days_of(year, day // 100 % 100, day % 100)
         return None if np.isnat(days).any() or (of_day < 0).any() else (moments(days, of_day), said, size > 1)
     return None
+
+
+def _written_short(values: NDArray[Any]) -> Times | None:
+    """Whole numbers YYMMDDHHMM as times; None if they are none. Of 2010 to 2017 they could be epochs as well."""
+    if not (values.min() >= 10**9 and values.max() < 10**10):
+        return None
+    numbers = values.astype(np.int64)
+    day, rest = numbers // 10**4, numbers % 10**4
+    year = day // 10_000
+    of_day = nanoseconds(rest // 100, rest % 100, np.zeros_like(rest))
+    days = days_of(year + np.where(year >= 69, 1900, 2000), day // 100 % 100, day % 100)
+    late = np.isnat(days).any() or (of_day < 0).any() or days.max() >= _latest()
+    return None if late else moments(days, of_day)
 
 
 def _months(values: NDArray[Any], named: bool) -> tuple[Times, str, bool] | None:
@@ -151,17 +177,27 @@ def _epochs(values: NDArray[Any], per_second: Whole) -> Times:
     return (whole * (10**9 // per_second)).astype("M8[ns]")
 
 
+def hours(values: NDArray[Any]) -> Times | None:
+    """Whole hours 0 to 23 or 1 to 24, 25 on the longest day of a year, from 1970-01-01; None if they are none."""
+    if not len(values) or np.isnan(values).any() or not _whole(values) or values.min() < 0 or values.max() > 25:
+        return None
+    return values.astype(np.int64).astype("M8[h]").astype("M8[ns]")
+
+
 def times_of_day(values: NDArray[Any], seconds: bool = False) -> Times | None:
-    """Whole numbers HHMMSS or HHMM, without leading zeros, as times of 1970-01-01; None if they are none.
+    """Whole numbers HHMMSSmmm, HHMMSS or HHMM, without leading zeros, as times of 1970-01-01; None if they are none.
 
     Args:
         seconds: whether they are known to be HHMMSS.
     """
     if values.dtype.kind == "f" and np.isnan(values).any():
         return None
-    if not len(values) or not _whole(values) or values.min() < 0 or values.max() > 240_000:
+    if not len(values) or not _whole(values) or values.min() < 0 or values.max() >= 240_000_000:
         return None
     whole = values.astype(np.int64)
+    milli = np.zeros_like(whole)
+    if whole.max() > 240_000:
+        whole, milli, seconds = whole // 1000, whole % 1000, True
     if (
         not seconds
         and whole.max() <= 2400
@@ -169,4 +205,4 @@ def times_of_day(values: NDArray[Any], seconds: bool = False) -> Times | None:
     ):
         return np.zeros(len(whole), "M8[ns]") + of_day.astype("m8[ns]")
     of_day = nanoseconds(whole // 10_000, whole // 100 % 100, whole % 100)
-    return np.zeros(len(whole), "M8[ns]") + of_day.astype("m8[ns]") if of_day.min() >= 0 else None
+    return np.zeros(len(whole), "M8[ns]") + (of_day + milli * 10**6).astype("m8[ns]") if of_day.min() >= 0 else None

@@ -1,7 +1,7 @@
 """Texts that are times: in which ways they can be read."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,11 @@ _DATES = {
     "month": r"(?P<y>\d{4})(?:[-/.]|-?M)(?P<m>\d{2})",
     "name_month": r"(?P<n>\pL{3,9})\.?[- ](?P<y>\d{4})",
     "quarter": r"(?P<y>\d{4})[-:. ]?[Qq](?P<q>[1-4])",
+    "week": r"(?P<y>\d{4})-?[Ww](?P<w>\d{2})(?:-?(?P<k>[1-7]))?",
     "quarter_first": r"[Qq](?P<q>[1-4])[- /]?(?P<y>\d{4})",
 }
 _PATTERNS = {name: f"^{date}{_AFTER_DATE}$" for name, date in _DATES.items()}
+_RANGE = r"^(?P<from>[^/]*?\d[^/]*?|\S+/\S+/\S+(?: \S+)?)(?: ?[-–—] | to | bis |/)(?P<to>.*?)(?: ?\([^()]*\))?$"
 _OF_DAY = rf"^{_CLOCK}{_ZONE}$"
 
 
@@ -91,9 +93,23 @@ def readings_of_texts(texts: Any, form: str | None = None) -> list[Reading]:
     for name, pattern in (*_PATTERNS.items(), ("of_day", _OF_DAY)):
         if _parts(few, pattern) is not None and (parts := _parts(texts, pattern)) is not None:
             found += list(_of_parts(name, parts))
+    found = found or _beginnings(texts, form)
     if form in ("day_first", "month_first", SHORT_YEAR_FIRST):
         return [reading for reading in found if reading.key in ("", form)]
     return found
+
+
+def _beginnings(texts: Any, form: str | None) -> list[Reading]:
+    """The beginnings of times such as ``01.01.2023 00:00 - 01.01.2023 01:00``, if each text is such a range."""
+    import pyarrow.compute as pc
+
+    parts = _parts(texts, _RANGE) if _parts(_few(texts), _RANGE) is not None else None
+    if parts is None:
+        return []
+    start, end = (texts_of(pc.struct_field(parts, name).to_pandas()) for name in ("from", "to"))
+    keys = {reading.key for reading in readings_of_texts(end, form)}
+    found = [reading for reading in readings_of_texts(start, form) if reading.key in keys]
+    return [replace(each, said=", ".join(filter(None, (each.said, "the beginning of each range")))) for each in found]
 
 
 def first_wrong(texts: Any) -> int | None:
@@ -194,7 +210,7 @@ def _coded(parts: Any, name: str, meaning: Callable[[str], int]) -> Whole:
     return meanings[np.asarray(pc.fill_null(codes.indices, len(meanings) - 1))]
 
 
-def _month(text: str) -> int:
+def month_of(text: str) -> int:
     start = text.lower()[:3]
     return MONTHS.index(start) + 1 if start in MONTHS else OTHER_MONTHS.get(start, 0)
 
@@ -214,12 +230,28 @@ def _dates(name: str, get: Callable[[str], Whole], parts: Any) -> Iterator[tuple
         if name == "short":
             yield SHORT_YEAR_FIRST, _full_year(a), b, get("c")
         return
+    if name == "week":
+        days = _weeks(get("y"), get("w"), np.maximum(get("k"), 1))
+        months = days.astype("M8[M]")
+        month = np.where(np.isnat(days), 0, months.astype(np.int64) % 12 + 1)
+        yield "", months.astype("M8[Y]").astype(np.int64) + 1970, month, (days - months).astype(np.int64) + 1
+        return
     year = _full_year(get("y")) if name == "day_name" else get("y")
     one = np.ones(len(parts), np.int64)
-    month = _coded(parts, "n", _month) if "name" in name else get("m")
+    month = _coded(parts, "n", month_of) if "name" in name else get("m")
     if name.startswith("quarter"):
         month = 3 * get("q") - 2
     yield "", year, month, get("d") if "d" in _named(parts) else one
+
+
+def _weeks(year: Whole, week: Whole, weekday: Whole) -> Times:
+    """Days of ISO weeks: week 1 is the one with 4 January; NaT where the year has no such week."""
+    fourth = days_of(year, np.ones_like(year), np.full_like(year, 4))
+    monday = fourth - ((fourth.astype(np.int64) + 3) % 7).astype("m8[D]")
+    thursday = monday + (7 * (week - 1) + 3).astype("m8[D]")
+    days: Times = thursday + (weekday - 4).astype("m8[D]")
+    days[(week < 1) | (thursday.astype("M8[Y]") != fourth.astype("M8[Y]"))] = np.datetime64("NaT")
+    return days
 
 
 def days_of(year: Whole, month: Whole, day: Whole) -> Times:
@@ -290,7 +322,12 @@ def _zone_name(offset: int) -> str:
 def with_format(texts: Any, form: str) -> Iterator[Reading]:
     """The reading in a format of strptime, if all texts have it."""
     import pandas as pd
+    import pyarrow.compute as pc
 
+    key = form
+    if "%G" in form and "%V" in form and not any(day in form for day in ("%u", "%w", "%a", "%A")):
+        form += "-%u"  # pandas wants a day of the week: Monday
+        texts = pc.replace_substring_regex(texts, "$", "-1", max_replacements=1)
     try:
         values = pd.to_datetime(texts.to_pandas(), format=form, exact=True)
     except ValueError:
@@ -301,7 +338,7 @@ def with_format(texts: Any, form: str) -> Iterator[Reading]:
     timed = any(letter in form for letter in "HIMSfcXs")
     dated = any(letter in form for letter in "dyYmbBjcxGVs")
     naive, zone = without_zone(values)
-    yield Reading(naive, form, dated, timed, zone, form)
+    yield Reading(naive, key, dated, timed, zone, key)
 
 
 def without_zone(values: Any) -> tuple[Times, str | None]:

@@ -8,9 +8,19 @@ import numpy as np
 
 from tbptt.data.panel import DataError, Times
 from tbptt.data.panels.columns import and_list, integers_or_floats, kind_of, line_of, listed, resolved
-from tbptt.data.panels.time_names import CLOCK_WORDS, TIME_WORDS, first_of, unread
-from tbptt.data.panels.time_numbers import readings_of_numbers, texts_of_numbers, times_of_day
+from tbptt.data.panels.date_parts import parts_of
+from tbptt.data.panels.time_names import (
+    CLOCK_WORDS,
+    TIME_WORDS,
+    first_of,
+    is_clock,
+    refuse_backwards,
+    refuse_grid,
+    unread,
+)
+from tbptt.data.panels.time_numbers import hours, readings_of_numbers, texts_of_numbers, times_of_day
 from tbptt.data.panels.time_texts import Reading, first_wrong, readings_of_texts, texts_of, without_zone
+from tbptt.data.panels.together import Candidate, is_monotone, joined, put_together
 from tbptt.data.tables.names import words_of
 
 if TYPE_CHECKING:
@@ -43,17 +53,11 @@ class RowTimes:
         return f"column{'s' if together else ''} {and_list(list(self.names))}{together}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    names: tuple[str, ...]
-    readings: list[Reading]
-
-
 def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str] = frozenset()) -> RowTimes:
     """The times of a table's rows: of the columns that ``data.time`` names, else found by name and content.
 
     Args:
-        kept: columns that are series or inputs since the user says so, so that they are no times.
+        kept: columns that are series or inputs since the user says so: times as well only if they are called so.
 
     Raises:
         ValueError: one line; a column cannot be read as times, or in two ways.
@@ -62,13 +66,16 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
     if asked and asked != ["none"]:
         return _asked(table, data, source, asked)
     columns = [*table.index, *(name for name in map(str, table.frame.columns) if name not in table.index)]
+    if data.columns is None:
+        refuse_grid(columns, source)
     # A format is that of the columns that are called times, if there are any: numbers of prices would fit some, too.
     called = {name for name in columns if name in table.index or set(words_of(name)) & TIME_WORDS}
     forms = {name: data.time_format if name in (called or columns) else None for name in columns}
     candidates = [
-        _Candidate((name,), found)
+        Candidate((name,), found)
         for name in columns
-        if name not in kept and (found := _readings(table, name, forms[name], source, bool(asked)))
+        if (name not in kept or set(words_of(name)) & TIME_WORDS)
+        and (found := _readings(table, name, forms[name], source, bool(asked)))
     ]
     others = {each.names[0]: "times" for each in candidates}
     if asked:
@@ -77,9 +84,17 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
         raise DataError(
             f"{source} has no column of times that data.time_format={data.time_format} reads", "data.time_format"
         )
-    chosen = _chosen(_put_together(candidates, columns))
+    if not any(r.dated and r.said != "years" for each in candidates for r in each.readings):
+        parts = parts_of(table, columns)
+        if parts is not None:
+            rest = [each for each in candidates if each.names[0] not in parts.names]
+            candidates = [*(each for each in rest if not any(r.dated for r in each.readings)), parts]
+    candidates.sort(key=lambda each: each.names[0] in kept)
+    chosen = _chosen(put_together(candidates, columns, source))
+    others = {name: why for name, why in others.items() if name not in kept}
     others |= unread(table, source, kept | others.keys(), () if chosen is None else chosen.names)
     if chosen is None:
+        refuse_backwards(table, source, kept, {each.names[0]: each.readings[0].values for each in candidates})
         return RowTimes(None, found=("no times: rows in the file's order (data.time)",), others=others)
     _refuse_unused(chosen, data, source)
     also = [each.names[0] for each in candidates if each != chosen and any(_could_be(r) for r in each.readings)]
@@ -97,7 +112,7 @@ def _refuse_unused(chosen: _Candidate, data: "TableData", source: str) -> None:
 
 
 def _could_be(reading: Reading) -> bool:
-    return reading.dated and _is_monotone(reading.values)
+    return reading.dated and is_monotone(reading.values)
 
 
 def _readings(table: "Table", name: str, form: str | None, source: str, lenient: bool) -> list[Reading]:
@@ -126,7 +141,10 @@ def _of_numbers(column: Any, words: set[str], form: str | None) -> list[Reading]
     values = integers_or_floats(column)
     named = bool(words & TIME_WORDS)
     found = readings_of_numbers(values, named, form)
-    if not found and words & CLOCK_WORDS and (of_day := times_of_day(values)) is not None:
+    called_clock = words & CLOCK_WORDS or is_clock(words)
+    if not found and called_clock and (whole_hours := hours(values)) is not None:
+        return [Reading(whole_hours, dated=False, timed=True, said="whole hours")]
+    if not found and called_clock and (of_day := times_of_day(values)) is not None:
         return [Reading(of_day, dated=False, timed=True)]
     return found
 
@@ -183,9 +201,11 @@ def _asked(table: "Table", data: "TableData", source: str, asked: list[str]) -> 
             f"{source} has no column {listed(missing)}, which data.time names (it has: {listed(columns)})", "data.time"
         )
     candidate = _with_format_over_all(table, list(map(str, names)), data.time_format)
+    if candidate is None and len(names) > 1 and (made := parts_of(table, list(map(str, names)))) is not None:
+        candidate = made if len(made.names) == len(names) else None
     if candidate is None:
         parts = [_named_column(table, str(name), data.time_format, source) for name in names]
-        candidate = parts[0] if len(parts) == 1 else _joined(source, parts)
+        candidate = parts[0] if len(parts) == 1 else joined(source, parts)
     _refuse_unused(candidate, data, source)
     others = {
         name: "times"
@@ -195,7 +215,7 @@ def _asked(table: "Table", data: "TableData", source: str, asked: list[str]) -> 
     return _as_times(candidate, table, source, others)
 
 
-def _named_column(table: "Table", name: str, form: str | None, source: str) -> _Candidate:
+def _named_column(table: "Table", name: str, form: str | None, source: str) -> Candidate:
     column = table.frame[name]
     if kind_of(column) == "number":  # the user says that these numbers are times
         found = _of_numbers(column, {"time", *words_of(name)}, form)
@@ -214,10 +234,10 @@ def _named_column(table: "Table", name: str, form: str | None, source: str) -> _
             "and the like",
             "data.time_format",
         )
-    return _Candidate((name,), found)
+    return Candidate((name,), found)
 
 
-def _with_format_over_all(table: "Table", names: list[str], form: str | None) -> _Candidate | None:
+def _with_format_over_all(table: "Table", names: list[str], form: str | None) -> Candidate | None:
     """A format such as ``%Y%m%d %H%M`` over a date and a time that stand in columns of their own."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -230,62 +250,19 @@ def _with_format_over_all(table: "Table", names: list[str], form: str | None) ->
     ]
     joined = pc.binary_join_element_wise(*texts, pa.scalar(" ", pa.large_string()))
     found = readings_of_texts(joined, form)
-    return _Candidate(tuple(names), found) if found else None
+    return Candidate(tuple(names), found) if found else None
 
 
-def _joined(source: str, parts: list[_Candidate]) -> _Candidate:
-    """A date and a time of day put together."""
-    dates = [part for part in parts if any(r.dated for r in part.readings)]
-    of_day = [part for part in parts if not any(r.dated for r in part.readings)]
-    if len(dates) != 1 or len(of_day) != 1 or len(parts) != 2:
-        names = and_list([part.names[0] for part in parts])
-        raise DataError(
-            f"{source}: data.time takes a column of dates and one of times of day; {names} are not", "data.time"
-        )
-    return _sum(dates[0], of_day[0])
-
-
-def _sum(date: _Candidate, of_day: _Candidate) -> _Candidate:
-    time = of_day.readings[0]
-    since = time.values.astype("M8[ns]").astype(np.int64)
-    offset = np.where(np.isnat(time.values), np.timedelta64("NaT"), since.astype("m8[ns]"))
-    found = []
-    for reading in date.readings:
-        values = reading.values + offset.astype("m8[us]" if reading.values.dtype == "M8[us]" else "m8[ns]")
-        found.append(Reading(values, reading.key, True, True, time.zone or reading.zone, reading.said))
-    return _Candidate((*date.names, *of_day.names), found)
-
-
-def _put_together(candidates: list[_Candidate], columns: list[str]) -> list[_Candidate]:
-    """The columns with dates, each with the time of day that stands in a column of its own, if it has none itself."""
-    of_day = [each for each in candidates if not any(r.dated for r in each.readings)]
-    dated = [each for each in candidates if any(r.dated for r in each.readings)]
-    if not of_day:
-        return dated
-    place = {name: i for i, name in enumerate(columns)}
-    found = []
-    for each in dated:
-        after = sorted(of_day, key=lambda other: abs(place[other.names[0]] - place[each.names[0]] - 1))
-        found.append(each if any(r.timed for r in each.readings) else _sum(each, after[0]))
-    return found
-
-
-def _chosen(candidates: list[_Candidate]) -> _Candidate | None:
+def _chosen(candidates: list[Candidate]) -> Candidate | None:
     """The first that rises or falls at every row; else the first whose times differ; else the first.
 
     Those whose names say nothing of time come after the others: any numbers may rise at every row.
     """
     candidates = sorted(candidates, key=lambda each: not any(set(words_of(name)) & TIME_WORDS for name in each.names))
-    for good in (_is_monotone, _differs):
+    for good in (is_monotone, _differs):
         if found := next((each for each in candidates if any(good(r.values) for r in each.readings)), None):
             return found
     return candidates[0] if candidates else None
-
-
-def _is_monotone(values: Times) -> bool:
-    known = values[~np.isnat(values)]
-    steps = np.diff(known).astype(np.int64)
-    return bool(len(known) and (np.all(steps > 0) or np.all(steps < 0)))
 
 
 def _is_ordered(values: Times) -> bool:
@@ -299,7 +276,7 @@ def _differs(values: Times) -> bool:
 
 
 def _as_times(
-    chosen: _Candidate, table: "Table", source: str, others: Mapping[str, str], also_full: tuple[str, ...] = ()
+    chosen: Candidate, table: "Table", source: str, others: Mapping[str, str], also_full: tuple[str, ...] = ()
 ) -> RowTimes:
     """Args: also_full: other columns that could have been the time, since each row has one of its own."""
     readings = chosen.readings
@@ -327,7 +304,7 @@ def _in_nanoseconds(values: Times) -> Times:
     return values.astype("M8[ns]")
 
 
-def _undecided(chosen: _Candidate, readings: list[Reading], table: "Table", source: str) -> str:
+def _undecided(chosen: Candidate, readings: list[Reading], table: "Table", source: str) -> str:
     """Two readings that both fit: the first row in each, with the key that chooses it."""
     row = int(np.argmax(~np.isnat(readings[0].values) & (readings[0].values != readings[1].values)))
     text = str(table.frame[chosen.names[0]].iloc[row]).strip()[:40]
