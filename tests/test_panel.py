@@ -53,6 +53,31 @@ def refused(build: Callable[[], object]) -> str:
     raise AssertionError("taken")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"2019-01-{i:02}" for i in range(1, 13)],
+        [str(year) for year in range(2000, 2012)],
+        [f"2019Q{i}" for i in range(1, 5)],
+        [f"{i}/3/2019" for i in range(1, 13)],
+        [f"V{i}" for i in range(2, 14)],
+    ],
+)
+def test_a_table_of_one_series_a_row_is_refused(names: list[str]) -> None:
+    made = {"V1": [f"T{i}" for i in range(60)], **{name: walk(i) for i, name in enumerate(names)}}
+    line = refusal(made)
+    assert "one series a row? Transpose it" in line
+    assert "data.columns" in line
+    assert list(panel(made, columns=names[:2]).series) == names[:2]
+
+
+def test_columns_with_dates_for_names_beside_times_are_series() -> None:
+    days = [str(day) for day in pd.date_range("2020-01-01", periods=60).date]
+    names = ["2024-03-15", "2024-06-21", "2024-09-20"]  # the days on which futures end
+    made = panel({"Date": days, **{name: walk(i) for i, name in enumerate(names)}})
+    assert list(made.series) == names
+
+
 def walk(seed: int, n: int = 60, start: float = 100.0) -> np.ndarray:
     return np.round(start * np.exp(np.cumsum(np.random.default_rng(seed).standard_normal(n)) * 0.01), 4)
 
