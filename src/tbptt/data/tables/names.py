@@ -28,9 +28,10 @@ FIELDS = {
 }
 VOLUME = (
     "volume volumes volumen vol tickvol tickvolume realvol stuecke stück stücke umsatz umsätze turnover qty quantity "
-    "basevolume quotevolume volumefrom volumeto volumeusd marketcap mcap hac hacim wol wolumen bidsize asksize bidqty "
+    "basevolume quotevolume volumefrom volumeto volumeusd hac hacim wol wolumen bidsize asksize bidqty "
     "askqty tickqty объем объём оборот 成交量 成交额 成交金额 交易量 换手率 出来高 売買高 売買代金 거래량 거래대금"
 )
+MARKET_VALUE = "marketcap mktcap mcap marketvalue"
 CHANGE = (
     "change changes chg ret rets return returns pct percent logret logreturn logreturns perubahan veränderung "
     "variation variación variacion variação variacao variazione zmiana verschil fark изм изменение 涨跌幅 涨跌额 涨跌 "
@@ -63,4 +64,4 @@ def words_of(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", apart.lower().replace("ß", "ss")) if word]
 
 
-KNOWN = frozenset(" ".join([DATE, CLOCK, *FIELDS.values(), VOLUME, CHANGE, NAMES]).split())
+KNOWN = frozenset(" ".join([DATE, CLOCK, *FIELDS.values(), VOLUME, MARKET_VALUE, CHANGE, NAMES]).split())
