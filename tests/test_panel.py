@@ -71,6 +71,57 @@ def test_a_table_of_one_series_a_row_is_refused(names: list[str]) -> None:
     assert list(panel(made, columns=names[:2]).series) == names[:2]
 
 
+def test_flags_and_counts_are_left_out() -> None:
+    flag = np.arange(60) % 7 == 0
+    few = np.arange(60) ** 2 % 5
+    made = {"SPY": walk(1), "month_end": flag.astype(int), "regime": few, "SPY_n": np.arange(60) ** 2 % 997 + 5000}
+    made |= {"nobs": 4681 + few, "half": np.where(flag, 0.5, 0.25), "Implied Vol": walk(2)}
+    found = panel(made)
+    assert list(found.series) == ["SPY"]
+    assert found.findings.left_out == {
+        "month_end": "two values alone, as yes or no",
+        "half": "two values alone, as yes or no",
+        "regime": "a few small whole numbers, as of kinds or counts",
+        "SPY_n": "a count",
+        "nobs": "a count",
+        "Implied Vol": "a volatility",
+    }
+    assert "data.columns" in refusal({"regime": few, "flag": flag.astype(int)})
+    assert list(panel({"A Implied Vol": walk(1), "B Implied Vol": walk(2)}).series) == ["A Implied Vol", "B Implied Vol"]
+    assert list(panel({"Close": 5 + few}).series) == ["Close"]
+    assert list(panel({"CT": walk(1), "N": walk(2), "NUM": walk(3)}).series) == ["CT", "N", "NUM"]
+
+
+def test_one_series_with_too_few_prices_is_left_out_of_several() -> None:
+    blank = np.full(60, np.nan)
+    blank[7] = 5.5
+    wide = {"A": walk(1), "B": blank, "C": walk(2)}
+    found = panel(wide)
+    assert list(found.series) == ["A", "C"]
+    assert found.findings.left_out == {"B": "1 price; a series needs 2"}
+    assert refusal(wide, columns=["A", "B"]) == "f.csv, column B holds 1 price; a series needs at least 2"
+    assert refusal({"B": blank}) == "f.csv, column B holds 1 price; a series needs at least 2"
+    days = [str(day) for day in pd.date_range("2024-01-01", periods=60).date]
+    long = {"date": [*days, days[0]], "ticker": ["A"] * 60 + ["B"], "close": [*walk(1), 5.5]}
+    found = panel(long)
+    assert list(found.series) == ["A"]
+    assert "left out, for a series needs 2 prices: B (1 price) (data.columns)" in found.findings.found
+    assert "column close of B holds 1 price" in refusal(long, columns=["B"])
+
+
+def test_an_order_book_is_one_series() -> None:
+    mid = walk(1)
+    made = {f"{side}p{i}": mid + sign * i / 100 for side, sign in (("b", -1), ("a", 1)) for i in (1, 2, 3)}
+    made |= {f"{side}v{i}": walk(i + 10) for side in "ba" for i in (1, 2, 3)}
+    found = panel(made)
+    assert list(found.series) == ["bp1"]
+    assert {found.findings.left_out[f"{side}v{i}"] for side in "ba" for i in (1, 2, 3)} == {"volume"}
+    book = {"bid_px_00": mid, "ask_px_00": mid + 0.02, "bid_ct_00": walk(5), "ask_ct_00": walk(6)}
+    found = panel(book)
+    assert list(found.series) == ["bid_px_00"]
+    assert {found.findings.left_out[name] for name in ("bid_ct_00", "ask_ct_00")} == {"a count"}
+
+
 def test_columns_with_dates_for_names_beside_times_are_series() -> None:
     days = [str(day) for day in pd.date_range("2020-01-01", periods=60).date]
     names = ["2024-03-15", "2024-06-21", "2024-09-20"]  # the days on which futures end
