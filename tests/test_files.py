@@ -441,7 +441,6 @@ def test_each_number_alone_has_its_value(read: Any) -> None:
         (["0,123", "1,234"], ",", [0.123, 1.234]),  # no number of thousands begins with 0
         (["1234,567", "1,234"], ",", [1234.567, 1.234]),
         (["12345", "1,234"], ",", [12345, 1.234]),  # a whole number without a separator
-        (["99,600", "100,030"], ";", [99.6, 100.03]),  # ; goes with a decimal comma
         (["140.873", "140.900"], ",", [140.873, 140.9]),
         (["1.234,5", "1.234"], ";", [1234.5, 1234]),
         (["9.5", "1.087", "936"], ",", [9.5, 1.087, 936]),
@@ -464,6 +463,10 @@ def test_clear_values_of_one_column_hold_for_the_others(read: Any) -> None:
     [
         ('D,A\n2024-01-02,"85,510"\n2024-01-03,"85,610"\n', "x.csv, column A, line 2: '85,510' is 85510 or 85.510; "
          "type data.thousands=',' or data.decimal=','"),
+        ("D;A\n2024-01-02;99,600\n2024-01-03;100,030\n", "x.csv, column A, line 2: '99,600' is 99600 or 99.600; "
+         "type data.thousands=',' or data.decimal=','"),
+        ("D;A;Year\n20240102;30.054;2024\n20240103;30.108;2024\n", "x.csv, column A, line 2: '30.054' is 30054 or "
+         "30.054; type data.thousands=. or data.decimal=."),
         ("D;A\n2024-01-02;936\n2024-01-03;1,087\n", "x.csv, column A, line 3: '1,087' beside '936' is 1087 or 1.087; "
          "type data.thousands=',' or data.decimal=','"),
         # Other columns say that the point is a decimal one; a fall to a thousandth is none for that.
@@ -490,6 +493,30 @@ def test_what_comes_late_in_a_file_counts(read: Any, refused: Any) -> None:
     assert refused(f"D,A\n{whole}2024-01-02,1.003\n") == (
         "x.csv, column A, line 3002: '1.003' beside '100' is 1003 or 1.003; type data.thousands=. or data.decimal=."
     )
+
+
+@pytest.mark.parametrize("point", ",.")
+def test_whole_numbers_without_a_separator_tell_that_there_is_none(point: str, read: Any) -> None:
+    table = read(f"D;A;Volume\n2024-01-02;99{point}600;70759\n2024-01-03;100{point}030;812\n")
+    assert of(table)["A"] == [99.6, 100.03]
+    assert any(f"'99{point}600' in column A is 99.600 (data.thousands=" in each for each in table.found)
+
+
+@pytest.mark.parametrize("units", [",USD,USD,shares", "-,EUR,,", "Units,(USD),%,[lots]"])
+def test_a_line_of_units_is_no_part_of_the_names(units: str, read: Any) -> None:
+    table = read(f"Date,A,B,Volume\n{units}\n2024-01-02,1.5,2.5,100\n2024-01-03,1.6,2.6,200\n")
+    assert table.frame.columns.tolist() == ["Date", "A", "B", "Volume"]
+    assert table.levels == {}
+    assert table.lines == 3
+    assert [each for each in table.found if "left out" in each] == [
+        f"1 line under the names left out: '{units.replace(',', ' ').strip()}' (data.header)"
+    ]
+
+
+def test_lines_of_tickers_and_names_that_need_the_second_line_stay(read: Any) -> None:
+    rows = "2024-01-02,1.5,2.5\n2024-01-03,1.6,2.6\n"
+    assert read("Date,Close,Close\n,USD,EUR\n" + rows).frame.columns.tolist()[1:] == ["Close USD", "Close EUR"]
+    assert read("Date,Close,Open\n,BTC,BTC\n" + rows).frame.columns.tolist()[1:] == ["Close BTC", "Open BTC"]
 
 
 def test_keys_come_before_what_would_be_found(read: Any) -> None:
