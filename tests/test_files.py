@@ -861,3 +861,36 @@ def test_any_table_in_any_form_is_read_back(tmp_path: Path, data: st.DataObject,
         assert of(table)[name] == [row[i] for row in rows]
     assert table.line(0) == len(lines) + 1
     assert len([f for f in table.found if "data.footer" in f]) == form["footer"]
+
+
+def _parquets(folder: Path, tables: dict[str, dict[str, Any]]) -> Any:
+    folder.mkdir()
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_parquet(folder / f"{name}.parquet", index=False)
+    return read_table(folder)
+
+
+def test_a_folder_with_a_file_for_each_series_gets_their_names(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=3)
+    each = {"Date": days, "close": [1.5, 1.6, 1.7]}
+    table = _parquets(tmp_path / "a", {"AAPL": each, "MSFT": each})
+    assert table.frame["file"].tolist() == ["AAPL"] * 3 + ["MSFT"] * 3
+    assert table.found == ("column file added: the names of the files (AAPL, MSFT)",)
+    assert table.files == (("AAPL.parquet", 0), ("MSFT.parquet", 3))
+    codes = _parquets(tmp_path / "b", {"600519": each, "600520": each})
+    assert codes.frame["file"].tolist() == ["600519"] * 3 + ["600520"] * 3
+    later = {"Date": days + pd.Timedelta(days=9), "close": [1.5, 1.6, 1.7]}
+    years = _parquets(tmp_path / "c", {"AAPL_1": each, "AAPL_2": later, "MSFT_1": each, "MSFT_2": later})
+    assert years.frame["file"].tolist() == ["AAPL"] * 6 + ["MSFT"] * 6
+    named = {"ticker": ["x"] * 3, **each}
+    assert "file" not in _parquets(tmp_path / "d", {"AAPL": named, "MSFT": named}).frame
+
+
+def test_parts_of_a_table_come_in_the_order_of_their_times(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=9)
+    parts = {f"{i}-jan": {"Date": days[3 * k : 3 * k + 3], "a": [k] * 3} for i, k in enumerate((1, 0, 2))}
+    table = _parquets(tmp_path / "a", parts)
+    assert table.frame["a"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert table.found == ("the files in the order of their times, not of their names",)
+    backwards = {name: {key: values[::-1] for key, values in each.items()} for name, each in parts.items()}
+    assert _parquets(tmp_path / "b", backwards).frame["a"].tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]

@@ -1108,3 +1108,22 @@ def test_a_format_is_that_of_the_columns_that_are_called_times() -> None:
     assert list(found.series) == ["close"]
     assert found.times is not None
     assert found.times[1] == np.datetime64("2020-01-01T01:00")
+
+
+def test_files_without_times_in_a_folder_are_several_series_if_their_names_say_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for seed, name in enumerate(["AAPL", "MSFT"], 1):
+        pd.DataFrame({"close": walk(seed, start=100 * seed)}).to_parquet(tmp_path / "a" / f"{name}.parquet")
+    path = str(tmp_path / "a")
+    assert "column file: it has 2 values" in refused(lambda: panel_of_file(path, data()))
+    assert "data.by=file" in refused(lambda: panel_of_file(path, data()))
+    assert list(panel_of_file(path, data(by="file")).series) == ["AAPL", "MSFT"]
+
+
+def test_a_place_in_a_folder_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for part in range(2):
+        values = walk(part)
+        values[20 + part] = np.nan if part else values[20]
+        pd.DataFrame({"A": values}).to_parquet(tmp_path / "a" / f"part-{part}.parquet")
+    assert "row 22 of part-1.parquet: a blank" in refused(lambda: panel_of_file(str(tmp_path / "a"), data()))

@@ -52,6 +52,7 @@ class Table:
         found: what was found out, one phrase each with its key, as in :class:`tbptt.data.panel.Findings`.
         percent: the names of columns whose numbers were written with a % sign; 1.5% is read as 1.5.
         warnings: one line each.
+        files: of a folder, the name of each file and its first row, counted from 0; else empty.
     """
 
     frame: "pd.DataFrame"
@@ -62,6 +63,7 @@ class Table:
     found: tuple[str, ...]
     percent: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    files: tuple[tuple[str, int], ...] = ()
 
     def line(self, row: int) -> int | None:
         """The line of the file that a row of the frame, counted from 0, stands in; None if the file has no lines."""
