@@ -109,6 +109,29 @@ def test_one_series_with_too_few_prices_is_left_out_of_several() -> None:
     assert "column close of B holds 1 price" in refusal(long, columns=["B"])
 
 
+def test_prices_that_stand_still_at_the_beginning_are_warned_of() -> None:
+    prices = walk(1, 200)
+    still = prices.copy()
+    still[:60] = still[59]
+    (line,) = panel({"A": still, "B": walk(2, 200)}).findings.warnings
+    assert line == f"A does not change before line 62: its first 60 of 200 prices are {still[0]:g}"
+    prices[:60] = 0.0
+    (line,) = panel({"A": prices, "B": walk(2, 200)}).findings.warnings
+    spread = np.std(np.delete(np.diff(prices), 59))
+    assert line == (
+        "A holds 0 60 times, first in line 2: a sign for a missing price? The step there is "
+        f"{prices[60] / spread:.3g} standard deviations of the others"
+    )
+
+
+@pytest.mark.parametrize("value", [99999.9, -99.99, -9999.9])
+def test_a_repeated_sign_for_a_missing_price_is_warned_of(value: float) -> None:
+    prices = walk(1, 200)
+    prices[[50, 90]] = value
+    (line,) = panel({"A": prices}).findings.warnings
+    assert line.startswith(f"A holds {value:g} 2 times, first in line 52: a sign for a missing price?")
+
+
 def test_an_order_book_is_one_series() -> None:
     mid = walk(1)
     made = {f"{side}p{i}": mid + sign * i / 100 for side, sign in (("b", -1), ("a", 1)) for i in (1, 2, 3)}
