@@ -32,7 +32,7 @@ def data(**keys: Any) -> PricesData:
 
 def table(columns: dict[str, Any], **more: Any) -> Table:
     """A table of these columns, as a CSV file with one header line gives it."""
-    facts = {"levels": {}, "level_names": (), "lines": 2, "index": (), "found": ()} | more
+    facts = {"levels": {}, "lines": 2, "index": (), "found": ()} | more
     return Table(pd.DataFrame(columns), **facts)
 
 
@@ -87,7 +87,10 @@ def test_flags_and_counts_are_left_out() -> None:
         "Implied Vol": "a volatility",
     }
     assert "data.columns" in refusal({"regime": few, "flag": flag.astype(int)})
-    assert list(panel({"A Implied Vol": walk(1), "B Implied Vol": walk(2)}).series) == ["A Implied Vol", "B Implied Vol"]
+    assert list(panel({"A Implied Vol": walk(1), "B Implied Vol": walk(2)}).series) == [
+        "A Implied Vol",
+        "B Implied Vol",
+    ]
     assert list(panel({"Close": 5 + few}).series) == ["Close"]
     assert list(panel({"CT": walk(1), "N": walk(2), "NUM": walk(3)}).series) == ["CT", "N", "NUM"]
 
@@ -184,7 +187,7 @@ def case(name: str) -> Table:
         frame.columns = pd.Index(list(levels) or list(frame.columns))
         dated = isinstance(frame.index, pd.DatetimeIndex)
         frame = frame.rename_axis("index").reset_index() if dated else frame
-        return Table(frame, levels, (), None, ("index",) if dated else (), ())
+        return Table(frame, levels, None, ("index",) if dated else (), ())
     how: dict[str, Any] = {"skipinitialspace": True, "na_values": [".", "-"]}
     kind = name.split("_")[0]
     how |= {"a10": {"sep": ";", "decimal": ","}, "a14": {"sep": "\t"}, "a08": {"thousands": ","}}.get(kind, {})
@@ -204,9 +207,7 @@ def case(name: str) -> Table:
         elif text.endswith("%"):
             frame[column] = frame[column].str[:-1].astype(float)
             percent.append(column)
-    return Table(
-        frame, levels, ("Price", "Ticker") if levels else (), 4 if kind == "a02" else 2, (), (), tuple(percent)
-    )
+    return Table(frame, levels, 4 if kind == "a02" else 2, (), (), tuple(percent))
 
 
 def cells(name: str, column: int, delimiter: str = ",") -> list[float]:
@@ -309,7 +310,7 @@ def test_klines_are_known_by_names_and_without_them() -> None:
 
     bare = pd.read_csv(CASES / "a04_binance_klines_no_header.csv", header=None)
     bare.columns = pd.Index([f"column {i + 1}" for i in range(12)])
-    got = panel_of_table(Table(bare, {}, (), 1, (), ()), data(), "a04")
+    got = panel_of_table(Table(bare, {}, 1, (), ()), data(), "a04")
     np.testing.assert_array_equal(got.series["column 5"].prices, cells("a04_binance_klines_no_header.csv", 4))
     assert list(got.series) == ["column 5"]
     price, volume = (
@@ -816,7 +817,7 @@ def test_long_format_gives_a_series_a_value(how: str) -> None:
     frame = pd.DataFrame(long_table())
     if how != "blocks":
         frame = frame.sort_values(["date", "symbol"], ascending=how == "interleaved").reset_index(drop=True)
-    got = panel_of_table(Table(frame, {}, (), 2, (), ()), data(inputs=["volume"]), "f.csv")
+    got = panel_of_table(Table(frame, {}, 2, (), ()), data(inputs=["volume"]), "f.csv")
     np.testing.assert_array_equal(got.series["A"].prices, walk(1))
     np.testing.assert_array_equal(got.series["B"].prices, walk(2))
     np.testing.assert_array_equal(got.series["C"].prices, walk(3, 40))

@@ -31,4 +31,6 @@ def transposed(numbers: Sequence[str], texts: Sequence[Sequence[str]]) -> str | 
     if len(known) < max(FEW, len(numbers)) or not any(len(set(each)) == len(each) for each in texts):
         return None
     in_turn = [(known[0][0], known[0][1] + i) for i in range(len(known))]
-    return f"each row has a name, and its columns count up ({numbers[0]}, {numbers[1]}, …)" if known == in_turn else None
+    return (
+        f"each row has a name, and its columns count up ({numbers[0]}, {numbers[1]}, …)" if known == in_turn else None
+    )

@@ -26,12 +26,12 @@ DATE = re.compile(
 A_NUMBER = re.compile(NUMBER)
 LEVEL_NAMES = {"price", "ticker", "tickers", "attributes", "symbol", "symbols", "field", "fields", "variable"}
 # What a line under the names says of units. BTC and ETH there are tickers.
-UNITS = (
-    {code.lower() for code in CODES.split()} - {"btc", "eth"}
-    | set("€$£¥%") | set("shares share lots lot contracts contract units unit pcs pct percent percentage index points "
-          "point pts bp bps text date datetime time iso yyyy-mm-dd stück stuecke currency price usd/bbl usd/oz usd/t "
-          "eur/mwh mwh mw kwh kw bbl oz t mt ton tons number count".split())
-)  # fmt: skip
+_UNITS = (
+    "shares share lots lot contracts contract units unit pcs pct percent percentage index points point pts bp bps text "
+    "date datetime time iso yyyy-mm-dd stück stuecke currency price usd/bbl usd/oz usd/t eur/mwh mwh mw kwh kw bbl oz "
+    "t mt ton tons number count $ € £ ¥ %"
+)
+UNITS = frozenset([*_UNITS.split(), *CODES.lower().split()]) - {"btc", "eth"}
 Row = tuple[int, list[str]]  # the line that it begins in, counted from 1, and its cells
 
 
@@ -243,7 +243,11 @@ def _are_units(cells: list[str], names: list[str]) -> bool:
     known = [cell.strip().strip("()[]").strip().lower() for cell in cells]
     first = known[0] in {*UNITS, "", "unit", "units", "einheit", "currency", "währung"} or cells[0].strip() in BLANKS
     units = [unit in UNITS for unit in known[1:]]
-    return first and any(units) and all(unit or cell.strip() in BLANKS for unit, cell in zip(units, cells[1:], strict=True))
+    return (
+        first
+        and any(units)
+        and all(unit or cell.strip() in BLANKS for unit, cell in zip(units, cells[1:], strict=True))
+    )
 
 
 def _first_values(rows: list[Row], kinds: list[str]) -> int:

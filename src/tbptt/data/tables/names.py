@@ -39,7 +39,8 @@ CHANGE = (
 )
 NAMES = (
     "ticker tickers symbol symbols sym asset instrument stock pair coin isin cusip sedol wkn permno gvkey ric code "
-    "secid security market name id file kode emiten símbolo simbolo тикер 代码 股票代码 证券代码 名称 股票名称 コード 銘柄 "
+    "secid security market name id file kode emiten símbolo simbolo тикер "
+    "代码 股票代码 证券代码 名称 股票名称 コード 銘柄 "
     "종목코드 종목명"
 )
 CODES = ("USD EUR GBP GBX GBp JPY CHF CAD AUD NZD SEK NOK DKK ISK CNY CNH RMB HKD TWD SGD INR IDR KRW MYR THB PHP VND "

@@ -22,7 +22,8 @@ def read_parquet(path: Path) -> Table:
 
     Folders such as ``year=2024`` are no column, for they only sort the rows by time; others, as ``symbol=AAA``, become
     columns of texts. A file for each series (``AAPL.parquet``) gives a column ``file``; parts of one table whose names
-    sort otherwise than their times come in the order of times. What pandas says of its index and of columns with several levels is restored.
+    sort otherwise than their times come in the order of times. What pandas says of its index and of columns with
+    several levels is restored.
 
     Raises:
         ValueError: there is no Parquet file, or its files have different columns, or memory is short.
@@ -32,7 +33,7 @@ def read_parquet(path: Path) -> Table:
     table, of_folders, found, files = _joined(path)
     said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
     index = [name for name in said.get("index_columns", []) if isinstance(name, str) and name in table.column_names]
-    names, levels, level_names = _names([name for name in table.column_names if name not in index], said)
+    names, levels = _names([name for name in table.column_names if name not in index])
     called = {each.get("field_name"): each.get("name") for each in said.get("columns", [])}
     columns: dict[str, Any] = {}
     for i, name in enumerate(index):
@@ -54,11 +55,11 @@ def read_parquet(path: Path) -> Table:
             frame[name] = values
     if not frame or not len(next(iter(frame.values()))):
         raise ValueError(f"{path} has no rows")
-    return Table(pd.DataFrame(frame, copy=False), levels, level_names, None, index_names, tuple(found), files=files)
+    return Table(pd.DataFrame(frame, copy=False), levels, None, index_names, tuple(found), files=files)
 
 
 def _joined(path: Path) -> tuple[Any, dict[str, Any], list[str], tuple[tuple[str, int], ...]]:
-    """The rows of all files; the columns that the names of the folders or files are; what was found; where each file begins."""
+    """The rows of all files; columns that names of folders or files are; what was found; where each file begins."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -87,7 +88,9 @@ def _joined(path: Path) -> tuple[Any, dict[str, Any], list[str], tuple[tuple[str
             columns[name] = pa.chunked_array(repeated)
     joined = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
     starts = [0, *np.cumsum([t.num_rows for t in tables]).tolist()]
-    places = [(f.relative_to(path).as_posix(), s) for f, s in zip(files, starts, strict=False)] if len(files) > 1 else []
+    places = (
+        [(f.relative_to(path).as_posix(), s) for f, s in zip(files, starts, strict=False)] if len(files) > 1 else []
+    )
     return joined, columns, found, tuple(places)
 
 
@@ -153,18 +156,14 @@ def _refuse_other_columns(path: Path, file: Path, names: list[str], first: Path,
     raise ValueError(f"{path}: {names_of_files} have {what}")
 
 
-def _names(
-    stored: list[str], said: dict[str, Any]
-) -> tuple[dict[str, str], dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """The shown name of each column; the levels of those that have several; what the levels are called."""
+def _names(stored: list[str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """The shown name of each column; the levels of those that have several."""
     parts = {name: _parts(name) for name in stored}
     counts = {len(each) for each in parts.values()}
     if len(counts) != 1 or counts == {1}:
-        return {name: name.strip() or f"column {i + 1}" for i, name in enumerate(stored)}, {}, ()
+        return {name: name.strip() or f"column {i + 1}" for i, name in enumerate(stored)}, {}
     shown = {name: " ".join(filter(None, each)) for name, each in parts.items()}
-    called = tuple(str(each.get("name") or "") for each in said.get("column_indexes", []))
-    (count,) = counts
-    return shown, {shown[n]: each for n, each in parts.items()}, called if len(called) == count else ("",) * count
+    return shown, {shown[n]: each for n, each in parts.items()}
 
 
 def _parts(name: str) -> tuple[str, ...]:

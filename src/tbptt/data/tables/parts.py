@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from tbptt.data.tables.names import DATE, NAMES, words_of
@@ -34,7 +35,7 @@ def series_of(stems: Sequence[str], tables: Sequence[Any]) -> list[str] | None:
     if any(words) or len(set(stems)) < len(stems) or not all(stem.isdigit() for stem in stems) or times is None:
         return None
     in_turn = sorted(times)
-    return list(stems) if any(a[1] > b[0] for a, b in zip(in_turn, in_turn[1:], strict=False)) else None
+    return list(stems) if any(a[1] > b[0] for a, b in pairwise(in_turn)) else None
 
 
 def by_time(tables: Sequence[Any]) -> list[int] | None:
@@ -46,7 +47,7 @@ def by_time(tables: Sequence[Any]) -> list[int] | None:
     if times is None:
         return None
     order = sorted(range(len(times)), key=lambda i: times[i])
-    if any(times[a][1] > times[b][0] for a, b in zip(order, order[1:], strict=False)):
+    if any(times[a][1] > times[b][0] for a, b in pairwise(order)):
         return None
     column = tables[0].column(_time_column(tables[0]))
     if column[0].as_py() > column[-1].as_py():

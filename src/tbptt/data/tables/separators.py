@@ -10,8 +10,8 @@ few, and refuse what they cannot tell:
 3. Clear values hold for the whole file: a decimal point makes the other separator one of thousands. Clear values that
    contradict each other are refused.
 4. Without any clear value: ``1.234`` is a decimal, but for a file whose delimiter is ``;``, since ``;`` is used where
-   the point may separate thousands. It is refused if the same column holds whole numbers (``936``, ``1.087``). ``1,234``
-   is refused with any delimiter but ``;``. With ``;``, each of both is a decimal if another column has whole numbers of
+   the point may separate thousands. It is refused if the same column holds whole numbers (``936``, ``1.087``), and
+   ``1,234`` with any delimiter but ``;``. With ``;``, each of both is a decimal if another column has whole numbers of
    four and more digits, which would have a separator, too (``70759``); without such a column it is refused.
 5. A column that mixes ``936`` and ``1.087``, always three digits behind the point, is refused also where other columns
    say that the point is a decimal one: a series does not fall to a thousandth.
