@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pyarrow import parquet
 
+from tbptt.data.panels.columns import line_of
 from tbptt.data.tables import dialect, raw_text
 from tbptt.data.tables.files import Form, Table, read_table
 from tbptt.data.tables.foreign import FOREIGN
-from tbptt.data.tables.numbers import first_text
 from tbptt.system import memory
 
 CASES = Path(__file__).parent / "cases"
@@ -86,7 +86,7 @@ def test_the_well_formed_file_has_nothing_to_say() -> None:
     assert table.frame["Date"].tolist() == REFERENCE["Date"]
     assert (table.frame["Close"].dtype, table.frame["Volume"].dtype) == (np.float64, np.int64)
     assert (table.found, table.warnings, table.percent, table.levels, table.index) == ((), (), (), {}, ())
-    assert (table.lines, table.line(0), table.line(119)) == (2, 2, 121)
+    assert (table.lines, line_of(table, 0), line_of(table, 119)) == (2, "line 2", "line 121")
 
 
 def test_header_levels_of_yfinance_are_read_with_their_names() -> None:
@@ -94,9 +94,8 @@ def test_header_levels_of_yfinance_are_read_with_their_names() -> None:
     same(table, **{"Close AAA": "Close", "High AAA": "High", "Volume AAA": "Volume"})
     assert list(table.frame) == ["Date", "Close AAA", "High AAA", "Low AAA", "Open AAA", "Volume AAA"]
     assert table.levels["Close AAA"] == ("Close", "AAA")
-    assert table.level_names == ("Price", "Ticker")
     assert table.found == ("3 header lines (data.header)",)
-    assert table.line(0) == 4
+    assert line_of(table, 0) == "line 4"
 
 
 def test_decimal_commas_are_told_from_thousands_by_the_delimiter() -> None:
@@ -139,7 +138,7 @@ def test_a_file_without_names_is_refused_and_read_with_given_ones() -> None:
     assert list(table.frame) == list(names)
     assert table.frame["close"].tolist()[:2] == [339.21, 339.53]
     assert table.frame["time"].dtype == np.int64
-    assert (table.line(0), len(table.frame)) == (1, 120)
+    assert (line_of(table, 0), len(table.frame)) == ("line 1", 120)
     with pytest.raises(ValueError, match=r"has 12 columns, but data\.names has 2 names"):
         read_table(path, Form(names=("a", "b")))
 
@@ -184,7 +183,7 @@ def test_parquet_cases() -> None:
     assert levels.index == ("column 1",)
     assert levels.frame["column 1"].dt.strftime("%Y-%m-%d").tolist() == REFERENCE["Date"]
     assert levels.lines is None
-    assert levels.line(3) is None
+    assert line_of(levels, 3) == "row 4"
     folder = read_table(CASES / "p08_partitioned")
     parts = [pd.read_parquet(path) for path in sorted((CASES / "p08_partitioned").rglob("*.parquet"))]
     assert folder.frame["px"].tolist() == [v for part in parts for v in part["px"]]
@@ -388,7 +387,7 @@ def test_exports_are_read_as_they_are(kind: str, read: Any) -> None:
     table = read(text)
     assert {name: of(table).get(name) for name in columns} == columns
     assert table.found == found
-    assert table.line(0) == line
+    assert line_of(table, 0) == f"line {line}"
 
 
 @pytest.mark.parametrize(
@@ -441,7 +440,6 @@ def test_each_number_alone_has_its_value(read: Any) -> None:
         (["0,123", "1,234"], ",", [0.123, 1.234]),  # no number of thousands begins with 0
         (["1234,567", "1,234"], ",", [1234.567, 1.234]),
         (["12345", "1,234"], ",", [12345, 1.234]),  # a whole number without a separator
-        (["99,600", "100,030"], ";", [99.6, 100.03]),  # ; goes with a decimal comma
         (["140.873", "140.900"], ",", [140.873, 140.9]),
         (["1.234,5", "1.234"], ";", [1234.5, 1234]),
         (["9.5", "1.087", "936"], ",", [9.5, 1.087, 936]),
@@ -464,6 +462,10 @@ def test_clear_values_of_one_column_hold_for_the_others(read: Any) -> None:
     [
         ('D,A\n2024-01-02,"85,510"\n2024-01-03,"85,610"\n', "x.csv, column A, line 2: '85,510' is 85510 or 85.510; "
          "type data.thousands=',' or data.decimal=','"),
+        ("D;A\n2024-01-02;99,600\n2024-01-03;100,030\n", "x.csv, column A, line 2: '99,600' is 99600 or 99.600; "
+         "type data.thousands=',' or data.decimal=','"),
+        ("D;A;Year\n20240102;30.054;2024\n20240103;30.108;2024\n", "x.csv, column A, line 2: '30.054' is 30054 or "
+         "30.054; type data.thousands=. or data.decimal=."),
         ("D;A\n2024-01-02;936\n2024-01-03;1,087\n", "x.csv, column A, line 3: '1,087' beside '936' is 1087 or 1.087; "
          "type data.thousands=',' or data.decimal=','"),
         # Other columns say that the point is a decimal one; a fall to a thousandth is none for that.
@@ -492,6 +494,30 @@ def test_what_comes_late_in_a_file_counts(read: Any, refused: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("point", ",.")
+def test_whole_numbers_without_a_separator_tell_that_there_is_none(point: str, read: Any) -> None:
+    table = read(f"D;A;Volume\n2024-01-02;99{point}600;70759\n2024-01-03;100{point}030;812\n")
+    assert of(table)["A"] == [99.6, 100.03]
+    assert any(f"'99{point}600' in column A is 99.600 (data.thousands=" in each for each in table.found)
+
+
+@pytest.mark.parametrize("units", [",USD,USD,shares", "-,EUR,,", "Units,(USD),%,[lots]"])
+def test_a_line_of_units_is_no_part_of_the_names(units: str, read: Any) -> None:
+    table = read(f"Date,A,B,Volume\n{units}\n2024-01-02,1.5,2.5,100\n2024-01-03,1.6,2.6,200\n")
+    assert table.frame.columns.tolist() == ["Date", "A", "B", "Volume"]
+    assert table.levels == {}
+    assert table.lines == 3
+    assert [each for each in table.found if "left out" in each] == [
+        f"1 line under the names left out: '{units.replace(',', ' ').strip()}' (data.header)"
+    ]
+
+
+def test_lines_of_tickers_and_names_that_need_the_second_line_stay(read: Any) -> None:
+    rows = "2024-01-02,1.5,2.5\n2024-01-03,1.6,2.6\n"
+    assert read("Date,Close,Close\n,USD,EUR\n" + rows).frame.columns.tolist()[1:] == ["Close USD", "Close EUR"]
+    assert read("Date,Close,Open\n,BTC,BTC\n" + rows).frame.columns.tolist()[1:] == ["Close BTC", "Open BTC"]
+
+
 def test_keys_come_before_what_would_be_found(read: Any) -> None:
     assert of(read("D;A\n2024-01-02;99,600\n", thousands=","))["A"] == [99600]
     assert of(read("D;A\n2024-01-02;99,600\n", decimal=","))["A"] == [99.6]
@@ -515,13 +541,10 @@ def test_columns_are_whole_numbers_only_without_blanks_and_leading_zeros(read: A
     assert frame["E"].dtype == np.float64
 
 
-def test_a_mistake_in_a_column_leaves_it_as_text_and_is_found(read: Any) -> None:
+def test_a_mistake_in_a_column_leaves_it_as_text(read: Any) -> None:
     table = read("Date,Close,Note\n2024-01-02,1.5,x\n2024-01-03,-,1\n2024-01-04,1.5x,y\n2024-01-05,1.6,z\n")
     assert table.frame["Close"].tolist() == ["1.5", "-", "1.5x", "1.6"]
-    assert first_text(table.frame["Close"]) == (2, "1.5x")
-    assert table.line(2) == 4
-    assert first_text(table.frame["Note"]) is None  # a column of texts
-    assert first_text(table.frame["Date"]) is None
+    assert line_of(table, 2) == "line 4"
 
 
 def test_mixed_signs_are_warned_of(read: Any) -> None:
@@ -536,9 +559,9 @@ def test_mixed_signs_are_warned_of(read: Any) -> None:
 
 def test_lines_are_counted_as_an_editor_does(read: Any) -> None:
     blank = read("Date,A\n\n2024-01-02,1.5\n\n\n2024-01-03,1.6\n")
-    assert [blank.line(i) for i in range(2)] == [3, 6]
+    assert [line_of(blank, i) for i in range(2)] == ["line 3", "line 6"]
     quoted = read('Date,Note,A\n2024-01-02,"a\nb",1.5\n2024-01-03,"x, y",1.6\n')
-    assert [quoted.line(i) for i in range(2)] == [2, 4]
+    assert [line_of(quoted, i) for i in range(2)] == ["line 2", "line 4"]
     assert of(quoted)["Note"] == ["a\nb", "x, y"]
     gap = read("a\n100.5\n\n99.25\n\n\n")
     assert of(gap)["a"] == [100.5, None, 99.25]
@@ -660,7 +683,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
     monkeypatch.setattr(memory, "free_memory", lambda: 3_000_000)
     monkeypatch.setattr(raw_text, "free_memory", lambda: 3_000_000)
     expected = (
-        "x.csv cannot be read: it needs about 0.0 GB of memory, and 0.0 GB are free; about 40% of its rows would fit"
+        "x.csv cannot be read: it needs about 0.0 GB of memory, and 0.0 GB are free; about 25% of its rows would fit"
     )
     assert refused(text) == expected
     assert "of its rows would fit" in refused(packed, "x.csv.gz")
@@ -716,7 +739,6 @@ def test_levels_in_parquet_have_names_and_are_read_without_pandas_words(tmp_path
     pd.DataFrame([[1.5, 2.5]], columns=columns).to_parquet(tmp_path / "x.parquet")
     table = read_table(tmp_path / "x.parquet")
     assert table.levels == {"Close AAA": ("Close", "AAA"), "Close BBB": ("Close", "BBB")}
-    assert table.level_names == ("Price", "Ticker")
     parquet.write_table(pa.table({"('Close', 'AAA')": [1.5], "('Close', 'BBB')": [2.5]}), tmp_path / "y.parquet")
     assert read_table(tmp_path / "y.parquet").levels == table.levels
 
@@ -832,5 +854,38 @@ def test_any_table_in_any_form_is_read_back(tmp_path: Path, data: st.DataObject,
     assert table.frame["When"].tolist() == days
     for i, name in enumerate(shown):
         assert of(table)[name] == [row[i] for row in rows]
-    assert table.line(0) == len(lines) + 1
+    assert line_of(table, 0) == f"line {len(lines) + 1}"
     assert len([f for f in table.found if "data.footer" in f]) == form["footer"]
+
+
+def _parquets(folder: Path, tables: dict[str, dict[str, Any]]) -> Any:
+    folder.mkdir()
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_parquet(folder / f"{name}.parquet", index=False)
+    return read_table(folder)
+
+
+def test_a_folder_with_a_file_for_each_series_gets_their_names(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=3)
+    each = {"Date": days, "close": [1.5, 1.6, 1.7]}
+    table = _parquets(tmp_path / "a", {"AAPL": each, "MSFT": each})
+    assert table.frame["file"].tolist() == ["AAPL"] * 3 + ["MSFT"] * 3
+    assert table.found == ("column file added: the names of the files (AAPL, MSFT)",)
+    assert table.files == (("AAPL.parquet", 0), ("MSFT.parquet", 3))
+    codes = _parquets(tmp_path / "b", {"600519": each, "600520": each})
+    assert codes.frame["file"].tolist() == ["600519"] * 3 + ["600520"] * 3
+    later = {"Date": days + pd.Timedelta(days=9), "close": [1.5, 1.6, 1.7]}
+    years = _parquets(tmp_path / "c", {"AAPL_1": each, "AAPL_2": later, "MSFT_1": each, "MSFT_2": later})
+    assert years.frame["file"].tolist() == ["AAPL"] * 6 + ["MSFT"] * 6
+    named = {"ticker": ["x"] * 3, **each}
+    assert "file" not in _parquets(tmp_path / "d", {"AAPL": named, "MSFT": named}).frame
+
+
+def test_parts_of_a_table_come_in_the_order_of_their_times(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=9)
+    parts = {f"{i}-jan": {"Date": days[3 * k : 3 * k + 3], "a": [k] * 3} for i, k in enumerate((1, 0, 2))}
+    table = _parquets(tmp_path / "a", parts)
+    assert table.frame["a"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert table.found == ("the files in the order of their times, not of their names",)
+    backwards = {name: {key: values[::-1] for key, values in each.items()} for name, each in parts.items()}
+    assert _parquets(tmp_path / "b", backwards).frame["a"].tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]

@@ -32,7 +32,7 @@ def data(**keys: Any) -> PricesData:
 
 def table(columns: dict[str, Any], **more: Any) -> Table:
     """A table of these columns, as a CSV file with one header line gives it."""
-    facts = {"levels": {}, "level_names": (), "lines": 2, "index": (), "found": ()} | more
+    facts = {"levels": {}, "lines": 2, "index": (), "found": ()} | more
     return Table(pd.DataFrame(columns), **facts)
 
 
@@ -51,6 +51,108 @@ def refused(build: Callable[[], object]) -> str:
     except ValueError as error:
         return str(error)
     raise AssertionError("taken")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"2019-01-{i:02}" for i in range(1, 13)],
+        [str(year) for year in range(2000, 2012)],
+        [f"2019Q{i}" for i in range(1, 5)],
+        [f"{i}/3/2019" for i in range(1, 13)],
+        [f"V{i}" for i in range(2, 14)],
+    ],
+)
+def test_a_table_of_one_series_a_row_is_refused(names: list[str]) -> None:
+    made = {"V1": [f"T{i}" for i in range(60)], **{name: walk(i) for i, name in enumerate(names)}}
+    line = refusal(made)
+    assert "one series a row? Transpose it" in line
+    assert "data.columns" in line
+    assert list(panel(made, columns=names[:2]).series) == names[:2]
+
+
+def test_flags_and_counts_are_left_out() -> None:
+    flag = np.arange(60) % 7 == 0
+    few = np.arange(60) ** 2 % 5
+    made = {"SPY": walk(1), "month_end": flag.astype(int), "regime": few, "SPY_n": np.arange(60) ** 2 % 997 + 5000}
+    made |= {"nobs": 4681 + few, "half": np.where(flag, 0.5, 0.25), "Implied Vol": walk(2)}
+    found = panel(made)
+    assert list(found.series) == ["SPY"]
+    assert found.findings.left_out == {
+        "month_end": "two values alone, as yes or no",
+        "half": "two values alone, as yes or no",
+        "regime": "a few small whole numbers, as of kinds or counts",
+        "SPY_n": "a count",
+        "nobs": "a count",
+        "Implied Vol": "a volatility",
+    }
+    assert "data.columns" in refusal({"regime": few, "flag": flag.astype(int)})
+    assert list(panel({"A Implied Vol": walk(1), "B Implied Vol": walk(2)}).series) == [
+        "A Implied Vol",
+        "B Implied Vol",
+    ]
+    assert list(panel({"Close": 5 + few}).series) == ["Close"]
+    assert list(panel({"CT": walk(1), "N": walk(2), "NUM": walk(3)}).series) == ["CT", "N", "NUM"]
+
+
+def test_one_series_with_too_few_prices_is_left_out_of_several() -> None:
+    blank = np.full(60, np.nan)
+    blank[7] = 5.5
+    wide = {"A": walk(1), "B": blank, "C": walk(2)}
+    found = panel(wide)
+    assert list(found.series) == ["A", "C"]
+    assert found.findings.left_out == {"B": "1 price; a series needs 2"}
+    assert refusal(wide, columns=["A", "B"]) == "f.csv, column B holds 1 price; a series needs at least 2"
+    assert refusal({"B": blank}) == "f.csv, column B holds 1 price; a series needs at least 2"
+    days = [str(day) for day in pd.date_range("2024-01-01", periods=60).date]
+    long = {"date": [*days, days[0]], "ticker": ["A"] * 60 + ["B"], "close": [*walk(1), 5.5]}
+    found = panel(long)
+    assert list(found.series) == ["A"]
+    assert "left out, for a series needs 2 prices: B (1 price) (data.columns)" in found.findings.found
+    assert "column close of B holds 1 price" in refusal(long, columns=["B"])
+
+
+def test_prices_that_stand_still_at_the_beginning_are_warned_of() -> None:
+    prices = walk(1, 200)
+    still = prices.copy()
+    still[:60] = still[59]
+    (line,) = panel({"A": still, "B": walk(2, 200)}).findings.warnings
+    assert line == f"A does not change before line 62: its first 60 of 200 prices are {still[0]:g}"
+    prices[:60] = 0.0
+    (line,) = panel({"A": prices, "B": walk(2, 200)}).findings.warnings
+    spread = np.std(np.delete(np.diff(prices), 59))
+    assert line == (
+        "A holds 0 60 times, first in line 2: a sign for a missing price? The step there is "
+        f"{prices[60] / spread:.3g} standard deviations of the others"
+    )
+
+
+@pytest.mark.parametrize("value", [99999.9, -99.99, -9999.9])
+def test_a_repeated_sign_for_a_missing_price_is_warned_of(value: float) -> None:
+    prices = walk(1, 200)
+    prices[[50, 90]] = value
+    (line,) = panel({"A": prices}).findings.warnings
+    assert line.startswith(f"A holds {value:g} 2 times, first in line 52: a sign for a missing price?")
+
+
+def test_an_order_book_is_one_series() -> None:
+    mid = walk(1)
+    made = {f"{side}p{i}": mid + sign * i / 100 for side, sign in (("b", -1), ("a", 1)) for i in (1, 2, 3)}
+    made |= {f"{side}v{i}": walk(i + 10) for side in "ba" for i in (1, 2, 3)}
+    found = panel(made)
+    assert list(found.series) == ["bp1"]
+    assert {found.findings.left_out[f"{side}v{i}"] for side in "ba" for i in (1, 2, 3)} == {"volume"}
+    book = {"bid_px_00": mid, "ask_px_00": mid + 0.02, "bid_ct_00": walk(5), "ask_ct_00": walk(6)}
+    found = panel(book)
+    assert list(found.series) == ["bid_px_00"]
+    assert {found.findings.left_out[name] for name in ("bid_ct_00", "ask_ct_00")} == {"a count"}
+
+
+def test_columns_with_dates_for_names_beside_times_are_series() -> None:
+    days = [str(day) for day in pd.date_range("2020-01-01", periods=60).date]
+    names = ["2024-03-15", "2024-06-21", "2024-09-20"]  # the days on which futures end
+    made = panel({"Date": days, **{name: walk(i) for i, name in enumerate(names)}})
+    assert list(made.series) == names
 
 
 def walk(seed: int, n: int = 60, start: float = 100.0) -> np.ndarray:
@@ -85,7 +187,7 @@ def case(name: str) -> Table:
         frame.columns = pd.Index(list(levels) or list(frame.columns))
         dated = isinstance(frame.index, pd.DatetimeIndex)
         frame = frame.rename_axis("index").reset_index() if dated else frame
-        return Table(frame, levels, (), None, ("index",) if dated else (), ())
+        return Table(frame, levels, None, ("index",) if dated else (), ())
     how: dict[str, Any] = {"skipinitialspace": True, "na_values": [".", "-"]}
     kind = name.split("_")[0]
     how |= {"a10": {"sep": ";", "decimal": ","}, "a14": {"sep": "\t"}, "a08": {"thousands": ","}}.get(kind, {})
@@ -105,9 +207,7 @@ def case(name: str) -> Table:
         elif text.endswith("%"):
             frame[column] = frame[column].str[:-1].astype(float)
             percent.append(column)
-    return Table(
-        frame, levels, ("Price", "Ticker") if levels else (), 4 if kind == "a02" else 2, (), (), tuple(percent)
-    )
+    return Table(frame, levels, 4 if kind == "a02" else 2, (), (), tuple(percent))
 
 
 def cells(name: str, column: int, delimiter: str = ",") -> list[float]:
@@ -210,7 +310,7 @@ def test_klines_are_known_by_names_and_without_them() -> None:
 
     bare = pd.read_csv(CASES / "a04_binance_klines_no_header.csv", header=None)
     bare.columns = pd.Index([f"column {i + 1}" for i in range(12)])
-    got = panel_of_table(Table(bare, {}, (), 1, (), ()), data(), "a04")
+    got = panel_of_table(Table(bare, {}, 1, (), ()), data(), "a04")
     np.testing.assert_array_equal(got.series["column 5"].prices, cells("a04_binance_klines_no_header.csv", 4))
     assert list(got.series) == ["column 5"]
     price, volume = (
@@ -848,7 +948,7 @@ def test_long_format_gives_a_series_a_value(how: str) -> None:
     frame = pd.DataFrame(long_table())
     if how != "blocks":
         frame = frame.sort_values(["date", "symbol"], ascending=how == "interleaved").reset_index(drop=True)
-    got = panel_of_table(Table(frame, {}, (), 2, (), ()), data(inputs=["volume"]), "f.csv")
+    got = panel_of_table(Table(frame, {}, 2, (), ()), data(inputs=["volume"]), "f.csv")
     np.testing.assert_array_equal(got.series["A"].prices, walk(1))
     np.testing.assert_array_equal(got.series["B"].prices, walk(2))
     np.testing.assert_array_equal(got.series["C"].prices, walk(3, 40))
@@ -1163,3 +1263,22 @@ def test_a_format_is_that_of_the_columns_that_are_called_times() -> None:
     assert list(found.series) == ["close"]
     assert found.times is not None
     assert found.times[1] == np.datetime64("2020-01-01T01:00")
+
+
+def test_files_without_times_in_a_folder_are_several_series_if_their_names_say_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for seed, name in enumerate(["AAPL", "MSFT"], 1):
+        pd.DataFrame({"close": walk(seed, start=100 * seed)}).to_parquet(tmp_path / "a" / f"{name}.parquet")
+    path = str(tmp_path / "a")
+    assert "column file: it has 2 values" in refused(lambda: panel_of_file(path, data()))
+    assert "data.by=file" in refused(lambda: panel_of_file(path, data()))
+    assert list(panel_of_file(path, data(by="file")).series) == ["AAPL", "MSFT"]
+
+
+def test_a_place_in_a_folder_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for part in range(2):
+        values = walk(part)
+        values[20 + part] = np.nan if part else values[20]
+        pd.DataFrame({"A": values}).to_parquet(tmp_path / "a" / f"part-{part}.parquet")
+    assert "row 22 of part-1.parquet: a blank" in refused(lambda: panel_of_file(str(tmp_path / "a"), data()))

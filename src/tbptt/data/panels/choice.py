@@ -11,6 +11,7 @@ from tbptt.data.panels.columns import flags_of, kind_of, line_of, listed, number
 from tbptt.data.panels.fields import field_of, one_of_each_asset
 from tbptt.data.panels.inputs import parse_inputs
 from tbptt.data.panels.roles import OTHER_KINDS, TEXTS, WEAK, role_by_name, roles_of
+from tbptt.data.panels.transposed import transposed
 from tbptt.data.prices import Prices
 from tbptt.data.tables.names import words_of
 
@@ -175,7 +176,22 @@ class Chooser:
     def _numeric(self, columns: Mapping[str, Any]) -> dict[str, Prices]:
         return {name: self.numbers(name) for name, column in columns.items() if kind_of(column) == "number"}
 
+    def _refuse_transposed(self) -> None:
+        """Raises DataError for a table without times of which each row is a series."""
+        if not self.guess or "times" in self.taken.values():
+            return
+        kinds = {name: kind_of(self.table.frame[name]) for name in self.names}
+        texts = [list(self.table.frame[name].dropna()) for name, kind in kinds.items() if kind == "text"]
+        numbers = [name for name, kind in kinds.items() if kind == "number"]
+        if (why := transposed(numbers, texts)) is not None:
+            raise DataError(
+                f"{self.source}: {why}: one series a row? Transpose it, so that each series is a column; "
+                f"data.columns=[{numbers[0]},…] takes columns as they are",
+                "data.columns",
+            )
+
     def _found(self) -> list[Picked]:
+        self._refuse_transposed()
         self.left_out = dict(self.taken)
         in_levels = {column for each in self.levels.columns.values() for column in each.values()}
         flat = [name for name in self.names if name not in self.taken and name not in in_levels]

@@ -101,5 +101,6 @@ def line_of(table: "Table", row: int) -> str:
     """Where row ``row`` of the frame, counted from 0, stands: the line of a file as an editor counts it."""
     lines: Any = table.lines  # the first row's, or each row's
     if lines is None:
-        return f"row {row + 1}"
+        name, start = next((each for each in reversed(table.files) if each[1] <= row), ("", 0))
+        return f"row {row - start + 1}{f' of {name}' if name else ''}"
     return f"line {lines + row if isinstance(lines, int) else int(lines[row])}"

@@ -91,7 +91,9 @@ def field_of(name: str) -> Field | None:
 
 
 def _apart(word: str) -> Sequence[str]:
-    """``bidclose`` and ``px2`` in their parts."""
+    """``bidclose``, ``px2`` and ``bp1`` (a price of an order book) in their parts."""
+    if book := re.fullmatch(r"(b|a|bid|ask)p(\d{1,2})", word):
+        return ["bid" if book[1][0] == "b" else "ask", book[2]]
     parts = re.fullmatch(r"(bid|ask|mid)(open|high|low|close|price|px)(\d{0,2})|(bid|ask|px|price)(\d{1,2})", word)
     return [part for part in parts.groups() if part] if parts else (word,)
 

@@ -62,4 +62,4 @@ def table_of_frame(frame: "pd.DataFrame", source: str) -> Table:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"{source} has two columns {twice}; a name belongs to one column")
-    return Table(frame.reset_index(drop=True), levels, (), None, tuple(index), ())
+    return Table(frame.reset_index(drop=True), levels, None, tuple(index), ())

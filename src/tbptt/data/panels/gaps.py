@@ -9,6 +9,14 @@ from tbptt.data.panels.inputs import formed, unformed
 from tbptt.data.prices import Prices
 
 
+class TooFew(ValueError):
+    """A series with fewer than two prices; ``count`` of them."""
+
+    def __init__(self, column: str, count: int) -> None:
+        self.said = f"{count} price{'' if count == 1 else 's'}"
+        super().__init__(f"{column} holds {self.said}; a series needs at least 2")
+
+
 def without_gaps(
     values: Prices, rows: Rows, gaps: str, where: Callable[[int], str], column: str, when: Callable[[int], str]
 ) -> tuple[Prices, Rows, int]:
@@ -26,8 +34,7 @@ def without_gaps(
     """
     known = np.flatnonzero(~np.isnan(values))
     if len(known) < 2:
-        count = f"{len(known)} price{'' if len(known) == 1 else 's'}"
-        raise ValueError(f"{column} holds {count}; a series needs at least 2")
+        raise TooFew(column, len(known))
     first, last = int(known[0]), int(known[-1])
     infinite = np.isinf(values)
     if infinite.any():

@@ -1,6 +1,7 @@
 """From a table to a panel: which columns are times, series and inputs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from tbptt.data.panel import DataError, Findings, Panel, Rows, Series, Times
 from tbptt.data.panels.calendar import gaps_of, oldest_first, said
 from tbptt.data.panels.choice import Chooser, Picked, is_change, one_price
 from tbptt.data.panels.columns import and_list, kind_of, line_of, listed, resolved
-from tbptt.data.panels.gaps import with_inputs, without_gaps
+from tbptt.data.panels.gaps import TooFew, with_inputs, without_gaps
 from tbptt.data.panels.long_format import Groups, groups_of, without_blank
 from tbptt.data.panels.mixed import refuse_mixed
 from tbptt.data.panels.suspicious import suspicions
@@ -107,6 +108,7 @@ class _Maker:
         self.found = list(table.found)
         self.warnings = list(table.warnings)
         self.blanks: dict[str, int] = {}
+        self.too_few: dict[str, TooFew] = {}
         self.times: Times | None = None  # of the table's rows
 
     def panel(self) -> Panel:
@@ -207,8 +209,13 @@ class _Maker:
             others = [name for name in chooser.names if name not in times.names and name not in prices]
             self.found += refuse_mixed(self.table, prices, order, others, times.values is not None, self.source)
         inputs = self._inputs(chooser)
-        series = {each.name: self._series(chooser, each, inputs, order, np.arange(len(order))) for each in picked}
-        return series, None if times.values is None else times.values[order]
+        series = {}
+        places = np.arange(len(order))
+        for each in picked:
+            with self._but_too_few(each.column, named=self.data.columns is not None):
+                series[each.name] = self._series(chooser, each, inputs, order, places)
+        chooser.left_out |= {name: f"{error.said}; a series needs 2" for name, error in self.too_few.items()}
+        return self._some(series), None if times.values is None else times.values[order]
 
     def _long(
         self, chooser: Chooser, groups: Groups, times: RowTimes, order: Rows
@@ -225,6 +232,7 @@ class _Maker:
         if times.values is not None:
             calendar, places = np.unique(times.values[order], return_inverse=True)
         series = {}
+        named = len(self.data.columns or ()) > len(columns)
         codes = groups.codes[order]
         starts = np.searchsorted(codes, np.arange(len(groups.names) + 1))
         for code, value in enumerate(groups.names):
@@ -235,9 +243,29 @@ class _Maker:
             panel_rows = np.arange(len(rows)) if calendar is None else places[part]
             for each in picked:
                 name = value if len(picked) == 1 else f"{value} {each.column}"
-                named = replace(each, name=name)
-                series[name] = self._series(chooser, named, inputs, rows, panel_rows, f" of {value}")
+                called = replace(each, name=name)
+                with self._but_too_few(name, named):
+                    series[name] = self._series(chooser, called, inputs, rows, panel_rows, f" of {value}")
+        if self.too_few:
+            few = listed(f"{name} ({error.said})" for name, error in self.too_few.items())
+            self.found.append(f"left out, for a series needs 2 prices: {few} (data.columns)")
+        series = self._some(series)
         return {name: series[name] for name in sorted(series, key=lambda n: _place(n, names))}, calendar
+
+    @contextmanager
+    def _but_too_few(self, name: str, named: bool) -> Iterator[None]:
+        """A series with fewer than two prices is left out, but for one that ``data.columns`` names."""
+        try:
+            yield
+        except TooFew as error:
+            if named:
+                raise
+            self.too_few[name] = error
+
+    def _some(self, series: dict[str, Series]) -> dict[str, Series]:
+        if not series:
+            raise next(iter(self.too_few.values()))
+        return series
 
     def _of_values(self, groups: Groups) -> tuple[list[str], list[str]]:
         """Which series are wanted, by value, and in which columns: ``data.columns`` may name both."""

@@ -16,14 +16,17 @@ from tbptt.data.tables.names import words_of
 SAVED_INDEX = "a saved index"
 VOLUME, COUNT, OPEN_INTEREST, SPREAD = "volume", "a count", "open interest", "a spread"
 CHANGE, PAYMENT, CONSTANT, UNUSED = "changes, not prices", "dividends or splits", "the same value everywhere", "unused"
+MARKET_VALUE, VOLATILITY = "a market value", "a volatility"
+TWO_VALUES, FEW_VALUES = "two values alone, as yes or no", "a few small whole numbers, as of kinds or counts"
 TEXTS, FLAGS, DURATIONS, EMPTY = "texts", "yes or no", "durations", "no values"
 OTHER_KINDS = {"bool": FLAGS, "duration": DURATIONS, "time": "times"}
 # Columns with these roles are taken if a table has nothing else: a file of returns has no prices.
-WEAK = (CHANGE, SPREAD)
+WEAK = (CHANGE, SPREAD, VOLATILITY)
 COUNTS_UP, IDENTIFIER = "counts up by the same step at every row", "numbers that name something"
 _WORDS = {
     VOLUME: said.VOLUME,
-    COUNT: "count trades tradecount numtrades transactions ticks anzahl orders 成交笔数 сделки",
+    MARKET_VALUE: said.MARKET_VALUE,
+    COUNT: "count ct nobs num trades tradecount numtrades transactions ticks anzahl orders 成交笔数 сделки",
     OPEN_INTEREST: "openint openinterest oi",
     SPREAD: "spread",
     CHANGE: said.CHANGE,
@@ -39,13 +42,16 @@ IDENTIFIERS = {"id", "ids", "seq", "sequence", "permno", "permco", "gvkey", "cik
 _PAIRS = {
     ("open", "interest"): OPEN_INTEREST,
     ("number", "of"): COUNT,
-    ("market", "cap"): "a market value",
-    ("market", "value"): "a market value",
+    ("market", "cap"): MARKET_VALUE,
+    ("market", "value"): MARKET_VALUE,
     ("capital", "gains"): PAYMENT,
 }
 SIZES = (["size"], ["sz"], ["qty"], ["quantity"], ["amount"], ["count"], ["orders"], ["vol"], ["volume"])
 STRONG = {"volume", "volumes", "volumen", "turnover", "dividend", "dividends", "splits", "openinterest", "trades"}
+VOLATILE = {"realized", "realised", "implied", "hist", "historic", "historical", "garch", "annualized", "annualised"}
+BOOK_SIZES = re.compile(r"[ab](?:v|q|s|vol|sz|qty)\d{1,2}|(?:bid|ask)(?:v|q|s|vol|volume|sz|size|qty)\d{1,2}")
 LETTERS = {"v": VOLUME, "n": COUNT, "q": VOLUME}  # beside o, h, l and c
+SMALL, MOST_KINDS = 100, 12  # whole numbers below this, and how many of them, that are rather kinds or counts
 LONG_ENOUGH = 10  # rows from which on a constant step is no price's
 DATE_PARTS = (["year"], ["quarter"], ["month"], ["week"], ["day"], ["weekday"], ["hour"], ["minute"])
 # How much a volume jumps from step to step: a price does so by far less.
@@ -64,11 +70,19 @@ def role_by_name(name: str, assets: Collection[str] = (), alone: bool = False) -
     """
     words = [word for word in words_of(name) if not word.isdigit()]
     pair = next((pair for pair in pairwise(words) if pair in _PAIRS), None)
+    if VOLATILE & set(words) and {"vol", "volatility", "volatilities"} & set(words):
+        return VOLATILITY
+    if len(words) > 1 and words[-1] == "n" and " ".join(words[:-1]) in assets:  # AAPL_n beside AAPL
+        return COUNT
+    if words in (["ct"], ["num"]) and name.isupper():
+        return None
     if words[:1] == ["taker"] and set(words) <= BESIDE | ROLES.keys():
         return VOLUME
     if "%" in name and (not words or words in (["var"], ["fark"], ["diff"])):  # Var. %, +/- %
         return CHANGE
     if (len(words) == 1 and words[0] in ALONE) or (alone and words == ["v"]):
+        return VOLUME
+    if BOOK_SIZES.fullmatch("".join(words_of(name))):  # bv1, bid_sz_00
         return VOLUME
     if (
         words[:1] in (["bid"], ["ask"], ["bids"], ["asks"])
@@ -150,10 +164,27 @@ def roles_of(columns: Mapping[str, Any], numbers: Mapping[str, Prices], percent:
             roles[name] = role
         elif len(known) > 2 and known.min() == known.max():
             roles[name] = CONSTANT
+        elif field_of(name) is None and (role := _kinds_by_content(known)):
+            roles[name] = role
     rest = {name: values for name, values in numbers.items() if name not in roles}
     roles |= {name: CHANGE for name in percent if name in rest and len(rest) > 1 and looks_like_returns(rest[name])}
     rest = {name: values for name, values in rest.items() if name not in roles}
     return roles | _volumes_by_content(rest)
+
+
+def _kinds_by_content(known: Prices) -> str | None:
+    """Columns that say which of a few kinds a row is of, or count a few of something.
+
+    A price that takes few values is left out with them, but for one that is called a price: what is left out is said.
+    """
+    if len(known) < 2 * LONG_ENOUGH:
+        return None
+    values = np.unique(known)
+    if len(values) == 2:
+        return TWO_VALUES
+    few = len(values) <= min(MOST_KINDS, len(known) // 4)
+    whole = np.isfinite(values).all() and not (values % 1).any()
+    return FEW_VALUES if few and whole and np.abs(values).max() < SMALL else None
 
 
 def _moves_as_a_price(values: Prices) -> bool:

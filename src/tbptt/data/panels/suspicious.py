@@ -9,7 +9,8 @@ from tbptt.data.prices import Prices
 
 STEPS_OF = 50  # a step of more standard deviations than this is suspicious
 SENTINELS = (-9999.0, -999.0, -99999.0, -99.0, -999.25, -1.0, 0.0, 9999.0, 99999.0, 999999.0)
-STANDS_STILL = 0.2  # the share of a series at its end that is suspicious if it never changes
+REPEATED = (-9999.9, -999.9, -99.99, -99.9, 999.9, 9999.9, 9999.99, 99999.9)  # a single one may be a price
+STANDS_STILL = 0.2  # the share of a series at its beginning or end that is suspicious if it never changes
 
 
 def suspicions(name: str, prices: Prices, where: Callable[[int], str], returns: bool = False) -> Iterator[str]:
@@ -25,13 +26,18 @@ def suspicions(name: str, prices: Prices, where: Callable[[int], str], returns: 
     if looks_like_returns(prices) or (returns and _has_both_signs(prices)):
         yield f"{name} looks like returns, not prices: its values are around 0, with both signs"
     changes = np.diff(prices)
-    sentinel = next((value for value in SENTINELS if _is_sentinel(prices, value)), None)
+    sentinel = next((value for value in (*SENTINELS, *REPEATED) if _is_sentinel(prices, value)), None)
     if sentinel is not None:
         rows = np.flatnonzero(prices == sentinel)
         times = f"{len(rows)} times, first" if len(rows) > 1 else "once,"
         size = _in_deviations(changes, int(rows[0]))
         yield f"{name} holds {sentinel:g} {times} in {where(int(rows[0]))}: a sign for a missing price?{size}"
     yield from _large_steps(name, prices, changes, where, sentinel)
+    first = int(np.flatnonzero(changes)[0]) + 1 if changes.any() else 0  # how many prices are as the first one
+    if first > max(10, STANDS_STILL * len(prices)) and prices[0] != sentinel:
+        yield (
+            f"{name} does not change before {where(first)}: its first {first} of {len(prices)} prices are {prices[0]:g}"
+        )
     last = int(np.flatnonzero(changes)[-1]) + 1 if changes.any() else 0
     still = len(prices) - last
     if still > max(10, STANDS_STILL * len(prices)):
@@ -55,14 +61,15 @@ def _deviation(changes: Prices) -> float:
 
 def _in_deviations(changes: Prices, row: int) -> str:
     spread = _deviation(changes)
-    step = changes[max(0, row - 1)]
+    moved = np.flatnonzero(changes)
+    step = changes[row - 1] if row else changes[moved[0]]  # of the first price, the step out of its value
     return f" The step there is {abs(step) / spread:.3g} standard deviations of the others" if spread else ""
 
 
 def _is_sentinel(prices: Prices, value: float) -> bool:
     """Whether a value stands for a missing price: it is far from the prices on both sides of it."""
     here = prices == value
-    if not here.any() or here.mean() > 0.5:
+    if here.sum() < (2 if value in REPEATED else 1) or here.mean() > 0.5:
         return False
     others = prices[~here]
     low, high = float(others.min()), float(others.max())

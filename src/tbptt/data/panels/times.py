@@ -101,7 +101,7 @@ def times_of(table: "Table", data: "TableData", source: str, kept: frozenset[str
     return _as_times(chosen, table, source, others, tuple(name for name in also if name not in chosen.names))
 
 
-def _refuse_unused(chosen: _Candidate, data: "TableData", source: str) -> None:
+def _refuse_unused(chosen: Candidate, data: "TableData", source: str) -> None:
     """Raises DataError if ``data.time_format`` is said and the times are read in another way, or need no format."""
     if data.time_format not in (None, *(reading.key for reading in chosen.readings)):
         columns = f"column{'s' * (len(chosen.names) > 1)} {and_list(list(chosen.names))}"

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tbptt.data.tables.names import CODES
 from tbptt.data.tables.numbers import BLANKS, NUMBER
 
 HEAD, TAIL = 400, 40  # lines looked at
@@ -24,6 +25,13 @@ DATE = re.compile(
 )
 A_NUMBER = re.compile(NUMBER)
 LEVEL_NAMES = {"price", "ticker", "tickers", "attributes", "symbol", "symbols", "field", "fields", "variable"}
+# What a line under the names says of units. BTC and ETH there are tickers.
+_UNITS = (
+    "shares share lots lot contracts contract units unit pcs pct percent percentage index points point pts bp bps text "
+    "date datetime time iso yyyy-mm-dd stück stuecke currency price usd/bbl usd/oz usd/t eur/mwh mwh mw kwh kw bbl oz "
+    "t mt ton tons number count $ € £ ¥ %"
+)
+UNITS = frozenset([*_UNITS.split(), *CODES.lower().split()]) - {"btc", "eth"}
 Row = tuple[int, list[str]]  # the line that it begins in, counted from 1, and its cells
 
 
@@ -213,6 +221,10 @@ def _first_row(layout: Layout, rows: list[Row], kinds: list[str], header: int | 
     if header is None and levels > LEVELS:
         layout.under = [" ".join(cells).strip() for _, cells in found[1:]]
         found = found[:1]
+    if header is None:
+        units = [row for row in found[1:] if _are_units(row[1], found[0][1])]
+        layout.under += [" ".join(cells).strip() for _, cells in units]
+        found = [row for row in found if row not in units]
     names = [[cell.strip() for cell in cells] for _, cells in found]
     short = bool(names) and all(len(cells) == width - 1 for cells in names)
     for cells in names:  # ``Date,Open,`` above ``2024-01-02,1``
@@ -221,6 +233,21 @@ def _first_row(layout: Layout, rows: list[Row], kinds: list[str], header: int | 
         cells[0] = cells[0].removeprefix("#").strip() if len(names) == 1 else cells[0]
     layout.header = names
     return short
+
+
+def _are_units(cells: list[str], names: list[str]) -> bool:
+    """Whether a line under the names holds units and blanks, and the names tell the columns apart without it."""
+    names = [name.strip() for name in names[1:]]
+    if len(set(names)) < len(names) or "" in names:
+        return False
+    known = [cell.strip().strip("()[]").strip().lower() for cell in cells]
+    first = known[0] in {*UNITS, "", "unit", "units", "einheit", "currency", "währung"} or cells[0].strip() in BLANKS
+    units = [unit in UNITS for unit in known[1:]]
+    return (
+        first
+        and any(units)
+        and all(unit or cell.strip() in BLANKS for unit, cell in zip(units, cells[1:], strict=True))
+    )
 
 
 def _first_values(rows: list[Row], kinds: list[str]) -> int:

@@ -44,30 +44,24 @@ class Table:
             are. The names of a header with several levels are joined by a blank, ``Close AAA``; a column without a name
             is called ``column 1``, counted from 1. The index is a plain range.
         levels: the parts of each name of a header with several levels: ``{"Close AAA": ("Close", "AAA")}``; else empty.
-        level_names: what the file calls these levels, ``("Price", "Ticker")``; "" where it does not say.
         lines: the line of the file that row i of the frame stands in, counted from 1, as an editor does: ``lines + i``,
             or ``lines[i]`` where blank lines or line ends inside of cells come between; None if the file has no lines
-            (Parquet). :meth:`line` tells it.
+            (Parquet). :func:`tbptt.data.panels.columns.line_of` tells it.
         index: the names of columns that the file itself marks as its index (Parquet written by pandas).
         found: what was found out, one phrase each with its key, as in :class:`tbptt.data.panel.Findings`.
         percent: the names of columns whose numbers were written with a % sign; 1.5% is read as 1.5.
         warnings: one line each.
+        files: of a folder, the name of each file and its first row, counted from 0; else empty.
     """
 
     frame: "pd.DataFrame"
     levels: dict[str, tuple[str, ...]]
-    level_names: tuple[str, ...]
     lines: "int | NDArray[np.int64] | None"
     index: tuple[str, ...]
     found: tuple[str, ...]
     percent: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-    def line(self, row: int) -> int | None:
-        """The line of the file that a row of the frame, counted from 0, stands in; None if the file has no lines."""
-        if self.lines is None or isinstance(self.lines, int):
-            return None if self.lines is None else self.lines + row
-        return int(self.lines[row])
+    files: tuple[tuple[str, int], ...] = ()
 
 
 PARQUET = (".parquet", ".pq")
@@ -79,7 +73,7 @@ def read_table(path: Path, form: Form = Form()) -> Table:
     Any file that holds text is read as a table of numbers, dates and names, whatever its suffix. Its form is found out
     from the whole file (:mod:`tbptt.data.tables.dialect`, :mod:`tbptt.data.tables.numbers`), where ``form`` does not
     say it. The cells of a column become numbers if all are numbers or blanks; otherwise the column stays as text, also
-    where a single cell is wrong: :func:`tbptt.data.tables.numbers.first_text` finds that one.
+    where a single cell is wrong.
 
     Raises:
         ValueError: one line that begins with the path and says what is wrong, where, and which key says what is right.

@@ -28,9 +28,10 @@ FIELDS = {
 }
 VOLUME = (
     "volume volumes volumen vol tickvol tickvolume realvol stuecke stück stücke umsatz umsätze turnover qty quantity "
-    "basevolume quotevolume volumefrom volumeto volumeusd marketcap mcap hac hacim wol wolumen bidsize asksize bidqty "
+    "basevolume quotevolume volumefrom volumeto volumeusd hac hacim wol wolumen bidsize asksize bidqty "
     "askqty tickqty объем объём оборот 成交量 成交额 成交金额 交易量 换手率 出来高 売買高 売買代金 거래량 거래대금"
 )
+MARKET_VALUE = "marketcap mktcap mcap marketvalue"
 CHANGE = (
     "change changes chg ret rets return returns pct percent logret logreturn logreturns perubahan veränderung "
     "variation variación variacion variação variacao variazione zmiana verschil fark изм изменение 涨跌幅 涨跌额 涨跌 "
@@ -38,7 +39,8 @@ CHANGE = (
 )
 NAMES = (
     "ticker tickers symbol symbols sym asset instrument stock pair coin isin cusip sedol wkn permno gvkey ric code "
-    "secid security market name id kode emiten símbolo simbolo тикер 代码 股票代码 证券代码 名称 股票名称 コード 銘柄 "
+    "secid security market name id file kode emiten símbolo simbolo тикер "
+    "代码 股票代码 证券代码 名称 股票名称 コード 銘柄 "
     "종목코드 종목명"
 )
 CODES = ("USD EUR GBP GBX GBp JPY CHF CAD AUD NZD SEK NOK DKK ISK CNY CNH RMB HKD TWD SGD INR IDR KRW MYR THB PHP VND "
@@ -63,4 +65,4 @@ def words_of(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", apart.lower().replace("ß", "ss")) if word]
 
 
-KNOWN = frozenset(" ".join([DATE, CLOCK, *FIELDS.values(), VOLUME, CHANGE, NAMES]).split())
+KNOWN = frozenset(" ".join([DATE, CLOCK, *FIELDS.values(), VOLUME, MARKET_VALUE, CHANGE, NAMES]).split())

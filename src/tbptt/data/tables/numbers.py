@@ -6,12 +6,9 @@ parentheses for a negative one.
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tbptt.data.tables.names import CODES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BLANKS = ("", ".", "..", "...", "-", "--", "---", "–", "—", "n/a", "N/A", "NA", "n.a.", "N.A.", "k.A.", "NaN", "nan",
           "NAN", "NaT", "null", "NULL", "Null", "None", "none", "<NA>", "\\N", "ND", "#N/A", "#N/A N/A", "#NA",
@@ -216,32 +213,3 @@ def _collect(column: Written) -> None:
         if len(column.unclear) == 1 and not column.thousands and (row := _first(core, LONG)) is not None:
             (point,) = column.unclear
             column.decimals[point] = column.unclear.pop(point)
-
-
-def mostly_numbers(texts: Any) -> bool:
-    """Whether more than half of the cells that are not blank are numbers."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    filled = texts.filter(pc.invert(pc.is_in(texts, value_set=pa.array(BLANKS)))).drop_null()
-    numbers = pc.sum(pc.match_substring_regex(filled, NUMBER)).as_py() or 0
-    return bool(numbers * 2 > len(filled))
-
-
-def first_text(column: "pd.Series") -> tuple[int, str] | None:
-    """The first cell of a column of numbers that is none, as its row from 0 and its text.
-
-    None if all cells are numbers or blanks, and if not even half of them are numbers: then it is a column of texts.
-    """
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not (pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
-        return None
-    texts = trimmed(pa.array([v if isinstance(v, str) else None for v in column], pa.string()))
-    if not mostly_numbers(texts):
-        return None
-    wrong = pc.invert(pc.or_(pc.match_substring_regex(texts, NUMBER), pc.is_in(texts, value_set=pa.array(BLANKS))))
-    row = pc.index(wrong, True).as_py()
-    return None if row < 0 else (row, texts[row].as_py())

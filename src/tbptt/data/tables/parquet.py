@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tbptt.data.tables.files import PARQUET, Table
+from tbptt.data.tables.parts import by_time, series_of
 from tbptt.system.memory import free_memory, too_large
 
 # Folders that only sort rows by time, as year=2024.
@@ -18,17 +21,19 @@ def read_parquet(path: Path) -> Table:
     """The rows of a file, or of all files of a folder in the order of their names (``2`` before ``10``).
 
     Folders such as ``year=2024`` are no column, for they only sort the rows by time; others, as ``symbol=AAA``, become
-    columns of texts. What pandas says of its index and of columns with several levels is restored.
+    columns of texts. A file for each series (``AAPL.parquet``) gives a column ``file``; parts of one table whose names
+    sort otherwise than their times come in the order of times. What pandas says of its index and of columns with
+    several levels is restored.
 
     Raises:
         ValueError: there is no Parquet file, or its files have different columns, or memory is short.
     """
     import pandas as pd
 
-    table, of_folders, found = _joined(path)
+    table, of_folders, found, files = _joined(path)
     said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
     index = [name for name in said.get("index_columns", []) if isinstance(name, str) and name in table.column_names]
-    names, levels, level_names = _names([name for name in table.column_names if name not in index], said)
+    names, levels = _names([name for name in table.column_names if name not in index])
     called = {each.get("field_name"): each.get("name") for each in said.get("columns", [])}
     columns: dict[str, Any] = {}
     for i, name in enumerate(index):
@@ -50,11 +55,11 @@ def read_parquet(path: Path) -> Table:
             frame[name] = values
     if not frame or not len(next(iter(frame.values()))):
         raise ValueError(f"{path} has no rows")
-    return Table(pd.DataFrame(frame, copy=False), levels, level_names, None, index_names, tuple(found))
+    return Table(pd.DataFrame(frame, copy=False), levels, None, index_names, tuple(found), files=files)
 
 
-def _joined(path: Path) -> tuple[Any, dict[str, Any], list[str]]:
-    """The rows of all files; the columns that the names of the folders are; what was found."""
+def _joined(path: Path) -> tuple[Any, dict[str, Any], list[str], tuple[tuple[str, int], ...]]:
+    """The rows of all files; columns that names of folders or files are; what was found; where each file begins."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -69,7 +74,9 @@ def _joined(path: Path) -> tuple[Any, dict[str, Any], list[str]]:
         tables.append(table)
         inside = "" if file == path else file.relative_to(path).as_posix()
         keys.append(dict(re.findall(r"([^/=]+)=([^/]*)(?=/)", inside)))
-    columns, found = {}, []
+    columns: dict[str, Any] = {}
+    found: list[str] = []
+    files, tables, keys = _in_order(files, tables, keys, columns, found)
     for name in dict.fromkeys(key for each in keys for key in each):
         texts = [each.get(name) for each in keys]
         if name.lower() in CALENDAR:
@@ -80,7 +87,29 @@ def _joined(path: Path) -> tuple[Any, dict[str, Any], list[str]]:
             ]
             columns[name] = pa.chunked_array(repeated)
     joined = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
-    return joined, columns, found
+    starts = [0, *np.cumsum([t.num_rows for t in tables]).tolist()]
+    places = (
+        [(f.relative_to(path).as_posix(), s) for f, s in zip(files, starts, strict=False)] if len(files) > 1 else []
+    )
+    return joined, columns, found, tuple(places)
+
+
+def _in_order(
+    files: list[Path], tables: list[Any], keys: list[dict[str, str]], columns: dict[str, Any], found: list[str]
+) -> tuple[list[Path], list[Any], list[dict[str, str]]]:
+    """The files in the order of their rows; a file for each series gets a column with the files' names."""
+    import pyarrow as pa
+
+    if len(tables) < 2 or any(name.lower() not in CALENDAR for each in keys for name in each):
+        return files, tables, keys
+    if "file" not in tables[0].column_names and (series := series_of([f.stem for f in files], tables)) is not None:
+        texts = [pa.repeat(pa.scalar(text, pa.string()), t.num_rows) for text, t in zip(series, tables, strict=True)]
+        columns["file"] = pa.chunked_array(texts)
+        found.append(f"column file added: the names of the files ({', '.join(series[:3])}{', …' * (len(series) > 3)})")
+    elif (order := by_time(tables)) is not None:
+        found.append("the files in the order of their times, not of their names")
+        return [files[i] for i in order], [tables[i] for i in order], [keys[i] for i in order]
+    return files, tables, keys
 
 
 def _files(path: Path) -> list[Path]:
@@ -127,18 +156,14 @@ def _refuse_other_columns(path: Path, file: Path, names: list[str], first: Path,
     raise ValueError(f"{path}: {names_of_files} have {what}")
 
 
-def _names(
-    stored: list[str], said: dict[str, Any]
-) -> tuple[dict[str, str], dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """The shown name of each column; the levels of those that have several; what the levels are called."""
+def _names(stored: list[str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """The shown name of each column; the levels of those that have several."""
     parts = {name: _parts(name) for name in stored}
     counts = {len(each) for each in parts.values()}
     if len(counts) != 1 or counts == {1}:
-        return {name: name.strip() or f"column {i + 1}" for i, name in enumerate(stored)}, {}, ()
+        return {name: name.strip() or f"column {i + 1}" for i, name in enumerate(stored)}, {}
     shown = {name: " ".join(filter(None, each)) for name, each in parts.items()}
-    called = tuple(str(each.get("name") or "") for each in said.get("column_indexes", []))
-    (count,) = counts
-    return shown, {shown[n]: each for n, each in parts.items()}, called if len(called) == count else ("",) * count
+    return shown, {shown[n]: each for n, each in parts.items()}
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ few, and refuse what they cannot tell:
 2. A column with ``1.234`` and whole numbers of four and more digits is one of decimals, as these have no separator.
 3. Clear values hold for the whole file: a decimal point makes the other separator one of thousands. Clear values that
    contradict each other are refused.
-4. Without any clear value: ``1.234`` is a decimal, as is ``1,234`` in a file whose delimiter is ``;``, since ``;`` is
-   used where the comma is the decimal point. It is refused if the same column holds whole numbers (``936``, ``1.087``).
-   With any other delimiter ``1,234`` is refused.
+4. Without any clear value: ``1.234`` is a decimal, but for a file whose delimiter is ``;``, since ``;`` is used where
+   the point may separate thousands. It is refused if the same column holds whole numbers (``936``, ``1.087``), and
+   ``1,234`` with any delimiter but ``;``. With ``;``, each of both is a decimal if another column has whole numbers of
+   four and more digits, which would have a separator, too (``70759``); without such a column it is refused.
 5. A column that mixes ``936`` and ``1.087``, always three digits behind the point, is refused also where other columns
    say that the point is a decimal one: a series does not fall to a thousandth.
 """
@@ -97,13 +98,29 @@ def _decimal(columns: list[Written], place: Place, delimiter: str, none: bool) -
     for column in columns:
         for point, row in column.unclear.items():
             mixed = column.whole is not None
-            if len(unclear) == 2 or (not marks and not none and (mixed or (point == "," and delimiter != ";"))):
+            open_ = not _plain_thousands(columns) if delimiter == ";" else point == ","
+            if len(unclear) == 2 or (not marks and not none and (mixed or open_)):
                 raise DataError(_two_readings(column, point, row, place, column.whole), "data.thousands")
     point, column = next(iter(unclear.items()))
     row = column.unclear[point]
     text = column.text(row)
     plain = text.replace(",", ".")
     return point, (f"{text!r} in column {column.name} is {plain} (data.thousands={_typed(point)} if it is not)",)
+
+
+def _plain_thousands(columns: list[Written]) -> bool:
+    """Whether a column has whole numbers of four and more digits without a separator, and they are no times."""
+    import numpy as np
+    import pyarrow as pa
+
+    for column in columns:
+        if column.values is None or not pa.types.is_integer(column.values.type):
+            continue
+        values = np.abs(column.values.drop_null().to_numpy())
+        years = [(1700 * unit <= values).all() and (values < 2200 * unit).all() for unit in (1, 100, 10_000)]
+        if (values >= 1000).any() and not any(years) and not (values >= 10**9).all():
+            return True
+    return False
 
 
 def _refuse_mixed(columns: list[Written], place: Place, decimal: str) -> None:

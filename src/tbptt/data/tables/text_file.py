@@ -65,7 +65,7 @@ def read_text(path: Path, packed: str | None, form: Form) -> Table:
     except ValueError as error:
         raise _Named(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
     found = _found(encoding, layout, read_as, form, names.levels_are_said) + signs
-    return Table(frame, names.levels, names.level_names, lines_of_rows, (), found, percent, warnings)
+    return Table(frame, names.levels, lines_of_rows, (), found, percent, warnings)
 
 
 class _Named(DataError):
@@ -109,13 +109,12 @@ def _delimiter(lines: list[str], form: Form) -> tuple[str, int]:
 class _Names:
     columns: list[str]
     levels: dict[str, tuple[str, ...]]
-    level_names: tuple[str, ...]
     levels_are_said: int  # how many lines of names to tell of; 1 is not told
 
     @classmethod
     def of(cls, layout: Layout, form: Form, path: Path) -> "_Names":
         if form.names:
-            return cls(_given(layout, form, path), {}, (), 1)
+            return cls(_given(layout, form, path), {}, 1)
         if not layout.header:
             if form.header is None:
                 raise _Named(
@@ -123,10 +122,10 @@ class _Names:
                     f"({layout.width} column{'' if layout.width == 1 else 's'}; if these are names: data.header=1)",
                     "data.names",
                 )
-            return cls([f"column {i + 1}" for i in range(layout.width)], {}, (), 1)
+            return cls([f"column {i + 1}" for i in range(layout.width)], {}, 1)
         if wrong := next((cells for cells in layout.header if len(cells) != layout.width), None):
             raise _Named(f"{path}: the header holds {len(wrong)} names, but the rows have {layout.width} cells")
-        rows, first, level_names = _levels(layout.header)
+        rows, first = _levels(layout.header)
         parts = list(zip(*rows, strict=True))
         columns = [" ".join(dict.fromkeys(part for part in each if part)) if i == 0 else " ".join(filter(None, each))
                    for i, each in enumerate(parts)]  # fmt: skip
@@ -137,7 +136,7 @@ class _Names:
         levels = dict(zip(columns[1:], parts[1:], strict=True)) if several else {}
         if several and first is None and columns[0] != "column 1":
             levels = {columns[0]: parts[0], **levels}
-        return cls(columns, levels, level_names if several else (), len(layout.header))
+        return cls(columns, levels, len(layout.header))
 
 
 def _given(layout: Layout, form: Form, path: Path) -> list[str]:
@@ -148,25 +147,24 @@ def _given(layout: Layout, form: Form, path: Path) -> list[str]:
     return columns
 
 
-def _levels(header: list[list[str]]) -> tuple[list[list[str]], str | None, tuple[str, ...]]:
-    """The lines of names; the name of the first column, where it has a line of its own or none; the levels' names.
+def _levels(header: list[list[str]]) -> tuple[list[list[str]], str | None]:
+    """The lines of names; the name of the first column, where it has a line of its own or none.
 
     pandas writes ``Price,Close`` / ``Ticker,AAA`` / ``Date,``: the first cells name the levels, and the last line names
     the index.
     """
     rows = [list(cells) for cells in header]
     if len(rows) == 1:
-        return rows, None, ()
-    first, level_names = None, ("",) * len(rows)
+        return rows, None
+    first = None
     if rows[-1][0] and not any(rows[-1][1:]):
         first = rows.pop()[0]
-        level_names = tuple(cells[0] for cells in rows)
     elif all(cells[0].lower() in dialect.LEVEL_NAMES for cells in rows):
-        first, level_names = "", tuple(cells[0] for cells in rows)
+        first = ""
     for cells in rows[:-1]:  # a cell that spans columns is written once: AAPL,,,MSFT,,
         for i in range(1 if first is None and cells[0] else 2, len(cells)):
             cells[i] = cells[i] or cells[i - 1]
-    return rows, first, level_names
+    return rows, first
 
 
 def _refuse_twice(columns: list[str], path: Path) -> None:
