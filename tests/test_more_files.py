@@ -240,7 +240,7 @@ case(
 case(
     "World Bank, titles above the header",
     '"Data Source","Prices"\n\n"Last Updated Date","2024-03-01"\n\n' + plain(CLOSE),
-    (Right({"Close": ONE}, DAYS), Refused((r"data\.header|data\.names|line",))),
+    Right({"Close": ONE}, DAYS),
 )
 case(
     "R's write.csv with row names",
@@ -250,7 +250,7 @@ case(
 case(
     "R's write.table: a name too few",
     rows('"date" "close"', [f'"{i + 1}"' for i in range(N)], [f'"{d}"' for d in days()], CLOSE, sep=" "),
-    (Right({"close": ONE}, DAYS, either=("column 1",)), Refused((r"line|column|header",))),
+    Right({"close": ONE}, DAYS, either=("column 1",)),
     "prices.txt",
 )
 case(
@@ -424,7 +424,7 @@ case(
 case(
     "days as Excel counts them",
     rows("Date,Close", [45292 + (d - days()[0]).days for d in days()], CLOSE),
-    (Right({"Close": ONE}, DAYS), Refused(("Date", r"data\.(time|time_format)"))),
+    Refused(("Date", r"data\.(time|time_format)")),
 )
 case(
     "year, month and day apart",
@@ -438,17 +438,17 @@ case(
 case(
     "times of day alone, of two days",
     rows("time,close", texts("%H:%M", stamps(minutes=30)), CLOSE),
-    (Right({"close": ONE}, None, ("time",), said=("no times",)), Refused((r"time", r"data\.time|\b\d+\b"))),
+    Right({"close": ONE}, None, ("time",), said=("no times",)),
 )
 case(
     "quarters",
     rows("Quarter,Price", [f"{2000 + i // 4}Q{i % 4 + 1}" for i in range(N)], CLOSE),
-    (Right({"Price": ONE}, ("2000-01-01", "2009-10-01")), Refused(("Quarter",))),
+    Right({"Price": ONE}, ("2000-01-01", "2009-10-01")),
 )
 case(
     "years of two digits",
     rows("Date,Close", texts("%y%m%d", days()), CLOSE),
-    (Right({"Close": ONE}, DAYS), Refused(("Date", r"data\.(time|time_format)"))),
+    Refused(("Date", r"data\.(time|time_format)")),
 )
 case(
     "open interest, trades, turnover, spread",
@@ -497,7 +497,7 @@ case(
     "indicators beside a close",
     rows("Date,Close,SMA_20,RSI", days(), CLOSE, [f"{np.mean(CLOSE[max(0, i - 19) : i + 1]):.4f}" for i in range(N)],
          [50 + i * i % 23 for i in range(N)]),
-    (Right({"Close": ONE}, DAYS, ("SMA_20", "RSI")), Refused((r"data\.columns",))),
+    Right({"Close": ONE}, DAYS, ("SMA_20", "RSI")),
 )  # fmt: skip
 
 case(
@@ -653,7 +653,7 @@ TWELVES = [date(2024, 1 + i // 12, 1 + i % 12) for i in range(N)]  # month first
 case(
     "no day after the 12th, and one order that ascends",
     rows("Date,Close", texts("%d/%m/%Y", TWELVES), CLOSE),
-    (Right({"Close": ONE}, ("2024-01-01", str(TWELVES[-1]))), Refused((r"data\.time_format",))),
+    Right({"Close": ONE}, ("2024-01-01", str(TWELVES[-1]))),
 )
 case(
     "day first, decided by a 13th",
@@ -987,7 +987,7 @@ LAKH = ["1,00,250.50", "1,00,251.25", *[f"1,00,{252 + i % 9}.{i % 10}0" for i in
 case(
     "1,00,250.50",
     plain([f'"{x}"' for x in LAKH]),
-    (Right({"Close": (N, 100250.50, float(LAKH[-1].replace(",", "")))}, DAYS), Refused((r"data\.thousands",))),
+    Right({"Close": (N, 100250.50, float(LAKH[-1].replace(",", "")))}, DAYS),
 )
 case("€ behind", rows("Date;Close", days(), [comma(x) + " €" for x in CLOSE], sep=";"), Right({"Close": ONE}, DAYS))
 case("USD behind", plain([two(x) + " USD" for x in CLOSE]), Right({"Close": ONE}, DAYS))
@@ -1020,7 +1020,7 @@ case(
 case(
     "a delimiter behind each row but the header",
     rows("Date,Close", days(), CLOSE, last=","),
-    (Right({"Close": ONE}, DAYS, either=("column 3",)), Refused(("line|column",))),
+    Right({"Close": ONE}, DAYS, either=("column 3",)),
 )
 case("BOM", "\ufeff" + plain(CLOSE), Right({"Close": ONE}, DAYS))
 case("CRLF", plain(CLOSE).replace("\n", "\r\n"), Right({"Close": ONE}, DAYS))
@@ -1064,12 +1064,12 @@ case(
 case(
     "comments above",
     "# made by hand\n# in EUR\n" + plain(CLOSE),
-    (Right({"Close": ONE}, DAYS), Refused((r"data\.header|data\.names|line",))),
+    Right({"Close": ONE}, DAYS),
 )
 case(
     "a footer of totals",
     plain(CLOSE) + f"Total,{sum(CLOSE):.2f}\n",
-    (Right({"Close": ONE}, DAYS, said=(r"data\.footer",)), Refused((r"\b42\b", "Total"))),
+    Refused((r"\b42\b", "Total")),
 )
 case(
     "a footer in several lines",
@@ -1109,7 +1109,7 @@ case(
 case(
     "gzip called csv",
     gzip.compress(plain(CLOSE).encode()),
-    (Right({"Close": ONE}, DAYS), Refused(("gzip|gz|compress",))),
+    Right({"Close": ONE}, DAYS),
 )
 case("HDF5", b"\x89HDF\r\n\x1a\n" + bytes(500), Refused(("csv|CSV|Parquet",)), "p.h5")
 
