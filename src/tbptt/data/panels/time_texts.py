@@ -11,7 +11,6 @@ from tbptt.data.panel import Times
 
 Whole = NDArray[np.int64]
 
-DAY_NS = 86_400 * 10**9
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 SHORT_YEAR_FIRST = "%y-%m-%d"  # also with / and ., and before a time of day: as a key it stands for the reading
 # Other languages' names of months that do not begin as English ones do.
