@@ -86,7 +86,7 @@ def test_flags_and_counts_are_left_out() -> None:
         "nobs": "a count",
         "Implied Vol": "a volatility",
     }
-    assert "data.columns" in refusal({"regime": few, "flag": flag.astype(int)})
+    assert "data.columns" in refusal({"half": np.where(flag, 0.5, 0.25), "flag": flag.astype(int)})
     assert list(panel({"A Implied Vol": walk(1), "B Implied Vol": walk(2)}).series) == [
         "A Implied Vol",
         "B Implied Vol",
@@ -1282,3 +1282,26 @@ def test_a_place_in_a_folder_names_the_file(tmp_path: Path) -> None:
         values[20 + part] = np.nan if part else values[20]
         pd.DataFrame({"A": values}).to_parquet(tmp_path / "a" / f"part-{part}.parquet")
     assert "row 22 of part-1.parquet: a blank" in refused(lambda: panel_of_file(str(tmp_path / "a"), data()))
+
+
+def test_a_source_of_tables_takes_the_keys_of_tables_and_another_has_none() -> None:
+    """``TableData`` has data.gaps, data.by and data.time; ``SplitData`` has only the keys that any source needs."""
+    from tbptt.extend import SplitData, TableData
+
+    prices = walk(1)
+    prices[7] = np.nan
+    frame = pd.DataFrame({"day": pd.to_datetime(dates()), "a": prices})
+    found = panel_of_frame(frame, TableData(name="mine", gaps="drop", time="day"), "mine")
+    assert list(found.series["a"].rows) == [row for row in range(60) if row != 7]
+    assert found.times is not None
+    assert found.times[8] == np.datetime64("2020-01-09")
+    with pytest.raises(ValueError, match=r"mine has no data\.gaps: it has one if it builds on TableData"):
+        panel_of_frame(frame, SplitData(name="mine"), "mine")
+
+
+def test_few_small_whole_numbers_are_a_series_beside_nothing_better() -> None:
+    ticks = np.arange(60) % 7
+    assert list(panel({"a": ticks}).series) == ["a"]
+    found = panel({"a": ticks, "gold": walk(1)})
+    assert list(found.series) == ["gold"]
+    assert found.findings.left_out["a"] == "a few small whole numbers, as of kinds or counts"

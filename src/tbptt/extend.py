@@ -6,6 +6,7 @@ Derive an option's class from the class of its group. ``key`` declares a key of 
 
 from tbptt.data.options import DataConfig as DataConfig
 from tbptt.data.options import SplitData as SplitData
+from tbptt.data.options import TableData as TableData
 from tbptt.models.options import ArticleModel as ArticleModel
 from tbptt.models.options import ModelConfig as ModelConfig
 from tbptt.models.protocol import Network as Network

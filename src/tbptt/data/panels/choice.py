@@ -10,7 +10,7 @@ from tbptt.data.panel import DataError
 from tbptt.data.panels.columns import flags_of, kind_of, line_of, listed, numbers_of, resolved
 from tbptt.data.panels.fields import field_of, one_of_each_asset
 from tbptt.data.panels.inputs import parse_inputs
-from tbptt.data.panels.roles import OTHER_KINDS, TEXTS, WEAK, role_by_name, roles_of
+from tbptt.data.panels.roles import FEW_VALUES, OTHER_KINDS, TEXTS, WEAK, role_by_name, roles_of
 from tbptt.data.panels.transposed import transposed
 from tbptt.data.prices import Prices
 from tbptt.data.tables.names import words_of
@@ -202,6 +202,9 @@ class Chooser:
             self.left_out |= left_out
         names, left_out = self._told({name: name for name in flat}, weak=not found)
         self.left_out |= left_out
+        # Prices may move in few large ticks: beside nothing better, such a column is meant as a series.
+        if not (found or names):
+            names = [name for name, why in left_out.items() if why == FEW_VALUES]
         found += [Picked(name, name) for name in names]
         if not found:
             why = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:12])
