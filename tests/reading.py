@@ -19,7 +19,7 @@ class Right:
     """What a file is to be read as.
 
     Attributes:
-        series: prices, first and last one by name; ``A|B`` where either name would do.
+        series: prices, first and last one by name.
         times: the first and the last one of the panel, in UTC; None: the file has none.
         left_out: all columns that are no series, no input and no time.
         either: columns that may be among them.
@@ -46,10 +46,7 @@ class Refused:
     line: tuple[str, ...]
     keys: dict[str, Any] = field(default_factory=dict)
     typed: dict[str, Any] = field(default_factory=dict)
-    then: "Outcome | None" = None
-
-
-Outcome = Right | Refused | tuple[Right | Refused, ...]
+    then: "Right | Refused | None" = None
 
 
 def data_of(path: Path | str, **keys: Any) -> PricesData:
@@ -74,26 +71,8 @@ def refusal(path: Path | str, **keys: Any) -> str:
     return line
 
 
-def check(path: Path, right: "Outcome", **keys: Any) -> None:
-    """Hold a file against what is right, and where it is refused also what it is once the key is typed.
-
-    Of several outcomes any will do.
-    """
-    if not isinstance(right, tuple):
-        check_one(path, right, keys)
-        return
-    why = []
-    for each in right:
-        try:
-            check_one(path, each, keys)
-        except (AssertionError, ValueError, pytest.fail.Exception) as error:
-            why.append(str(error))
-        else:
-            return
-    raise AssertionError("none of them: " + " || ".join(why))
-
-
-def check_one(path: Path, right: Right | Refused, keys: dict[str, Any]) -> None:
+def check(path: Path, right: Right | Refused, **keys: Any) -> None:
+    """Hold a file against what is right, and where it is refused also what it is once the key is typed."""
     keys = keys | right.keys
     if isinstance(right, Refused):
         line = refusal(path, **keys)
@@ -136,8 +115,8 @@ def whole(panel: Panel) -> None:
 
 def same_series(panel: Panel, right: dict[str, Ends]) -> None:
     assert len(panel.series) == len(right), list(panel.series)
-    for (name, series), (names, (prices, first, last)) in zip(panel.series.items(), right.items(), strict=True):
-        assert name in names.split("|") or name == names
+    for (name, series), (named, (prices, first, last)) in zip(panel.series.items(), right.items(), strict=True):
+        assert name == named
         assert (len(series.prices), series.prices[0], series.prices[-1]) == (
             prices,
             pytest.approx(first, rel=1e-12),

@@ -1,6 +1,5 @@
 """Sources of prices, as a config says them."""
 
-import codecs
 import math
 import os
 import re
@@ -147,8 +146,8 @@ def _is_encoding(value: object) -> bool:
     if value is None:
         return True
     try:
-        return isinstance(value, str) and bool(codecs.lookup(value)._is_text_encoding)  # noqa: SLF001
-    except (LookupError, ValueError):
+        return isinstance(value, str) and "".encode(value) is not None
+    except (LookupError, ValueError):  # no such encoding, or one that is not of text, as base64
         return False
 
 

@@ -155,7 +155,7 @@ class _Maker:
         if self.guess or self.data.time is not None:
             times = times_of(self.table, self.data, self.source, kept)
         elif self.table.index:
-            times = times_of(replace_index(self.table), self.data, self.source)
+            times = times_of(of_the_index(self.table), self.data, self.source)
         else:
             times = self._only_times()
         self.found += times.found
@@ -333,6 +333,6 @@ def _place(name: str, values: Iterable[str]) -> int:
     return next(i for i, value in enumerate(values) if name == value or name.startswith(f"{value} "))
 
 
-def replace_index(table: Table) -> Table:
+def of_the_index(table: Table) -> Table:
     """A table of the index alone: of a DataFrame, other columns are no times."""
     return replace(table, frame=table.frame[list(table.index)])

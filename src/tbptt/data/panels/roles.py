@@ -10,7 +10,7 @@ import numpy as np
 from tbptt.data.panels.columns import kind_of
 from tbptt.data.panels.fields import are_letters, field_of, is_bare
 from tbptt.data.prices import Prices
-from tbptt.data.tables import names as said
+from tbptt.data.tables import names as vocabulary
 from tbptt.data.tables.names import words_of
 
 SAVED_INDEX = "a saved index"
@@ -24,12 +24,12 @@ OTHER_KINDS = {"bool": FLAGS, "duration": DURATIONS, "time": "times"}
 WEAK = (CHANGE, SPREAD, VOLATILITY)
 COUNTS_UP, IDENTIFIER = "counts up by the same step at every row", "numbers that name something"
 _WORDS = {
-    VOLUME: said.VOLUME,
-    MARKET_VALUE: said.MARKET_VALUE,
+    VOLUME: vocabulary.VOLUME,
+    MARKET_VALUE: vocabulary.MARKET_VALUE,
     COUNT: "count ct nobs num trades tradecount numtrades transactions ticks anzahl orders 成交笔数 сделки",
     OPEN_INTEREST: "openint openinterest oi",
     SPREAD: "spread",
-    CHANGE: said.CHANGE,
+    CHANGE: vocabulary.CHANGE,
     PAYMENT: "dividend dividends split splits dividende dividenden splitfactor divcash adjfactor coefficient",
     UNUSED: "ignore unused",
     SAVED_INDEX: "rownum rowid rownumber",
@@ -37,7 +37,7 @@ _WORDS = {
 ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
 ALONE = ("shares", "size", "sz", "amount")  # volumes if that is all of the name: iShares are none
 # Words beside a role that name no asset: Count Basie Inc is no count, and a vol index no volume.
-BESIDE = frozenset([*said.BESIDE.split(), *said.CODES.lower().split()])
+BESIDE = frozenset([*vocabulary.BESIDE.split(), *vocabulary.CODES.lower().split()])
 IDENTIFIERS = {"id", "ids", "seq", "sequence", "permno", "permco", "gvkey", "cik", "zip"}
 _PAIRS = {
     ("open", "interest"): OPEN_INTEREST,

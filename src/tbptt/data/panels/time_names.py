@@ -8,7 +8,7 @@ import numpy as np
 from tbptt.data.panel import DataError
 from tbptt.data.panels.columns import integers_or_floats, kind_of, numbers_of
 from tbptt.data.panels.time_texts import month_of, texts_of
-from tbptt.data.tables import names as said
+from tbptt.data.tables import names as vocabulary
 from tbptt.data.tables.names import words_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _BESIDE = (
     "trade trading open close start end event local exchange bar candle transaction quote settlement gmt utc of the as "
     "in ms us ns s sec seconds form report yymmdd value valuation effective posting"
 )
-DATE_WORDS, CLOCK_WORDS = frozenset(said.DATE.split()), frozenset(said.CLOCK.split())
+DATE_WORDS, CLOCK_WORDS = frozenset(vocabulary.DATE.split()), frozenset(vocabulary.CLOCK.split())
 TIME_WORDS = DATE_WORDS | CLOCK_WORDS | frozenset(_OTHER.split())
 _HOUR = "hour hours hr he stunde std uur timme godzina час 时"
 HOUR_WORDS = frozenset(_HOUR.split())
