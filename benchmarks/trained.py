@@ -31,7 +31,7 @@ from tbptt.evaluation.results import Judged
 from tbptt.runs.context import RunContext
 from tbptt.runs.fit import Result, fit
 from tbptt.runs.judging import STEPS, kept
-from tbptt.runs.load import load_run
+from tbptt.serving.load import load_run
 from tbptt.tasks.prepare import prepare
 
 Array = NDArray[np.float64]

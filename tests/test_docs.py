@@ -23,7 +23,7 @@ from tbptt.cli import main
 from tbptt.cli.main import job, run
 from tbptt.reports import page
 from tbptt.runs.context import RunContext
-from tbptt.runs.load import load_run
+from tbptt.serving.load import load_run
 from tbptt.system import runtime
 from tbptt.system.runtime import StopSignals
 

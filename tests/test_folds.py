@@ -21,7 +21,7 @@ from tbptt.config.schema import register
 from tbptt.reports.page import write_report
 from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
-from tbptt.runs.load import load_run
+from tbptt.serving.load import load_run
 from tbptt.studies import sweep, worker
 from tbptt.studies.best_of import Chosen
 from tbptt.studies.dry_run import describe

@@ -24,9 +24,9 @@ from tbptt.runs import judging
 from tbptt.runs.callbacks import ShowProgress
 from tbptt.runs.context import RunContext
 from tbptt.runs.fit import Result, fit
-from tbptt.runs.load import load_run
 from tbptt.runs.module import SequenceModule
 from tbptt.runs.tracking import Run, Store
+from tbptt.serving.load import load_run
 from tbptt.tasks.prepare import prepare
 
 Compose = Callable[..., DictConfig]

@@ -25,7 +25,7 @@ from tbptt.options.takes import one_of
 from tbptt.runs import contents
 from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
-from tbptt.runs.load import load_run
+from tbptt.serving.load import load_run
 from tbptt.studies.plan import make_plan
 from tbptt.system.stores import absolute_uri
 from tbptt.tasks.options import Forecast, QValues, TaskConfig

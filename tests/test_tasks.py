@@ -28,7 +28,7 @@ from tbptt.options.option import GROUPS, key
 from tbptt.options.takes import whole
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
-from tbptt.runs.load import load_run
+from tbptt.serving.load import load_run
 from tbptt.studies.plan import make_plan
 from tbptt.tasks.options import Forecast, QValues, TaskConfig
 from tbptt.tasks.prepare import prepare

@@ -7,13 +7,15 @@ from typing import Any
 # wants that says so in the environment. It stands here as MLflow looks when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+# The public names, by the module of tbptt.serving that has them.
+_WHERE = {"inputs": "load", "load_run": "load", "panel": "next_file", "sides": "load"}
 __all__ = ["inputs", "load_run", "panel", "sides"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that the command line answers --help without importing torch or MLflow.
     if name in __all__:
-        from tbptt.runs import load
+        from importlib import import_module
 
-        return getattr(load, name)
+        return getattr(import_module(f"tbptt.serving.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'tbptt' has no attribute {name!r}")

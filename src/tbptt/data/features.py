@@ -136,6 +136,13 @@ class Scaler:
         std = self.target_std
         return std[:, None, None] if std.dim() == 1 else std[:, None]
 
+    def of_series(self, rows: Int64[Tensor, " R"]) -> "Scaler":
+        """The scaler of some of the series alone, in this order. A scale that all series share stays as it is."""
+        if len(self.input_std) == 1:
+            return self
+        own = {name: value[rows] for name, value in vars(self).items() if value is not None and name != "mixing"}
+        return replace(self, **own)
+
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 

@@ -5,9 +5,12 @@ PyTorch's own functions for trees are private (torch.utils._pytree), so this mod
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from tbptt.models.protocol import Network
 
 State = Any  # such a tree
 
@@ -66,6 +69,22 @@ def difference(before: State, after: State) -> str | None:
         if (leaf.shape, leaf.dtype) != (new.shape, new.dtype):
             return f"{place} is {_said(leaf)} before a chunk and {_said(new)} after it; takes one shape and type"
     return None
+
+
+def batch_dims(network: "Network") -> list[int | None]:
+    """For each tensor of a network's state, in the order of :func:`leaves`: the dimension that counts the sequences;
+    None for a tensor that all sequences share.
+
+    Raises ValueError if a tensor changes more than one of its sizes with the number of sequences.
+    """
+    one, other = (leaves(network.zero_state(batch)) for batch in (2, 3))
+    found: list[int | None] = []
+    for a, b in zip(one, other, strict=True):
+        dims = [i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=True)) if m != n]
+        if len(dims) > 1:
+            raise ValueError(f"a state of {tuple(a.shape)} for 2 sequences and {tuple(b.shape)} for 3 cannot be parted")
+        found.append(dims[0] if dims else None)
+    return found
 
 
 def _collect(state: State, found: list[Tensor]) -> None:
