@@ -27,7 +27,7 @@ LONGEST = 8000  # the most letters that MLflow takes
 LONGEST_CODE = 2500
 RESULT, ON_TEST = "Result", "On test"  # titles of sections that change
 # Words of a command that do not change what a run computes, or that a single run does not take.
-_NOT_OF_A_RUN = ("study", "sweep", "cluster", "hydra", "progress", "resume")
+_NOT_OF_A_RUN = ("study", "sweep", "cluster", "hydra", "progress", "resume", "notes", "tags")
 
 
 # --- Markdown -------------------------------------------------------------------------------------------------------
@@ -83,10 +83,13 @@ def tags_for(note: str, before: Mapping[str, str]) -> dict[str, str]:
 
 
 def added(before: Mapping[str, str], title: str, *parts: str) -> dict[str, str]:
-    """The tags that give a run's description a section, in place of the one of this title. None if the run has no
-    description, or somebody else wrote it."""
+    """The tags that give a run's description a section after the notes, in place of the one of this title. None if the
+    run has no description, or somebody else wrote it."""
     note = before.get(MLFLOW_RUN_NOTE)
-    return tags_for(f"{without(note, title)}\n\n{section(title, *parts)}", before) if note else {}
+    if not note:
+        return {}
+    notes, begin, rest = re.split(r"((?:^|\n\n)### )", without(note, title), maxsplit=1)
+    return tags_for("\n\n".join(filter(None, [notes, section(title, *parts), f"{begin}{rest}".strip()])), before)
 
 
 def unfinished(before: Mapping[str, str]) -> dict[str, str]:

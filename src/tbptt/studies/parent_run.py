@@ -15,7 +15,7 @@ from tbptt.studies.ranking import best_trial, rerun_command
 from tbptt.studies.records import StudyRecord
 from tbptt.studies.study import Study, state_of
 from tbptt.system.endings import ui_lines
-from tbptt.system.mlflow_links import study_page
+from tbptt.system.mlflow_links import artifact_page, study_page
 from tbptt.system.secrets import hide
 from tbptt.system.typed_command import typed_command
 
@@ -50,9 +50,9 @@ def describe_begin(parent: Run, study: Study, plan: Plan, arguments: Sequence[st
     note = "\n\n".join(
         [
             *filter(None, [escaped(study.record.notes or "")]),
+            section("Report", _report(parent, study)),
             section("Command", code(typed_command(arguments) or "not known: begun from Python")),
             section("Space", bullets(lines), trials),
-            section("Report", _report(parent, study)),
         ]
     )
     before = parent.store.retry(parent.tags)
@@ -81,7 +81,7 @@ def describe_end(parent: Run, study: Study) -> None:
 
 
 def _report(parent: Run, study: Study) -> str:
-    page = f"#/experiments/{parent.experiment}/runs/{parent.id}/artifacts/{REPORT}"
+    page = artifact_page(parent.experiment, parent.id, REPORT)
     path = (SWEEPS / study.name / REPORT).absolute()
     return "\n\n".join(
         [

@@ -22,6 +22,11 @@ def run_page(uri: str, experiment: str, run_id: str) -> str:
     return f"{server_of(uri)}/#/experiments/{experiment}/runs/{run_id}?{urlencode(VIEW)}"
 
 
+def artifact_page(experiment: str, run_id: str, name: str) -> str:
+    """The page that shows a file of a run, as a link from another page of the same UI."""
+    return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{quote(name)}?{urlencode(VIEW)}"
+
+
 def study_page(uri: str, experiment: str, study: str, objective: str, ascending: bool) -> str:
     """The list of a study's runs beside their charts, sorted by the objective at each run's best epoch.
 
