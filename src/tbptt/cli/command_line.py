@@ -122,7 +122,7 @@ def _run_problems(source: ConfigSource, overrides: Sequence[Override], typed: Ty
         return lines
     keys_typed = [o.key_or_group for o in overrides]
     if cfg is not None and cfg.resume:
-        return lines + resume_problems(cfg, [o.get_key_element() for o in overrides], bool(lines))
+        return lines + resume_problems(cfg, [o.get_key_element().lstrip("+") for o in overrides], bool(lines))
     lines += [
         f"{key}: belongs to a study, and this is a single run; add -m"
         for key in keys_typed

@@ -80,6 +80,8 @@ def _typed(value: object) -> str:
     """A value as one types it."""
     if isinstance(value, ListConfig):
         return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, DictConfig):  # such keys are empty by default
+        return "{}"
     return text_of(stored(value))
 
 

@@ -14,15 +14,16 @@ from tbptt.cli.help_page import help_text
 from tbptt.options.own import load_own
 from tbptt.runs import progress
 from tbptt.studies.planned import one_command
-from tbptt.system.endings import ui_line
 from tbptt.system.environment import said
 from tbptt.system.runtime import errors_past_hydra, say
+from tbptt.system.typed_command import note_typed
 
 
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """One training run, as Hydra starts it."""
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) if HydraConfig.initialized() else []
     progress.starting(said(cast(list[str], typed)), cfg.progress)
+    from tbptt.runs.context import RunContext
     from tbptt.runs.fit import train
 
     with errors_past_hydra():
@@ -30,12 +31,18 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
             from tbptt.runs.resume import resumed_config
 
             given = [word.split("=")[0] for word in HydraConfig.get().overrides.task]
-            objective = train(resumed_config(cfg, given), resume=cfg.resume)
-        else:
-            objective = train(cfg)
-    if cfg.progress != "none":
-        say(ui_line(cfg.tracking.uri))
-    return objective
+            return train(resumed_config(cfg, given), RunContext(resume=cfg.resume))
+        words = cast(list[str], typed)
+        return train(cfg, RunContext(typed=words, overrides=words if _is_from_shipped() else None))
+
+
+def _is_from_shipped() -> bool:
+    """Whether the config is made of the shipped files and what was typed only."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    providers = {source.provider for source in hydra.runtime.config_sources}
+    return hydra.job.config_name == "config" and providers <= {"hydra", "main", "schema"}
 
 
 REPORT_USAGE = "usage: python report.py STUDY|CURVES.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
@@ -55,6 +62,7 @@ def _run(hydra_main: Callable[[], None], conf: Path, argv: list[str]) -> int:
     if {"--help", "-h", "--hydra-help"} & set(argv):
         say(help_text(conf))
         return 0
+    note_typed(argv)
     with progress.Status(_typed_mode(argv)) as status, one_command():
         status.now("checking the command", after=10)  # late, so that a wrong command prints its problems only
         sys.argv[1:] = checked(argv, conf)

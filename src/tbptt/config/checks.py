@@ -18,6 +18,7 @@ from tbptt.config.try_out import network_problem, optimizer_problem, task_proble
 from tbptt.data.options import ArticleData, DataConfig, PricesData, SplitData, as_folds
 from tbptt.data.panel import DataError
 from tbptt.data.split import Split, load_split, may_be_degenerate, memory_of
+from tbptt.options.labels import tag_problem
 from tbptt.options.metrics import METRICS, as_objectives, objectives_of
 from tbptt.options.option import CHOSEN, default_of
 from tbptt.options.takes import LARGEST, Takes, wrong_value
@@ -28,6 +29,8 @@ from tbptt.system.secrets import IN_A_URL, MAY_BE_IN_THE_ENVIRONMENT, hide, in_a
 from tbptt.system.stores import OF_MLFLOW, OF_OPTUNA, SQLITE, absolute_uri, sqlite_path, uri_problem, without_password
 from tbptt.tasks.options import TaskConfig
 from tbptt.training.options import ScheduleConfig
+
+MAPPINGS = ("space", "tags")  # keys whose content has names of the user's own; plan.py checks space
 
 
 def keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, str, Takes]]:
@@ -67,6 +70,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     if not {"objective", "task.name"} & set(found) and (line := _objective_of_another_task(cfg)):
         found["objective"] = line
     found |= {line.split(":")[0]: line for line in remember(cfg)}
+    if "tags" not in found and (problem := tag_problem(cfg.tags)):
+        found["tags"] = f"tags: {problem}"
     known = {name for name, *_ in keys(cfg)}
     found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
     _add_wrong_stores(found, cfg)
@@ -103,7 +108,7 @@ def _wrong_values(cfg: DictConfig) -> dict[str, str]:
         except OmegaConfBaseException as error:
             found[name] = f"{name}: {str(error).splitlines()[0]}"
             continue
-        value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+        value = OmegaConf.to_container(value) if isinstance(value, ListConfig | DictConfig) else value
         if not takes.test(value):
             found[name] = wrong_value(name, value, takes.text)
         elif in_a_url(value) and not (name in MAY_BE_IN_THE_ENVIRONMENT and _has_own_line(name, node)):
@@ -231,6 +236,8 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
 def nearest_key(name: str, known: Iterable[str]) -> str | None:
     """The key that was probably meant, or None: the same name with ``.`` and ``/`` exchanged; else keys with this name
     as their last part; else a similar key."""
+    if name.startswith("tags."):
+        return f"tags={{{name.removeprefix('tags.')}: …}}"
     names = list(known)
     every = dict.fromkeys([*names, *CHOSEN, *(key for key, *_ in all_keys())])
     for other in (name.replace("/", "."), name.replace(".", "/")):
@@ -243,7 +250,7 @@ def nearest_key(name: str, known: Iterable[str]) -> str | None:
 
 def _all_names(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, cfg):
-        if name == "space" or f"{prefix}{name}" in MOVED:  # plan.py checks space; an old name gives a default only
+        if name in MAPPINGS or f"{prefix}{name}" in MOVED:  # an old name gives a default only
             continue
         inner = compat.node_at(cfg, name)
         if isinstance(inner, DictConfig) and compat.has_content(inner):

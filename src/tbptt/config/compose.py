@@ -131,6 +131,8 @@ def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override]
             continue
         try:
             override = parser.parse_override(spelled(spelled_anew(word), texts, may_sweep))
+            if _names_more(override) and not override.is_add():  # Hydra adds names to a mapping only so
+                override = parser.parse_override(f"+{override.input_line}")
             if override.is_delete():
                 lines.append(f"{word}: a key cannot be taken away; takes KEY=VALUE")
             else:
@@ -138,6 +140,11 @@ def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override]
         except HydraException as error:
             lines.append(_no_override(word, error))
     return overrides, lines
+
+
+def _names_more(override: Override) -> bool:
+    """Whether an override gives a mapping for a key that takes names of the user's own."""
+    return override.key_or_group == "tags" and isinstance(override.value(), dict)
 
 
 def _no_override(word: str, error: Exception) -> str:
@@ -197,7 +204,8 @@ def _composed(source: ConfigSource, overrides: tuple[str, ...]) -> tuple[DictCon
     study's points mostly choose the same options. So those are composed once, and a function of Hydra's puts the other
     values on top of a copy."""
     words = OverridesParser.create().parse_overrides(list(overrides))
-    simple = all(o.type == OverrideType.CHANGE and not o.is_hydra_override() and o.package is None for o in words)
+    changes = all(o.type == OverrideType.CHANGE or _names_more(o) for o in words)
+    simple = changes and not any(o.is_hydra_override() or o.package is not None for o in words)
     values = [o for o in words if simple and not source.options(o.key_or_group)]
     cfg = deepcopy(_chosen(source, tuple(str(o.input_line) for o in words if o not in values)))
     if values:

@@ -17,6 +17,7 @@ from tbptt.config.names import STUDY_NAME
 from tbptt.data.options import DataConfig
 from tbptt.models.options import ModelConfig
 from tbptt.options.callbacks import CallbackConfig
+from tbptt.options.labels import NOTES, TAGS
 from tbptt.options.metrics import OBJECTIVE, VAL_LOSS
 from tbptt.options.option import GROUPS, Option, key
 from tbptt.options.own import load_own
@@ -114,6 +115,7 @@ class TrackingConfig:
     uri: str = key(Takes("a SQLite or database URI, or an MLflow server's http(s) address", TEXT.test))
     experiment: str = key(text(256), "tbptt")  # MLflow accepts 500 characters, but its tables have room for 256
     update_points: int = key(whole(0), 50)
+    system_metrics: bool = key(one_of(True, False), False, new=True)
 
 
 @dataclass
@@ -138,6 +140,8 @@ class Config:
     threads: int = key(whole(1, high=1024), 1)
     progress: str = key(one_of("auto", "plain", "none"), "auto")
     resume: str | None = key(Takes("the id of an MLflow run, or null", lambda v: v is None or TEXT.test(v)), None)
+    notes: str | None = key(NOTES, None, new=True)
+    tags: dict[str, str] = key(TAGS, {}, new=True)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     space: dict[str, Any] = field(default_factory=dict)  # what sweep=NAME searches

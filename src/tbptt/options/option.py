@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -34,8 +35,8 @@ def key(takes: Takes, default: Any = MISSING, *, new: bool = False, beside_metho
     metadata = {"takes": takes, "new": new, "beside_method": beside_method}
     if beside_method:  # dataclasses leave no attribute in the class where a factory gives the default
         return field(default_factory=lambda: default, metadata=metadata)
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

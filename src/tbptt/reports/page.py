@@ -27,8 +27,8 @@ from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import Study, state_of
 from tbptt.system.endings import ui_line
 from tbptt.system.files import replaced, write_text
+from tbptt.system.mlflow_links import run_page, study_page
 
-DEFAULT_UI = "http://127.0.0.1:5000"
 PLOTLY = {
     "responsive": True,
     "displaylogo": False,
@@ -107,6 +107,7 @@ def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried
         rows=[_row(t, params, metrics, study.objectives, store, tried) for t in ranked[: thinning.MOST_ROWS]],
         total=len(ranked),
         parent=_run_link(record.parent_run, store),
+        runs=_study_link(study, store),
         ui=_ui_command(study),
         written=time.strftime("%Y-%m-%d %H:%M"),
     )
@@ -219,8 +220,15 @@ def _row(
 def _run_link(run_id: str | None, store: Any | None) -> str:
     if store is None or run_id is None:
         return ""
-    server = store.uri.rstrip("/") if store.uri.startswith("http") else DEFAULT_UI
-    return f"{server}/#/experiments/{store.experiment}/runs/{run_id}"
+    return run_page(store.uri, store.experiment, run_id)
+
+
+def _study_link(study: Study, store: Any | None) -> str:
+    """The page of all runs of a study; empty if they are not known."""
+    if store is None or study.record.parent_run is None:
+        return ""
+    objective = study.objectives[0]
+    return study_page(store.uri, store.experiment, study.name, objective, ascending=sign(objective) == 1)
 
 
 def _ui_command(study: Study) -> str:

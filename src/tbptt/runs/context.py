@@ -1,6 +1,6 @@
 """The settings of a run that are not in its config; a study or a test may set them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tbptt.data.options import DataConfig
@@ -15,7 +15,10 @@ class RunContext:
     """Settings of a run besides its config. The defaults are those of a single run.
 
     Attributes:
-        name: the run's name in MLflow and in the progress line.
+        name: the run's name in MLflow and in the progress line; empty for a run of its own, whose name in MLflow says
+            what was typed.
+        typed: the overrides that were typed.
+        overrides: the overrides that make the run's config of the shipped one; None if that is not all of it.
         parent: id of the MLflow run to put this run under.
         tags: more tags for the run.
         resume: id of a run to resume after its last finished epoch. If it has finished none, a new run begins.
@@ -31,6 +34,8 @@ class RunContext:
     """
 
     name: str = ""
+    typed: Sequence[str] = ()
+    overrides: Sequence[str] | None = None
     parent: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     resume: str | None = None

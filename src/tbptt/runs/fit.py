@@ -1,10 +1,11 @@
 """One training run, from a config to its objective, step by step."""
 
 import logging
+import re
 import signal
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,7 +23,9 @@ from tbptt.evaluation.results import Judged
 from tbptt.models import kernels
 from tbptt.models.build import build_network
 from tbptt.options.metrics import as_objectives
-from tbptt.runs import callbacks, judging, own_callbacks
+from tbptt.options.option import CHOSEN
+from tbptt.options.values import Value, stored
+from tbptt.runs import callbacks, description, judging, naming, own_callbacks
 from tbptt.runs.best import Best
 from tbptt.runs.context import RunContext
 from tbptt.runs.datamodule import SequenceDataModule
@@ -31,12 +34,15 @@ from tbptt.runs.epoch import Epoch, unpacked
 from tbptt.runs.journal import Outbox, deliver_pending, hold
 from tbptt.runs.module import SequenceModule
 from tbptt.runs.progress import Progress
+from tbptt.runs.system_metrics import monitored
 from tbptt.runs.tracking import Run, Store
 from tbptt.runs.versions import code_tags
 from tbptt.system import devices
 from tbptt.system.devices import gpu_trouble, pick_device
+from tbptt.system.endings import ui_lines
 from tbptt.system.files import write_text
-from tbptt.system.runtime import Interrupted, LeaseLost, StopSignals, keep_freed_memory, set_precision
+from tbptt.system.mlflow_links import run_page
+from tbptt.system.runtime import Interrupted, LeaseLost, StopSignals, keep_freed_memory, say, set_precision
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
 from tbptt.system.trouble import DiskTrouble, disk_trouble
@@ -54,20 +60,27 @@ warnings.filterwarnings("ignore", message=".*capturable=True.*")
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a run: its MLflow id, why it stopped, its best epoch, the held-out loss of predicting the mean."""
+    """The end of a run: its MLflow id and experiment, why it stopped, its best epoch, the held-out loss of predicting
+    the mean."""
 
     run_id: str
+    experiment: str
     stop_reason: str
     best: Best
     baseline: float
 
 
-def train(cfg: DictConfig, resume: str | None = None) -> float | tuple[float, ...] | None:
-    """Train a new run or resume one, and return its objective (a tuple for several).
+def train(cfg: DictConfig, context: RunContext | None = None) -> float | tuple[float, ...] | None:
+    """Train a new run or resume one, say where it is seen, and return its objective (a tuple for several).
 
     Returns None if it diverged at once.
     """
-    best = fit(cfg, RunContext(resume=resume)).best
+    result = fit(cfg, context)
+    if cfg.progress != "none":
+        page = run_page(cfg.tracking.uri, result.experiment, result.run_id)
+        for line in ui_lines(cfg.tracking.uri, page):
+            say(line)
+    best = result.best
     return best.values if len(best.values) > 1 else best.value
 
 
@@ -114,7 +127,10 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
             if module.stop_reason is None:
                 judging.forget(run.folder)
                 ours = callbacks.in_order(cfg, data, best, outbox, progress, context.after_epoch, own)
-                with _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer:
+                with (
+                    monitored(run, outbox.folder, config.tracking.system_metrics),
+                    _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer,
+                ):
                     trainer.fit(module, datamodule=data)
                 module.stop_reason = module.stop_reason or callbacks.ASKED  # before an epoch began
             if module.stop_reason != "pruned":
@@ -122,7 +138,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
                 judged = judging.judge_best(run.folder, module.to(device).network, data.prepared, context.test)
             ending.reason = module.stop_reason
         assert module.stop_reason is not None
-        result = Result(run.id, module.stop_reason, best, data.baseline)
+        result = Result(run.id, run.experiment, module.stop_reason, best, data.baseline)
         progress.result(result.stop_reason, best.epoch, best.value, run.id, _verdict(judged, data, store, config))
     return result
 
@@ -179,10 +195,11 @@ def _opened(
     def opened() -> Run:
         # A run that stopped before its first checkpoint stays as it ended: MLflow takes no second set of params.
         if begun and state and store.reopen_run(begun.id):
-            begun.set_tags({**_and_then(begun.tags(), trained_by), **context.tags})
+            before = begun.tags()
+            begun.set_tags({**_and_then(before, trained_by), **context.tags, **description.unfinished(before)})
             return begun
-        tags = {**code_tags(), **facts, **trained_by, **context.tags}
-        return store.start_run(context.name or _run_name(config), tags, parent=context.parent)
+        tags = {**config.tags, **code_tags(), **facts, **trained_by, **context.tags}
+        return store.start_run(context.name or _run_name(config, context.typed), tags, parent=context.parent)
 
     context.check()
     run = store.retry(opened)
@@ -214,7 +231,10 @@ def _begin_or_go_on(
     before = [unpacked(one) for one in state.get("records", [])] if state else []
     outbox.agree_with(Epoch(**state["record"]) if state else None, before)
     if state is None:
-        run.store.retry(lambda: run.log_params(flatten(plain(cfg))))
+        params = {name: value for name, value in plain(cfg).items() if name not in ("notes", "tags")}
+        run.store.retry(lambda: run.log_params(flatten(params)))
+        described = description.of_run(run, cfg.notes, context.overrides)
+        run.store.retry(lambda: run.set_tags(description.tags_for(described, {})))
         log_dataset(run, data.about, data.fingerprint)
         return None
     module.restore(state)
@@ -312,5 +332,13 @@ def _and_then(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, st
     return found
 
 
-def _run_name(config: Config) -> str:
-    return f"{config.optimizer.name}, clip {config.clip}, {config.schedule.name}"
+def _run_name(config: Config, typed: Sequence[str]) -> str:
+    """The name of a run of its own."""
+    said: list[tuple[str, Value]] = []
+    for word in typed:
+        key = word.partition("=")[0].lstrip("+")
+        value: Any = config
+        for part in re.split("[./]", key):
+            value = getattr(value, part, None)
+        said.append((key, stored(getattr(value, "name", value) if key in CHOSEN else value)))
+    return naming.single_name(said, config.optimizer.name, config.clip, config.seed)

@@ -18,7 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tbptt.runs import checkpoint, judging
+from tbptt.evaluation.results import Judged
+from tbptt.runs import checkpoint, description, judging, system_metrics
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.pending import (
     CLAIM,
@@ -85,7 +86,7 @@ class Outbox:
             run.take_over()
         self.journal = self.folder / JOURNAL
         self._epochs = read_journal(self.journal)
-        self._sent = 0
+        self._sent = self._system_sent = 0
         self._wake, self._end = threading.Event(), threading.Event()
         self._closing = False
         self._warned = False
@@ -164,7 +165,7 @@ class Outbox:
 
     def _deliver(self) -> None:
         def once() -> None:
-            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points)
+            deliver(self.run, self.folder, self._epochs[self._sent :], self.update_points, self._system_sent)
 
         store = self.run.store
         store.retry(once) if store.is_local else once()  # a server's thread has waited
@@ -190,6 +191,7 @@ class Outbox:
             self._sent += 1
             if self.run.store.path and time.monotonic() - began > LONGEST_SEND:
                 break
+        self._system_sent = system_metrics.send(self.run, self.folder, self._system_sent)
         self._locked_since = None
         if self._warned:
             log.warning("run %s: the store takes its curves again; nothing is missing", self.run.id)
@@ -269,10 +271,7 @@ def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, floa
     They serve to sort a table of runs, as MLflow's table shows only the last value of a curve. Their step is 0, so
     MLflow draws them as bars, one for each run.
     """
-    try:
-        state = checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt")
-    except ValueError:  # damaged: the run ends all the same
-        state = None
+    state = _last_state(run)
     epoch = next((e for e in epochs if state and e.number == state["best"]["epoch"]), None)
     if epoch is None:
         return [], 0
@@ -280,11 +279,23 @@ def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, floa
     return [(f"best/{name}", value, 0) for name, value in found.items()], epoch.time
 
 
-def log_result(run: Run) -> None:
-    """Log a run's result, read from its folder, as metrics and tags."""
+def _last_state(run: Run) -> dict[str, Any] | None:
+    try:
+        return checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt")
+    except ValueError:  # damaged: the run ends all the same
+        return None
+
+
+def log_result(run: Run, reason: str | None) -> None:
+    """Log a run's result, read from its folder, as metrics, as tags, and in its description."""
+    tags, judged = run.tags(), None
     if content := judging.kept(run.folder):
         run.log_points(judging.points(content), int(time.time() * 1000))
-        run.set_tags(judging.tags(content, run.tags()))
+        run.set_tags(judging.tags(content, tags))
+        judged = Judged.of(content)
+    best = (_last_state(run) or {}).get("best")
+    lines = description.result(best, reason, judged)
+    run.set_tags(description.added(tags, description.RESULT, description.bullets(lines)))
 
 
 def thinned(count: int, most: int) -> list[int]:
@@ -314,8 +325,12 @@ def write_updates(epochs: list[Epoch], path: Path) -> None:
         parquet.write_table(table, beside)
 
 
-def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> None:
-    """Send an ended run to the store, complete: points, artifacts, status. Raises the error if that fails."""
+def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int, system_sent: int = 0) -> None:
+    """Send an ended run to the store, complete: points, artifacts, status. Raises the error if that fails.
+
+    Args:
+        system_sent: how many lines of its system metrics the store has already.
+    """
     outcome = json.loads((folder / OUTCOME).read_text())
     if epochs and not run.is_local:
         run.send_checkpoints()  # see Outbox
@@ -328,7 +343,8 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         shutil.rmtree(folder, ignore_errors=True)
         return
     run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
-    log_result(run)
+    system_metrics.send(run, folder, system_sent)
+    log_result(run, outcome["reason"])
     run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now

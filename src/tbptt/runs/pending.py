@@ -15,7 +15,8 @@ from tbptt.system.retry import retry
 JOURNAL, OUTCOME = "curves.jsonl", "outcome.json"
 OWNER = "owner.json"  # the process that trains the run, or was the last to train it
 CLAIM = ".claim"  # held while the run is trained
-OF_ITS_OWN = (JOURNAL, OUTCOME, OWNER, CLAIM)  # files that are no artifacts
+SYSTEM = "system.jsonl"  # what system_metrics.py measured, a line for each point in time
+OF_ITS_OWN = (JOURNAL, OUTCOME, OWNER, CLAIM, SYSTEM)  # files that are no artifacts
 
 
 def pending_folder(store: Path, run_id: str) -> Path:

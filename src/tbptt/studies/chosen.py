@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from optuna.trial import FrozenTrial
 
 from tbptt.config.names import SWEEPS
+from tbptt.evaluation import words
 from tbptt.evaluation.results import RESULT, STEPS
 from tbptt.runs import progress
 from tbptt.runs.store_errors import is_outage
@@ -62,7 +63,7 @@ def _is_judged(folder: Path, best: FrozenTrial) -> bool:
 
 def _judge(study: Study, store: Store, parent: Run, best: FrozenTrial, folder: Path) -> None:
     from tbptt.evaluation.judged import judge
-    from tbptt.runs import judging
+    from tbptt.runs import description, judging
 
     run_ids = list(TrialRecord.of(best).run_ids)
     networks, prepared = _trained(store, run_ids)
@@ -78,7 +79,9 @@ def _judge(study: Study, store: Store, parent: Run, best: FrozenTrial, folder: P
     if own is not None:
         own.log_points(points, milliseconds)
         # Only the verdicts: the two runs together are one use of the test part.
-        own.set_tags({name: value for name, value in tags.items() if name.startswith("verdict.")})
+        verdicts = {name: value for name, value in tags.items() if name.startswith("verdict.")}
+        lines = description.bullets(list(map(description.escaped, words.lines(judged))))
+        own.set_tags({**verdicts, **description.added(own.tags(), description.ON_TEST, lines)})
     content["uses"] = judging.uses(store, content[judging.TEST_DATA])
     judging.keep(folder, content, steps)  # last: this file says that all of the above is done
     for name in (STEPS, RESULT):

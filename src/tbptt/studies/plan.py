@@ -41,10 +41,12 @@ NOT_IN_THE_NAME = (
     "cuda_graphs",
     "segment_length",
     "progress",
+    "notes",
+    "tags",
     "space",
 )
 # These set a study up, so they cannot differ between its trials.
-NEVER_SEARCHED = ("study", "tracking", "objective", "cluster", "sweep", "space", "hydra")
+NEVER_SEARCHED = ("study", "tracking", "notes", "tags", "objective", "cluster", "sweep", "space", "hydra")
 MOST_VALUES = 10**6  # of one range
 MOST_CHOICES = 1000  # of one key: a config is composed to check each, and every trial keeps all of them
 MOST_QUEUED = 20_000  # points of a space that is run whole: each is queued beforehand, which takes 4 ms

@@ -93,6 +93,10 @@ def _mapping(value: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _mapping_of_texts(value: Any) -> Mapping[str, str]:
+    return value if isinstance(value, dict) and all(isinstance(each, str) for each in value.values()) else NOTHING
+
+
 def _list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], Sequence[Any]]:
     """A reader of lists in which every item passes ``is_item``. It returns an empty sequence for anything else."""
     return lambda value: value if isinstance(value, list) and all(map(is_item, value)) else ()
@@ -236,6 +240,8 @@ class StudyRecord(Record):
     n_trials = Key(_whole)  # the total that it ends with; None for as many as study.timeout allows
     tracking_uri = Key(_text)  # where its runs are stored, without values from the environment
     parent_run = Key(_text)  # the MLflow run above the runs of all its trials
+    notes = Key(_text)  # the user's text about it
+    tags = Key(_mapping_of_texts)  # the user's tags
     changes = Key(_texts)  # differences that study.allow_changed let pass since then, a line each
     enqueued = Key(_flag)  # all points of its finite space are in the queue
     seeds_used = Key(_wholes)  # that helped to choose the best here, or in the study whose best points these are

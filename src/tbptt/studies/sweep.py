@@ -28,6 +28,7 @@ from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.described import data_of, keep_data, lines_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.folds import data_fingerprint
+from tbptt.studies.parent_run import describe_begin, keep_labels, user_tags, where_to_look
 from tbptt.studies.placebo import placebo_line, placebos_of
 from tbptt.studies.plan import Plan, differences, other_parameters
 from tbptt.studies.planned import plan_of
@@ -40,7 +41,7 @@ from tbptt.studies.sweep_end import HOW_TO_GO_ON, Report, settled
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
 from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system.devices import GpuFailed, gpu_trouble
-from tbptt.system.endings import SweepFailed, failure_line, ui_line
+from tbptt.system.endings import SweepFailed, failure_line
 from tbptt.system.files import links_in
 from tbptt.system.runtime import Interrupted, StopSignals, say
 from tbptt.system.secrets import hide
@@ -90,6 +91,7 @@ def run_sweep(
         study, store = _opened(plan, name, signals)
         parent = _prepare(study, plan, store, points, chosen, spec)
         keep_data(name, parent, about)
+        describe_begin(parent, study, plan, arguments)
         progress.about(plan.cfg.progress, *lines_of(about))
         store.retry_seconds = RETRY_SECONDS  # only from here on: at the start, an outage is better reported at once
         study.reap(plan.settings.retries)
@@ -104,7 +106,7 @@ def run_sweep(
     progress.end()
     if plan.cfg.progress != "none" and over:
         say(over)
-    _say_result(study, plan)
+    _say_result(study, plan, store)
     if failures := study.failures():
         raise SweepFailed("\n".join(failure_lines(failures)))
 
@@ -188,12 +190,13 @@ def _prepare(
         StudyRecord.n_trials.write(study.optuna, plan.n_trials)
         StudyRecord.objectives.write(study.optuna, plan.objectives)
         StudyRecord.tracking_uri.write(study.optuna, hide(plan.cfg.tracking.uri))
+        keep_labels(study, plan)
         was = record.parent_run
         parent = store.reopen_run(was) if was else None
         if parent is None:
             if was:
                 log.warning("study %s: its parent run %s was deleted in MLflow; a new one is made", study.name, was)
-            parent = store.start_run(study.name, {**code, "study.name": study.name})
+            parent = store.start_run(study.name, {**user_tags(plan), **code, "study.name": study.name})
             parent.log_params({"space": plan.space.describe(), "fixed": " ".join(plan.fixed)})
             StudyRecord.parent_run.write(study.optuna, parent.id)
         if chosen.trials:
@@ -346,7 +349,7 @@ def _run_pool(
         pool.stop(slots)
 
 
-def _say_result(study: Study, plan: Plan) -> None:
+def _say_result(study: Study, plan: Plan, store: Store) -> None:
     """The last lines of a sweep: the best trial, how it compares, where to look."""
     if plan.cfg.progress == "none":
         return
@@ -369,4 +372,5 @@ def _say_result(study: Study, plan: Plan) -> None:
         if luck := best_run(study, best)[1]:
             say(f"sweeps/{study.name}/best.ckpt: of {luck}")
     say(f"report: sweeps/{study.name}/report.html")
-    say(ui_line(plan.cfg.tracking.uri))
+    for line in where_to_look(study, store, plan.cfg.tracking.uri):
+        say(line)

@@ -13,6 +13,7 @@ from tbptt.config.names import SWEEPS
 from tbptt.runs import progress
 from tbptt.runs.tracking import Run, Store
 from tbptt.studies.chosen import judge_chosen
+from tbptt.studies.parent_run import describe_end
 from tbptt.studies.plan import Plan
 from tbptt.studies.ranking import best_trial
 from tbptt.studies.records import TrialRecord
@@ -84,6 +85,7 @@ def settle(
     for path in store.retry(lambda: report(study, store)):
         store.retry(partial(parent.keep, path))
     store.retry(lambda: _note_best(study, store, parent))
+    store.retry(lambda: describe_end(parent, study))
     # Read the signal only once: the parent's status and the command's must agree.
     signum = signals.signum if error is None or isinstance(error, Interrupted) else None
     reason = "interrupted" if signum is not None else "error" if error else None

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,7 @@ from tbptt.runs import tracking
 from tbptt.runs.context import RunContext
 from tbptt.runs.fit import Result, fit
 from tbptt.runs.journal import deliver_pending
+from tbptt.runs.naming import trial_name
 from tbptt.runs.pending import RunTaken
 from tbptt.runs.store_errors import is_outage as is_run_outage
 from tbptt.studies.folds import runs_of
@@ -32,6 +33,7 @@ from tbptt.studies.plan import Plan
 from tbptt.studies.pool import wait_while_paused
 from tbptt.studies.postgres import RETRY_SECONDS, Heartbeat, ServerStorage
 from tbptt.studies.records import TrialRecord
+from tbptt.studies.space import Choice
 from tbptt.studies.study import INTERRUPTED, Budget, Study
 from tbptt.studies.trial_reports import TrialReports
 from tbptt.studies.worker_spec import WorkerSpec
@@ -205,7 +207,8 @@ class Worker:
                 for key, value in its_own.items():
                     OmegaConf.update(cfg, key, value)
                 context = RunContext(
-                    name=", ".join([*words, *(f"{key}={value}" for key, value in its_own.items())]),
+                    name=self._name(trial.number, point, its_own),
+                    overrides=self._overrides([*words, *(f"{key}={value}" for key, value in its_own.items())]),
                     parent=self.spec.parent,
                     tags={"study.name": self.study.name, "trial.number": str(trial.number)},
                     resume=resumed[i] if i < len(resumed) else None,
@@ -223,6 +226,21 @@ class Worker:
                     break
             reports.ended([result.best.epoch for result in results])
         return results
+
+    def _name(self, number: int, point: dict[str, Value], its_own: Mapping[str, Any]) -> str:
+        """The name of a run in MLflow."""
+        values, choices = {}, {}
+        for dimension in self.plan.space.dimensions:
+            if dimension.name in point:
+                values[dimension.key] = point[dimension.name]
+                choices[dimension.key] = dimension.choices if isinstance(dimension, Choice) else ()
+        seed = its_own.get("seed") if len(self.plan.settings.seeds or ()) > 1 else None
+        return trial_name(number, values, choices, seed, its_own.get("data.fold"))
+
+    def _overrides(self, words: Sequence[str]) -> list[str] | None:
+        """The overrides that make a run's config of the shipped one; None if that is not all of it."""
+        source = self.plan.source
+        return None if source.also or source.name != "config" else [*self.plan.fixed, *words]
 
     def _composed(self, trial: Trial, words: Sequence[str]) -> DictConfig:
         """A trial's config, checked here and recorded in the trial's folder. Raises ValueError if it has become wrong,

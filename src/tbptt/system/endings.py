@@ -56,6 +56,13 @@ def ui_line(uri: str) -> str:
     return hide(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(shown)}")
 
 
+def ui_lines(uri: str, page: str) -> list[str]:
+    """The lines that say how to open a page of MLflow's UI (:mod:`tbptt.system.mlflow_links`)."""
+    if uri.startswith("http"):
+        return [hide(f"compare runs: {page}")]
+    return [ui_line(uri), f"then open: {page}"]
+
+
 def failure_line(error: BaseException) -> str:
     """What went wrong, and where in this package, in one line."""
     what = hide(" ".join(str(error).split())) or "no message"

@@ -53,8 +53,10 @@ IN_A_URL = "got a URL with a password or token in it, which would be kept; takes
 
 
 def in_a_url(value: object) -> bool:
-    """Whether a text, or a text in a list, holds a URL with a password or token. Values of a config are kept in many
-    places: params, names, Hydra's files, a study's spec."""
+    """Whether a text, or a text in a list or mapping, holds a URL with a password or token. Values of a config are kept
+    in many places: params, names, Hydra's files, a study's spec."""
+    if isinstance(value, Mapping):
+        return any(map(in_a_url, (*value, *value.values())))
     if isinstance(value, list | tuple):
         return any(map(in_a_url, value))
     return isinstance(value, str) and without_password(value) != value
