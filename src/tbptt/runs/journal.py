@@ -20,6 +20,7 @@ from typing import Any
 
 from tbptt.runs import checkpoint, judging
 from tbptt.runs.epoch import Epoch
+from tbptt.runs.model import log_model
 from tbptt.runs.pending import (
     CLAIM,
     JOURNAL,
@@ -328,6 +329,8 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int) -> 
         shutil.rmtree(folder, ignore_errors=True)
         return
     run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
+    if outcome["status"] == "FINISHED":
+        log_model(run)
     log_result(run)
     run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
