@@ -5,8 +5,10 @@ with a line that says what changed and what relies on it. This module is importe
 only inside functions.
 """
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -167,6 +169,39 @@ def places_of_runs(database: "sqlite3.Connection", experiment: str) -> list[tupl
 def move_runs(database: "sqlite3.Connection", places: Iterable[tuple[str, str]]) -> None:
     """Set the URIs of runs' files in MLflow's database. ``places`` has each run's id and URI."""
     database.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", [(uri, run) for run, uri in places])
+
+
+def places_of_models(database: "sqlite3.Connection", experiment: str) -> list[tuple[str, str]]:
+    """For each logged model of an experiment: its id, and the URI of its files, according to MLflow's database."""
+    found = database.execute(
+        "SELECT model_id, artifact_location FROM logged_models WHERE experiment_id = ?", (experiment,)
+    )
+    return [(str(model), str(uri or "")) for model, uri in found]
+
+
+def move_models(database: "sqlite3.Connection", places: Sequence[tuple[str, str]]) -> None:
+    """Set the URIs of logged models' files in MLflow's database, also where registered versions of them say it.
+    ``places`` has each model's id and URI."""
+    where = [(uri, model) for model, uri in places]
+    database.executemany("UPDATE logged_models SET artifact_location = ? WHERE model_id = ?", where)
+    database.executemany("UPDATE model_versions SET storage_location = ? WHERE source = 'models:/' || ?", where)
+
+
+@contextmanager
+def tracking_uri_is(uri: str) -> Iterator[None]:
+    """A context in which MLflow's own tracking URI, for the whole process, is ``uri``. A registry in a database asks
+    that store for a logged model, whatever store its client has."""
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(name)
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 # --- joblib, Python -------------------------------------------------------------------------------------------------

@@ -54,6 +54,17 @@ def own_digest() -> str | None:
     return hashlib.sha256(repr(sorted(_contents.items())).encode()).hexdigest()
 
 
+def differs(file: Path, below: Path) -> bool:
+    """Whether a file of ``own/`` was imported already under the name of ``file``, with another content.
+
+    Args:
+        below: the folder like ``own/`` in which ``file`` lies.
+    """
+    parts = file.relative_to(below).with_suffix("").parts
+    name = ".".join(["tbptt.own", *(parts[:-1] if parts[-1] == "__init__" else parts)])
+    return name in _contents and _contents[name] != hashlib.sha256(file.read_bytes()).digest()
+
+
 def _note_contents(package: str) -> None:
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import io
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,20 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
         cut.unlink(missing_ok=True)
     with replaced(path, durable=True) as beside:
         with beside.open("wb") as file:
-            torch.save({"format": FORMAT, "sha256": digest(content), **content}, file)
+            _write(content, file)
         if keep_previous and path.exists():
             _second_name(path, previous(path))
+
+
+def as_bytes(content: dict[str, Any]) -> bytes:
+    """What :func:`save` writes."""
+    file = io.BytesIO()
+    _write(content, file)
+    return file.getvalue()
+
+
+def _write(content: dict[str, Any], file: IO[bytes]) -> None:
+    torch.save({"format": FORMAT, "sha256": digest(content), **content}, file)
 
 
 def _is_about_content(error: Exception) -> bool:
@@ -175,7 +187,7 @@ def load(path: Path, needs: Mapping[str, Callable[[Any], bool]] = MappingProxyTy
         raise ValueError(f"{path} was altered: its checksum is not that of its content")
     if lacks := [name for name in needs if name not in content]:
         raise ValueError(f"{path} is not a checkpoint of a run: it lacks {', '.join(lacks)}")
-    tests = {**needs, **(IF_THERE if needs else {})}
+    tests = {**needs, **(TESTS if needs else {})}  # parts that are not needed have their types, too
     if wrong := [name for name, test in tests.items() if name in content and not test(content[name])]:
         raise ValueError(f"{path} is not a checkpoint of a run: something else is in place of its {', '.join(wrong)}")
     return content

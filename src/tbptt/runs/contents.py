@@ -292,6 +292,9 @@ OF_A_RUN: dict[str, Test] = {
     "schedule": is_schedule,
     "random": is_random,
 }
+# The parts that predicting takes. A model in MLflow has these and no others: it is a run's checkpoint of its best epoch
+# without what only training needs.
+OF_A_MODEL: dict[str, Test] = {name: OF_A_RUN[name] for name in ("config", "scaler", "best", "epoch", "model")}
 IF_THERE: dict[str, Test] = {
     "records": all_are(has(PACKED)),
     "callbacks": each_is(is_plain),

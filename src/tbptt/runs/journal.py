@@ -21,6 +21,7 @@ from typing import Any
 from tbptt.evaluation.results import Judged
 from tbptt.runs import checkpoint, description, judging, system_metrics
 from tbptt.runs.epoch import Epoch
+from tbptt.runs.model import log_model
 from tbptt.runs.pending import (
     CLAIM,
     JOURNAL,
@@ -344,6 +345,8 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int, sys
         return
     run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
     system_metrics.send(run, folder, system_sent)
+    if outcome["status"] == "FINISHED":
+        log_model(run)
     log_result(run, outcome["reason"])
     run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":

@@ -5,6 +5,7 @@ moved, this path is a folder of another project, or does not exist any more.
 """
 
 import sqlite3
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,14 @@ def home(database: Path) -> Path:
 def folder_of(database: Path, run_id: str) -> Path:
     """The folder of one run's files."""
     return home(database) / run_id / "artifacts"
+
+
+def folder_of_model(database: Path, model_id: str, uri: str | None = None) -> Path:
+    """The folder of one logged model's files: beside the database, if it exists there or the database names no other
+    folder, ``uri``, that exists."""
+    here = home(database) / "models" / model_id / "artifacts"
+    there = _path(uri) if uri and is_on_a_disk(uri) else here
+    return there if there.is_dir() and not here.exists() else here
 
 
 def folder_of_run(database: Path, run_id: str, uri: str | None) -> Path:
@@ -47,7 +56,7 @@ def bring_home(database: Path, experiment: str) -> None:
     """Correct the place of an experiment's files in the database, for MLflow's UI and client.
 
     Other experiments with the same recorded place were moved together with this one, so their places are corrected,
-    too. A run keeps its old place if its files were left behind there.
+    too. A run or a model keeps its old place if its files were left behind there.
     """
     here = home(database)
     with closing(sqlite3.connect(database, timeout=60)) as opened, opened:
@@ -56,12 +65,19 @@ def bring_home(database: Path, experiment: str) -> None:
             return
         for each in compat.experiments_at(opened, said):
             compat.move_experiment(opened, each, here.as_uri())
-            moved = [
-                (run_id, folder_of(database, run_id).as_uri())
-                for run_id, uri in compat.places_of_runs(opened, each)
-                if is_on_a_disk(uri) and (folder_of(database, run_id).exists() or not _path(uri).exists())
-            ]
-            compat.move_runs(opened, moved)
+            compat.move_runs(opened, _moved(database, compat.places_of_runs(opened, each), folder_of))
+            compat.move_models(opened, _moved(database, compat.places_of_models(opened, each), folder_of_model))
+
+
+def _moved(
+    database: Path, places: Iterable[tuple[str, str]], folder: Callable[[Path, str], Path]
+) -> list[tuple[str, str]]:
+    """The runs or models whose files are beside the database now, or nowhere: the id and the new place of each."""
+    return [
+        (name, folder(database, name).as_uri())
+        for name, uri in places
+        if is_on_a_disk(uri) and (folder(database, name).exists() or not _path(uri).exists())
+    ]
 
 
 def _path(uri: str) -> Path:

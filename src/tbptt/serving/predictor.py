@@ -190,6 +190,8 @@ class Predictor:
             given = state.get(name)
             if not isinstance(given, Tensor) or (given.shape, given.dtype) != (own[name].shape, own[name].dtype):
                 raise ValueError(f"is not of {self.batch} series of this network")
+        if (state["seen"] < 0).any() or (state["side"].abs() > 1).any():
+            raise ValueError("holds numbers that no state has")
         given = state.get("state")
         if not isinstance(given, list) or [_form(leaf) for leaf in given] != [_form(leaf) for leaf in self._state]:
             raise ValueError(f"is not of {self.batch} series of this network")

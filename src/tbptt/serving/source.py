@@ -30,7 +30,8 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
 
     Args:
         what: MLflow's run id; a study's name or folder; the path of a checkpoint, such as ``sweeps/STUDY/best.ckpt``;
-            or a registered model, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+            or a registered model, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; or a model in MLflow by its id,
+            ``models:/m-…``.
         tracking_uri: the store of runs and registered models. The default is that of the command: the variable
             MLFLOW_TRACKING_URI, or the store below the working directory.
         which: of a run: ``best`` (the epoch with the best objective) or ``last``.
@@ -42,7 +43,15 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
     from tbptt.runs import checkpoint, contents
     from tbptt.runs.load import checkpoint_of
 
-    if Path(what).suffix == ".ckpt":
-        return Source(checkpoint.load(Path(what), contents.OF_A_RUN), str(what))
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    if str(what).startswith("models:"):
+        return _of_a_model(str(what), uri)
+    if Path(what).suffix == ".ckpt":
+        return Source(checkpoint.load(Path(what), contents.OF_A_MODEL), str(what))
     return Source(checkpoint_of(str(what), uri, which), f"run {what}", run_id=str(what))
+
+
+def _of_a_model(what: str, uri: str) -> Source:
+    from tbptt.serving.registered import of_a_model
+
+    return of_a_model(what, uri)

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from tbptt.config.names import SWEEPS
 from tbptt.runs import progress
+from tbptt.runs.logged import show_models
 from tbptt.runs.tracking import Run, Store
 from tbptt.studies.chosen import judge_chosen
 from tbptt.studies.parent_run import describe_end
@@ -120,6 +121,7 @@ def _note_best(study: Study, store: Store, parent: Run) -> None:
     means = [(name, math.fsum(r[name] for r in runs) / len(runs), 0) for name in names]
     parent.log_points(means, int(time.time() * 1000))
     parent.set_tags({"best.trial": best.number})
+    show_models(store, parent, ids)
 
 
 def _close_orphans(study: Study, store: Store, parent: Run) -> None:

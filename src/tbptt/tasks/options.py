@@ -44,6 +44,11 @@ class TaskConfig(Option):
         raise NotImplementedError  # each task has its own, which Option.unfit sees to
 
     @property
+    def output_names(self) -> list[str]:
+        """What the outputs are called in tables, O different words."""
+        return [f"output_{i + 1}" for i in range(self.outputs)]
+
+    @property
     def ahead(self) -> int:
         """The number of prices after a step that its targets depend on.
 
@@ -158,6 +163,10 @@ class QValues(TaskConfig, options=["q_values"], new=True):
         return 2
 
     @property
+    def output_names(self) -> list[str]:
+        return ["buy", "sell"]
+
+    @property
     def common_scale(self) -> bool | None:  # type: ignore[override]
         return self.loss == "joint"  # with one scale for both, their difference, which decides, keeps its sign
 
@@ -217,6 +226,10 @@ class Forecast(TaskConfig, options=["forecast"]):
     @property
     def outputs(self) -> int:
         return len(self.horizons)
+
+    @property
+    def output_names(self) -> list[str]:
+        return [f"h{horizon}" for horizon in self.horizons]
 
     @property
     def ahead(self) -> int:

@@ -1,0 +1,106 @@
+"""MLflow's model registry: networks under a name, with versions and aliases."""
+
+import json
+import os
+import re
+from contextlib import nullcontext
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from tbptt import compat
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs.model import model_in
+from tbptt.runs.tracking import Store
+from tbptt.serving.source import DEFAULT_URI, Source
+from tbptt.system.stores import OF_MLFLOW, foreign, sqlite_path, without_password
+
+
+def register(source: Source, name: str, alias: str | None, tracking_uri: str | None) -> str:
+    """Register a network as the next version of a name.
+
+    The version is of a model in MLflow that belongs to the network's run. If the run has none yet, as it is older, the
+    model is made.
+
+    Args:
+        name: the registered model; it is made if it does not exist.
+        alias: a name for this version, such as ``champion``, which another version of the name had until now; None
+            gives it none.
+        tracking_uri: the store of runs and registered models; the default is that of :func:`tbptt.serving.source.find`.
+
+    Returns:
+        The number of the version.
+
+    Raises:
+        ValueError: MLflow does not take the name or the alias; one line.
+        ConnectionError: the store does not answer.
+    """
+    if alias is not None and (not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"v\d+|latest", alias, re.IGNORECASE)):
+        raise ValueError(f"alias: got {alias!r}; takes letters, digits, _ and -, and neither v1 nor latest")
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    path = sqlite_path(uri)
+    if path is not None and path.exists() and (problem := foreign(path, OF_MLFLOW)):
+        raise ValueError(f"tracking.uri: {problem}")
+    store = Store(TrackingConfig(uri=uri, experiment="tbptt"))
+    try:
+        _make_name(store, name)
+        run = store.run(source.run_id) if source.run_id else None
+        run = None if run is None or run.is_deleted else run
+        model = model_in(store, source.content, run.experiment if run else store.experiment, run.id if run else None)
+        tags = run.tags() if run else {}
+        # A registry in a database looks for the model in the store of MLflow's own tracking URI.
+        with compat.tracking_uri_is(store.uri) if store.path else nullcontext():
+            version = store.client.create_model_version(
+                name,
+                f"models:/{model}",
+                run.id if run else None,
+                tags={key: tags[key] for key in ("study.name", "trial.number") if key in tags},
+                description=description(source, tags),
+                model_id=model,
+            ).version
+        _show_with_model(store, model, name, str(version))
+        if alias is not None:
+            store.client.set_registered_model_alias(name, alias, str(version))
+    except MlflowException as error:
+        reason = without_password(" ".join(str(error.message).split()))
+        raise ValueError(f"{name}: MLflow does not register it: {reason[:300]}") from None
+    return str(version)
+
+
+def description(source: Source, tags: dict[str, str]) -> str:
+    """What a version says of itself: its run, its study, its value.
+
+    Args:
+        tags: of the run.
+    """
+    best, epoch = source.content["best"], source.content["epoch"]
+    said = []
+    if best["epoch"] == epoch:
+        values = zip(best["objectives"], best["values"], strict=True)
+        said.append(f"{', '.join(f'{name} {value:.4g}' for name, value in values)} at its best epoch, {epoch + 1}")
+    else:
+        said.append(f"epoch {epoch + 1}")
+    if source.run_id:
+        said.append(f"run {source.run_id}")
+    if "study.name" in tags:
+        trial = f", trial {tags['trial.number']}" if "trial.number" in tags else ""
+        said.append(f"study {tags['study.name']}{trial}")
+    return "; ".join(said) + (f". {source.why}" if source.why else "")
+
+
+def _make_name(store: Store, name: str) -> None:
+    try:
+        store.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _show_with_model(store: Store, model: str, name: str, version: str) -> None:
+    """Note with a model the versions that are of it, as MLflow's page of the model shows them."""
+    tags = store.client.get_logged_model(model).tags
+    known: list[dict[str, Any]] = json.loads(tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    if {"name": name, "version": version} not in [{**one, "version": str(one["version"])} for one in known]:
+        known.append({"name": name, "version": version})
+        store.client.set_logged_model_tags(model, {MLFLOW_MODEL_VERSIONS: json.dumps(known)})
