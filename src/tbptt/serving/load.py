@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 
 
 def load_run(
-    run_id: str | Path, tracking_uri: str | None = None, which: str = "best"
+    run_id: str | Path, tracking_uri: str | None = None, which: str = "best", storage: str | None = None
 ) -> "tuple[Network, Scaler, DictConfig]":
-    """The trained network of a run, for use in Python.
+    """A trained network, for use in Python.
 
     Args:
-        run_id: MLflow's run id; or the path of a checkpoint, such as ``sweeps/STUDY/best.ckpt``. With a path, the other
-            arguments do not matter.
+        run_id: MLflow's run id; a study's name or folder, for the run of its best trial; or the path of a checkpoint,
+            such as ``sweeps/STUDY/best.ckpt``, with which the other arguments do not matter.
         tracking_uri: the store of the run. The default is that of the command: the variable MLFLOW_TRACKING_URI, or
             the store below the working directory.
         which: ``best`` (the epoch with the best objective) or ``last``.
+        storage: the storage of studies, by default ``sqlite:///sweeps/optuna.db``.
 
     Returns:
         model: a :class:`tbptt.models.protocol.Network` in evaluation mode on the CPU; see there for
@@ -42,10 +43,10 @@ def load_run(
             files are gone, as the network does not need them; they are not checked then.
 
     Raises:
-        ValueError: there is no such run, it has no such checkpoint, or an option that it names as model, task or data
-            does not exist here.
+        ValueError: there is no such run or study, it has no such checkpoint, or an option that it names as model, task
+            or data does not exist here.
     """
-    found = trained(find(run_id, tracking_uri, which))
+    found = trained(find(run_id, tracking_uri, which, storage))
     return found.network, found.scaler, said_by_old_names_too(found.config)
 
 
