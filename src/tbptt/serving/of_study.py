@@ -67,9 +67,7 @@ def _takes(name: str, known: list[str]) -> str:
     from tbptt.serving.next_file import listed
 
     near = difflib.get_close_matches(name, known, n=1)
-    there = (
-        f"a study (there {'are' if len(known) > 1 else 'is'} {listed(known)})" if known else "a study (there is none)"
-    )
+    there = f"are {listed(known)}" if len(known) > 1 else f"is {known[0]}" if known else "is none"
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"takes a run's id, a study (there {there}), a file .ckpt, or a registered model models:/NAME@ALIAS{hint}"
 
