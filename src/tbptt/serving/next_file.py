@@ -67,16 +67,14 @@ def as_the_run(source: Source, data: SplitData, given: Any, where: str) -> "Pane
 
     found, content, what = as_panel(given, data), source.content, source.said
     known = len(content["scaler"]["input_mean"])
-    if content.get("series") is None and known == 1 and not isinstance(data_of(source), SplitData):
-        names = list(found.series)
-    else:
-        names = content.get("series") or data.columns or list(found.series)
-        found = _named_as(found, names, data)
+    any_series = content.get("series") is None and known == 1 and not isinstance(data_of(source), SplitData)
+    names = list(found.series) if any_series else content.get("series") or data.columns or list(found.series)
+    found = found if any_series else _named_as(found, names, data)
     if lacks := [name for name in names if name not in found.series]:
         new = [name for name in found.series if name not in names]
         more = f"; new are {listed(new)}" if new else ""
         raise ValueError(f"{where} has no series {listed(lacks)}, on which {what} was trained{more}")
-    if len(names) != known and not (names and known == 1 and content.get("series") is None):
+    if not any_series and len(names) != known:
         raise ValueError(f"{where} has {len(names)} series, and {what} was trained on {known}: give it the same")
     if lacks := [name for name in data.inputs if name not in found.inputs]:
         has = listed(found.inputs) if found.inputs else "none"
