@@ -8,8 +8,8 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 # The public names, by the module of tbptt.serving that has them.
-_WHERE = {"inputs": "load", "load_run": "load", "panel": "next_file", "sides": "load"}
-__all__ = ["inputs", "load_run", "panel", "sides"]
+_WHERE = {"inputs": "load", "load_run": "load", "panel": "next_file", "predict": "predict", "sides": "load"}
+__all__ = ["inputs", "load_run", "panel", "predict", "sides"]
 
 
 def __getattr__(name: str) -> Any:

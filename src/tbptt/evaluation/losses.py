@@ -62,6 +62,27 @@ def measure_and_predict(
     return {"loss": total / sequences.count(0, sequences.length), **means}, every
 
 
+@torch.no_grad()
+def measure_predicted(
+    every: Tensor, sequences: Sequences, metrics: Sequence[Metric], chunk_length: int = 500
+) -> dict[str, Tensor]:
+    """The mean loss and each metric, by name, of predictions that are there already, (B, T, O) standardised. They are
+    those of :func:`measure_and_predict`, but for rounding."""
+    total = torch.zeros((), dtype=torch.float64)
+    sums = {metric.name: torch.zeros(2, dtype=torch.float64) for metric in metrics}
+    for start in range(0, sequences.length, chunk_length):
+        stop = min(start + chunk_length, sequences.length)
+        y = every[:, start:stop]
+        total += sequences.loss(y, start, stop)
+        for metric in metrics:
+            if metric.measure is not None:
+                _add(sums[metric.name], metric, sequences, y, start, stop)
+    for metric in metrics:
+        if metric.at_once is not None:
+            _take(sums[metric.name], measured(metric, every.clone(), sequences))
+    return {"loss": total / sequences.count(0, sequences.length), **{n: both[0] / both[1] for n, both in sums.items()}}
+
+
 def _add(both: Tensor, metric: Metric, sequences: Sequences, y: Tensor, start: int, stop: int) -> None:
     """Add a chunk to a metric's sum and count, (2,)."""
     target = sequences.targets[:, start:stop]

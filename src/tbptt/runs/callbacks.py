@@ -122,6 +122,8 @@ class SaveCheckpoints(AfterEpoch):
             "config": plain(self.cfg),
             "scaler": self.data.scaler.state_dict(),
             "series": self.data.series,
+            "change_std": self.data.change_std,
+            "borders": self.data.borders,
             "best": vars(self.best),
             "stop_reason": module.stop_reason,
             "record": asdict(epoch),

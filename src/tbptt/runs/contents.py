@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tbptt.data.borders import are_borders
 from tbptt.data.features import Scaler
 from tbptt.system.memory import too_large
 from tbptt.training.schedule import ChunkSchedule
@@ -299,4 +300,6 @@ IF_THERE: dict[str, Test] = {
     "records": all_are(has(PACKED)),
     "callbacks": each_is(is_plain),
     "series": or_none(all_are(is_text)),
+    "change_std": is_vector,
+    "borders": are_borders,
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytorch_lightning as pl
 import torch
 
+from tbptt.data.borders import borders_of
 from tbptt.data.options import DataConfig
 from tbptt.data.sequences import Sequences
 from tbptt.evaluation.data_words import described
@@ -23,6 +24,8 @@ class SequenceDataModule(pl.LightningDataModule):
         train, val, scaler, fingerprint, baseline: see :class:`Prepared`.
         about: what is trained, as plain values (:func:`tbptt.evaluation.data_words.described`), without secrets.
         series: the names of the training series, if each has a scale of its own; None if all share one.
+        change_std: (S,) float64, standard deviation of a step's change in training, in price units.
+        borders: where each series' parts begin (:func:`tbptt.data.borders.borders_of`).
 
     Raises:
         ValueError: the data cannot be used.
@@ -35,6 +38,8 @@ class SequenceDataModule(pl.LightningDataModule):
         self.fingerprint, self.baseline = found.fingerprint, found.baseline
         self.about = hidden(described(data, task, found.split, found.warnings))
         self.series = None if found.split.shared_scale else list(found.split.train)
+        self.change_std = torch.from_numpy(found.split.change_std)
+        self.borders = borders_of(found.split)
 
     def setup(self, stage: str) -> None:
         """Move the data to the device, once."""

@@ -13,26 +13,28 @@ from tbptt.serving.trained import count_of, other_inputs, trained
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
     from torch import Tensor
 
     from tbptt.data.features import Scaler
     from tbptt.models.protocol import Network
 
-    Numbers = Tensor | NDArray[np.float64]
+    Numbers = Tensor | NDArray[np.float64] | pd.DataFrame | pd.Series
 
 
 def load_run(
-    run_id: str | Path, tracking_uri: str | None = None, which: str = "best"
+    run_id: str | Path, tracking_uri: str | None = None, which: str = "best", storage: str | None = None
 ) -> "tuple[Network, Scaler, DictConfig]":
-    """The trained network of a run, for use in Python.
+    """A trained network, for use in Python.
 
     Args:
-        run_id: MLflow's run id; or the path of a checkpoint, such as ``sweeps/STUDY/best.ckpt``. With a path, the other
-            arguments do not matter.
+        run_id: MLflow's run id; a study's name or folder, for the run of its best trial; or the path of a checkpoint,
+            such as ``sweeps/STUDY/best.ckpt``, with which the other arguments do not matter.
         tracking_uri: the store of the run. The default is that of the command: the variable MLFLOW_TRACKING_URI, or
             the store below the working directory.
         which: ``best`` (the epoch with the best objective) or ``last``.
+        storage: the storage of studies, by default ``sqlite:///sweeps/optuna.db``.
 
     Returns:
         model: a :class:`tbptt.models.protocol.Network` in evaluation mode on the CPU; see there for
@@ -42,10 +44,10 @@ def load_run(
             files are gone, as the network does not need them; they are not checked then.
 
     Raises:
-        ValueError: there is no such run, it has no such checkpoint, or an option that it names as model, task or data
-            does not exist here.
+        ValueError: there is no such run or study, it has no such checkpoint, or an option that it names as model, task
+            or data does not exist here.
     """
-    found = trained(find(run_id, tracking_uri, which))
+    found = trained(find(run_id, tracking_uri, which, storage))
     return found.network, found.scaler, said_by_old_names_too(found.config)
 
 
@@ -53,11 +55,13 @@ def inputs(prices: "Numbers", scaler: "Scaler", config: DictConfig, extra: "Numb
     """The inputs of a loaded network for some prices.
 
     Args:
-        prices: (B, W + T) float64, oldest first; W is ``config.data.window``. If the run scales each series by itself,
-            the rows must be its series, in the same order.
+        prices: (B, W + T) in NumPy or PyTorch, oldest first; W is ``config.data.window``. Or in pandas: a DataFrame
+            with a row for each time and a column for each series, or a Series. If the run scales each series by itself,
+            they must be its series, in the same order.
         scaler, config: as :func:`load_run` returns them.
-        extra: (B, W + T, D) float64, the run's other inputs beside each price, as :func:`panel` gives them; NaN where
-            one is missing. Needed if the run has ``data.inputs``.
+        extra: (B, W + T, D) in NumPy or PyTorch, the run's other inputs beside each price, as :func:`panel` gives
+            them; of one series, also a DataFrame with a column for each input. NaN where one is missing. Needed if the
+            run has ``data.inputs``.
 
     Returns:
         (B, T, ``input_size``) float32: the W lags of the price, then those of the other inputs
@@ -69,7 +73,7 @@ def inputs(prices: "Numbers", scaler: "Scaler", config: DictConfig, extra: "Numb
     """
     from tbptt.data.features import LagFeatures
 
-    prices = _as_tensor(prices)
+    prices = _as_tensor(prices, by_column=True)
     window, known = config.data.window, len(scaler.input_std)
     if prices.ndim != 2 or prices.shape[1] <= window or known not in (1, len(prices)):
         series = "any number of series" if known == 1 else f"{known} series"
@@ -89,14 +93,21 @@ def inputs(prices: "Numbers", scaler: "Scaler", config: DictConfig, extra: "Numb
     return features(0, features.length)
 
 
-def _as_tensor(numbers: "Numbers") -> "Tensor":
-    """As float64. An array is copied: those of a panel are read-only, and PyTorch has no such tensors."""
+def _as_tensor(numbers: "Numbers", by_column: bool = False) -> "Tensor":
+    """As float64. An array is copied: those of a panel are read-only, and PyTorch has no such tensors.
+
+    A Series or DataFrame of pandas gets a first dimension, that of the series; with ``by_column``, the columns of a
+    DataFrame are the series.
+    """
     import numpy as np
     import torch
 
     if isinstance(numbers, torch.Tensor):
-        return numbers.double()
-    return torch.from_numpy(np.array(numbers, dtype=np.float64))
+        return numbers.detach().cpu().double()
+    found = torch.from_numpy(np.array(numbers, dtype=np.float64))
+    if not hasattr(numbers, "iloc"):
+        return found
+    return found.T.contiguous() if by_column and found.ndim == 2 else found[None]
 
 
 def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = None) -> "Tensor":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import OmegaConf
 
 from tbptt.config.schema import typed
-from tbptt.data.options import SplitData
-from tbptt.serving.source import find
+from tbptt.data.options import DataConfig, SplitData
+from tbptt.serving.source import Source, find
 
 if TYPE_CHECKING:
     from tbptt.data.panel import Panel
@@ -33,26 +33,48 @@ def panel(
         ValueError: there is no such run; its data come from no file or source; the file cannot be read, or lacks a
             series or an input of the run.
     """
-    from tbptt.data.split import as_panel
-
     source = find(run_id, tracking_uri, which)
-    content, what = source.content, source.said
-    cfg = typed(content["config"], needs=("data",))
-    data = OmegaConf.to_object(cfg.data)
+    data = data_of(source)
     if not isinstance(data, SplitData):
-        raise ValueError(f"{what} has data={cfg.data.name}, whose series are held out whole and come from no source")
+        no = f"has data={data.name}, whose series are held out whole and come from no source"
+        raise ValueError(f"{source.said} {no}")
     if path is not None:
         if not hasattr(data, "path"):
-            raise ValueError(f"path: got {path}; {what} has data={data.name}, which reads no path")
+            raise ValueError(f"path: got {path}; {source.said} has data={data.name}, which reads no path")
         data = replace(cast(Any, data), path=str(path))
-    found, where = as_panel(data.prices(), data), str(getattr(data, "path", data.name))
-    names = content.get("series") or data.columns or list(found.series)
-    found = _named_as(found, names, data)
+    return as_the_run(source, data, data.prices(), str(getattr(data, "path", data.name)))
+
+
+def data_of(source: Source) -> DataConfig:
+    """The data of a run, as its config says them. Raises ValueError if that has an option that is not there."""
+    cfg = typed(source.content["config"], needs=("data",))
+    return cast(DataConfig, OmegaConf.to_object(cfg.data))
+
+
+def as_the_run(source: Source, data: SplitData, given: Any, where: str) -> "Panel":
+    """The run's series and inputs alone, in its order, of what a data source returns. If all the run's series share one
+    scale, as generated ones do, the network takes any: then all series of the source.
+
+    Args:
+        data: says how the source is read.
+        given: a panel, a DataFrame, or arrays by name.
+        where: the source, in words.
+
+    Raises:
+        ValueError: one line; a series or an input of the run is missing.
+    """
+    from tbptt.data.split import as_panel
+
+    found, content, what = as_panel(given, data), source.content, source.said
+    known = len(content["scaler"]["input_mean"])
+    any_series = content.get("series") is None and known == 1 and not isinstance(data_of(source), SplitData)
+    names = list(found.series) if any_series else content.get("series") or data.columns or list(found.series)
+    found = found if any_series else _named_as(found, names, data)
     if lacks := [name for name in names if name not in found.series]:
         new = [name for name in found.series if name not in names]
         more = f"; new are {listed(new)}" if new else ""
         raise ValueError(f"{where} has no series {listed(lacks)}, on which {what} was trained{more}")
-    if len(names) != (known := len(content["scaler"]["input_mean"])):
+    if not any_series and len(names) != known:
         raise ValueError(f"{where} has {len(names)} series, and {what} was trained on {known}: give it the same")
     if lacks := [name for name in data.inputs if name not in found.inputs]:
         has = listed(found.inputs) if found.inputs else "none"
@@ -71,7 +93,7 @@ def _named_as(found: "Panel", names: list[str], data: SplitData) -> "Panel":
     free = [name for name in found.series if name not in names]
     called = {near: name for name in names if name not in found.series and (near := resolved(name, free)) is not None}
     if not called and len(names) == len(free) == len(found.series) == 1:
-        with suppress(ValueError):  # the file has no such column
+        with suppress(ValueError, NotImplementedError):  # the file has no such column, or there is no file
             (of_column,) = as_panel((again := replace(data, columns=names)).prices(), again).series.values()
             if np.array_equal(of_column.prices, found.series[free[0]].prices):
                 called = {free[0]: names[0]}

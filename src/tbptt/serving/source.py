@@ -1,11 +1,13 @@
 """Finding a trained network by what a user calls it: a run, a study, a checkpoint, a registered model."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
+RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,32 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
     Raises:
         ValueError: nothing is called so, or it has no checkpoint that can be read. The message is one line.
     """
-    from tbptt.runs import checkpoint, contents
+    if str(what).startswith("models:"):
+        from tbptt.serving.registered import of_a_model
+
+        return of_a_model(str(what), uri_of(tracking_uri))
+    if Path(what).suffix == ".ckpt":
+        return _of_file(Path(what))
+    if RUN_ID.fullmatch(str(what)):
+        return of_run(str(what), tracking_uri, which)
+    from tbptt.serving.of_study import of_study
+
+    return of_study(str(what), tracking_uri, which, storage)
+
+
+def uri_of(tracking_uri: str | None) -> str:
+    """The store of runs: the one given, or the default of the command."""
+    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def of_run(run_id: str, tracking_uri: str | None, which: str) -> Source:
+    """A run's checkpoint. Raises ValueError as :func:`find`."""
     from tbptt.runs.load import checkpoint_of
 
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    if str(what).startswith("models:"):
-        return _of_a_model(str(what), uri)
-    if Path(what).suffix == ".ckpt":
-        return Source(checkpoint.load(Path(what), contents.OF_A_MODEL), str(what))
-    return Source(checkpoint_of(str(what), uri, which), f"run {what}", run_id=str(what))
+    return Source(checkpoint_of(run_id, uri_of(tracking_uri), which), f"run {run_id}", run_id=run_id)
 
 
-def _of_a_model(what: str, uri: str) -> Source:
-    from tbptt.serving.registered import of_a_model
+def _of_file(path: Path) -> Source:
+    from tbptt.runs import checkpoint, contents
 
-    return of_a_model(what, uri)
+    return Source(checkpoint.load(path, contents.OF_A_MODEL), str(path))

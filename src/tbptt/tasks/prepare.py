@@ -103,6 +103,33 @@ def _scored(part: str, split: Split, train: Sequences, scaler: Scaler, data: Dat
     return found
 
 
+def of_rows(
+    series: dict[str, Prices],
+    inputs: dict[str, Prices],
+    scaler: Scaler,
+    change_std: Array | None,
+    data: DataConfig,
+    task: TaskConfig,
+) -> Sequences:
+    """Sequences of prices that a trained network is to be measured on, as those of ``val``, without a baseline.
+
+    Args:
+        series: by name; each array holds ``window`` prices to look back to, the steps, and ``ahead`` more.
+        inputs: by name, (N, D), the run's other inputs of each price; empty if it has none.
+        scaler: the run's, of these series.
+        change_std: (S,); None if it is not known. Then metrics that need it cannot be measured.
+    """
+    shared, std = len(scaler.input_std) == 1, np.ones(len(scaler.input_std)) if change_std is None else change_std
+    given = {"val": inputs} if inputs else {}
+    split = Split({}, series, {}, {"val": {}}, 0, data.window, task.ahead, shared, std, given)
+    prices, targets, steps = _padded(split, series, task)
+    found = _sequences(prices, targets, steps, scaler, data, task, extra=_extra(split, "val", data))
+    if change_std is not None:
+        found.changes = _changes(series, split.window, found.length)
+        found.change_std = torch.from_numpy(change_std)
+    return found
+
+
 def _changes(series: dict[str, Prices], window: int, length: int) -> Tensor:
     """The change of each price to the next, (B, T) float64; 0 at padding, and at a step without a next price."""
     found = np.zeros((len(series), length))
@@ -228,7 +255,11 @@ def _sequences(
 
 def baseline_loss(train: Sequences, scored: Sequences, task: TaskConfig) -> float:
     """The loss of the task's constant prediction, by default the training mean."""
-    constant = task.baseline(train.targets, train.mask)
+    return constant_loss(task.baseline(train.targets, train.mask), scored)
+
+
+def constant_loss(constant: Tensor, scored: Sequences) -> float:
+    """The loss of a constant prediction, (O,) standardised."""
     prediction = constant.to(scored.targets).expand_as(scored.targets)
     return float(scored.loss(prediction, 0, scored.length)) / scored.count(0, scored.length)
 
