@@ -223,3 +223,35 @@ def run_exit_functions() -> None:
     import atexit
 
     atexit._run_exitfuncs()
+
+
+# --- torch ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def recurrent_layers_of_any_length() -> Iterator[None]:
+    """Within, torch.export writes PyTorch's own LSTM and GRU down for chunks of any length, and not for one."""
+    import torch
+    from torch.export import _patches
+
+    layers: Any = (torch.ops.aten.lstm.input, torch.ops.aten.gru.input)
+    with _patches.register_lstm_while_loop_decomposition(), _patches.register_gru_while_loop_decomposition():
+        for layer in layers:
+            layer._dispatch_cache.clear()  # what a layer was written down as before would be taken again
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._dispatch_cache.clear()
+
+
+@contextmanager
+def onnx_graphs_unprinted() -> Iterator[None]:
+    """Within, torch.onnx prints no graph of a network that it cannot export; its own switch for this has no effect."""
+    from torch import _C
+
+    printing, _C._jit_onnx_log = _C._jit_onnx_log, lambda *_: None
+    try:
+        yield
+    finally:
+        _C._jit_onnx_log = printing

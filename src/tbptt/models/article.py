@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tbptt.models import kernels
+from tbptt.models import kernels, traced
 from tbptt.models.layers import Dense, GaussianNoise
 
 # One entry per recurrent layer: (h, c) for an LSTM, (h,) for a GRU; each tensor is (1, B, H).
@@ -23,16 +23,32 @@ class LSTM(nn.LSTM):
     bias_hh_l0: Tensor
 
     def forward(self, x: Tensor, state: Any = None) -> Any:  # type: ignore[override]
-        if not kernels.usable(x):
+        if not kernels.usable(x) and not torch.compiler.is_exporting():
             return super().forward(x, state)
         h, c = state
         # Adding the two biases here gives each of them its gradient, if both are trained.
         bias = self.bias_ih_l0 + self.bias_hh_l0
+        if torch.compiler.is_exporting():
+            return traced.lstm(x, state, self.weight_ih_l0, self.weight_hh_l0, bias)
         y, h, c = kernels.lstm(x, h, c, self.weight_ih_l0, self.weight_hh_l0, bias)
         return y, (h, c)
 
 
-CELLS: dict[str, Any] = {"lstm": LSTM, "gru": nn.GRU}
+class GRU(nn.GRU):
+    """PyTorch's GRU with one layer, time-major, which can be exported for chunks of any length."""
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:  # type: ignore[override]
+        if not torch.compiler.is_exporting():
+            return super().forward(x, state)
+        return traced.gru(x, state, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
+
+
+CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU}
 
 
 def leave_autocast(x: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """Compiled layers for the CPU (native/kernels.c): an LSTM and a dense layer with tanh, forward and backward.
 
 They are built when the package is installed, if there is a C compiler, for the processor of that machine. PyTorch's own
-layers are used if they were not built, on a GPU, in bf16, and within ``torch_only``. Both give the same up to rounding.
+layers are used if they were not built, on a GPU, in bf16, while a graph is written down (traced.py), and within
+``torch_only``. Both give the same up to rounding.
 """
 
 import ctypes
@@ -15,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from tbptt.models.traced import traced
 
 VERSION = 3  # of native/kernels.c
 _PREFIX = {torch.float32: "float", torch.float64: "double"}
@@ -80,7 +83,7 @@ def usable(x: Tensor) -> bool:
     """Whether the compiled layers can compute on ``x``."""
     if _torch_only or x.device.type != "cpu" or x.dtype not in _PREFIX or torch.is_autocast_enabled("cpu"):
         return False
-    return library() is not None
+    return not traced(x) and library() is not None
 
 
 def lstm(

@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tbptt.models import traced
+
 
 def scan(f: Float[Tensor, "T ..."], b: Float[Tensor, "T ..."], h0: Float[Tensor, "..."]) -> Float[Tensor, "T ..."]:
     """All h_t of h_t = f_t · h_{t-1} + b_t.
@@ -31,6 +33,10 @@ def scan(f: Float[Tensor, "T ..."], b: Float[Tensor, "T ..."], h0: Float[Tensor,
     Returns:
         (T, ...), all h; differentiable once.
     """
+    if torch.compiler.is_exporting():
+        return traced.scan(f, b, h0)
+    if traced.traced(f):
+        return sequential(f, b, h0)
     return _Scan.apply(f, b, h0)
 
 
