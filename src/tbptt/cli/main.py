@@ -14,6 +14,7 @@ from tbptt.cli.help_page import help_text
 from tbptt.options.own import load_own
 from tbptt.runs import progress
 from tbptt.studies.planned import one_command
+from tbptt.system.command import command
 from tbptt.system.endings import ui_line
 from tbptt.system.environment import said
 from tbptt.system.runtime import errors_past_hydra, say
@@ -38,7 +39,7 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     return objective
 
 
-REPORT_USAGE = "usage: python report.py STUDY|CURVES.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
+REPORT_TAKES = "STUDY|CURVES.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
 
 
 def run(hydra_main: Callable[[], None], conf: Path) -> int:
@@ -87,12 +88,13 @@ def report(argv: Sequence[str], conf: Path) -> int:
 
 
 def _report(argv: Sequence[str], conf: Path) -> int:
+    usage = f"usage: {command('report')} {REPORT_TAKES}"
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
-        say(REPORT_USAGE)
+        say(usage)
         return 0
     if not words or any(word.startswith("-") for word in words) or "=" in words[0]:
-        return ended(REPORT_USAGE, WRONG)
+        return ended(usage, WRONG)
     cfg = keys_of(words[1:], conf)
     from tbptt.cli.reports import report_again, verdict_on
 
