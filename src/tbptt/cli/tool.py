@@ -60,8 +60,13 @@ def main(argv: Sequence[str], program: str = "tbptt") -> int:
     if name not in COMMANDS:
         return _say(_wrong(name, program), 2)
     started_as(program)
-    folders.look_here()
-    return _do(name)(words, folders.shipped())
+    conf = folders.shipped()
+    if name != "servers" and Path("conf").is_dir():
+        from tbptt.cli.working_folder import looked_at
+
+        if status := looked_at(conf):
+            return status
+    return _do(name)(words, conf)
 
 
 def _do(name: str) -> Callable[[Sequence[str], Path], int]:
