@@ -1,8 +1,40 @@
-"""What pyproject.toml cannot say without an experimental table: the compiled layers of src/tbptt/models/kernels.py."""
+"""What pyproject.toml cannot say without an experimental table: the compiled layers of src/tbptt/models/kernels.py, and
+that a wheel carries conf/ inside the package (src/tbptt/system/folders.py)."""
+
+import shutil
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+CONF = "conf"
+
+
+class WithConf(build_py):
+    """Copies conf/ to tbptt/conf/ of what is built. An editable install reads the checkout's own."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.rmtree(self._there, ignore_errors=True)  # of an earlier build: what was removed since stays away
+            for file, copy in self._copies():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        copies = [] if self.editable_mode else [str(copy) for _, copy in self._copies()]
+        return [*super().get_outputs(include_bytecode), *copies]
+
+    @property
+    def _there(self) -> Path:
+        return Path(self.build_lib, "tbptt", CONF)
+
+    def _copies(self) -> list[tuple[Path, Path]]:
+        return [(file, self._there / file.relative_to(CONF)) for file in sorted(Path(CONF).rglob("*.yaml"))]
+
 
 setup(
+    cmdclass={"build_py": WithConf},
     ext_modules=[
         Extension(
             "tbptt.models._kernels",
@@ -12,5 +44,5 @@ setup(
             extra_compile_args=["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"],
             optional=True,  # without a C compiler PyTorch's own layers are used
         )
-    ]
+    ],
 )

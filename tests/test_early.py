@@ -22,6 +22,7 @@ def answer(command: list[str], name: str, folder: Path, ignored: bool = False) -
     (folder / "stubs" / "hydra.py").write_text(
         STOPPED.replace("NUMBER", name).replace("60", "0.1" if ignored else "60")
     )
+    (folder / "stubs" / "tbptt").write_text(CONSOLE)
     path = os.pathsep.join([str(folder / "stubs"), str(ROOT / "src"), str(ROOT)])
     env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
@@ -34,16 +35,26 @@ def answer(command: list[str], name: str, folder: Path, ignored: bool = False) -
             signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("script", ["train.py", "report.py"])
+# What the installer writes for [project.scripts].
+CONSOLE = "import sys\nfrom tbptt.cli.tool import console\nif __name__ == '__main__':\n    sys.exit(console())\n"
+WAYS = {
+    "train.py": [str(ROOT / "train.py")],
+    "report.py": [str(ROOT / "report.py")],
+    "module": ["-m", "tbptt", "train"],
+    "console": ["stubs/tbptt", "train"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_during_the_first_imports_is_one_line(script: str, name: str, status: int, tmp_path: Path) -> None:
-    done = answer([str(ROOT / script), "epochs=1"], name, tmp_path)
+def test_a_signal_during_the_first_imports_is_one_line(way: str, name: str, status: int, tmp_path: Path) -> None:
+    done = answer([*WAYS[way], "epochs=1"], name, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", f"stopped by {name}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["stubs"]
 
 
 def test_a_program_that_imports_the_command_is_interrupted_as_it_was(tmp_path: Path) -> None:
-    program = "try:\n    import train\nexcept KeyboardInterrupt:\n    print('its own way')"
+    program = "try:\n    import tbptt.cli.train\nexcept KeyboardInterrupt:\n    print('its own way')"
     done = answer(["-c", program], "SIGINT", tmp_path)
     assert (done.returncode, done.stdout) == (0, "its own way\n"), done.stderr
 

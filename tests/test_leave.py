@@ -58,7 +58,13 @@ def nothing_traces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("status", [0, 2, 143])
 @pytest.mark.parametrize(
-    "how", [started("train.py", "clip=1"), started("-m", "tbptt.studies.worker", argv="/x/tbptt/worker.py")]
+    "how",
+    [
+        started("train.py", "clip=1"),
+        started("-m", "tbptt.studies.worker", argv="/x/tbptt/worker.py"),
+        started("-m", "tbptt", "train", "clip=1", argv="/x/tbptt/__main__.py"),
+        started("/x/bin/tbptt", "train", "clip=1", argv="/x/bin/tbptt"),
+    ],
 )
 def test_a_command_or_worker_of_its_own_ends_at_once(how: Set, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_traces(monkeypatch)
@@ -75,9 +81,11 @@ def test_a_command_or_worker_of_its_own_ends_at_once(how: Set, status: int, monk
         started("mine.py", argv="train.py"),
         started("/usr/bin/coverage", "run", "train.py"),
         started("-i", "train.py", "clip=1"),
+        started("-m", "cProfile", "-m", "tbptt", "train", argv="/x/tbptt/__main__.py"),
+        started("-m", "tbptt.cli.servers", "stop", argv="/x/tbptt/cli/servers.py"),
         started(),
     ],
-    ids=["cProfile", "ipython", "notebook", "runpy", "coverage", "inspected", "console"],
+    ids=["cProfile", "ipython", "notebook", "runpy", "coverage", "inspected", "profiled module", "other module", "console"],
 )
 def test_a_process_that_others_started_ends_as_python_ends(how: Set, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_traces(monkeypatch)

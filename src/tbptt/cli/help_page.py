@@ -14,19 +14,23 @@ from tbptt.config.typed import FLAGS
 from tbptt.options.option import CHOSEN, GROUPS
 from tbptt.options.takes import Takes
 from tbptt.options.values import stored, text_of
+from tbptt.system.command import command
 
 _LINE = re.compile(r"( *)(\w+):([^#]*)(?:#\s*(.*))?")
 HEAD = """\
 Train recurrent networks on sequences too long to backpropagate through at once; search what trains them.
 
-  python train.py                                            one run
-  python train.py optimizer=rmsprop clip=0.5 epochs=20       one run, keys changed
-  python train.py -m optimizer=adam,rmsprop clip=0.5,1,2     a run for each combination: a study
-  python train.py -m sweep=clip study.dry_run=true           what a ready-made study would run
+EXAMPLES
 
 What has several values, sweep= and study.* need -m. A key that takes text takes the rest of the word as it stands:
 "data.path=S&P 500 (1).csv".
 """
+EXAMPLES = (
+    ("", "one run"),
+    (" optimizer=rmsprop clip=0.5 epochs=20", "one run, keys changed"),
+    (" -m optimizer=adam,rmsprop clip=0.5,1,2", "a run for each combination: a study"),
+    (" -m sweep=clip study.dry_run=true", "what a ready-made study would run"),
+)
 
 
 def help_text(conf: Path) -> str:
@@ -36,18 +40,21 @@ def help_text(conf: Path) -> str:
     with source.opened():
         cfg = source.compose([])
         groups = [f"  {group:<24} {', '.join(source.options(group))}" for group in CHOSEN]
-    meant = dict(_comments(conf / "base.yaml"))
+    meant: dict[str, str] = {}
+    for base in filter(None, (conf / "base.yaml", source.file("base"))):  # the user's own may have no comments
+        meant |= _comments(base)
     for group in GROUPS:
         chosen = OmegaConf.select(cfg, group.replace("/", ".")).name
-        options = sorted((conf / group).glob("*.yaml"), key=lambda file: file.stem == chosen)
-        for file in options:  # the chosen option comes last, so its comments count
-            meant |= _comments(file, group)
+        options = sorted(source.options(group), key=lambda option: option == chosen)
+        for option in options:  # the chosen option comes last, so its comments count
+            if file := source.file(f"{group}/{option}"):
+                meant |= _comments(file, group)
     lines = [_line(name, node, leaf, takes, meant.get(name, "")) for name, node, leaf, takes in keys(cfg)]
     here = {name for name, *_ in keys(cfg)}
     for group, schemas in GROUPS.items():
         for option, schema in schemas.items():  # the yaml is only read: composing all options takes a second
-            file = conf / group / f"{option}.yaml"
-            if not file.exists():
+            file = source.file(f"{group}/{option}")
+            if file is None:
                 continue  # an option of the user's own that has no yaml yet
             values = cast(DictConfig, OmegaConf.load(file))
             meant |= _comments(file, group)
@@ -58,7 +65,7 @@ def help_text(conf: Path) -> str:
                     lines.append(_line(name, values, leaf, takes, meant.get(name, ""), f" [{group}={option}]"))
     return "\n".join(
         [
-            HEAD,
+            HEAD.replace("EXAMPLES", "\n".join(f"  {command('train') + words:<57} {does}" for words, does in EXAMPLES)),
             "Flags:",
             *(f"  {flag + (f' {takes}' if takes else ''):<36} {words}" for flag, (takes, words) in FLAGS.items()),
             "",

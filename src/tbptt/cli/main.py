@@ -14,6 +14,7 @@ from tbptt.cli.help_page import help_text
 from tbptt.options.own import load_own
 from tbptt.runs import progress
 from tbptt.studies.planned import one_command
+from tbptt.system.command import command
 from tbptt.system.environment import said
 from tbptt.system.runtime import errors_past_hydra, say
 from tbptt.system.typed_command import note_typed
@@ -45,7 +46,7 @@ def _is_from_shipped() -> bool:
     return hydra.job.config_name == "config" and providers <= {"hydra", "main", "schema"}
 
 
-REPORT_USAGE = "usage: python report.py STUDY|CURVES.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
+REPORT_TAKES = "STUDY|CURVES.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
 
 
 def run(hydra_main: Callable[[], None], conf: Path) -> int:
@@ -95,12 +96,13 @@ def report(argv: Sequence[str], conf: Path) -> int:
 
 
 def _report(argv: Sequence[str], conf: Path) -> int:
+    usage = f"usage: {command('report')} {REPORT_TAKES}"
     words = [word for word in argv if word != "--verdict"]
     if "--help" in argv or "-h" in argv:
-        say(REPORT_USAGE)
+        say(usage)
         return 0
     if not words or any(word.startswith("-") for word in words) or "=" in words[0]:
-        return ended(REPORT_USAGE, WRONG)
+        return ended(usage, WRONG)
     cfg = keys_of(words[1:], conf)
     from tbptt.cli.reports import report_again, verdict_on
 

@@ -17,10 +17,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tbptt.system.command import command
 from tbptt.system.files import write_text
 from tbptt.system.liveness import started_at
 
@@ -255,10 +257,12 @@ def start(folder: Path) -> None:
         raise
     print(f"PostgreSQL  {HOST}:{database.port}")
     print(f"MLflow      {tracking.uri}")
-    print("\nUse them, from as many terminals as you like, and stop them with `make server-stop`:\n")
+    how = command("servers")
+    how = "make server-stop" if how.endswith(".py") else f"{how} stop"
+    print(f"\nUse them, from as many terminals as you like, and stop them with `{how}`:\n")
     for name, value in database.environment.items():
         print(f"  export {name}={shlex.quote(value)}")
-    print("  python train.py -m optimizer=adam,rmsprop clip=0.5,1,2 cluster=server")
+    print(f"  {command('train')} -m optimizer=adam,rmsprop clip=0.5,1,2 cluster=server")
 
 
 def stop(folder: Path) -> None:
@@ -268,10 +272,16 @@ def stop(folder: Path) -> None:
     database.stop()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str], conf: Path | None = None) -> int:
+    """Run ``tbptt servers start|stop [FOLDER]`` and return its exit status. There is nothing in ``conf`` for it."""
     actions: dict[str, Any] = {"start": start, "stop": stop}
+    how = command("servers")
+    usage = f"usage: {'python -m tbptt.cli.servers' if how.endswith('.py') else how} start|stop [FOLDER]"
+    if {"--help", "-h"} & set(arguments):
+        print(usage)
+        return 0
     if not arguments or arguments[0] not in actions or len(arguments) > 2:
-        print("usage: python -m tbptt.cli.servers start|stop [FOLDER]", file=sys.stderr)
+        print(usage, file=sys.stderr)
         return 2
     try:
         actions[arguments[0]](Path(arguments[1] if len(arguments) > 1 else ".server"))

@@ -23,6 +23,7 @@ from tbptt.options.metrics import METRICS, as_objectives, objectives_of
 from tbptt.options.option import CHOSEN, default_of
 from tbptt.options.takes import LARGEST, Takes, wrong_value
 from tbptt.options.values import stored, text_of
+from tbptt.system.command import install
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.memory import too_large
 from tbptt.system.secrets import IN_A_URL, MAY_BE_IN_THE_ENVIRONMENT, hide, in_a_url, remember
@@ -288,7 +289,7 @@ def _storage_problem(cfg: DictConfig) -> str | None:
     if path is None and not absolute_uri(storage).startswith("postgresql+psycopg://"):
         return f"got {without_password(storage)!r}; takes sqlite:///PATH or postgresql+psycopg://HOST/DATABASE"
     if path is None and find_spec("psycopg") is None:
-        return f"got {storage!r}, which needs the package psycopg: .venv/bin/python -m pip install -e '.[cluster]'"
+        return f"got {storage!r}, which needs the package psycopg: {install('psycopg[binary]', 'cluster')}"
     return None
 
 

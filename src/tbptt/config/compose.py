@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from tbptt.config.words import spelled, text_keys
 from tbptt.options.option import CHOSEN, GROUPS
 from tbptt.options.takes import wrong_value
 from tbptt.options.values import quoted
+from tbptt.system import folders
 from tbptt.system.files import write_text
 from tbptt.system.nesting import DEEPEST, is_too_deep, yaml_problem
 from tbptt.system.secrets import hide
@@ -57,14 +58,17 @@ class ConfigSource:
             which another option was chosen. With a ``~``, a file that reruns a run has what was done then in the place
             of each new key that it does not say; ``best~`` has only that.
         also: one more folder, searched second.
-        shipped: the folder whose files may configure Hydra itself; None if no file comes from elsewhere. If it is set,
-            :func:`composed` checks that no other file configures Hydra.
+        shipped: the folder whose files may configure Hydra itself, as those in ``first`` may; None if no file comes
+            from elsewhere. If it is set, :func:`composed` checks that no other file configures Hydra.
+        first: ``conf/`` of the working folder, whose files come before the shipped ones; None if there is none. They
+            are the user's own.
     """
 
     folder: Path
     name: str = "config"
     also: Path | None = None
     shipped: Path | None = None
+    first: Path | None = field(default_factory=folders.first)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -76,7 +80,7 @@ class ConfigSource:
         self.register()
         _look_at_files()
         try:
-            with initialize_config_dir(str(self.folder), version_base="1.3"):
+            with folders.coming_first(self.first), initialize_config_dir(str(self.folder), version_base="1.3"):
                 yield
         finally:
             restore_gh_from_backup(before)
@@ -111,8 +115,16 @@ class ConfigSource:
 
     def options(self, group: str) -> list[str]:
         """The options of a group in alphabetical order; empty if there is no such group."""
-        folders = [self.folder, *([self.also] if self.also else [])]
-        return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        return sorted({path.stem for folder in self._folders() for path in (folder / group).glob("*.yaml")})
+
+    def file(self, name: str) -> Path | None:
+        """The file of a config such as ``optimizer/adam``, as Hydra finds it; None if there is none."""
+        return next((file for folder in self._folders() if (file := folder / f"{name}.yaml").is_file()), None)
+
+    def _folders(self) -> list[Path]:
+        """Where Hydra looks for configs, in its order."""
+        own = [self.first, self.folder] if folders.is_shipped(str(self.folder)) else [self.folder, self.first]
+        return [folder for folder in (*own, self.also) if folder]
 
 
 def parsed(words: Iterable[str], may_sweep: bool = True) -> tuple[list[Override], list[str]]:
@@ -166,7 +178,7 @@ def composed(source: ConfigSource, overrides: Sequence[str]) -> tuple[DictConfig
     if source.shipped is None:
         lines = hydra_problems(hydra, None)
         return (None, lines) if lines else (cfg, problems(cfg, here))
-    expected, expected_hydra = _shipped(source.shipped, typed)
+    expected, expected_hydra = _shipped(source.shipped, source.first, typed)
     if lines := hydra_problems(hydra, expected_hydra):
         return None, lines
     return cfg, [*problems(cfg, here), *_servers_of_files(cfg, expected, overrides)]
@@ -226,9 +238,9 @@ def _chosen(source: ConfigSource, overrides: tuple[str, ...]) -> DictConfig:
 
 
 @cache
-def _shipped(shipped: Path, words: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-    """The shipped config with some overrides, and Hydra's own config."""
-    source = ConfigSource(shipped)
+def _shipped(shipped: Path, first: Path | None, words: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+    """The config with some overrides without files from elsewhere, and Hydra's own config."""
+    source = ConfigSource(shipped, first=first)
     with source.opened():
         return source.compose_both(words)
 

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.options.takes import wrong_value
+from tbptt.system.command import install
 from tbptt.system.secrets import IN_A_URL, in_a_url, is_secret
 
 LAUNCHERS = {
@@ -65,7 +66,7 @@ def not_installed(launcher: str) -> str | None:
     if plugin[0] != "hydra_plugins" or find_spec(".".join(plugin)):
         return None
     package = plugin[1].replace("_", "-")
-    return f"hydra/launcher: got {launcher!r}, which needs {package}: .venv/bin/python -m pip install {package}"
+    return f"hydra/launcher: got {launcher!r}, which needs {package}: {install(package)}"
 
 
 def typed_problem(override: Override) -> str | None:

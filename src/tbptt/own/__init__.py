@@ -8,13 +8,15 @@ them.
 
 from pathlib import Path
 
+from tbptt.system import folders
+
 of_models: list[str] = []  # folders of files that came with MLflow models which this process loads (serving/pyfunc.py)
-PROJECT = Path(__file__).parents[3]  # of a checkout: the folder of train.py, conf/ and own/
 
 
 def look() -> None:
     """Look for files of your own in the working directory, which may be another by now, and beside conf/."""
-    places = [Path.cwd(), *([PROJECT] if (PROJECT / "conf").is_dir() else [])]
+    project = folders.checkout()
+    places = [Path.cwd(), *([project] if project else [])]
     found = dict.fromkeys(str((place / "own").resolve()) for place in places if (place / "own").is_dir())
     __path__[:] = [*found, str(Path(__file__).parent), *of_models]
 

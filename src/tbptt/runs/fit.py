@@ -38,6 +38,7 @@ from tbptt.runs.system_metrics import monitored
 from tbptt.runs.tracking import Run, Store
 from tbptt.runs.versions import code_tags
 from tbptt.system import devices
+from tbptt.system.command import command
 from tbptt.system.devices import gpu_trouble, pick_device
 from tbptt.system.endings import ui_lines
 from tbptt.system.files import write_text
@@ -275,7 +276,7 @@ def _closing(run: Run, outbox: Outbox, signals: StopSignals) -> Iterator[_Ending
             with suppress(OSError):
                 write_text(run.folder / "traceback.txt", hide("".join(traceback.format_exception(error))))
         outbox.close("KILLED" if stopped else "FAILED", "interrupted" if stopped else "error", quiet=bool(trouble))
-        how = f"go on with it: python train.py resume={run.id}"
+        how = f"go on with it: {command('train')} resume={run.id}"
         if stopped:  # Lightning may have raised another error for the signal: SystemExit for SIGTERM
             raise Interrupted(signals.signum or signal.SIGINT, f"; {how}") from None
         if trouble:

@@ -5,9 +5,9 @@ import platform
 import subprocess
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 
 from tbptt.options.own import own_digest
+from tbptt.system import folders
 
 PACKAGES = ("tbptt", "torch", "pytorch-lightning", "hydra-core", "optuna", "mlflow", "numpy")
 
@@ -16,8 +16,10 @@ PACKAGES = ("tbptt", "torch", "pytorch-lightning", "hydra-core", "optuna", "mlfl
 def _code_tags() -> tuple[tuple[str, str], ...]:
     tags = {f"versions.{name}": version(name) for name in PACKAGES}
     tags["versions.python"] = platform.python_version()
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
+    project = folders.checkout()
+    if project is None:  # a repository around an installed package is another project's
+        return tuple(tags.items())
+    git = ["git", "-C", str(project)]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         tags["git.sha"] = subprocess.check_output(
             [*git, "rev-parse", "HEAD"], stderr=subprocess.DEVNULL, text=True

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from tbptt.data.borders import in_microseconds
 from tbptt.serving import state_file, steps, table

@@ -107,9 +107,7 @@ def _empty(trained: Trained, count: int, side: int, first: int = 0, free: tuple[
     return Steps(scaled, np.full((count, outputs), np.nan), np.zeros(count, dtype=np.int8), side, first, free)
 
 
-def _fill(
-    predictor: Predictor, panel: Panel, spans: Mapping[str, tuple[int, int]], into: Mapping[str, Steps]
-) -> None:
+def _fill(predictor: Predictor, panel: Panel, spans: Mapping[str, tuple[int, int]], into: Mapping[str, Steps]) -> None:
     """Predict the prices ``spans`` of each series, and put the predictions into their places."""
     for prices, extra, places in _blocks(panel, spans, predictor.batch):
         found = predictor(prices, extra if panel.inputs else None)

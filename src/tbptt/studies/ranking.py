@@ -11,6 +11,7 @@ from tbptt.options.values import shown
 from tbptt.studies.folds import runs_by_seed
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
+from tbptt.system.command import command
 
 
 def cost(value: float, objective: str) -> float:
@@ -122,4 +123,4 @@ def rerun_command(study: Study) -> str:
     uri = study.record.tracking_uri or ""
     quoted = f'"{uri}"' if uri.startswith("$") else shlex.quote(uri)  # a variable, for the shell
     server = f" tracking.uri={quoted}" if uri and not uri.startswith("sqlite") else ""
-    return f"python train.py --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best{server}"
+    return f"{command('train')} --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best{server}"

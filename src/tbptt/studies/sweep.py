@@ -40,6 +40,7 @@ from tbptt.studies.study import Budget, Study
 from tbptt.studies.sweep_end import HOW_TO_GO_ON, Report, settled
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
 from tbptt.studies.worker_spec import WorkerSpec
+from tbptt.system.command import command
 from tbptt.system.devices import GpuFailed, gpu_trouble
 from tbptt.system.endings import SweepFailed, failure_line
 from tbptt.system.files import links_in
@@ -114,7 +115,9 @@ def run_sweep(
 def _source_of(config: DictConfig) -> ConfigSource:
     """The source from which Hydra composed its config."""
     found = {s.provider: Path(s.path) for s in config.hydra.runtime.config_sources if s.schema == "file"}
-    return ConfigSource(found["main"], config.hydra.job.config_name, found.get("command-line"))
+    return ConfigSource(
+        found["main"], config.hydra.job.config_name, found.get("command-line"), first=found.get("tbptt")
+    )
 
 
 def _say_what_would_run(plan: Plan, points: Sequence[Mapping[str, Value]], about: Mapping[str, Any]) -> None:
@@ -147,7 +150,9 @@ def _worker_spec(plan: Plan, name: str, arguments: Sequence[str], parent: Run) -
     source = plan.source
     words = [*arguments, *plan.earlier, f"study.name={text_of(name)}", "study.fresh=false"]
     also = str(source.also) if source.also else None
-    return WorkerSpec(str(source.folder), source.name, also, words, parent.id).within(plan.settings.timeout)
+    first = str(source.first) if source.first else None
+    spec = WorkerSpec(str(source.folder), source.name, also, words, parent.id, first=first)
+    return spec.within(plan.settings.timeout)
 
 
 def _prepare(
@@ -360,7 +365,7 @@ def _say_result(study: Study, plan: Plan, store: Store) -> None:
         real = Study.existing(of, plan.settings.storage)
         say(f"study {of}: {placebo_line(real)}")
         real.close()
-        say(f"its report says so too: python report.py {shlex.quote(of)}")
+        say(f"its report says so too: {command('report')} {shlex.quote(of)}")
     elif best is not None:
         point = " ".join(plan.space.overrides(best.params))
         values = "  ".join(f"{o} {v:.4g}" for o, v in zip(study.objectives, best.values, strict=True))

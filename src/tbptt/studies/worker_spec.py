@@ -15,7 +15,7 @@ class WorkerSpec:
     """What a worker needs to know; it can be sent as text.
 
     Attributes:
-        folder, config_name, also: the parts of the ConfigSource.
+        folder, config_name, also, first: the parts of the ConfigSource.
         overrides: as they were typed, with the study's name.
         parent: id of the study's MLflow run.
         deadline: a time.monotonic() after which no trial starts, or None. It belongs to the machine start with id
@@ -31,6 +31,7 @@ class WorkerSpec:
     deadline: float | None = None
     seconds: float | None = None
     boot: str = ""
+    first: str | None = None
 
     def within(self, seconds: float | None) -> "WorkerSpec":
         """The same spec, with a deadline so many seconds from now."""
@@ -51,7 +52,8 @@ class WorkerSpec:
 
     @property
     def source(self) -> ConfigSource:
-        return ConfigSource(Path(self.folder), self.config_name, Path(self.also) if self.also else None)
+        also, first = (Path(folder) if folder else None for folder in (self.also, self.first))
+        return ConfigSource(Path(self.folder), self.config_name, also, first=first)
 
     def plan(self) -> Plan:
         """The study's plan, checked here, because this process is not the head and may be on another machine.

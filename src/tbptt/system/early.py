@@ -11,9 +11,15 @@ from types import FrameType
 
 
 def is_the_command() -> bool:
-    """Whether this process was started as ``python SCRIPT`` and runs that script. False in a notebook, a profiler or a
-    program that imports the script: these handle signals themselves. False for ``python -i SCRIPT`` too."""
-    return sys.orig_argv[1:2] == sys.argv[:1]
+    """Whether this process was started as ``python SCRIPT`` and runs that script, or as ``python -m tbptt``. The
+    installed command ``tbptt`` is such a script too. False in a notebook, a profiler or a program that imports the
+    script: these handle signals themselves. False for ``python -i SCRIPT`` too."""
+    return sys.orig_argv[1:2] == sys.argv[:1] or is_the_module()
+
+
+def is_the_module() -> bool:
+    """Whether this process was started as ``python -m tbptt``."""
+    return sys.orig_argv[1:3] == ["-m", "tbptt"]
 
 
 def end_quietly() -> None:

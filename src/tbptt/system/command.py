@@ -1,0 +1,38 @@
+"""The commands as the user types them, for lines that say what to type next.
+
+There are two ways in: the scripts of a checkout (``python train.py``) and the command of the installed package (``tbptt
+train``). An environment variable says which one it was, so that workers, which write such lines too, know it.
+"""
+
+import os
+
+VARIABLE = "TBPTT_COMMAND"
+
+
+def started_as(program: str | None) -> None:
+    """Note how this process was started.
+
+    Args:
+        program: what is typed before the command's name, such as ``tbptt``; None for the scripts of a checkout.
+    """
+    os.environ.pop(VARIABLE, None)
+    if program:
+        os.environ[VARIABLE] = program
+
+
+def command(name: str) -> str:
+    """How a command such as ``train`` is typed: ``python train.py`` or ``tbptt train``."""
+    program = os.environ.get(VARIABLE)
+    return f"{program} {name}" if program else f"python {name}.py"
+
+
+def install(package: str, extra: str | None = None) -> str:
+    """How a package that is missing is installed.
+
+    Args:
+        extra: the extra of this project that has it. A checkout is installed with it again.
+    """
+    if os.environ.get(VARIABLE):
+        return f"python -m pip install {package}"
+    what = f"-e '.[{extra}]'" if extra else package
+    return f".venv/bin/python -m pip install {what}"
