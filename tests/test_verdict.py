@@ -214,7 +214,7 @@ def test_the_committed_results_say_what_the_docs_say(here: Path, capsys: pytest.
         assert main.report([str(kept), "--verdict"], CONF) == 0
         folder = f"{name}.csv"  # not the folder of a study that has the name
         assert capsys.readouterr().out.strip() == f"sweeps/{folder}/verdict.html"
-        assert (here / "sweeps" / folder / "curves.csv").read_text() == kept.read_text()
+        assert (here / "sweeps" / folder / "verdict.csv").read_text() == kept.read_text()
         page = (here / "sweeps" / folder / "verdict.html").read_text()
         assert page.count('class="plot"') == drawn
         assert "http" not in page.split("</script>", 1)[1].replace("http://www.w3.org", "")

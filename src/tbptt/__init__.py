@@ -7,9 +7,17 @@ from typing import Any
 # wants that says so in the environment. It stands here as MLflow looks when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-# The public names, by the module of tbptt.serving that has them.
-_WHERE = {"inputs": "load", "load_run": "load", "panel": "next_file", "predict": "predict", "sides": "load"}
-__all__ = ["inputs", "load_run", "panel", "predict", "sides"]
+# The public names, by the module that has them.
+_WHERE = {
+    "curves": "tbptt.reports.frames",
+    "inputs": "tbptt.serving.load",
+    "load_run": "tbptt.serving.load",
+    "panel": "tbptt.serving.next_file",
+    "predict": "tbptt.serving.predict",
+    "sides": "tbptt.serving.load",
+    "trials": "tbptt.reports.frames",
+}
+__all__ = ["curves", "inputs", "load_run", "panel", "predict", "sides", "trials"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,5 +25,9 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module(f"tbptt.serving.{_WHERE[name]}"), name)
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'tbptt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

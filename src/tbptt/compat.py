@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import optuna
     from hydra.core.override_parser.types import Override
+    from mlflow import MlflowClient
     from omegaconf import DictConfig, ListConfig, Node
     from optuna.storages import RDBStorage
     from optuna.study._frozen import FrozenStudy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Loggers, by the private modules that they are named after.
 OPTUNA_STORAGE_LOG = "optuna.storages._rdb.storage"  # prints whole SQL statements when the database does not answer
 MLFLOW_DATABASE_LOG = "mlflow.store.db.utils"  # prints a traceback of an error that it raises too
+MOST_IN_BULK = 25_000  # the most points that MLflow's server gives in one answer
 
 
 # --- Hydra ----------------------------------------------------------------------------------------------------------
@@ -202,6 +204,30 @@ def tracking_uri_is(uri: str) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
+
+
+def remove_run_for_good(client: "MlflowClient", run_id: str) -> None:
+    """Remove a deleted run's rows from MLflow's database, as ``mlflow gc`` does for each run. Not for a server."""
+    client._tracking_client.store._hard_delete_run(run_id)
+
+
+def remove_model_for_good(client: "MlflowClient", model_id: str) -> None:
+    """The same for a logged model that is in the state "deleted"."""
+    client._tracking_client.store._hard_delete_logged_model(model_id)
+
+
+def points_in_bulk(uri: str, runs: Sequence[str], metric: str) -> list[dict[str, Any]]:
+    """All points of a metric of at most 100 runs of an MLflow server: ``run_id``, ``step``, ``value``, ``timestamp``.
+
+    MLflow's own UI asks so; its client would ask once for each run. At most MOST_IN_BULK points come.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request_safe
+
+    asked = {"run_id": list(runs), "metric_key": metric, "max_results": MOST_IN_BULK}
+    endpoint = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
+    found = http_request_safe(get_default_host_creds(uri), endpoint, "GET", params=asked).json()
+    return cast("list[dict[str, Any]]", found["metrics"])
 
 
 # --- joblib, Python -------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The article's claims, checked against the runs of ``sweep=article``: which hold, and which hold only online.
 
 Everything here is computed from one table of curves by epoch. It is made from a study's runs and written to
-``curves.csv``, which can be read again later without the runs.
+``verdict.csv``, which can be read again later without the runs.
 """
 
 import csv

@@ -133,7 +133,7 @@ def _mark_stages(drawn: go.Figure, run: RunCurves, colour: str) -> None:
 
 
 def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
-    """Write ``verdict.html``, ``verdict.md`` and ``curves.csv`` into a folder. Returns the path of the first.
+    """Write ``verdict.html``, ``verdict.md`` and ``verdict.csv`` into a folder. Returns the path of the first.
 
     Raises:
         ValueError: there is no run, a run's figure is unknown, or runs that a claim compares have no seed in common.
@@ -155,7 +155,7 @@ def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
         figures=[(title, embedded(each)) for title, each in drawn if each is not None],
     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_curves(runs, folder / "curves.csv")
+    write_curves(runs, folder / "verdict.csv")
     for path, text in ((folder / "verdict.md", _markdown(claims, table)), (folder / "verdict.html", page)):
         write_text(path, text)
     return folder / "verdict.html"

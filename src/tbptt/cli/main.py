@@ -90,7 +90,7 @@ def report(argv: Sequence[str], conf: Path) -> int:
     """Run ``python report.py STUDY [--verdict] [KEY=VALUE …]`` and return the exit status, as :func:`run` does.
 
     KEY is ``study.storage`` or ``tracking.uri``, if they are not the defaults. ``--verdict`` compares the article's
-    claims with a study of ``sweep=article``, or with its curves.csv.
+    claims with a study of ``sweep=article``, or with its verdict.csv.
     """
     return ran(lambda: _report(argv, conf))
 

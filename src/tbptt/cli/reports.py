@@ -22,7 +22,8 @@ def write_report(study: "Study", store: "Store") -> Sequence[Path]:
     )
 
     path = page.write_report(study, store)
-    return [path.with_name(name) for name in page.SHARED]
+    there = (path.with_name(name) for name in page.SHARED)
+    return [each for each in there if each.exists()]  # a store that was away gave no curves
 
 
 def report_again(name: str, cfg: DictConfig) -> Path:

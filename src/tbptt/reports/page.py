@@ -1,6 +1,7 @@
 """A study as one HTML file that opens without a network, as tables, and with its best trial as a config and a
 checkpoint."""
 
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from tbptt.config.names import SWEEPS
 from tbptt.options.metrics import sign
 from tbptt.options.values import short_value, shown
-from tbptt.reports import chosen, data, evidence, figures, optuna_figures, thinning
+from tbptt.reports import chosen, data, evidence, figures, frames, optuna_figures, thinning
 from tbptt.reports.answer import answer, point_of
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
@@ -25,9 +26,13 @@ from tbptt.studies import judged_best
 from tbptt.studies.ranking import best_first, best_run, best_trial, epochs_run
 from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import Study, state_of
-from tbptt.system.endings import ui_line
+from tbptt.system.endings import failure_line, ui_line
 from tbptt.system.files import replaced, write_text
 from tbptt.system.mlflow_links import run_page, study_page
+from tbptt.system.runtime import Interrupted
+from tbptt.system.trouble import disk_trouble
+
+log = logging.getLogger("tbptt")
 
 PLOTLY = {
     "responsive": True,
@@ -36,16 +41,22 @@ PLOTLY = {
     "showSendToCloud": False,  # Plotly's button that uploads a figure and its data; it is there by default
     "plotlyServerURL": "",
 }
-SHARED = ("report.html", "trials.csv", "explained.csv")  # files in a study's folder that its parent run keeps too
+SHARED = (
+    "report.html",
+    "trials.csv",
+    "explained.csv",
+    "curves.csv",
+)  # files in a study's folder that its parent run keeps too
 BEST_FILES = {"config.yaml": "best.yaml", "checkpoints/best.ckpt": "best.ckpt"}
 
 
 def write_report(study: Study, store: Any | None = None) -> Path:
-    """Write ``report.html``, ``trials.csv``, ``explained.csv``, ``best.yaml``, ``best.ckpt`` into the study's folder.
+    """Write ``report.html``, ``trials.csv``, ``explained.csv``, ``curves.csv``, ``best.yaml``, ``best.ckpt`` into the
+    study's folder.
 
     Args:
-        store: the :class:`tbptt.runs.tracking.Store` of its runs, from which the best config and checkpoint come. None
-            leaves both out.
+        store: the :class:`tbptt.runs.tracking.Store` of its runs, from which the curves and the best config and
+            checkpoint come. None leaves them out.
 
     Returns:
         The path of ``report.html``.
@@ -59,6 +70,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     write_explained(folder / "explained.csv", trials, study.objectives)
     if store is not None:
         _write_best(folder, study, best, store)
+        _write_curves(folder / "curves.csv", study, trials, store)
     path = folder / "report.html"
     write_text(path, render(study, trials, store, tried))
     return path
@@ -235,6 +247,16 @@ def _ui_command(study: Study) -> str:
     """The command that makes the links to runs work; empty if the runs are on a server, whose links need no command."""
     uri = study.record.tracking_uri
     return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
+
+
+def _write_curves(path: Path, study: Study, trials: Sequence[FrozenTrial], store: Any) -> None:
+    """Write ``curves.csv``. If the store's database cannot be read, a warning says so: the page does not need it."""
+    try:
+        frames.write_curves(path, study, trials, store)
+    except Exception as error:
+        if disk_trouble(error) or isinstance(error, Interrupted):
+            raise
+        log.warning("study %s: curves.csv is not written: %s", study.name, failure_line(error))
 
 
 def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any) -> None:
