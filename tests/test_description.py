@@ -1,6 +1,7 @@
 """Descriptions in MLflow: nothing of a user's becomes Markdown, nothing that somebody wrote there is overwritten."""
 
 import shlex
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,9 @@ from tbptt.config.plain import plain
 from tbptt.runs import description
 from tbptt.runs.context import RunContext
 from tbptt.runs.description import added, bullets, code, escaped, section, tags_for, unfinished
+from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
+from tbptt.system.runtime import Interrupted
 
 NOTE = "mlflow.note.content"
 
@@ -85,3 +88,46 @@ def test_a_run_made_from_another_file_names_the_one_it_left(here: object, small:
     note = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db").get_run(result.run_id).data.tags[NOTE]
     folder = f"{here}/mlruns/artifacts/{result.run_id}/artifacts"
     assert f"    python train.py --config-dir {folder} --config-name config" in note
+
+
+def test_a_description_that_is_edited_while_the_run_trains_stays(
+    here: object, small: Callable[..., DictConfig]
+) -> None:
+    client = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db")
+    begun: list[str] = []
+
+    def edit(epoch: Epoch) -> bool:
+        client.set_tag(begun[0], NOTE, "mine")
+        return False
+
+    fit(small("epochs=1"), RunContext(on_start=begun.append, after_epoch=edit))
+    tags = client.get_run(begun[0]).data.tags
+    assert tags[NOTE] == "mine"
+    assert tags["stop.reason"] == "epochs"
+
+
+def test_a_run_that_goes_on_has_the_result_of_its_end_only(here: object, small: Callable[..., DictConfig]) -> None:
+    client = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db")
+    begun: list[str] = []
+
+    def stop(epoch: Epoch) -> bool:
+        if epoch.number == 1:
+            raise Interrupted(signal.SIGINT)
+        return False
+
+    with pytest.raises(Interrupted):
+        fit(small(), RunContext(on_start=begun.append, after_epoch=stop))
+    first = client.get_run(begun[0]).data.tags[NOTE]
+    assert "- best epoch " in first
+    assert "- stopped: interrupted" in first
+    name = client.get_run(begun[0]).info.run_name
+
+    def look(epoch: Epoch) -> bool:
+        assert "### Result" not in client.get_run(begun[0]).data.tags[NOTE]
+        return False
+
+    assert fit(small(), RunContext(resume=begun[0], after_epoch=look)).run_id == begun[0]
+    last = client.get_run(begun[0])
+    assert last.data.tags[NOTE].count("### Result") == 1
+    assert "- stopped: epochs" in last.data.tags[NOTE]
+    assert last.info.run_name == name

@@ -54,8 +54,9 @@ def test_a_key_with_one_value_only_is_left_out_where_there_is_no_room() -> None:
     [
         ("adam clip 1 s2", []),
         ("adam clip 0.5 s2", [("clip", 0.5)]),
-        ("rmsprop epo 2 len 2000 s2", [("epochs", 2), ("data.length", 2000), ("optimizer", "rmsprop")]),
-        ("adam clip 1 epochs 3 s2", [("epochs", 3), ("device", "cpu"), ("seed", 2), ("notes", "x"), ("tags", "{}")]),
+        ("adam epochs 3 clip 1 s2", [("epochs", 3), ("device", "cpu"), ("seed", 2), ("notes", "x"), ("tags", "{}")]),
+        ("rmsprop epochs 2 length 2e4 s2", [("epochs", 2), ("data.length", 2e4), ("optimizer", "rmsprop")]),
+        ("adam forecast … s2", [("task", "forecast"), ("model.hidden", "[64, 64]"), ("epochs", 2)]),
     ],
 )
 def test_a_run_of_its_own_is_named_by_what_was_typed(name: str, typed: list[tuple[str, Value]]) -> None:

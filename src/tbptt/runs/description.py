@@ -157,15 +157,17 @@ def result(best: Mapping[str, Any] | None, reason: str | None, judged: Judged | 
     """The result of a run, as escaped lines.
 
     Args:
-        best: a checkpoint's entry of the best epoch (:class:`tbptt.runs.best.Best`); None if there is none.
+        best: a checkpoint's entry of the best epoch (:class:`tbptt.runs.best.Best`); None if there is no checkpoint.
         reason: its stop reason.
     """
     lines = []
-    if best and best["epoch"] is not None:
+    if best is None:
+        lines.append("no epoch has ended")
+    elif best["epoch"] is None:
+        lines.append("no epoch is the best: the objective was never measured")
+    else:
         pairs = zip(best["objectives"], best["values"], strict=False)
         values = ", ".join(f"**{value:.6g}** {escaped(name)}" for name, value in pairs if math.isfinite(value))
         lines.append(f"best epoch {best['epoch'] + 1}: {values}")
-    else:
-        lines.append("no epoch was the best: the objective was never measured")
     lines.append(f"stopped: {escaped(reason or 'error')}")
     return [*lines, *(map(escaped, words.lines(judged)) if judged else ())]
