@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DIGEST = "description.sha256"
 LONGEST = 8000  # the most letters that MLflow takes
-LONGEST_CODE = 2500
+LONGEST_NOTES, LONGEST_CODE = 4500, 1500
 RESULT, ON_TEST = "Result", "On test"  # titles of sections that change
 # Words of a command that do not change what a run computes, or that a single run does not take.
 _NOT_OF_A_RUN = ("study", "sweep", "cluster", "hydra", "progress", "resume", "notes", "tags")
@@ -64,7 +64,8 @@ def bullets(lines: Sequence[str]) -> str:
 
 def without(note: str, title: str) -> str:
     """A description without the section of this title. No line of a user's begins with ``###``."""
-    return re.sub(rf"(^|\n\n)### {re.escape(title)}\n\n.*?(?=\n\n### |\Z)", "", note, flags=re.DOTALL)
+    left = re.sub(rf"(^|\n\n)### {re.escape(title)}\n\n.*?(?=\n\n### |\Z)", "", note, flags=re.DOTALL)
+    return left.lstrip("\n")
 
 
 # --- writing it -----------------------------------------------------------------------------------------------------
@@ -88,8 +89,11 @@ def added(before: Mapping[str, str], title: str, *parts: str) -> dict[str, str]:
     note = before.get(MLFLOW_RUN_NOTE)
     if not note:
         return {}
-    notes, begin, rest = re.split(r"((?:^|\n\n)### )", without(note, title), maxsplit=1)
-    return tags_for("\n\n".join(filter(None, [notes, section(title, *parts), f"{begin}{rest}".strip()])), before)
+    note = without(note, title)
+    first = re.search(r"(^|\n\n)### |\Z", note)
+    at = first.start() if first else len(note)
+    parts_of_it = [note[:at], section(title, *parts), note[at:].lstrip("\n")]
+    return tags_for("\n\n".join(filter(None, parts_of_it)), before)
 
 
 def unfinished(before: Mapping[str, str]) -> dict[str, str]:
@@ -111,6 +115,11 @@ def _digest(note: str) -> str:
 # --- what it says of a run ------------------------------------------------------------------------------------------
 
 
+def of_notes(notes: str | None) -> str:
+    """The user's text, as long as there is room for more."""
+    return shortened(escaped(notes or ""), LONGEST_NOTES)
+
+
 def of_run(run: "Run", notes: str | None, typed: Sequence[str] | None) -> str:
     """The description of a run that begins.
 
@@ -119,7 +128,7 @@ def of_run(run: "Run", notes: str | None, typed: Sequence[str] | None) -> str:
         typed: the overrides that make its config of the shipped one; None if another file than the shipped one, or more
             than overrides, had a part in it.
     """
-    return "\n\n".join(filter(None, [escaped(notes or ""), section("This run again", code(again(run, typed)))]))
+    return "\n\n".join(filter(None, [of_notes(notes), section("This run again", code(again(run, typed)))]))
 
 
 def again(run: "Run", typed: Sequence[str] | None) -> str:
@@ -148,15 +157,17 @@ def result(best: Mapping[str, Any] | None, reason: str | None, judged: Judged | 
     """The result of a run, as escaped lines.
 
     Args:
-        best: a checkpoint's entry of the best epoch (:class:`tbptt.runs.best.Best`); None if there is none.
+        best: a checkpoint's entry of the best epoch (:class:`tbptt.runs.best.Best`); None if there is no checkpoint.
         reason: its stop reason.
     """
     lines = []
-    if best and best["epoch"] is not None:
+    if best is None:
+        lines.append("no epoch has ended")
+    elif best["epoch"] is None:
+        lines.append("no epoch is the best: the objective was never measured")
+    else:
         pairs = zip(best["objectives"], best["values"], strict=False)
         values = ", ".join(f"**{value:.6g}** {escaped(name)}" for name, value in pairs if math.isfinite(value))
         lines.append(f"best epoch {best['epoch'] + 1}: {values}")
-    else:
-        lines.append("no epoch was the best: the objective was never measured")
     lines.append(f"stopped: {escaped(reason or 'error')}")
     return [*lines, *(map(escaped, words.lines(judged)) if judged else ())]

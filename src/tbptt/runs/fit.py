@@ -199,7 +199,8 @@ def _opened(
             before = begun.tags()
             begun.set_tags({**_and_then(before, trained_by), **context.tags, **description.unfinished(before)})
             return begun
-        tags = {**config.tags, **code_tags(), **facts, **trained_by, **context.tags}
+        own = {name: hide(value) for name, value in config.tags.items()}
+        tags = {**own, **code_tags(), **facts, **trained_by, **context.tags}
         return store.start_run(context.name or _run_name(config, context.typed), tags, parent=context.parent)
 
     context.check()

@@ -13,8 +13,12 @@ from tbptt.options.values import Value, shortened, text_of
 SHOWN = 30  # characters of a name that MLflow's list shows
 _SHORTEST_WORD = 3
 _DIGITS = 3  # of a number that is not one of a few
-_UNSAID = ("notes", "tags", "tracking", "study", "study/sampler", "study/pruner", "device", "threads", "kernels")
-_UNSAID_TOO = ("cuda_graphs", "segment_length", "progress", "resume", "sweep", "figure", "cluster", "seed", "space")
+_LONGEST = 16  # characters of a value that was typed for a run of its own
+# Typed keys that say nothing of what is trained, or are said anyway.
+_UNSAID = (
+    *("notes", "tags", "tracking", "study", "study/sampler", "study/pruner", "device", "threads", "kernels", "hydra"),
+    *("cuda_graphs", "segment_length", "progress", "resume", "sweep", "figure", "cluster", "seed", "space"),
+)
 
 
 def trial_name(
@@ -46,26 +50,29 @@ def trial_name(
 
 
 def single_name(typed: Sequence[tuple[str, Value]], optimizer: str, clip: float | None, seed: int) -> str:
-    """The name of a run of its own: what was typed, then the optimizer, the clip value and the seed.
+    """The name of a run of its own: the optimizer, what was typed, as far as there is room, the clip value and the
+    seed.
 
     Args:
         typed: the keys and groups that were typed, with their values.
     """
-    said = {key: value for key, value in typed if key.split(".")[0] not in (*_UNSAID, *_UNSAID_TOO)}
-    usual: dict[str, Value] = {"optimizer": optimizer, "clip": clip}
-    if _has_room(said):
-        said = {**{key: said.pop(key, value) for key, value in usual.items()}, **said}
+    said = {key: value for key, value in typed if key.split(".")[0] not in _UNSAID}
+    said = {"optimizer": optimizer, **said}
     said = {key: said[key] for key in sorted(said, key=lambda key: key not in CHOSEN)}
-    for short in _forms(said, {}):
-        name = " ".join([*short, f"s{seed}"])
-        if len(name) <= SHOWN:
-            return name
-    return " ".join([*short, f"s{seed}"])
+    whole = _as_far_as(SHOWN, {**said, "clip": said.get("clip", clip)}, seed)
+    return whole if "…" not in whole else _as_far_as(SHOWN, said, seed)
 
 
-def _has_room(said: Mapping[str, Value]) -> bool:
-    """Whether the optimizer and the clip value can stand before what was typed."""
-    return len(" ".join(next(iter(_forms(said, {}))))) <= SHOWN // 2
+def _as_far_as(most: int, said: Mapping[str, Value], seed: int) -> str:
+    """The first of these keys and values, and the seed, in at most so many characters. ``…`` stands for the others."""
+    words, name = last_words(said), ""
+    for i, (key, value) in enumerate(said.items()):
+        longer = " ".join(filter(None, (name, words[key], _value(value, (), _LONGEST))))
+        end = f"s{seed}" if i == len(said) - 1 else f"… s{seed}"
+        if len(f"{longer} {end}") > most:
+            return f"{name} … s{seed}".strip()
+        name = longer
+    return f"{name} s{seed}"
 
 
 def _which(seed: int | None, fold: str | None) -> list[str]:

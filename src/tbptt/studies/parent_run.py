@@ -49,7 +49,7 @@ def describe_begin(parent: Run, study: Study, plan: Plan, arguments: Sequence[st
     )  # fmt: skip
     note = "\n\n".join(
         [
-            *filter(None, [escaped(study.record.notes or "")]),
+            *filter(None, [description.of_notes(study.record.notes)]),
             section("Report", _report(parent, study)),
             section("Command", code(typed_command(arguments) or "not known: begun from Python")),
             section("Space", bullets(lines), trials),
