@@ -120,7 +120,7 @@ def test_blocks_with_the_state_carried_give_the_numbers_of_one_go(made: Made) ->
         assert part["state"][:-1].isna().all()
         state = part.pop("state").iloc[-1]
         parts.append(part)
-    pd.testing.assert_frame_equal(pd.concat(parts), whole, atol=1e-5, rtol=0)
+    pd.testing.assert_frame_equal(pd.concat(parts), whole, atol=1e-5, rtol=0, check_frame_type=False)
 
 
 def test_rows_of_several_series_that_share_a_scale(made: Made) -> None:
@@ -164,7 +164,7 @@ def test_series_with_a_scale_each_and_other_inputs(made: Made) -> None:
         part = model.predict(table[begin:end], params={"state": state, "return_state": True})
         state = part.pop("state").iloc[-1]
         parts.append(part)
-    pd.testing.assert_frame_equal(pd.concat(parts), found, atol=1e-4, rtol=0)
+    pd.testing.assert_frame_equal(pd.concat(parts), found, atol=1e-4, rtol=0, check_frame_type=False)
     own_volume = table.rename(columns={"volume": "a.volume"}).assign(**{"b.volume": table["volume"]})
     pd.testing.assert_frame_equal(model.predict(own_volume), found)
 
@@ -344,7 +344,7 @@ def asked(port: int, **body: Any) -> list[dict[str, Any]]:
         f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request) as answer:
-        found: list[dict[str, Any]] = json.loads(answer.read())["predictions"]
+        found: list[dict[str, Any]] = json.loads(answer.read(), parse_constant=pytest.fail)["predictions"]
     return found
 
 
