@@ -295,6 +295,24 @@ def test_mlflow_finds_files_where_its_database_was_made_to_say(tmp_path: Path) -
         assert not before.exists()
 
 
+def test_mlflow_finds_models_where_its_database_was_made_to_say(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    before, after = (tmp_path / name for name in ("before", "after"))
+    experiment = client.create_experiment("one", artifact_location=before.as_uri())
+    model = client.create_logged_model(experiment, "m").model_id
+    client.create_registered_model("name")
+    with contract("mlflow", "_use_tracking_uri", "serving/registry.py"), compat.tracking_uri_is(uri):
+        client.create_model_version("name", f"models:/{model}")
+    with contract("mlflow", "its tables logged_models and model_versions", "runs/local_files.py"):
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+            place = f"{before.as_uri()}/models/{model}/artifacts"
+            assert compat.places_of_models(database, experiment) == [(model, place)]
+            compat.move_models(database, [(model, f"{after.as_uri()}/it")])
+        assert client.get_logged_model(model).artifact_location == f"{after.as_uri()}/it"
+        assert client.get_model_version_download_uri("name", "1") == f"{after.as_uri()}/it"
+
+
 # --- joblib, Python -------------------------------------------------------------------------------------------------
 
 

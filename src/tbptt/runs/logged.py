@@ -39,7 +39,7 @@ def show_models(store: Store, parent: Run, runs: Sequence[str]) -> None:
     try:
         _show(store, parent, runs)
     except MlflowException as error:
-        if is_locked(error) or is_outage(error):
+        if is_locked(error) or (is_outage(error) and not store.is_local):
             raise
         log.warning("the study's run does not show its best model: %s", shortened(str(error), 200))
 

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -66,12 +67,14 @@ def write(content: dict[str, Any], folder: Path, run_id: str | None = None, mode
 
     Returns ``folder``.
     """
-    import mlflow.pyfunc
     from mlflow.models import Model
 
     cfg = typed(content["config"], needs=NEEDS)
     columns = columns_of(content, cfg)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow about its own classes, and pandas about MLflow
+        import mlflow.pyfunc
+
         data = Path(temporary) / FOLDER
         data.mkdir()
         (data / FILE).write_bytes(checkpoint.as_bytes(content_of(content)))
@@ -204,7 +207,7 @@ def log_model(run: Run) -> str | None:
     try:
         return model_in(run.store, checkpoint.load(path, contents.OF_A_RUN), run.experiment, run.id)
     except Exception as error:
-        if is_locked(error) or is_outage(error):
+        if is_locked(error) or (is_outage(error) and not run.store.is_local):
             raise
         reason = shortened((str(error).splitlines() or [""])[0] or type(error).__name__, 200)
         log.warning("run %s: its best epoch is not among MLflow's models: %s", run.id, reason)

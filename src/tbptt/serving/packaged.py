@@ -1,6 +1,7 @@
 """A network as a folder that MLflow loads and serves, without a store."""
 
 import os
+import shutil
 from pathlib import Path
 
 from tbptt.runs.model import write as write_model
@@ -26,5 +27,7 @@ def write(source: Source, folder: Path) -> Path:
         raise ValueError(f"{folder} exists already; takes the name of a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    write_model(source.content, beside, source.run_id)
-    return beside.rename(folder)
+    try:
+        return write_model(source.content, beside, source.run_id).rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

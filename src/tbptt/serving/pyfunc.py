@@ -70,6 +70,14 @@ def use_own(folder: Path) -> None:
     load_own()
 
 
+class Answers(pd.DataFrame):
+    """A table whose blanks are None where it becomes plain objects. MLflow's server makes its JSON of these, and JSON
+    has no NaN."""
+
+    def to_dict(self, *args: Any, **more: Any) -> Any:
+        return pd.DataFrame(self).astype(object).where(self.notna(), None).to_dict(*args, **more)
+
+
 class Model:
     """A trained network that takes and gives tables.
 
@@ -110,7 +118,7 @@ class Model:
         found, parts = predict(table, before)
         if params.get(RETURN_STATE) and len(found):
             found[STATE] = [*[None] * (len(found) - 1), packed(parts)]
-        return found
+        return Answers(found)
 
     def _wide(self, table: pd.DataFrame, before: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         """Predict a table with a column for each series."""
