@@ -44,7 +44,7 @@ class Steps:
         return found
 
 
-def in_parts(trained: Trained, given: Given) -> dict[str, Steps]:
+def in_parts(trained: Trained, given: Given, device: str = "cpu") -> dict[str, Steps]:
     """The predictions of a run's own data, each part as the run was evaluated: the state is zero before the part's
     warm-up, and the first side of a part is free to take."""
     assert given.at is not None
@@ -55,7 +55,7 @@ def in_parts(trained: Trained, given: Given) -> dict[str, Steps]:
         spans = {name: (start, stop) for name, (start, _, stop) in ranges.items()}
         if not any(stop > begin for _, begin, stop in ranges.values()):
             continue
-        predictor = Predictor(trained, len(panel.series))
+        predictor = Predictor(trained, len(panel.series), device)
         steps = {name: _empty(trained, len(each.prices), 0) for name, each in panel.series.items()}
         _fill(predictor, panel, spans, steps)
         for i, (name, (_, begin, stop)) in enumerate(ranges.items()):
@@ -107,9 +107,7 @@ def _empty(trained: Trained, count: int, side: int, first: int = 0, free: tuple[
     return Steps(scaled, np.full((count, outputs), np.nan), np.zeros(count, dtype=np.int8), side, first, free)
 
 
-def _fill(
-    predictor: Predictor, panel: Panel, spans: Mapping[str, tuple[int, int]], into: Mapping[str, Steps]
-) -> None:
+def _fill(predictor: Predictor, panel: Panel, spans: Mapping[str, tuple[int, int]], into: Mapping[str, Steps]) -> None:
     """Predict the prices ``spans`` of each series, and put the predictions into their places."""
     for prices, extra, places in _blocks(panel, spans, predictor.batch):
         found = predictor(prices, extra if panel.inputs else None)
