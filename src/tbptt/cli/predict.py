@@ -2,7 +2,8 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ ABOUT = """Predict with a trained network: of a run, of a study's best trial, of
 KEY=VALUE: data.path=FILE, which is read as the run's file was (without it: the run's own data); other keys of data say
 how it is read, where that differs from the run; device=cuda; tracking.uri and study.storage, if they are not the
 defaults."""
+WHAT = "RUN|STUDY|FILE.ckpt|models:/NAME@ALIAS"
 OTHERS = ("device", "tracking.uri", "study.storage")
 READING = (
     *("path", "reading", "delimiter", "decimal", "thousands", "encoding", "header", "names", "footer"),
@@ -31,7 +33,7 @@ SHOWN = 10  # rows
 def arguments() -> Arguments:
     """The command's words besides KEY=VALUE."""
     found = Arguments("python predict.py", ABOUT)
-    found.add_argument("what", metavar="RUN|STUDY|FILE.ckpt|models:/NAME@ALIAS")
+    found.add_argument("what", nargs="?", metavar=WHAT)
     found.add_argument("words", nargs="*", metavar="KEY=VALUE")
     found.add_argument("--which", choices=("best", "last"), default="best", help="of a run's checkpoints; default best")
     found.add_argument("--out", type=Path, metavar="FILE", help="write the table: .csv or .parquet")
@@ -73,7 +75,8 @@ def _main(argv: Sequence[str], conf: Path) -> int:
     from tbptt.serving.source import find
 
     typed = command.typed
-    source = find(typed.what, command.tracking_uri, typed.which, command.storage)
+    with _as_mistakes():
+        source = find(typed.what, command.tracking_uri, typed.which, command.storage)
     out = sys.stderr if typed.stream else sys.stdout
     if source.why:
         say(source.why, out)
@@ -85,10 +88,20 @@ def _main(argv: Sequence[str], conf: Path) -> int:
 
     path = command.data.get("path")
     changes = {key: value for key, value in command.data.items() if key != "path"}
-    result = predicted(source, path, changes, typed.state, command.device)
+    with _as_mistakes():
+        result = predicted(source, path, changes, typed.state, command.device)
     _show(result, typed.last or SHOWN)
     _write(result, typed)
     return 0
+
+
+@contextmanager
+def _as_mistakes() -> Iterator[None]:
+    """Within, a line for the user, about what was named or its content, is a mistake in the command."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError([str(error)]) from error
 
 
 # --- what was typed -------------------------------------------------------------------------------------------------
@@ -96,6 +109,8 @@ def _main(argv: Sequence[str], conf: Path) -> int:
 
 def _checked(typed: Namespace, conf: Path) -> Command:
     """Raises CommandError with a line for each problem."""
+    if typed.what is None or "=" in typed.what:
+        raise CommandError([f"usage: python predict.py {WHAT} [KEY=VALUE …]; see --help"])
     wrong = [f"{word}: takes KEY=VALUE" for word in typed.words if "=" not in word]
     words = [word for word in typed.words if "=" in word]
     of_data = [word for word in words if word.startswith("data.")]

@@ -166,8 +166,8 @@ def read_lines(panel: Panel, source: str) -> list[str]:
         ],
     }
     parts = [f"predicts {series_words(about)}"]
-    parts += [f"inputs: {few(about['inputs'])}"] if about["inputs"] else []
-    parts += [f"left out: {left_out_words(about['left_out'])}"] if about["left_out"] else []
+    parts += [f"inputs: {few(panel.inputs)}"] if panel.inputs else []
+    parts += [f"left out: {left_out_words(found.left_out)}"] if found.left_out else []
     return [*wrapped(f"data: {_source_words(about)}"), *_spread("data: ", parts), *warning_lines(about)]
 
 

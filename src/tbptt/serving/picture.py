@@ -64,7 +64,7 @@ def _draw_series(above: "Axes", below: "Axes", rows: "pd.DataFrame", outputs: li
     times = "time" in rows.columns
     x: Any = rows["time"].dt.tz_localize(None).to_numpy() if times else rows["row"].to_numpy()
     above.plot(x, rows["price"].to_numpy(), color="black", linewidth=1.2, label="price")
-    above.set_title(_plain(name), loc="left", fontsize=11, fontweight="bold", parse_math=False)
+    above.set_title(_plain(name), loc="left", fontsize=11, fontweight="bold", pad=16, parse_math=False)
     above.set_ylabel("price")
     if "side" in rows.columns:
         _shade(above, x, rows["side"].to_numpy())
@@ -74,7 +74,7 @@ def _draw_series(above: "Axes", below: "Axes", rows: "pd.DataFrame", outputs: li
             below.plot(x, true, color=colour, linewidth=1.0, alpha=0.45, linestyle=(0, (3, 1)), label=f"{output}, true")
         below.plot(x, rows[output].to_numpy(), color=colour, linewidth=1.5, label=f"{output}, predicted")
     below.axhline(0, color="0.6", linewidth=0.7, zorder=0)
-    below.set_ylabel("prediction,\nunits of its target")
+    below.set_ylabel("prediction,\nprice units")
     for axes in (above, below):
         _mark_parts(axes, x, rows["part"].to_numpy(), named=axes is above)
         axes.margins(x=0.01)

@@ -214,8 +214,10 @@ def _line_by_line(block: bytes, columns: Columns, form: Form) -> Block:
 
 
 def times_of(texts: list[str], time_format: str | None) -> NDArray[np.int64]:
-    """Times in microseconds since 1970, in UTC; :data:`NO_TIME` for what is none. Without a format: ISO 8601, or seconds,
-    milliseconds, microseconds or nanoseconds since 1970, told by their size."""
+    """Times in microseconds since 1970, in UTC; :data:`NO_TIME` for what is none.
+
+    Without a format: ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970, told by their size.
+    """
     import pandas as pd
 
     first = next((text for text in texts if text.strip()), "")

@@ -40,8 +40,7 @@ class Steps:
     @property
     def there(self) -> NDArray[np.bool_]:
         """(N,) whether there is a prediction."""
-        found: NDArray[np.bool_] = np.isfinite(self.values).any(axis=1)
-        return found
+        return np.asarray(np.isfinite(self.values).any(axis=1))
 
 
 def in_parts(trained: Trained, given: Given, device: str = "cpu") -> dict[str, Steps]:
