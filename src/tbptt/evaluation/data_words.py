@@ -151,6 +151,26 @@ def data_lines(about: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def read_lines(panel: Panel, source: str) -> list[str]:
+    """What was read to predict on, in the words of :func:`data_lines`, with a line for each thing that looks wrong."""
+    said, found = _say_times(panel), panel.findings
+    spans = {name: _span([each.rows]) for name, each in panel.series.items()}
+    first, last = _span([each.rows for each in panel.series.values()])
+    about = {
+        **{"source": source, "rows": found.rows, "found": found.found, "left_out": found.left_out, "time": found.time},
+        **{"zone": panel.zone, "first": said(first), "last": said(last), "inputs": panel.inputs},
+        "warnings": found.warnings,
+        "series": [
+            {"name": name, "rows": len(panel.series[name].rows), "first": said(begin), "last": said(end)}
+            for name, (begin, end) in spans.items()
+        ],
+    }
+    parts = [f"predicts {series_words(about)}"]
+    parts += [f"inputs: {few(panel.inputs)}"] if panel.inputs else []
+    parts += [f"left out: {left_out_words(found.left_out)}"] if found.left_out else []
+    return [*wrapped(f"data: {_source_words(about)}"), *_spread("data: ", parts), *warning_lines(about)]
+
+
 def _spread(head: str, parts: Sequence[str]) -> list[str]:
     """Parts of a sentence in one line if they fit into it, else each in its own."""
     if len(one := head + "; ".join(parts)) <= WIDTH:

@@ -1,4 +1,4 @@
-"""What a trained network is to predict on: the run's own data, or others, with the part that each price had in the run."""
+"""What a trained network is to predict on: the run's own data, or others, and which part of the run each price was."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

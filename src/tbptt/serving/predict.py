@@ -55,8 +55,8 @@ def predict(
             (:func:`tbptt.panel`); or None for the run's own data, read again.
         tracking_uri, storage: the stores of runs and of studies, by default those of the command.
         which: ``best`` (the epoch with the best objective) or ``last``.
-        state: a file that keeps how far the network has predicted. If it is there, rows up to then are left out, and the
-            network goes on as if it had seen all in one go; it is written at the end.
+        state: a file that keeps how far the network has predicted. If it is there, rows up to then are left out, and
+            the network goes on as if it had seen all in one go; it is written at the end.
 
     Returns:
         One row for each series and step, in the order of time: ``time`` (or ``row``, from 1), ``series``, ``part``
@@ -73,19 +73,24 @@ def predict(
 
 
 def predicted(
-    source: Source, data: Any = None, changes: Mapping[str, Any] | None = None, state: Path | None = None
+    source: Source,
+    data: Any = None,
+    changes: Mapping[str, Any] | None = None,
+    state: Path | None = None,
+    device: str = "cpu",
 ) -> Result:
     """:func:`predict` of a network that is found already, with what a command shows beside the table.
 
     Args:
         changes: keys of ``data`` with another value than in the run.
+        device: ``cuda`` to compute on a GPU.
     """
     network = trained(source)
     on = given(network, data, changes, in_parts=state is None)
     if state is None and on.at is not None:
-        return _result(network, on, steps.in_parts(network, on), ())
+        return _result(network, on, steps.in_parts(network, on, device), ())
     names = list(on.panel.series)
-    predictor = Predictor(network, len(names))
+    predictor = Predictor(network, len(names), device)
     until = state_file.read(state, predictor, names)
     firsts = {name: _first_new(on, name, until) for name in names}
     found = steps.in_one_go(predictor, on.panel, firsts)

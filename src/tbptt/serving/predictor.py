@@ -47,12 +47,13 @@ class Predictor:
         trained: the network.
         series: how many series, B; by default as many as it was trained on. If each series has its own scale, it must
             be as many, in the same order.
+        device: where the network computes; prices and predictions are on the CPU.
 
     Raises:
         ValueError: the network cannot predict so many series.
     """
 
-    def __init__(self, trained: Trained, series: int | None = None):
+    def __init__(self, trained: Trained, series: int | None = None, device: str = "cpu"):
         scaler = trained.scaler
         known = len(scaler.input_std)
         count = series or (len(trained.series) if trained.series else known)
@@ -61,7 +62,8 @@ class Predictor:
                 f"{trained.source.said} was trained on {known} series, each with its own scale: got {count}"
             )
         self.trained, self.batch = trained, count
-        self._network, self._task = trained.network, trained.task
+        network: Any = trained.network
+        self._network, self._task, self._device = network.to(device), trained.task, device
         self._start = self._network.zero_state(count)
         self._dims = batch_dims(self._network)
         self._state = [leaf.detach().clone() for leaf in leaves(self._start)]
@@ -149,18 +151,18 @@ class Predictor:
             config.data.features,
             extra=extra if names else None,
             input_window=config.data.input_window if names else 1,
-        )
+        ).to(self._device)
         state = self._state if whole else [self._of(leaf, dim, rows) for leaf, dim in self._leaves()]
         tree, found = rebuild(self._start, state), []
         with full_float32():
             for begin in range(0, features.length, CHUNK):
                 y, tree = self._network(features(begin, min(begin + CHUNK, features.length)), tree)
-                found.append(y)
+                found.append(y.cpu())
         for i, (leaf, dim) in enumerate(zip(leaves(tree), self._dims, strict=True)):
             if whole or dim is None:
                 self._state[i] = leaf
             else:
-                self._state[i] = self._state[i].index_copy(dim, rows, leaf)
+                self._state[i] = self._state[i].index_copy(dim, rows.to(leaf.device), leaf)
         return torch.cat(found, dim=1)
 
     def _leaves(self) -> list[tuple[Tensor, int | None]]:
@@ -168,7 +170,7 @@ class Predictor:
 
     @staticmethod
     def _of(leaf: Tensor, dim: int | None, rows: Tensor) -> Tensor:
-        return leaf if dim is None else leaf.index_select(dim, rows)
+        return leaf if dim is None else leaf.index_select(dim, rows.to(leaf.device))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later process needs to go on, in plain types and tensors."""
@@ -178,7 +180,7 @@ class Predictor:
             "past": self._past,
             "extra": self._extra,
             "side": self._side,
-            "state": list(self._state),
+            "state": [leaf.cpu() for leaf in self._state],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,7 +199,7 @@ class Predictor:
             raise ValueError(f"is not of {self.batch} series of this network")
         self._seen, self._past = state["seen"].clone(), state["past"].clone()
         self._extra, self._side = state["extra"].clone(), state["side"].clone()
-        self._state = [leaf.clone() for leaf in state["state"]]
+        self._state = [leaf.clone().to(self._device) for leaf in state["state"]]
 
 
 def _form(leaf: Any) -> Any:

@@ -40,11 +40,10 @@ class Steps:
     @property
     def there(self) -> NDArray[np.bool_]:
         """(N,) whether there is a prediction."""
-        found: NDArray[np.bool_] = np.isfinite(self.values).any(axis=1)
-        return found
+        return np.asarray(np.isfinite(self.values).any(axis=1))
 
 
-def in_parts(trained: Trained, given: Given) -> dict[str, Steps]:
+def in_parts(trained: Trained, given: Given, device: str = "cpu") -> dict[str, Steps]:
     """The predictions of a run's own data, each part as the run was evaluated: the state is zero before the part's
     warm-up, and the first side of a part is free to take."""
     assert given.at is not None
@@ -55,7 +54,7 @@ def in_parts(trained: Trained, given: Given) -> dict[str, Steps]:
         spans = {name: (start, stop) for name, (start, _, stop) in ranges.items()}
         if not any(stop > begin for _, begin, stop in ranges.values()):
             continue
-        predictor = Predictor(trained, len(panel.series))
+        predictor = Predictor(trained, len(panel.series), device)
         steps = {name: _empty(trained, len(each.prices), 0) for name, each in panel.series.items()}
         _fill(predictor, panel, spans, steps)
         for i, (name, (_, begin, stop)) in enumerate(ranges.items()):
