@@ -80,7 +80,9 @@ def test_a_traced_network_gives_the_same_numbers(kind: str) -> None:
 @pytest.mark.usefixtures("_quiet")
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_compiled_network_gives_the_same_numbers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tbptt.models.minlstm.scan", inspect.unwrap(scan))  # torch.compile cannot read beartype's checks
+    monkeypatch.setattr(
+        "tbptt.models.minlstm.scan", inspect.unwrap(scan)
+    )  # torch.compile cannot read beartype's checks
     network = made(kind)
     program = torch.compile(network, backend="eager")
     with torch.no_grad():
