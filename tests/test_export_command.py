@@ -50,7 +50,7 @@ def chunk() -> torch.Tensor:
 def test_a_run_becomes_an_onnx_file_of_the_epoch_that_was_asked_for(give: Given, here: Path, which: str) -> None:
     status, said, wrong = give(RUN, "--which", which, "--to", "onnx", STORE)
     assert (status, wrong) == (0, "")
-    assert said.startswith(f"{RUN}: run {RUN}\nwrote {RUN}.onnx: ONNX, opset 20, ")
+    assert said.startswith(f"took run {RUN}\nwrote {RUN}.onnx: ONNX, opset 20, ")
     assert float(said.partition("several sizes: ")[2].split()[0]) < 1e-5
     network = load_run(CHECKPOINTS / f"{which}.ckpt")[0]
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_a_run_becomes_an_onnx_file_of_the_epoch_that_was_asked_for(give: Given,
 def test_a_checkpoint_becomes_a_program_of_torch(give: Given, here: Path) -> None:
     status, said, wrong = give("--to", "torch", LAST, "--out", "a b.pt2")
     assert (status, wrong) == (0, "")
-    assert said.startswith(f"{LAST}: {LAST}\nwrote a b.pt2: a program of torch.export, ")
+    assert said.startswith(f"took {LAST}\nwrote a b.pt2: a program of torch.export, ")
     network = load_run(LAST)[0]
     names: dict[str, Any] = {"x": chunk(), "state": network.zero_state(2)}
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_what_cannot_be_written_costs_a_line(give: Given, here: Path, monkeypatc
     monkeypatch.setattr(to_onnx, "_followed", stopped)
     monkeypatch.setattr(to_onnx, "_exported", stopped)
     status, said, wrong = give(LAST, "--to", "onnx")
-    assert (status, said) == (1, f"{LAST}: {LAST}\n")
+    assert (status, said) == (1, f"took {LAST}\n")
     assert wrong == f"{LAST} cannot be written as ONNX: it is\n"
     assert not list(here.iterdir())
 

@@ -41,7 +41,7 @@ def _export(argv: Sequence[str], conf: Path) -> int:
     out = _checked(args)
     cfg = keys_of(args.keys, conf)
     source = _found(args, cfg)
-    say(f"{args.what}: {source.why or source.said}")
+    say(f"took {source.why or source.said}")
     if args.to == "registry":
         return _register(source, args, cfg)
     return _package(source, out) if args.to == "pyfunc" else _write(source, args.to, out)
