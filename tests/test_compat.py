@@ -13,6 +13,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
@@ -332,3 +333,40 @@ def test_exit_functions_are_run_once() -> None:
     with contract("Python", "atexit._run_exitfuncs", "system/endings.py"):
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert ran.stdout.split() == ["once", "then"]
+
+
+# --- torch ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_pytorchs_recurrent_layers_are_exported_for_any_length(kind: str) -> None:
+    import torch
+
+    layer, some = getattr(torch.nn, kind)(3, 2), torch.export.Dim.DYNAMIC
+
+    def export() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about itself
+            return torch.export.export(layer, (torch.zeros(4, 5, 3),), dynamic_shapes=({0: some, 1: some},))
+
+    who = "serving/to_onnx.py, serving/to_torch.py"
+    with torch.no_grad(), contract("torch", "torch.export._patches or _dispatch_cache", who):
+        for _ in range(2):  # also after it was exported outside
+            with compat.recurrent_layers_of_any_length():
+                program = export()
+            x = torch.randn(9, 2, 3)
+            torch.testing.assert_close(program.module()(x), layer(x))
+            with contextlib.suppress(Exception):  # outside it takes one length only
+                export()
+
+
+def test_torch_onnx_prints_graphs_by_a_function_that_can_be_replaced() -> None:
+    import torch
+    from torch.onnx._internal.torchscript_exporter import utils
+
+    with contract("torch", "torch._C._jit_onnx_log", "serving/to_onnx.py"):
+        assert "_C._jit_onnx_log(" in inspect.getsource(utils)
+        printing = torch._C._jit_onnx_log
+        with compat.onnx_graphs_unprinted():
+            assert torch._C._jit_onnx_log is not printing
+        assert torch._C._jit_onnx_log is printing

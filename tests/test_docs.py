@@ -46,6 +46,7 @@ NOT_RUN = {  # what a command begins with, and why it is not run here
     "python -m pytest": "its files are looked up",
     "python benchmarks/": "takes minutes; its options are looked up",
     "python report.py article": "tests/test_verdict.py",
+    "python export.py": "tests/test_export_command.py, tests/test_onnx.py",
     "python report.py docs/results": "tests/test_verdict.py",
     "python train.py resume=RUN_ID tracking.uri=…": "needs a server",
 }

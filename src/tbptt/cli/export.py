@@ -36,10 +36,12 @@ def _export(argv: Sequence[str], conf: Path) -> int:
         say(parser.format_help())
         return 0
     args = parser.parse_intermixed_args(list(argv))
+    if args.what is None:
+        parser.error("WHAT is missing")
     out = _checked(args)
     cfg = keys_of(args.keys, conf)
     source = _found(args, cfg)
-    say(f"{args.what}: {source.why or source.said}")
+    say(f"took {source.why or source.said}")
     if args.to == "registry":
         return _register(source, args, cfg)
     return _package(source, out) if args.to == "pyfunc" else _write(source, args.to, out)
@@ -48,7 +50,12 @@ def _export(argv: Sequence[str], conf: Path) -> int:
 def _parser() -> Arguments:
     parser = Arguments("export.py", "Write a trained network for use elsewhere, checked against the network itself.")
     add = parser.add_argument
-    add("what", metavar="WHAT", help="a run's id, a study, a checkpoint (FILE.ckpt), a registered model (models:/…)")
+    add(
+        "what",
+        metavar="WHAT",
+        nargs="?",
+        help="a run's id, a study, a checkpoint (FILE.ckpt), a registered model (models:/…)",
+    )
     add("keys", metavar="KEY=VALUE", nargs="*", help=f"{' and '.join(KEYS)}, if they are not the defaults")
     add("--to", required=True, choices=ENDS, help="onnx: for ONNX runtimes; torch: a program of torch.export; pyfunc: "
         "a folder for MLflow; registry: a version of a registered model of MLflow")  # fmt: skip
@@ -62,9 +69,8 @@ def _parser() -> Arguments:
 
 def _checked(args: argparse.Namespace) -> Path:
     """Where it will be written. Raises CommandError with a line for each mistake, before anything is loaded."""
-    wrong = [
-        f"{word}: takes {' and '.join(f'{key}=…' for key in KEYS)}" for word in args.keys if _key(word) not in KEYS
-    ]
+    takes = " and ".join(f"{key}=…" for key in KEYS)
+    wrong = [f"{word}: export.py takes {takes} only" for word in args.keys if _key(word) not in KEYS]
     if args.to == "registry":
         if not args.name:
             wrong.append("--name: is missing; takes the name of the registered model")
