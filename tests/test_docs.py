@@ -40,6 +40,8 @@ NOT_RUN = {  # what a command begins with, and why it is not run here
     "source ": "is the shell's",
     "read ": "asks a person for a password",
     "pip install": "installs from a network",
+    "python -m tbptt": "tests/test_package.py gives it, where it is installed",
+    "tbptt ": "tests/test_package.py gives it, where it is installed",
     ".venv/bin/": "installs from a network",
     "mlflow ui": "tests/test_browser.py opens it; its options are looked up",
     "mlflow server": "serves; its options are looked up",

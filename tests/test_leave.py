@@ -85,7 +85,17 @@ def test_a_command_or_worker_of_its_own_ends_at_once(how: Set, status: int, monk
         started("-m", "tbptt.cli.servers", "stop", argv="/x/tbptt/cli/servers.py"),
         started(),
     ],
-    ids=["cProfile", "ipython", "notebook", "runpy", "coverage", "inspected", "profiled module", "other module", "console"],
+    ids=[
+        "cProfile",
+        "ipython",
+        "notebook",
+        "runpy",
+        "coverage",
+        "inspected",
+        "profiled module",
+        "other module",
+        "console",
+    ],
 )
 def test_a_process_that_others_started_ends_as_python_ends(how: Set, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_traces(monkeypatch)

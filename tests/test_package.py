@@ -160,7 +160,9 @@ def test_a_study_with_configs_and_code_of_the_working_folder(installed: Installe
     (tmp_path / "own" / "mine.py").write_text(MINE)
     conf = tmp_path / "conf"
     (conf / "optimizer").mkdir(parents=True)
-    (conf / "optimizer" / "mine.yaml").write_text("defaults: [/schema/optimizer@_here_: mine, _self_]\nname: mine\nlr: 0.125\n")
+    (conf / "optimizer" / "mine.yaml").write_text(
+        "defaults: [/schema/optimizer@_here_: mine, _self_]\nname: mine\nlr: 0.125\n"
+    )
     (conf / "config.yaml").write_text((ROOT / "conf" / "config.yaml").read_text() + "\nclip: 0.75\n")
     before = installed.files()
     words = ["-m", *LITTLE, "optimizer=mine,adam", "study.workers=2", "study.name=s"]

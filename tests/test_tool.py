@@ -78,7 +78,9 @@ def test_help_has_a_line_a_command_and_loads_nothing_large() -> None:
     *lines, number, loaded = done.stdout.splitlines()
     assert (number, loaded) == (f"tbptt {version('tbptt')}", "set()")
     for name, (_, does) in tool.COMMANDS.items():
-        assert [line.split() for line in lines if line.startswith(f"  tbptt {name} ")] == [["tbptt", name, *does.split()]]
+        assert [line.split() for line in lines if line.startswith(f"  tbptt {name} ")] == [
+            ["tbptt", name, *does.split()]
+        ]
 
 
 def test_what_is_to_be_typed_next_is_said_as_the_command_was_typed(calls: Calls) -> None:
@@ -96,8 +98,12 @@ def test_what_is_to_be_typed_next_is_said_as_the_command_was_typed(calls: Calls)
     assert command.command("train") == "python train.py"
 
 
-def test_a_checkout_has_its_own_configs_first_and_last(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conf_in_the_working_folder_comes_first_but_for_servers(calls: Calls, here: Path) -> None:
     assert (folders.checkout(), folders.shipped()) == (ROOT, CONF)
-    monkeypatch.chdir(ROOT)
-    tool.main(["train"])
-    assert folders.first() is None
+    (here / "conf").mkdir()
+    assert tool.main(["train"]) == 7
+    assert folders.first() == here / "conf"
+    (here / "conf" / "config.yaml").write_text("a: 1")
+    assert tool.main(["train"]) == 2
+    assert tool.main(["servers", "stop"]) == 7
+    assert [name for name, *_ in calls] == ["train", "servers"]

@@ -21,6 +21,7 @@ from tbptt.runs import versions
 from tbptt.runs.store_errors import is_locked, is_outage, said_shortly
 from tbptt.runs.tracking import Run, Store, as_text, how_to_restore
 from tbptt.runs.versions import code_tags
+from tbptt.system import folders
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,15 @@ def test_code_outside_a_checkout_is_no_error(monkeypatch: pytest.MonkeyPatch) ->
     versions._code_tags.cache_clear()
     assert "git.sha" not in code_tags()
     versions._code_tags.cache_clear()
+
+
+def test_a_repository_around_an_installed_package_is_not_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "checkout", lambda: None)
+    versions._code_tags.cache_clear()
+    tags = code_tags()
+    versions._code_tags.cache_clear()
+    assert tags["versions.tbptt"]
+    assert not {name for name in tags if name.startswith("git.")}
 
 
 def test_mlflow_keeps_its_chatter_to_itself() -> None:
