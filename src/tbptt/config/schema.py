@@ -114,6 +114,7 @@ class TrackingConfig:
     uri: str = key(Takes("a SQLite or database URI, or an MLflow server's http(s) address", TEXT.test))
     experiment: str = key(text(256), "tbptt")  # MLflow accepts 500 characters, but its tables have room for 256
     update_points: int = key(whole(0), 50)
+    keep: str = key(one_of("all", "best", "last"), "all", new=True)
 
 
 @dataclass
