@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import CONF, SMALL
-from holding import held_elsewhere
-from mlflow.entities import LoggedModelOutput
+from holding import ALL, held_elsewhere, run_with_files
 from studies import made_study, made_trial
 
 from tbptt.config.compose import ConfigSource, parsed
@@ -28,39 +27,12 @@ from tbptt.studies.retention import Retention, beaten_runs, clean, clean_at_the_
 from tbptt.system.runtime import StopSignals
 
 URI = "sqlite:///mlruns/mlflow.db"
-ALL = ("best.ckpt", "last.ckpt", "last.previous.ckpt")
 LAST = ("last.ckpt", "last.previous.ckpt")
 
 
 @pytest.fixture
 def store(here: Path) -> Store:
     return Store(TrackingConfig(uri=URI))
-
-
-def run_with_files(store: Store, status: str | None = "FINISHED", model: bool = False, study: str = "a-study") -> str:
-    """A run of 10 bytes a checkpoint, and a model of 30."""
-    run = store.start_run("a run", {"study.name": study})
-    folder = run.folder / "checkpoints"
-    folder.mkdir()
-    for name in ALL:
-        (folder / name).write_bytes(b"0123456789")
-    if model:
-        made_model(store, run)
-    if status:
-        run.finish(status)
-    return run.id
-
-
-def made_model(store: Store, run: Run) -> str:
-    """A logged model of a run, as its end makes one."""
-    made = store.client.create_logged_model(run.experiment, "model", source_run_id=run.id)
-    Path("model").mkdir()
-    Path("model/MLmodel").write_bytes(b"0" * 30)
-    store.client.log_model_artifacts(made.model_id, "model")
-    store.client.finalize_logged_model(made.model_id, "READY")
-    store.client.log_outputs(run.id, [LoggedModelOutput(made.model_id, 0)])
-    shutil.rmtree("model")
-    return str(made.model_id)
 
 
 def files_of(store: Store, run_id: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CONF
-from holding import held_elsewhere, worker_elsewhere
+from holding import held_elsewhere, made_model, run_with_files, worker_elsewhere
 from mlflow.entities import ViewType
 from studies import STORAGE, made_study, made_trial
 
@@ -18,7 +18,6 @@ from tbptt.runs.pending import JOURNAL, pending_folder
 from tbptt.runs.tracking import Store
 from tbptt.studies import removal
 from tbptt.studies.study import Study
-from test_keep import made_model, run_with_files
 
 URI = "sqlite:///mlruns/mlflow.db"
 Typed = Callable[..., tuple[int, str, str]]
@@ -293,7 +292,7 @@ def test_a_clean_up_leaves_the_best_trial_and_a_run_that_is_held(store: Store, t
     freed = 30 if keep == "best" else 10
     assert (status, err) == (0, "")
     assert out.splitlines() == [
-        f"study a-study: 1 runs lost checkpoints, {freed} bytes are free",
+        f"study a-study: 1 run lost checkpoints, {freed} bytes are free",
         f"left alone: run {more[0]} is being trained by another process",
     ]
     assert [store.artifact(run, "checkpoints/best.ckpt") is not None for run in (*runs, *more)] == [

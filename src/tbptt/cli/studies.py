@@ -1,7 +1,8 @@
 """``tbptt studies``: list studies, say how one is, remove one, or remove the checkpoints of its beaten trials."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ USAGE = """usage: tbptt studies list
        tbptt studies clean STUDY --keep best|last
 each with [study.storage=URI] [tracking.uri=URI]"""
 KEYS = ("study.storage", "tracking.uri")
+TELL_SECONDS = 10.0
 
 
 def main(argv: Sequence[str], conf: Path) -> int:
@@ -102,13 +104,26 @@ def _remove(given: Any, cfg: DictConfig) -> int:
         if not given.yes and not _confirmed(study.name):
             say("nothing was removed")
             return 0
-        remove(study, store)
+        remove(study, store, _every_few_seconds())
     except InUse as why:
         raise CommandError([f"STUDY: got {study.name!r}; {why}"]) from None
     say(f"study {study.name} is removed")
     if store is not None and sqlite_path(cfg.tracking.uri) is None and goes.runs:
         say("its runs are deleted on the server, and still take up its disk; there, mlflow gc removes them for good")
     return 0
+
+
+def _every_few_seconds() -> Callable[[int, int], None]:
+    """Says how far a removal is, as one of 1,000 runs takes minutes."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > TELL_SECONDS:
+            last = time.monotonic()
+            say(f"{done} of {of} runs are removed")
+
+    return tell
 
 
 def _confirmed(name: str) -> bool:
@@ -127,7 +142,8 @@ def _clean(given: Any, cfg: DictConfig) -> int:
 
     study = _study(given, cfg)
     done = clean(study, _store(cfg), given.keep)
-    say(f"study {study.name}: {done.runs} runs lost checkpoints, {in_bytes(done.freed)} are free")
+    runs = f"{done.runs} run{'' if done.runs == 1 else 's'}"
+    say(f"study {study.name}: {runs} lost checkpoints, {in_bytes(done.freed)} are free")
     for why in done.left:
         say(f"left alone: {why}")
     return 0

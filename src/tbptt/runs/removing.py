@@ -38,13 +38,17 @@ class CannotRemove(Exception):
 
 @dataclass(frozen=True)
 class Known:
-    """A run of a study, as MLflow has it."""
+    """A run of a study, as MLflow has it.
 
-    id: str
+    Attributes:
+        kept: its tag CHECKPOINTS.
+        parent: the run above it.
+    """
+
+    run: Run
     is_running: bool
-    is_deleted: bool
-    kept: str | None  # the tag CHECKPOINTS
-    parent: str | None  # the run above it
+    kept: str | None
+    parent: str | None
 
 
 def said(keep: str) -> str:
@@ -61,10 +65,8 @@ def runs_tagged(store: Store, study: str) -> list[Known]:
     while True:
         page = store.client.search_runs(everywhere, query, ViewType.ALL, MOST_RUNS, page_token=token)
         for run in (run for run in page if run.data.tags.get("study.name") == study):
-            tags, is_deleted = run.data.tags, run.info.lifecycle_stage == "deleted"
-            above = tags.get("mlflow.parentRunId")
-            is_running = run.info.status == "RUNNING"
-            found.append(Known(run.info.run_id, is_running, is_deleted, tags.get(CHECKPOINTS), above))
+            tags, is_running = run.data.tags, run.info.status == "RUNNING"
+            found.append(Known(Run(store, run.info), is_running, tags.get(CHECKPOINTS), tags.get("mlflow.parentRunId")))
         token = page.token
         if not token:
             return found

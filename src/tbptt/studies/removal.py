@@ -80,15 +80,13 @@ def _runs_of(study: Study, store: Store) -> list[Run]:
     """
     parent = study.record.parent_run
     recorded = {r for t in study.optuna.get_trials(deepcopy=False) for r in _known(TrialRecord.of(t))}
-    tagged = [run for run in store.retry(lambda: runs_tagged(store, study.name)) if run.id != parent]
-    below = [run for run in tagged if run.id in recorded or (parent and run.parent == parent)]
-    for run in below:
-        if run.is_running and not store.is_local:
+    tagged = store.retry(lambda: runs_tagged(store, study.name))
+    below = [each for each in tagged if each.run.id in recorded or (parent and each.parent == parent)]
+    for each in below:
+        if each.is_running and not store.is_local:
             how = "give the study's command again, which closes the runs that no process trains"
-            raise InUse(f"run {run.id} is RUNNING on the server, and another machine may train it; {how}")
-    ids = [*(run.id for run in below), *([parent] if parent else [])]
-    found = [store.retry(partial(store.run, run_id)) for run_id in ids]
-    return [run for run in found if run is not None]
+            raise InUse(f"run {each.run.id} is RUNNING on the server, and another machine may train it; {how}")
+    return [*(each.run for each in below), *(each.run for each in tagged if each.run.id == parent)]
 
 
 def _known(record: TrialRecord) -> set[str]:

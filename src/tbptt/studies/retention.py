@@ -114,7 +114,9 @@ def clean(study: Study, store: Store, keep: str) -> Cleaned:
     if keep == "all":
         return Cleaned()
     names = said("best"), said(keep)
-    todo = {run.id for run in runs_tagged(store, study.name) if not run.is_deleted and run.kept not in names}
+    todo = {
+        each.run.id for each in runs_tagged(store, study.name) if not each.run.is_deleted and each.kept not in names
+    }
     beaten = beaten_runs(study.trials(), study.objectives)
     runs = dict.fromkeys(run for its in beaten.values() for run in its if run in todo)
     return drop_all(store, list(runs), keep)
