@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -312,6 +313,44 @@ def test_mlflow_finds_models_where_its_database_was_made_to_say(tmp_path: Path) 
             compat.move_models(database, [(model, f"{after.as_uri()}/it")])
         assert client.get_logged_model(model).artifact_location == f"{after.as_uri()}/it"
         assert client.get_model_version_download_uri("name", "1") == f"{after.as_uri()}/it"
+
+
+def test_mlflow_removes_a_run_and_a_model_for_good(tmp_path: Path) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    gone, stays = (client.create_run("0").info.run_id for _ in range(2))
+    model = client.create_logged_model("0", "model", source_run_id=gone).model_id
+    for run in (gone, stays):
+        client.log_metric(run, "loss", 1.0)
+        client.log_param(run, "clip", 1)
+    with contract("mlflow", "how `mlflow gc` removes a run and a model", "runs/removing.py"):
+        client.delete_logged_model(model)
+        client.delete_run(gone)
+        compat.remove_model_for_good(client, model)
+        compat.remove_run_for_good(client, gone)
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+            for table in ("runs", "metrics", "latest_metrics", "params"):
+                assert database.execute(f"SELECT DISTINCT run_uuid FROM {table}").fetchall() == [(stays,)]
+            assert database.execute("SELECT count(*) FROM logged_models").fetchone() == (0,)
+
+
+def test_mlflow_s_server_gives_the_points_of_many_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/test_curves.py asks it."""
+    from mlflow.server import app
+    from mlflow.utils import rest_utils
+
+    asked = []
+
+    def request(creds: Any, endpoint: str, method: str, **words: Any) -> Any:
+        asked.append((creds.host, endpoint, method, words["params"]))
+        return SimpleNamespace(json=lambda: {"metrics": []})
+
+    monkeypatch.setattr(rest_utils, "http_request_safe", request)
+    with contract("mlflow", "the address of metric histories in bulk", "runs/curves.py"):
+        assert compat.points_in_bulk("http://here", ["a", "b"], "val/loss") == []
+        ((host, endpoint, method, words),) = asked
+        assert (host, method) == ("http://here", "GET")
+        assert words == {"run_id": ["a", "b"], "metric_key": "val/loss", "max_results": 25_000}
+        assert endpoint in {rule.rule for rule in app.url_map.iter_rules()}
 
 
 # --- joblib, Python -------------------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ def test_a_grid_is_shown_point_by_point_with_its_time(dry: Dry) -> None:
         "  every one of its 6 points:",
     ]
     assert lines[3:9] == [f"    optimizer={o} clip={c}" for o in ("adam", "rmsprop") for c in (0.5, 1.0, 2.0)]
-    (last,) = lines[9:]
+    disk, last = lines[9:]
+    assert re.fullmatch(r"  on disk about \S+ kB of curves and \S+ kB of checkpoints and models; .*", disk)
     found = re.fullmatch(
         r"  6 trials × 1 seed × 3 epochs, 1 at once: at least (\S+) hours of training; nothing was created", last
     )
@@ -66,6 +67,13 @@ def test_the_hours_are_runs_times_epochs_over_workers(dry: Dry) -> None:
 def test_a_search_shows_its_space_its_sampler_and_its_pruner(dry: Dry) -> None:
     name, *lines = dry("sweep=clip_schedule", "study/sampler=random", "study.n_trials=7", "epochs=3")
     assert name.startswith("study clip+chunks-")
+    disk = lines.pop(-2)
+    # Weights of 4 bytes, 512 of them frozen, with Adam's two moments and 16 kB: 961 kB, as measured; three times, and
+    # the weights alone. The schedule's mean is 22.6 updates an epoch.
+    curves = 7 * 3 * (13 + 2 * 22.6) * 261
+    each = 3 * (4 * 79106 + 8 * 78594 + 16000) + 4 * 79106 + 16000
+    said = f"{curves / 1e3:.3g} kB of curves and {7 * each / 1e6:.3g} MB of checkpoints and models"
+    assert disk == f"  on disk about {said}; tracking.keep=best would leave {each / 1e6:.3g} MB"
     assert lines == [
         "  clip: interval(0.1, 10), log",
         "  schedule.chunks: choice([10, 2, 1], [100, 50, 10, 2, 1], [1], [50, 10, 1])",

@@ -19,6 +19,7 @@ from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system.runtime import Interrupted, StopSignals
 
 STOPS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
+PLAN_CFG = SimpleNamespace(tracking=SimpleNamespace(keep="all"))
 FINISHED, FAILED, KILLED = ("FINISHED", None), ("FAILED", "error"), ("KILLED", "interrupted")
 
 
@@ -55,7 +56,7 @@ def ended(
         return []
 
     store: Any = SimpleNamespace(is_local=True, retry=lambda call: call(), children=lambda *_: [])
-    plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1), cfg=PLAN_CFG)
     parent: Any = Parent(at_finish)
     with StopSignals() as signals:
         signum = settle(study, plan, store, parent, signals, report, error)
@@ -141,7 +142,7 @@ def test_a_best_run_that_mlflow_gc_removed_costs_its_values_only(is_removed: boo
     if is_removed:
         store.client.delete_run(run.id)
         store.client._tracking_client.store._hard_delete_run(run.id)  # as `mlflow gc` does
-    plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1))
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(retries=1), cfg=PLAN_CFG)
     with StopSignals() as signals:
         assert settle(study, plan, store, parent, signals, write_report) is None
     found = store.client.get_run(parent.id)

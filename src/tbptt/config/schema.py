@@ -116,6 +116,7 @@ class TrackingConfig:
     experiment: str = key(text(256), "tbptt")  # MLflow accepts 500 characters, but its tables have room for 256
     update_points: int = key(whole(0), 50)
     system_metrics: bool = key(one_of(True, False), False, new=True)
+    keep: str = key(one_of("all", "best", "last"), "all", new=True)
 
 
 @dataclass

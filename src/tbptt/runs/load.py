@@ -83,18 +83,19 @@ def checkpoint_of(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     if path is not None and (problem := foreign(path, OF_MLFLOW)):
         raise ValueError(f"run {run_id}: {problem}")
     client = MlflowClient(tracking_uri=absolute_uri(tracking_uri))
-    name = f"checkpoints/{which}.ckpt"
+    name, kept = f"checkpoints/{which}.ckpt", None
     try:
-        uri = client.get_run(run_id).info.artifact_uri
+        run = client.get_run(run_id)
+        uri, kept = run.info.artifact_uri, run.data.tags.get(local_files.CHECKPOINTS)
         if path is not None and local_files.is_on_a_disk(uri):
             file = local_files.folder_of_run(path, run_id, uri) / name
             if not file.exists():
-                raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: expected at {file}")
+                raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: {kept or f'expected at {file}'}")
             return checkpoint.load(file, contents.OF_A_RUN)
         with tempfile.TemporaryDirectory() as folder:
             return checkpoint.load(Path(client.download_artifacts(run_id, name, folder)), contents.OF_A_RUN)
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = kept or str(error).splitlines()[0]
         where = without_password(tracking_uri)
         raise ValueError(
             f"run {run_id} in {where} has no checkpoint {which}.ckpt: {without_password(reason)}"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tbptt import compat
 
+CHECKPOINTS = "checkpoints"  # a run's folder of them, and the tag that says which of them were removed: removing.py
 ON_A_DISK = ("", "file", "mlflow-artifacts")  # the last: an experiment that was made in the UI
 
 

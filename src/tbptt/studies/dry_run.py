@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from tbptt.config.schema import Config
 from tbptt.options.values import Value
+from tbptt.studies.disk import disk_line
 from tbptt.studies.folds import fold_data
 from tbptt.studies.plan import Plan
 
@@ -37,6 +38,7 @@ def describe(plan: Plan, points: Sequence[Mapping[str, Value]], about: Sequence[
     trials = len(points) if plan.is_grid else plan.n_trials
     runs, epochs = trials * seeds * folds, plan.cfg.epochs
     hours = runs * epochs * _seconds_an_epoch(plan) / plan.settings.workers / 3600
+    lines.append(disk_line(plan, trials, runs))
     lines.append(
         f"  {trials} trials × {seeds} seed{'s' if seeds > 1 else ''} × "
         + (f"{folds} folds × " if folds > 1 else "")

@@ -32,9 +32,13 @@ def study_called(what: str | Path, storage: str | None = None) -> Study:
 
 def takes(name: str, known: list[str], storage: str) -> str:
     """What would be right instead of a study that does not exist."""
+    return f"takes a study of {without_password(storage)}: {', '.join(known) or 'none yet'}{did_you_mean(name, known)}"
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """The similar name in brackets, behind a list of known ones; empty if there is none."""
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"takes a study of {without_password(storage)}: {', '.join(known) or 'none yet'}{hint}"
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def store_of(what: str | Path, tracking_uri: str | None = None) -> Store:

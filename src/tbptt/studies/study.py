@@ -21,12 +21,13 @@ from tbptt.config.names import SWEEPS
 from tbptt.config.schema import PrunerConfig, SamplerConfig
 from tbptt.options.metrics import direction, objectives_of
 from tbptt.options.values import Value
+from tbptt.studies.living import parted
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.reading import read_trials
 from tbptt.studies.records import StudyRecord, TrialRecord
 from tbptt.studies.samplers import build_pruner, build_sampler
 from tbptt.studies.space import Space
-from tbptt.system.liveness import holding, identity, is_alive, is_seen_to_be_gone
+from tbptt.system.liveness import holding, identity
 from tbptt.system.stores import absolute_uri, locked, sqlite_path
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -141,6 +142,10 @@ class Study:
     def record(self) -> StudyRecord:
         """The study's record, as it is now."""
         return StudyRecord.of(self.optuna)
+
+    def living(self) -> list[FrozenTrial]:
+        """The trials that a living process runs."""
+        return parted(self.trials(), self.storage, study_id(self.optuna), self.path)[0]
 
     def seeds_used(self) -> list[int]:
         """Every seed that helped to choose what is best here: its own seeds, and those of the study that its points
@@ -323,14 +328,7 @@ class Study:
         return self._decide(lambda: self._reap(retries))
 
     def _reap(self, retries: int) -> list[FrozenTrial]:
-        running = [t for t in self.trials() if t.state == TrialState.RUNNING]
-        silent: set[int] = set()
-        if isinstance(self.storage, ServerStorage):
-            silent = self.storage.stale(study_id(self.optuna))
-            dead = [t for t in running if trial_id(t) in silent or is_seen_to_be_gone(TrialRecord.of(t).worker)]
-        else:
-            assert self.path is not None
-            dead = [t for t in running if not is_alive(TrialRecord.of(t).worker, self.path.parent)]
+        _, dead, silent = parted(self.trials(), self.storage, study_id(self.optuna), self.path)
         reaped = []
         for t in dead:
             attempt = TrialRecord.of(t).attempt

@@ -18,6 +18,7 @@ from tbptt.studies.parent_run import describe_end
 from tbptt.studies.plan import Plan
 from tbptt.studies.ranking import best_trial
 from tbptt.studies.records import TrialRecord
+from tbptt.studies.retention import clean_at_the_end
 from tbptt.studies.study import Counts, Study
 from tbptt.system.runtime import Interrupted, StopSignals
 from tbptt.system.trouble import DiskTrouble, disk_trouble, fullest
@@ -87,6 +88,8 @@ def settle(
         store.retry(partial(parent.keep, path))
     store.retry(lambda: _note_best(study, store, parent))
     store.retry(lambda: describe_end(parent, study))
+    if error is None and signals.signum is None and plan.cfg.tracking.keep != "all":
+        clean_at_the_end(study, store, plan.cfg.tracking.keep)  # after the report, which copies the best checkpoint
     # Read the signal only once: the parent's status and the command's must agree.
     signum = signals.signum if error is None or isinstance(error, Interrupted) else None
     reason = "interrupted" if signum is not None else "error" if error else None

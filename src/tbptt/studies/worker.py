@@ -33,6 +33,7 @@ from tbptt.studies.plan import Plan
 from tbptt.studies.pool import wait_while_paused
 from tbptt.studies.postgres import RETRY_SECONDS, Heartbeat, ServerStorage
 from tbptt.studies.records import TrialRecord
+from tbptt.studies.retention import Retention
 from tbptt.studies.space import Choice
 from tbptt.studies.study import INTERRUPTED, Budget, Study
 from tbptt.studies.trial_reports import TrialReports
@@ -82,6 +83,8 @@ class Worker:
         if self.server:
             self.server.check = signals.check
         self.prepare = PreparedLast()
+        tracking = cast(TrackingConfig, OmegaConf.to_object(self.plan.cfg.tracking))
+        self.retention = Retention(self.study, tracking, signals.check)
 
     def _planned(self) -> Plan:
         """The plan of its spec. Raises NoGpu if the GPU has gone away since the command was checked."""
@@ -113,6 +116,7 @@ class Worker:
             if claimed is None:
                 break
             self._run_trial(*claimed)
+            self.retention.ended(claimed[0].number)
         self._deliver_the_rest()
 
     def _deliver_the_rest(self) -> None:

@@ -1,0 +1,174 @@
+"""``tbptt studies``: list studies, say how one is, remove one, or remove the checkpoints of its beaten trials."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from tbptt.cli.ending import Arguments, keys_of, ran
+from tbptt.config.compose import CommandError
+from tbptt.config.names import SWEEPS
+from tbptt.config.schema import TrackingConfig
+from tbptt.system.runtime import say
+from tbptt.system.stores import sqlite_path
+
+if TYPE_CHECKING:
+    from tbptt.runs.tracking import Store
+    from tbptt.studies.study import Study
+
+USAGE = """usage: tbptt studies list
+       tbptt studies status STUDY
+       tbptt studies remove STUDY [--yes] [--keep-runs]
+       tbptt studies clean STUDY --keep best|last
+each with [study.storage=URI] [tracking.uri=URI]"""
+KEYS = ("study.storage", "tracking.uri")
+TELL_SECONDS = 10.0
+
+
+def main(argv: Sequence[str], conf: Path) -> int:
+    """Run ``tbptt studies …`` and return the exit status (:func:`tbptt.cli.ending.ran`)."""
+    return ran(lambda: _main(argv, conf))
+
+
+def _main(argv: Sequence[str], conf: Path) -> int:
+    if not argv or argv[0] in ("--help", "-h"):
+        say(USAGE)
+        return 0 if argv else 2
+    actions = {"list": _list, "status": _status, "remove": _remove, "clean": _clean}
+    action = argv[0]
+    if action not in actions:
+        from tbptt.studies.found import did_you_mean
+
+        hint = did_you_mean(action, list(actions))
+        raise CommandError([f"studies: got {action!r}; takes {', '.join(actions)}{hint}"])
+    asked = Arguments(f"tbptt studies {action}", f"{USAGE.splitlines()[list(actions).index(action)][7:]}")
+    if action != "list":
+        asked.add_argument("study", help=f"its name, or its folder {SWEEPS}/NAME")
+    if action == "remove":
+        asked.add_argument("--yes", action="store_true", help="do not ask")
+        asked.add_argument("--keep-runs", action="store_true", help="leave its runs in MLflow")
+    if action == "clean":
+        asked.add_argument("--keep", choices=("best", "last"), required=True, help="as tracking.keep")
+    asked.add_argument("words", nargs="*", metavar="KEY=VALUE", help=", ".join(KEYS))
+    given = asked.parse_intermixed_args(list(argv[1:]))
+    if wrong := [word for word in given.words if "=" not in word or word.split("=")[0] not in KEYS]:
+        raise CommandError(
+            [f"{word}: unknown here; takes {' and '.join(f'{key}=URI' for key in KEYS)}" for word in wrong]
+        )
+    return actions[action](given, keys_of(given.words, conf))
+
+
+def _list(given: Any, cfg: DictConfig) -> int:
+    from tbptt.studies.listed import HEAD, facts_of, row_of, table
+    from tbptt.studies.study import Study
+
+    rows: list[tuple[str, ...]] = []
+    for name, record in sorted(Study.records(cfg.study.storage).items()):
+        if not record.objectives:
+            continue  # of another program
+        try:
+            study = Study.existing(name, cfg.study.storage)
+        except ValueError as error:  # an own metric, whose file is gone
+            rows.append((name, str(error).partition(": ")[2], "", "", "", ""))
+            continue
+        rows.append(row_of(facts_of(study, cfg.tracking.uri)))
+        study.close()
+    if not rows:
+        say(f"no study yet in {cfg.study.storage}")
+    for line in table([HEAD, *rows]) if rows else ():
+        say(line)
+    return 0
+
+
+def _status(given: Any, cfg: DictConfig) -> int:
+    from tbptt.studies.listed import facts_of, status_lines
+
+    for line in status_lines(facts_of(_study(given, cfg), cfg.tracking.uri)):
+        say(line)
+    return 0
+
+
+def _remove(given: Any, cfg: DictConfig) -> int:
+    from tbptt.runs.removing import InUse
+    from tbptt.studies.removal import remove, what_goes
+
+    study = _study(given, cfg)
+    store = None if given.keep_runs else _store(cfg)
+    try:
+        goes = what_goes(study, store)
+        kept = "; its runs stay in MLflow" if store is None else ""
+        say(f"study {study.name}: {goes.said}{kept}")
+        if not given.yes and not _confirmed(study.name):
+            say("nothing was removed")
+            return 0
+        remove(study, store, _every_few_seconds())
+    except InUse as why:
+        raise CommandError([f"STUDY: got {study.name!r}; {why}"]) from None
+    say(f"study {study.name} is removed")
+    if store is not None and sqlite_path(cfg.tracking.uri) is None and goes.runs:
+        say("its runs are deleted on the server, and still take up its disk; there, mlflow gc removes them for good")
+    return 0
+
+
+def _every_few_seconds() -> Callable[[int, int], None]:
+    """Says how far a removal is, as one of 1,000 runs takes minutes."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > TELL_SECONDS:
+            last = time.monotonic()
+            say(f"{done} of {of} runs are removed")
+
+    return tell
+
+
+def _confirmed(name: str) -> bool:
+    """Ask on a terminal. Raises CommandError if there is none."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise CommandError(
+            ["--yes: missing; takes it where nobody can be asked, as nothing that is removed comes back"]
+        )
+    say(f"remove study {name} for good? [y/N]")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _clean(given: Any, cfg: DictConfig) -> int:
+    from tbptt.studies.listed import in_bytes
+    from tbptt.studies.retention import clean
+
+    study = _study(given, cfg)
+    done = clean(study, _store(cfg), given.keep)
+    runs = f"{done.runs} run{'' if done.runs == 1 else 's'}"
+    say(f"study {study.name}: {runs} lost checkpoints, {in_bytes(done.freed)} are free")
+    for why in done.left:
+        say(f"left alone: {why}")
+    return 0
+
+
+def _study(given: Any, cfg: DictConfig) -> "Study":
+    """The study that was named. Raises CommandError if there is none."""
+    from tbptt.studies.found import takes
+    from tbptt.studies.study import Study
+
+    name = Path(given.study).name
+    try:
+        return Study.existing(name, cfg.study.storage)
+    except KeyError as error:
+        line = f"STUDY: got {given.study!r}; {takes(name, error.args[0], cfg.study.storage)}"
+        raise CommandError([line]) from None
+    except ValueError as error:
+        raise CommandError([f"STUDY: {error}"]) from None
+
+
+def _store(cfg: DictConfig) -> "Store":
+    """The store of runs. Raises CommandError if it is a file that does not exist."""
+    from tbptt.runs.tracking import Store
+
+    path = sqlite_path(cfg.tracking.uri)
+    if path is not None and not path.exists():
+        raise CommandError([f"tracking.uri: there is no store {path}; takes that of the study's runs, or --keep-runs"])
+    return Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))

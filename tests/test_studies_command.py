@@ -1,0 +1,304 @@
+"""tbptt studies: what it lists, what it says of one, what it removes, and what it never touches."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import CONF
+from holding import held_elsewhere, made_model, run_with_files, worker_elsewhere
+from mlflow.entities import ViewType
+from studies import STORAGE, made_study, made_trial
+
+from tbptt.cli import studies as command
+from tbptt.config.schema import TrackingConfig
+from tbptt.runs import removing
+from tbptt.runs.pending import JOURNAL, pending_folder
+from tbptt.runs.tracking import Store
+from tbptt.studies import removal
+from tbptt.studies.study import Study
+
+URI = "sqlite:///mlruns/mlflow.db"
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def store(here: Path) -> Store:
+    return Store(TrackingConfig(uri=URI))
+
+
+@pytest.fixture
+def typed(here: Path, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """Gives ``tbptt studies WORDS``: its exit status and what it printed."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = command.main(words, CONF)
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return status, shown.out, shown.err
+
+    return run
+
+
+def a_study(store: Store, name: str = "a-study", **more: object) -> tuple[Study, str, list[str]]:
+    """A study of a complete and a failed trial, of two runs with a model, and of a parent run."""
+    parent = store.start_run(name, {"study.name": name})
+    runs = []
+    for status in ("FINISHED", "FAILED"):
+        runs.append(run_with_files(store, status, study=name))
+        store.client.set_tag(runs[-1], "mlflow.parentRunId", parent.id)
+        store.client.log_metric(runs[-1], "val/loss", 0.5)
+    run = store.run(runs[0])
+    assert run
+    made_model(store, run)
+    trials = [
+        made_trial(values=[0.5], params={"clip": 0.5}, run_ids=runs[:1]),
+        made_trial("FAIL", params={"clip": 2.0}, run_ids=runs[1:], reason="so"),
+    ]
+    study = made_study(trials, name=name, parent_run=parent.id, tracking_uri=URI, **more)  # type: ignore[arg-type]
+    folder = Path("sweeps", name)
+    (folder / "0" / ".hydra").mkdir(parents=True)
+    (folder / "report.html").write_bytes(b"0" * 100)
+    parent.finish("FINISHED")
+    return study, parent.id, runs
+
+
+def all_runs(store: Store) -> set[str]:
+    return {run.info.run_id for run in store.client.search_runs([store.experiment], run_view_type=ViewType.ALL)}
+
+
+def rows_about(store: Store, run: str) -> int:
+    """The rows of MLflow's database that belong to a run."""
+    import sqlite3
+
+    tables = ("runs", "metrics", "latest_metrics", "params", "tags")
+    with sqlite3.connect(store.folder / "mlflow.db") as database:
+        counts = (f"SELECT count(*) FROM {table} WHERE run_uuid = ?" for table in tables)
+        models = database.execute("SELECT count(*) FROM logged_models WHERE source_run_id = ?", (run,)).fetchone()[0]
+        return int(models) + sum(database.execute(query, (run,)).fetchone()[0] for query in counts)
+
+
+# --- list and status ------------------------------------------------------------------------------------------------
+
+
+def test_studies_are_listed_with_their_state_their_trials_and_their_best(store: Store, typed: Typed) -> None:
+    a_study(store)
+    a_study(store, "stopped", n_trials=9)
+    with worker_elsewhere(Path("sweeps")) as who:
+        study = a_study(store, "running", n_trials=9)[0]
+        study.optuna.add_trial(made_trial("RUNNING", params={"clip": 1.0}, worker=json.loads(who)))
+        status, out, err = typed("list")
+        assert (status, err) == (0, "")
+        head, *rows = [[cell for cell in line.split("  ") if cell] for line in out.splitlines()]
+        assert [cell.strip() for cell in head] == ["study", "state", "trials", "best", "last", "size"]
+        said = [[cell.strip() for cell in row[:4]] for row in rows]
+        assert said == [
+            ["a-study", "finished", "1 complete, 1 failed, of 2", "0.5"],
+            ["running", "running, 1 worker", "1 complete, 1 failed, 1 running, of 9", "0.5"],
+            ["stopped", "stopped", "1 complete, 1 failed, of 9", "0.5"],
+        ]
+        assert {row[5].strip() for row in rows} == {"160 bytes"}  # a report of 100, six checkpoints of 10
+        assert {row[4].strip() for row in rows} == {"2024-01-01 10:00"}
+    assert "running  stopped " in typed("list")[1]  # its process has ended, and nobody has put that down yet
+
+
+def test_one_study_is_told_of_with_what_goes_on(store: Store, typed: Typed) -> None:
+    a_study(store, n_trials=9)
+    status, out, _ = typed("status", "sweeps/a-study")
+    assert status == 0
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[:4] == [
+        "study a-study: stopped",
+        "trials: 1 complete, 1 failed, of 9",
+        "budget: 9 trials, 7 still to begin",
+        "best: trial 0  val/loss 0.5  clip=0.5",
+    ]
+    assert "train it again: python train.py --config-dir sweeps/a-study --config-name best" in lines
+    assert any(line.startswith("report: sweeps/a-study/report.html, of ") for line in lines)
+    assert lines[-1] == "to go on: give the command that began it again"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["stats"], "studies: got 'stats'; takes list, status, remove, clean (did you mean status?)"),
+        (["status"], "the following arguments are required: study"),
+        (["status", "a-stud"], f"STUDY: got 'a-stud'; takes a study of {STORAGE}: a-study (did you mean a-study?)"),
+        (["remove", "b", "--yes"], f"STUDY: got 'b'; takes a study of {STORAGE}: a-study"),
+        (["remove", "a-study"], "--yes: missing; takes it where nobody can be asked"),
+        (["remove", "a-study", "--yse"], "unrecognized arguments: --yse"),
+        (["clean", "a-study"], "the following arguments are required: --keep"),
+        (["clean", "a-study", "--keep", "all"], "invalid choice: 'all'"),
+        (["list", "clip=1"], "clip=1: unknown here; takes study.storage=URI and tracking.uri=URI"),
+        (["clean", "a-study", "--keep", "best", "tracking.uri=sqlite:///no/m.db"], "tracking.uri: there is no store"),
+    ],
+)
+def test_a_mistake_costs_a_line_and_removes_nothing(store: Store, typed: Typed, words: list[str], says: str) -> None:
+    _, _, runs = a_study(store)
+    before = all_runs(store)
+    status, _, err = typed(*words)
+    assert status == 2
+    assert says in err
+    assert len(err.splitlines()) == 1
+    assert all_runs(store) == before
+    assert (store.folder / "artifacts" / runs[0] / "artifacts" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_help_is_given_and_nothing_made(here: Path, typed: Typed) -> None:
+    assert typed("--help")[:2] == (0, command.USAGE + "\n")
+    assert typed()[:2] == (2, command.USAGE + "\n")
+    assert typed("list")[:2] == (0, f"no study yet in {STORAGE}\n")
+    assert list(here.iterdir()) == []
+
+
+# --- remove ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_removed_for_good_and_no_other(store: Store, typed: Typed) -> None:
+    _, parent, runs = a_study(store)
+    other = a_study(store, "another")
+    alone = run_with_files(store, study="")
+    orphan = run_with_files(store)  # begun, but its trial does not know of it yet
+    store.client.set_tag(orphan, "mlflow.parentRunId", parent)
+    namesake = run_with_files(store)  # of a study of this name that is kept elsewhere
+    pending = pending_folder(store.folder, runs[1])
+    pending.mkdir(parents=True)
+    (pending / JOURNAL).write_text("")
+    assert min(rows_about(store, run) for run in (parent, *runs)) > 3
+
+    status, out, err = typed("remove", "sweeps/a-study", "--yes")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == ["study a-study: 2 trials, 4 runs, 0.0 MB of files", "study a-study is removed"]
+    assert all_runs(store) == {other[1], *other[2], alone, namesake}
+    assert [rows_about(store, run) for run in (parent, *runs, orphan)] == [0] * 4
+    left = {path.name for path in (store.folder / "artifacts").iterdir()}
+    assert left >= all_runs(store) - {other[1]}
+    assert not left & {parent, *runs, orphan}
+    assert len(list((store.folder / "artifacts" / "models").iterdir())) == 1
+    assert not pending.exists()
+    assert {path.name for path in Path("sweeps").iterdir() if path.name[0] != "."} == {"another", "optuna.db"}
+    assert set(Study.records(STORAGE)) == {"another"}
+    assert typed("status", "a-study")[0] == 2
+
+
+def test_the_runs_stay_where_that_is_asked_for(store: Store, typed: Typed) -> None:
+    _, parent, runs = a_study(store)
+    assert "0 runs" in typed("remove", "a-study", "--yes", "--keep-runs")[1]
+    assert all_runs(store) == {parent, *runs}
+    assert not Path("sweeps/a-study").exists()
+    assert Study.records(STORAGE) == {}
+
+
+@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_on_a_terminal_it_is_asked(
+    store: Store, typed: Typed, answer: str, removed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    a_study(store)
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    status, out, _ = typed("remove", "a-study")
+    assert status == 0
+    assert (
+        "2 trials, 3 runs" in out.partition("remove study a-study for good?")[0]
+    )  # first what goes, then the question
+    assert (Study.records(STORAGE) == {}) == removed
+    assert ("nothing was removed" in out) != removed
+
+
+@pytest.mark.parametrize("at", ["remove_run_for_good", "rmtree", "delete_study"])
+def test_an_interrupted_removal_is_given_again_and_finishes(
+    store: Store, typed: Typed, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_study(store)
+    keeps = a_study(store, "another")
+    real, calls = {"remove_run_for_good": removing.compat.remove_run_for_good, "rmtree": shutil.rmtree}, 0
+
+    def stops(*words: object, **named: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2 or at == "delete_study":
+            raise KeyboardInterrupt
+        real[at](*words, **named)  # type: ignore[arg-type]
+
+    place = {"remove_run_for_good": removing.compat, "rmtree": removing.shutil, "delete_study": removal.optuna}[at]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, at, stops)
+        assert typed("remove", "a-study", "--yes")[0] == 130
+    assert "a-study" in Study.records(STORAGE)
+    assert typed("remove", "a-study", "--yes")[0] == 0
+    assert all_runs(store) == {keeps[1], *keeps[2]}
+    assert not [p for p in (store.folder / "artifacts").iterdir() if p.name not in {keeps[1], *keeps[2], "models"}]
+    assert set(Study.records(STORAGE)) == {"another"}
+
+
+# --- what is in use -------------------------------------------------------------------------------------------------
+
+
+def unchanged(store: Store, parent: str, runs: list[str]) -> bool:
+    files = [store.artifact(run, f"checkpoints/{name}.ckpt") for run in runs for name in ("best", "last")]
+    return all_runs(store) == {parent, *runs} and all(files) and Path("sweeps/a-study/report.html").exists()
+
+
+def test_a_run_that_a_living_process_holds_is_not_removed_and_nothing_else_is(store: Store, typed: Typed) -> None:
+    _, parent, runs = a_study(store)
+    with held_elsewhere(pending_folder(store.folder, runs[1])):
+        status, _, err = typed("remove", "a-study", "--yes")
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert f"run {runs[1]} is being trained by another process" in err
+        assert unchanged(store, parent, runs)
+    assert typed("remove", "a-study", "--yes")[0] == 0  # a process that has ended holds nothing
+
+
+def test_a_study_whose_trial_a_living_process_runs_is_not_removed(store: Store, typed: Typed) -> None:
+    study, parent, runs = a_study(store)
+    with worker_elsewhere(Path("sweeps")) as who:
+        study.optuna.add_trial(made_trial("RUNNING", params={"clip": 1.0}, worker=json.loads(who), run_ids=[]))
+        status, _, err = typed("remove", "a-study", "--yes")
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert f"study a-study runs ({json.loads(who)['host']}, process {json.loads(who)['pid']}); stop it first" in err
+        assert unchanged(store, parent, runs)
+    assert typed("remove", "a-study", "--yes")[0] == 0
+
+
+def test_a_registered_model_keeps_its_study(store: Store, typed: Typed) -> None:
+    _, parent, runs = a_study(store)
+    store.client.create_registered_model("mine")
+    store.client.create_model_version("mine", "file:///files", run_id=runs[0])
+    status, _, err = typed("remove", "a-study", "--yes")
+    assert status == 2
+    assert f"run {runs[0]} is registered as model mine, version 1; delete that first" in err
+    assert unchanged(store, parent, runs)
+
+
+# --- clean ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_clean_up_leaves_the_best_trial_and_a_run_that_is_held(store: Store, typed: Typed, keep: str) -> None:
+    study, _, runs = a_study(store)
+    more = [run_with_files(store) for _ in range(2)]
+    for run in more:
+        study.optuna.add_trial(made_trial(values=[0.75], params={"clip": 1.0}, run_ids=[run]))
+    with held_elsewhere(pending_folder(store.folder, more[0])):
+        status, out, err = typed("clean", "a-study", "--keep", keep)
+    freed = 30 if keep == "best" else 10
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        f"study a-study: 1 run lost checkpoints, {freed} bytes are free",
+        f"left alone: run {more[0]} is being trained by another process",
+    ]
+    assert [store.artifact(run, "checkpoints/best.ckpt") is not None for run in (*runs, *more)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert (store.artifact(more[1], "checkpoints/last.ckpt") is None) == (keep == "best")
