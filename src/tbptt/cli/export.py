@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from tbptt.cli.ending import Arguments, keys_of, ran
 from tbptt.config.compose import CommandError
+from tbptt.system.command import command, install
 from tbptt.system.runtime import say
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def _export(argv: Sequence[str], conf: Path) -> int:
 
 
 def _parser() -> Arguments:
-    parser = Arguments("export.py", "Write a trained network for use elsewhere, checked against the network itself.")
+    parser = Arguments(
+        command("export"), "Write a trained network for use elsewhere, checked against the network itself."
+    )
     add = parser.add_argument
     add(
         "what",
@@ -70,7 +73,7 @@ def _parser() -> Arguments:
 def _checked(args: argparse.Namespace) -> Path:
     """Where it will be written. Raises CommandError with a line for each mistake, before anything is loaded."""
     takes = " and ".join(f"{key}=…" for key in KEYS)
-    wrong = [f"{word}: export.py takes {takes} only" for word in args.keys if _key(word) not in KEYS]
+    wrong = [f"{word}: takes {takes} only" for word in args.keys if _key(word) not in KEYS]
     if args.to == "registry":
         if not args.name:
             wrong.append("--name: is missing; takes the name of the registered model")
@@ -81,7 +84,7 @@ def _checked(args: argparse.Namespace) -> Path:
     if args.to != "registry":
         wrong += _problem(out, args)
     if args.to == "onnx" and (lacks := [name for name in EXTRA if find_spec(name) is None]):
-        wrong.append(f"--to onnx needs {', '.join(lacks)}: pip install 'tbptt[export]'")
+        wrong.append(f"--to onnx needs {', '.join(lacks)}: {install(' '.join(lacks), 'export')}")
     if wrong:
         raise CommandError(wrong)
     return out

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tbptt.cli.ending import Arguments, keys_of, ran
 from tbptt.config.compose import CommandError
+from tbptt.system.command import command
 from tbptt.system.runtime import say
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ SHOWN = 10  # rows
 
 def arguments() -> Arguments:
     """The command's words besides KEY=VALUE."""
-    found = Arguments("python predict.py", ABOUT)
+    found = Arguments(command("predict"), ABOUT)
     found.add_argument("what", nargs="?", metavar=WHAT)
     found.add_argument("words", nargs="*", metavar="KEY=VALUE")
     found.add_argument("--which", choices=("best", "last"), default="best", help="of a run's checkpoints; default best")
@@ -110,7 +111,7 @@ def _as_mistakes() -> Iterator[None]:
 def _checked(typed: Namespace, conf: Path) -> Command:
     """Raises CommandError with a line for each problem."""
     if typed.what is None or "=" in typed.what:
-        raise CommandError([f"usage: python predict.py {WHAT} [KEY=VALUE …]; see --help"])
+        raise CommandError([f"usage: {command('predict')} {WHAT} [KEY=VALUE …]; see --help"])
     wrong = [f"{word}: takes KEY=VALUE" for word in typed.words if "=" not in word]
     words = [word for word in typed.words if "=" in word]
     of_data = [word for word in words if word.startswith("data.")]

@@ -17,7 +17,7 @@ from tbptt.evaluation import words
 from tbptt.evaluation.results import Judged
 from tbptt.options.values import shortened
 from tbptt.system.secrets import hide
-from tbptt.system.typed_command import PROGRAM, in_a_shell
+from tbptt.system.typed_command import in_a_shell
 
 if TYPE_CHECKING:
     from tbptt.runs.tracking import Run
@@ -135,16 +135,16 @@ def again(run: "Run", typed: Sequence[str] | None) -> str:
     """The command that trains exactly this run again."""
     if typed is not None and not any(word.split("=")[0].lstrip("+") == "sweep" for word in typed):
         kept = [word.lstrip("+") for word in typed if not _is_left_out(word)]
-        if len(command := in_a_shell(kept)) <= LONGEST_CODE and "…@" not in command:
-            return command
+        if len(said := in_a_shell(kept)) <= LONGEST_CODE and "…@" not in said:
+            return said
     uri = run.store.tracking.uri
     if run.is_local:
         server = "" if run.store.path else f" tracking.uri={shlex.quote(uri)}"
-        return hide(f"{PROGRAM} --config-dir {shlex.quote(str(run.folder))} --config-name config{server}")
+        return hide(f"{command('train')} --config-dir {shlex.quote(str(run.folder))} --config-name config{server}")
     fetch = f"mlflow artifacts download --run-id {run.id} --artifact-path config.yaml --dst-path {run.id}"
     return hide(
         f"MLFLOW_TRACKING_URI={shlex.quote(uri)} {fetch}\n"
-        f"{PROGRAM} --config-dir {run.id} --config-name config tracking.uri={shlex.quote(uri)}"
+        f"{command('train')} --config-dir {run.id} --config-name config tracking.uri={shlex.quote(uri)}"
     )
 
 

@@ -16,6 +16,7 @@ from tbptt.studies.living import workers_of
 from tbptt.studies.ranking import best_trial, rerun_command
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Counts, Study, state_of
+from tbptt.system.command import command
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path, without_password
 
@@ -126,7 +127,7 @@ def status_lines(facts: Facts) -> Iterator[str]:
     yield f"  size: {in_bytes(facts.bytes)}, without the databases"
     report, quoted = SWEEPS / study.name / "report.html", shlex.quote(study.name)
     written = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.stat().st_mtime)) if report.exists() else ""
-    yield f"  report: {report}, of {written}" if written else f"  report: python report.py {quoted} writes it"
+    yield f"  report: {report}, of {written}" if written else f"  report: {command('report')} {quoted} writes it"
     yield f"  runs: {without_password(hide(record.tracking_uri or '')) or 'none yet'}"
     if facts.state == "stopped":
         yield "  to go on: give the command that began it again"

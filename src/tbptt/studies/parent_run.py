@@ -14,6 +14,7 @@ from tbptt.studies.plan import Plan
 from tbptt.studies.ranking import best_trial, rerun_command
 from tbptt.studies.records import StudyRecord
 from tbptt.studies.study import Study, state_of
+from tbptt.system.command import command
 from tbptt.system.endings import ui_lines
 from tbptt.system.mlflow_links import artifact_page, study_page
 from tbptt.system.secrets import hide
@@ -88,7 +89,7 @@ def _report(parent: Run, study: Study) -> str:
             f"[{REPORT}]({page}), with this run's artifacts; `trials.csv` is there too. The study's folder has it as:",
             code(hide(str(path))),
             "Written again, also while the study runs, by:",
-            code(f"python report.py {shlex.quote(study.name)}"),
+            code(f"{command('report')} {shlex.quote(study.name)}"),
         ]
     )
 

@@ -3,10 +3,9 @@
 import shlex
 from collections.abc import Sequence
 
+from tbptt.system.command import command
 from tbptt.system.environment import said
 from tbptt.system.secrets import hide
-
-PROGRAM = "python train.py"
 
 _typed: list[str] = []
 
@@ -22,9 +21,9 @@ def typed_command(words: Sequence[str]) -> str:
     Args:
         words: its overrides, with those that the environment adds; the keys that these set are named.
     """
-    return hide(f"{PROGRAM} {shlex.join(_typed)}{said(words)}") if _typed else ""
+    return hide(f"{command('train')} {shlex.join(_typed)}{said(words)}") if _typed else ""
 
 
 def in_a_shell(words: Sequence[str]) -> str:
     """Overrides as a command to type, without secrets."""
-    return hide(" ".join([PROGRAM, *map(shlex.quote, words)]))
+    return hide(" ".join([command("train"), *map(shlex.quote, words)]))
