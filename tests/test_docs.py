@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from tbptt.cli import main
+from tbptt.cli import main, predict
 from tbptt.cli.main import job, run
 from tbptt.reports import page
 from tbptt.runs.context import RunContext
@@ -53,6 +53,7 @@ NOT_RUN = {  # what a command begins with, and why it is not run here
     "python train.py resume=RUN_ID tracking.uri=…": "needs a server",
 }
 SEEN_IN_BLOCKS = (
+    "python predict.py --help",
     "python report.py STUDY",
     "python train.py --help",
     "python train.py resume=RUN_ID",
@@ -134,6 +135,8 @@ def give(
     def given(script: str, *words: str) -> tuple[int, str]:
         if script == "report.py":
             return main.report(list(words), CONF), "".join(capsys.readouterr())
+        if script == "predict.py":
+            return predict.main(list(words), CONF), "".join(capsys.readouterr())
         monkeypatch.setattr(sys, "argv", [script, *words])
         GlobalHydra.instance().clear()
         return run(train, CONF), "".join(capsys.readouterr())
@@ -196,6 +199,9 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
             code = "prices = torch.rand(2, 50, dtype=torch.float64).cumsum(1)\n" + code
         names: dict[str, Any] = {"torch": torch}
         exec(code.replace("RUN_ID", run_id[1]), names)
+        if "table" in names:
+            assert {"time", "series", "part", "buy", "true_buy", "side", "profit"} <= set(names["table"])
+            continue
         assert names["q"].shape == names["y"].shape == (2, names["prices"].shape[1] - 8, 2)
         assert torch.isfinite(names["q"]).all()
         assert names["side"].shape == names["q"].shape[:2]

@@ -49,9 +49,7 @@ def _export(argv: Sequence[str], conf: Path) -> int:
 
 
 def _parser() -> Arguments:
-    parser = Arguments(
-        command("export"), "Write a trained network for use elsewhere, checked against the network itself."
-    )
+    parser = Arguments(command("export"), "Write a trained network for use elsewhere, checked against the network.")
     add = parser.add_argument
     add(
         "what",

@@ -16,6 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from tbptt.evaluation import words
 from tbptt.evaluation.results import Judged
 from tbptt.options.values import shortened
+from tbptt.system.command import command
 from tbptt.system.secrets import hide
 from tbptt.system.typed_command import in_a_shell
 

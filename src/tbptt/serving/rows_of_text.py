@@ -47,7 +47,7 @@ class Form:
 
     def fields(self, line: str) -> list[str]:
         """The fields of a line, without blanks around them."""
-        return [each.strip() for each in next(csv.reader([line], delimiter=self.delimiter), [""])]
+        return [each.strip() for each in next(csv.reader([line], delimiter=self.delimiter), []) or [""]]
 
     def number(self, text: str) -> float | None:
         """A number, NaN for a missing one; None if it is neither."""
@@ -108,9 +108,8 @@ class Columns:
             series = [name for name in names if name != at and name not in [each for each, _ in parsed]]
         found = {name: near for name in series if (near := resolved(name, names)) is not None and near != at}
         if lacks := [name for name in series if name not in found] or ([] if series else ["of prices"]):
-            raise ValueError(
-                f"the header has no {listed(lacks)}; its first line names the fields: it has {listed(names)}"
-            )
+            has = listed(names)
+            raise ValueError(f"the header has no {listed(lacks)} (it has: {has}); the first line names the fields")
         used = {*found.values(), *(name for name, _ in parsed), at}
         return cls(
             len(names),
@@ -150,6 +149,8 @@ def _used(columns: Columns) -> list[int]:
 
 
 def _at_once(block: bytes, columns: Columns, form: Form) -> Block | None:
+    if columns.count > 1 and b"\n\n" in b"\n" + block.replace(b"\r", b""):
+        return None  # an empty line is no row of missing values
     names, used = [str(i) for i in range(columns.count)], _used(columns)
     types: dict[str, pa.DataType] = {str(i): pa.float64() for i in used}
     if columns.time is not None:

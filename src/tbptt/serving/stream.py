@@ -77,7 +77,9 @@ class Stream:
         else:
             for row in sorted(wrong):
                 self._say(wrong, row)
-        right = np.array([row for row in range(count) if row not in wrong]) if wrong else np.arange(count)
+        right = np.arange(count)
+        if wrong:
+            right = np.setdiff1d(right, list(wrong))
         found = self._predicted(rows.numbers[right])
         if len(right) and self.columns.time is not None:
             self.until.time = int(rows.times[right[-1]])
