@@ -188,7 +188,7 @@ def _difference(expected: Tensor, found: Tensor, name: str) -> float:
     expected, found = expected.double(), found.double()
     worst = float(((expected - found).abs() / expected.abs().clamp(min=1)).max())
     if not worst <= TOLERANCE:
-        raise ValueError(f"its {name} differs from the network's by {worst:.2g}, which is more than {TOLERANCE:g}")
+        raise ValueError(f"its {name} differs from the network's by {worst:.3g}, which is more than {TOLERANCE:g}")
     return worst
 
 
