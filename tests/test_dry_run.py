@@ -70,7 +70,7 @@ def test_a_search_shows_its_space_its_sampler_and_its_pruner(dry: Dry) -> None:
     disk = lines.pop(-2)
     # Weights of 4 bytes, 512 of them frozen, with Adam's two moments and 16 kB: 961 kB, as measured; three times, and
     # the weights alone. The schedule's mean is 22.6 updates an epoch.
-    curves = 7 * 3 * (13 + 2 * 22.6) * 261
+    curves = 7 * 3 * (19 + 2 * 22.6) * 261
     each = 3 * (4 * 79106 + 8 * 78594 + 16000) + 4 * 79106 + 16000
     said = f"{curves / 1e3:.3g} kB of curves and {7 * each / 1e6:.3g} MB of checkpoints and models"
     assert disk == f"  on disk about {said}; tracking.keep=best would leave {each / 1e6:.3g} MB"

@@ -1,7 +1,9 @@
 """tbptt studies: what it lists, what it says of one, what it removes, and what it never touches."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,8 +73,6 @@ def all_runs(store: Store) -> set[str]:
 
 def rows_about(store: Store, run: str) -> int:
     """The rows of MLflow's database that belong to a run."""
-    import sqlite3
-
     tables = ("runs", "metrics", "latest_metrics", "params", "tags")
     with sqlite3.connect(store.folder / "mlflow.db") as database:
         counts = (f"SELECT count(*) FROM {table} WHERE run_uuid = ?" for table in tables)
@@ -149,6 +149,9 @@ def test_a_mistake_costs_a_line_and_removes_nothing(store: Store, typed: Typed, 
 def test_help_is_given_and_nothing_made(here: Path, typed: Typed) -> None:
     assert typed("--help")[:2] == (0, command.USAGE + "\n")
     assert typed()[:2] == (2, command.USAGE + "\n")
+    with pytest.raises(SystemExit) as ended:
+        typed("remove", "--help")
+    assert not ended.value.code
     assert typed("list")[:2] == (0, f"no study yet in {STORAGE}\n")
     assert list(here.iterdir()) == []
 
@@ -276,6 +279,37 @@ def test_a_registered_model_keeps_its_study(store: Store, typed: Typed) -> None:
     assert status == 2
     assert f"run {runs[0]} is registered as model mine, version 1; delete that first" in err
     assert unchanged(store, parent, runs)
+
+
+@pytest.mark.parametrize("name", ["..", "."])
+def test_a_name_that_somebody_else_gave_removes_nothing_outside(
+    store: Store, typed: Typed, name: str, here: Path
+) -> None:
+    """A storage that was sent may name a study, or a run, as a folder above."""
+    made_study([made_trial(values=[0.5], params={"clip": 0.5}, run_ids=[".."])], name=name, parent_run="..")
+    run = run_with_files(store, study=name)
+    with contextlib.closing(sqlite3.connect(store.folder / "mlflow.db")) as database, database:
+        for table in ("runs", "tags"):
+            database.execute(f"UPDATE {table} SET run_uuid = '..' WHERE run_uuid = ?", (run,))
+    (here / "precious").touch()
+    (store.folder / "precious").touch()
+    study = Study.existing(name, STORAGE)
+    assert removal.remove(study, store).runs == []
+    assert {path.name for path in here.iterdir()} == {"precious", "mlruns", "sweeps"}
+    assert {path.name for path in Path("mlruns").iterdir()} >= {"precious", "mlflow.db", "artifacts"}
+    assert Path("sweeps/optuna.db").exists()
+    assert Study.records(STORAGE) == {}
+    assert removing.drop_checkpoints(store, "..", "best") == 0
+
+
+def test_a_link_in_place_of_a_study_s_folder_is_not_followed(store: Store, typed: Typed, tmp_path: Path) -> None:
+    a_study(store)
+    shutil.rmtree("sweeps/a-study")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").touch()
+    Path("sweeps/a-study").symlink_to(tmp_path / "elsewhere")
+    assert typed("remove", "a-study", "--yes")[0] == 0
+    assert (tmp_path / "elsewhere" / "precious").exists()
 
 
 # --- clean ----------------------------------------------------------------------------------------------------------

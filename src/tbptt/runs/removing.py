@@ -51,6 +51,12 @@ class Known:
     parent: str | None
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a text has the form of MLflow's run ids. Folders are named after runs, and in a database from elsewhere
+    an id may be ``..``."""
+    return bool(re.fullmatch(r"[0-9a-f]{32}", text))
+
+
 def said(keep: str) -> str:
     """The tag of a run whose checkpoints were removed, by ``tracking.keep``."""
     return f"kept: {'last.ckpt' if keep == 'last' else 'none'} (tracking.keep={keep})"
@@ -64,7 +70,9 @@ def runs_tagged(store: Store, study: str) -> list[Known]:
     found: list[Known] = []
     while True:
         page = store.client.search_runs(everywhere, query, ViewType.ALL, MOST_RUNS, page_token=token)
-        for run in (run for run in page if run.data.tags.get("study.name") == study):
+        for run in page:
+            if run.data.tags.get("study.name") != study or not is_run_id(run.info.run_id):
+                continue
             tags, is_running = run.data.tags, run.info.status == "RUNNING"
             found.append(Known(Run(store, run.info), is_running, tags.get(CHECKPOINTS), tags.get("mlflow.parentRunId")))
         token = page.token
@@ -126,6 +134,8 @@ def drop_checkpoints(store: Store, run_id: str, keep: str) -> int:
         InUse: nothing is removed.
         CannotRemove: the place of its files does not let them be removed.
     """
+    if not is_run_id(run_id):
+        return 0
     try:
         found = store.client.get_run(run_id)
     except MlflowException as error:
@@ -229,6 +239,7 @@ def remove_run(store: Store, run: Run) -> None:
 
     Raises InUse if another process has the run; nothing is removed then.
     """
+    assert is_run_id(run.id)
     with held(store, run.id, whole=False) as pending:
         for model in models_of(store, run) if not run.is_deleted or store.path else ():
             if store.path:

@@ -12,7 +12,7 @@ from tbptt.studies.plan import Plan
 CHECKPOINTS = 3  # of a run: the best epoch's, the last one's, the one before
 OVERHEAD = 16_000  # bytes of a checkpoint besides its tensors: names, config, states of random numbers
 A_POINT = 261  # bytes that a point of a curve takes in MLflow's SQLite file
-BY_EPOCH, BY_UPDATE = 13, 2  # curves
+BY_EPOCH, BY_UPDATE = 19, 2  # curves, with task=q_values
 
 
 def disk_line(plan: Plan, trials: int, runs: int) -> str:

@@ -4,7 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
-from tbptt.config.names import SWEEPS
+from tbptt.config.names import STUDY_NAME, SWEEPS
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.tracking import Store
 from tbptt.studies.study import Study
@@ -55,6 +55,13 @@ def store_of(what: str | Path, tracking_uri: str | None = None) -> Store:
     if path is not None and not path.exists():
         raise ValueError(f"tracking_uri: there is no store {path}")
     return Store(TrackingConfig(uri=uri))
+
+
+def folder_of(study: str) -> Path | None:
+    """A study's folder; None if there is none. In a storage from elsewhere a study may be called ``..``, or be a path;
+    and a link leads elsewhere."""
+    folder = SWEEPS / study
+    return folder if STUDY_NAME.test(study) and folder.is_dir() and not folder.is_symlink() else None
 
 
 def _beside(what: str | Path, name: str) -> str | None:

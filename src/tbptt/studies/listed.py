@@ -4,14 +4,14 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
 from tbptt.config.names import SWEEPS
 from tbptt.options.values import short_value, shown
 from tbptt.runs.local_files import folder_of
-from tbptt.runs.removing import size_of
+from tbptt.runs.removing import is_run_id, size_of
+from tbptt.studies import found
 from tbptt.studies.living import workers_of
 from tbptt.studies.ranking import best_trial, rerun_command
 from tbptt.studies.records import TrialRecord
@@ -58,13 +58,13 @@ def is_finished(study: Study, counts: Counts) -> bool:
 
 
 def _bytes_of(study: Study, trials: Sequence[FrozenTrial], tracking_uri: str) -> int:
-    path, folder = sqlite_path(tracking_uri), SWEEPS / study.name
-    found = size_of(folder) if folder.is_dir() else 0
+    path, folder = sqlite_path(tracking_uri), found.folder_of(study.name)
+    count = size_of(folder) if folder else 0
     if path is not None:
         runs = {run for t in trials for run in TrialRecord.of(t).run_ids}
         runs |= {study.record.parent_run} if study.record.parent_run else set()
-        found += sum(size_of(folder_of(path, run)) for run in runs if Path(run).name == run)
-    return found
+        count += sum(size_of(folder_of(path, run)) for run in runs if is_run_id(run))
+    return count
 
 
 def row_of(facts: Facts) -> tuple[str, ...]:
@@ -79,9 +79,9 @@ def row_of(facts: Facts) -> tuple[str, ...]:
 def in_states(facts: Facts) -> str:
     """How many trials are in which state, and how many there are to be."""
     states = [state_of(t) for t in facts.trials]
-    found = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(["complete", *states]))
+    counted = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(["complete", *states]))
     total = facts.study.record.n_trials
-    return f"{found}, of {total}" if total else found
+    return f"{counted}, of {total}" if total else counted
 
 
 def _last(trials: Sequence[FrozenTrial]) -> str:

@@ -11,7 +11,6 @@ from functools import partial
 
 import optuna
 
-from tbptt.config.names import SWEEPS
 from tbptt.runs.removing import (
     InUse,
     folder_with,
@@ -22,6 +21,7 @@ from tbptt.runs.removing import (
     size_of,
 )
 from tbptt.runs.tracking import Run, Store
+from tbptt.studies.found import folder_of
 from tbptt.studies.living import workers_of
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
@@ -57,8 +57,8 @@ def what_goes(study: Study, store: Store | None) -> Goes:
     if workers := workers_of(study.living()):
         raise InUse(f"study {study.name} runs ({'; '.join(workers)}); stop it first")
     runs = [] if store is None else _runs_of(study, store)
-    folder = SWEEPS / study.name
-    count = size_of(folder) if folder.is_dir() and not folder.is_symlink() else 0
+    folder = folder_of(study.name)
+    count = size_of(folder) if folder else 0
     ids = {run.id for run in runs}
     for version in store.client.search_model_versions() if store is not None else ():
         if version.run_id in ids:
@@ -108,10 +108,7 @@ def remove(study: Study, store: Store | None, tell: Callable[[int, int], None] =
             assert store is not None
             store.retry(partial(remove_run, store, run))
             tell(done + 1, len(goes.runs))
-        folder = SWEEPS / study.name
-        if folder.is_symlink():
-            folder.unlink()
-        elif folder.is_dir():
+        if (folder := folder_of(study.name)) is not None:
             shutil.rmtree(folder)
         optuna.delete_study(study_name=study.name, storage=study.storage)
     study.close()
