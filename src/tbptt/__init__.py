@@ -1,11 +1,15 @@
 """tbptt: hyperparameter sweeps for recurrent networks on sequences too long to backpropagate through at once."""
 
 import os
+import warnings
 from typing import Any
 
 # By default MLflow counts its users: each run would ask a host of theirs, and leave a number in the home folder. Who
 # wants that says so in the environment. It stands here as MLflow looks when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# In a notebook Optuna asks tqdm for a bar that needs ipywidgets, and tqdm says so. No bar of it is shown here.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 # The public names, by the module that has them.
 _WHERE = {
