@@ -172,7 +172,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
     write_prices()
     with monkeypatch.context() as stopped:
         stopped.setattr(runtime, "StopSignals", StoppedAtOnce)
-        stopped.setattr("tbptt.runs.fit.RunContext", lambda **more: RunContext(signals=StoppedAtOnce(), **more))
+        stopped.setattr("tbptt.runs.context.RunContext", lambda **more: RunContext(signals=StoppedAtOnce(), **more))
         status, said = give("train.py", *LITTLE, *SERIES, "epochs=3")
     assert status == 130
     run_id = re.search(r"resume=(\w{32})", said)

@@ -33,7 +33,9 @@ def test_a_run_goes_where_the_environment_says_and_says_so(
     assert told.err.startswith(
         "starting (tracking.uri from MLFLOW_TRACKING_URI, tracking.experiment from MLFLOW_EXPERIMENT_NAME): loading"
     )
-    assert told.out.endswith("mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI\n")
+    *_, opens, page = told.out.splitlines()
+    assert opens.endswith("mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI")
+    assert page.startswith("then open: http://127.0.0.1:5000/#/experiments/1/runs/")
     assert [path.name for path in here.iterdir()] == ["elsewhere"]
     client = MlflowClient(absolute_uri("sqlite:///elsewhere/runs.db"))
     (found,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])

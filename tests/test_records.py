@@ -45,6 +45,8 @@ STUDY: dict[str, tuple[Any, Any]] = {
     "n_trials": (9, 9),
     "tracking_uri": ("sqlite:///a.db", "sqlite:///a.db"),
     "parent_run": ("ab", "ab"),
+    "notes": ("mine", "mine"),
+    "tags": ({"desk": "fx"}, {"desk": "fx"}),
     "changes": (["epochs was 1, is 2"], ["epochs was 1, is 2"]),
     "enqueued": (True, True),
     "seeds_used": ([2, 7], [2, 7]),

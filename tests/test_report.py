@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from conftest import CONF
@@ -137,7 +138,17 @@ def test_nothing_is_loaded_and_only_mlflow_is_linked(here: Path) -> None:
     targets = [attrs[name] or "" for _, attrs in page.elements for name in ("src", "href", "srcset") if name in attrs]
     links = [target for target in targets if not target.startswith(("data:", "#"))]
     runs = ["ef" * 16] + 3 * ["ab" * 16]
-    assert links == [f"http://127.0.0.1:5000/#/experiments/3/runs/{run}" for run in runs]
+    pages = [f"http://127.0.0.1:5000/#/experiments/3/runs/{run}?workflowType=machine_learning" for run in runs]
+    assert links[1:] == pages
+    first = urlsplit(urlsplit(links[0]).fragment)
+    assert links[0].startswith("http://127.0.0.1:5000/#/experiments/3/runs?")
+    assert dict(parse_qsl(first.query)) == {
+        "searchFilter": "tags.`study.name` = 'a-study'",
+        "orderByKey": "metrics.`best/val/loss`",
+        "orderByAsc": "true",
+        "compareRunsMode": "CHART",
+        "workflowType": "machine_learning",
+    }
     policy = [attrs["content"] for tag, attrs in page.elements if "http-equiv" in attrs]
     assert policy[0] is not None
     assert policy[0].startswith("default-src 'none'")

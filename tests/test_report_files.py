@@ -51,7 +51,8 @@ def test_the_last_lines_of_a_sweep_say_whose_the_checkpoint_is(
     best = made_trial(values=[0.4], by_seed=by_seed, run_ids=["a", "b"][: len(by_seed)])
     cfg = SimpleNamespace(progress="plain", tracking=SimpleNamespace(uri="sqlite:///mlruns/mlflow.db"))
     plan: Any = SimpleNamespace(cfg=cfg, space=SimpleNamespace(overrides=lambda point: []))
-    _say_result(made_study([best], spec={"seeds": [7, 8]}), plan)
+    store: Any = SimpleNamespace(experiment="3")
+    _say_result(made_study([best], spec={"seeds": [7, 8]}), plan, store)
     out = capsys.readouterr().out
     assert said in out
     assert ("luckiest" in out) == bool(said)

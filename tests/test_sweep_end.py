@@ -31,6 +31,9 @@ class Parent:
     def __init__(self, at_finish: int | None):
         self.at_finish, self.ends = at_finish, []  # type: ignore[var-annotated]
 
+    def tags(self) -> dict[str, str]:
+        return {}
+
     def finish(self, status: str, reason: str | None) -> None:
         self.ends.append((status, reason))
         if self.at_finish:
