@@ -45,6 +45,8 @@ NOT_RUN = {  # what a command begins with, and why it is not run here
     ".venv/bin/": "installs from a network",
     "mlflow ui": "tests/test_browser.py opens it; its options are looked up",
     "mlflow server": "serves; its options are looked up",
+    "mlflow models serve": "tests/test_pyfunc.py serves one",
+    "curl ": "asks that server",
     "python -m pytest": "its files are looked up",
     "python benchmarks/": "takes minutes; its options are looked up",
     "python report.py article": "tests/test_verdict.py",

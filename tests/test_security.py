@@ -385,6 +385,12 @@ def test_a_run_and_a_study_leave_no_secret_and_call_nobody(
     left = everything(here)
     assert len(left) > 20
     assert any(b"${oc.env:FOLDER}" in content for content in left.values())  # as it was typed
+    of_models = {name: content for name, content in left.items() if "/artifacts/models/" in f"/{name}"}
+    written = {"MLmodel", "conda.yaml", "input_example.json", "model.ckpt", "requirements.txt"}
+    assert written <= {Path(name).name for name in of_models}
+    assert len([name for name in of_models if name.endswith("/MLmodel")]) == 3  # of the run and of two trials
+    for folder in (here, elsewhere, quiet, ROOT, Path(sys.prefix)):
+        assert [name for name, content in of_models.items() if str(folder).encode() in content] == []
     assert [name for name, content in left.items() if CANARY.encode() in content or CANARY in name] == []
 
 

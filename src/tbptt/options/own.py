@@ -66,7 +66,7 @@ def differs(file: Path, below: Path) -> bool:
 
 
 def _note_contents(package: str) -> None:
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # another thread may import
         file = getattr(module, "__file__", None)
         if name.startswith(f"{package}.") and name not in _contents and file:
             with suppress(OSError):  # the file was removed meanwhile
@@ -93,14 +93,16 @@ def _tried(load: Callable[[], object], where: Callable[[], str], package: str) -
 def _undone_if_it_fails(package: str) -> Iterator[None]:
     """Undo an import from ``package`` if it fails: remove the entries that it added to the tables, and the package's
     modules that it imported. Otherwise a second import would skip these modules, and would not add their entries."""
-    tables, modules = [dict(table) for table in TABLES], set(sys.modules)
+    tables, modules = [dict(table) for table in TABLES], set(sys.modules.copy())
     try:
         yield
     except BaseException:
         for table, before in zip(TABLES, tables, strict=False):
             table.clear()
             table.update(before)
-        for name in [name for name in sys.modules if name not in modules and f"{name}.".startswith(f"{package}.")]:
+        for name in [
+            name for name in sys.modules.copy() if name not in modules and f"{name}.".startswith(f"{package}.")
+        ]:
             del sys.modules[name]
             above, _, leaf = name.rpartition(".")
             vars(sys.modules[above]).pop(leaf, None) if above in sys.modules else None
