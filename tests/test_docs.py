@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from tbptt.cli import main, predict
+from tbptt.cli import main, predict, studies
 from tbptt.cli.main import job, run
 from tbptt.reports import page
 from tbptt.runs.context import RunContext
@@ -53,6 +53,7 @@ NOT_RUN = {  # what a command begins with, and why it is not run here
     "python export.py": "tests/test_export_command.py, tests/test_onnx.py",
     "python report.py docs/results": "tests/test_verdict.py",
     "python train.py resume=RUN_ID tracking.uri=…": "needs a server",
+    "tbptt studies remove": "the page goes on with the study; tests/test_studies_command.py",
 }
 SEEN_IN_BLOCKS = (
     "python predict.py --help",
@@ -135,6 +136,8 @@ def give(
     train = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
     def given(script: str, *words: str) -> tuple[int, str]:
+        if script == "studies":
+            return studies.main(words, CONF), "".join(capsys.readouterr())
         if script == "report.py":
             return main.report(list(words), CONF), "".join(capsys.readouterr())
         if script == "predict.py":
@@ -184,7 +187,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
         if why_not_run(command):
             continue
         python, script, *words = shlex.split(command.replace("RUN_ID", run_id[1]))
-        assert python == "python", command
+        assert (python, script) == ("tbptt", "studies") or python == "python", command
         if any(own in command for own in ("lion", "lars", "residual", "volatility", "val/wild", "limit_and_stop")):
             continue  # test_own.py adds them
         status, said = give(script, *words, *(little(words) if script == "train.py" else []))
@@ -203,6 +206,10 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, here: Path, give: Any
         exec(code.replace("RUN_ID", run_id[1]), names)
         if "table" in names:
             assert {"time", "series", "part", "buy", "true_buy", "side", "profit"} <= set(names["table"])
+            continue
+        if "tbptt.trials" in code:
+            assert names["curves"]["trial"].nunique() == len(names["trials"]) > 0
+            assert not names["updates"].empty
             continue
         assert names["q"].shape == names["y"].shape == (2, names["prices"].shape[1] - 8, 2)
         assert torch.isfinite(names["q"]).all()
