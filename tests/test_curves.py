@@ -92,9 +92,8 @@ def by_client(names: list[str]) -> dict[tuple[str, str, int], float]:
 
 def same_points(table: pd.DataFrame, step: str, names: list[str]) -> None:
     right = by_client(names)
-    found = {
-        (r, m, s): v for r, m, s, v in zip(table["run"], table["metric"], table[step], table["value"], strict=True)
-    }
+    steps = table[step] - 1 if step == "epoch" else table[step]  # epochs count from 1
+    found = {(r, m, s): v for r, m, s, v in zip(table["run"], table["metric"], steps, table["value"], strict=True)}
     assert len(found) == len(table)
     assert found.keys() == right.keys()
     assert all(np.array_equal(found[k], right[k], equal_nan=True) for k in right)

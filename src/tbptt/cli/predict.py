@@ -262,9 +262,8 @@ def _write(result: "Result", typed: Namespace) -> None:
         say(f"{typed.picture}: not drawn, as there is no step")
     elif typed.picture is not None:
         from tbptt.serving.picture import draw
-        from tbptt.serving.table import output_names
 
         task = result.trained.task
         title = f"{result.trained.source.said} on {result.given.source}"
-        left = draw(result.table, output_names(task), title, typed.picture, typed.last)
+        left = draw(result.table, task.output_names, title, typed.picture, typed.last)
         say(f"wrote {typed.picture}" + (f", without {', '.join(left)}" if left else ""))

@@ -108,8 +108,8 @@ def curves(
 
     Returns:
         A row for each point, sorted by trial, run, metric and epoch: ``study``, ``trial``, ``run`` (MLflow's id),
-        ``seed``, ``fold`` (from 1; missing without folds), ``metric``, ``epoch`` (from 0, MLflow's step; with a metric
-        by update it is called ``step``, and counts updates), ``value``, ``state`` (Optuna's, of the trial), then the
+        ``seed``, ``fold`` (from 1; missing without folds), ``metric``, ``epoch`` (from 1; with a metric by update it is
+        ``step``, which counts updates from 0), ``value``, ``state`` (Optuna's, of the trial), then the
         searched keys, each with the name and type that :func:`trials` gives it. Numbers are as MLflow has them.
 
     Raises:
@@ -126,8 +126,12 @@ def curves(
     if read.missing:
         log.warning("study %s: the curves of %d of %d runs did not come", opened.name, len(read.missing), len(runs))
     table = _joined(opened.name, found, runs, read, list(record.own_seed))
-    by_update = any(name in BY_UPDATE for name in names or ())
-    return table.rename(columns={"step": "step" if by_update else "epoch"})
+    return table if any(name in BY_UPDATE for name in names or ()) else _by_epoch(table)
+
+
+def _by_epoch(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with epochs from 1, as a person counts them, in place of MLflow's steps from 0."""
+    return table.assign(step=table["step"] + 1).rename(columns={"step": "epoch"})
 
 
 def runs_of(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -205,7 +209,7 @@ def write_curves(path: Path, study: Study, trials: Sequence[FrozenTrial], store:
         )
     if runs and len(read.missing) == len(runs):
         return
-    table = wide(_joined(study.name, some, runs, read, list(study.record.own_seed)).rename(columns={"step": "epoch"}))
+    table = wide(_by_epoch(_joined(study.name, some, runs, read, list(study.record.own_seed))))
     with replaced(path) as beside:
         table.to_csv(beside, index=False, lineterminator="\n")
 

@@ -61,7 +61,8 @@ def predict(
     Returns:
         One row for each series and step, in the order of time: ``time`` (or ``row``, from 1), ``series``, ``part``
         (train, val, test or new), ``price``; the predictions, in the units of the task's targets (``buy`` and ``sell``;
-        ``h1``, ``h10``; else ``output1``, …); the same with ``true_`` before it, NaN where the truth is not known yet;
+        ``h1``, ``h10``; the ``output_names`` of your own task); the same with ``true_`` before it, NaN where the truth
+        is not known yet;
         and for a task that decides, ``side`` (1 long, -1 short) and ``profit`` of the step, after costs. The first W
         prices of a series have no row: the network only looks back to them.
 

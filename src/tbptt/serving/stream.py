@@ -18,7 +18,6 @@ from tbptt.data.panels.inputs import formed
 from tbptt.serving.predictor import Predicted, Predictor
 from tbptt.serving.rows_of_text import NO_TIME, Block, Columns, Form, parsed
 from tbptt.serving.state_file import Until
-from tbptt.serving.table import output_names
 from tbptt.serving.trained import Trained
 from tbptt.system.runtime import CONTROL
 
@@ -57,7 +56,7 @@ class Stream:
 
     def header(self) -> bytes:
         """The names of an answer's fields."""
-        names = output_names(self.predictor.trained.task)
+        names = self.predictor.trained.task.output_names
         names += ["side"] if self.predictor.trained.task.decides else []
         series = self.columns.names
         fields = names if len(series) == 1 else [f"{one}.{name}" for one in series for name in names]

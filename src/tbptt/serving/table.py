@@ -23,15 +23,6 @@ Times = NDArray[np.datetime64]
 SCORED = (VAL, TEST, NEW, UNKNOWN)
 
 
-def output_names(task: TaskConfig) -> list[str]:
-    """What the columns of a task's outputs are called."""
-    if task.name == "q_values":
-        return ["buy", "sell"]
-    if task.name == "forecast":
-        return [f"h{horizon}" for horizon in getattr(task, "horizons", ())]
-    return [f"output{i + 1}" for i in range(task.outputs)]
-
-
 def table_of(trained: Trained, given: Given, steps: Mapping[str, Steps]) -> "pd.DataFrame":
     """The predictions in long form: one row for each series and step, in the order of time.
 
@@ -42,7 +33,7 @@ def table_of(trained: Trained, given: Given, steps: Mapping[str, Steps]) -> "pd.
     """
     import pandas as pd
 
-    names, frames, rows = output_names(trained.task), [], []
+    names, frames, rows = trained.task.output_names, [], []
     for i, (name, series) in enumerate(given.panel.series.items()):
         found, there = steps[name], steps[name].there
         columns: dict[str, Any] = {"series": np.full(int(there.sum()), i), "part": given.parts[name][there]}
