@@ -244,6 +244,18 @@ def test_a_network_of_generated_series_takes_any_file(of: Callable[..., Result])
         of("article", changes={"delimiter": ";"})
 
 
+def test_keys_that_say_how_a_file_is_read_count_before_the_runs(
+    there: Trained, of: Callable[..., Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "other.csv"
+    walks(450).to_csv(path, index=False, sep="|", decimal=",")
+    found = of("forecast", path, changes={"delimiter": "|", "decimal": ","})
+    pd.testing.assert_frame_equal(found.table, of("forecast", "grown.csv").table, rtol=1e-12)
+    walks(450).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"^data\.decimal: got ',', which has no effect with Parquet"):
+        of("forecast", tmp_path / "other.parquet", changes={"decimal": ","})
+
+
 def test_what_was_changed_since_is_said_and_told_by_its_times(
     there: Trained, of: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

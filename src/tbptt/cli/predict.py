@@ -265,5 +265,6 @@ def _write(result: "Result", typed: Namespace) -> None:
 
         task = result.trained.task
         title = f"{result.trained.source.said} on {result.given.source}"
-        left = draw(result.table, task.output_names, title, typed.picture, typed.last)
+        unit = "price units" if task.name in ("q_values", "forecast") else "units of its target"
+        left = draw(result.table, task.output_names, unit, title, typed.picture, typed.last)
         say(f"wrote {typed.picture}" + (f", without {', '.join(left)}" if left else ""))

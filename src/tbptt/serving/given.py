@@ -90,7 +90,10 @@ def _read_by(trained: Trained, data: Any, changes: Mapping[str, Any]) -> SplitDa
     has = {f.name for f in fields(own)}
     if lacks := [key for key in changes if key not in has]:
         raise ValueError(f"data.{lacks[0]}: {trained.source.said} has data={own.name}, which has no such key")
-    return replace(own, **changes)
+    found = replace(own, **changes)
+    if idle := [(key, why) for key, why in found.unused().items() if key in changes]:
+        raise ValueError(f"data.{idle[0][0]}: got {changes[idle[0][0]]!r}, which has no effect with {idle[0][1]}")
+    return found
 
 
 def _own(trained: Trained, in_parts: bool) -> Given:

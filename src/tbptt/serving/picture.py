@@ -19,12 +19,15 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by the colo
 LONG, SHORT = "#56b4e9", "#e69f00"
 
 
-def draw(table: "pd.DataFrame", outputs: list[str], title: str, path: Path, last: int | None = None) -> list[str]:
+def draw(
+    table: "pd.DataFrame", outputs: list[str], unit: str, title: str, path: Path, last: int | None = None
+) -> list[str]:
     """Draw a table of predictions into a PNG file, which is replaced whole.
 
     Args:
         table: as :func:`tbptt.serving.table.table_of` gives it.
         outputs: the names of the task's outputs.
+        unit: theirs, in words.
         last: how many steps of each series are drawn; None for 500.
 
     Returns:
@@ -48,8 +51,9 @@ def draw(table: "pd.DataFrame", outputs: list[str], title: str, path: Path, last
     for i, name in enumerate(shown):
         rows = table[table["series"] == name].iloc[-(last or LAST) :]
         _draw_series(axes[2 * i], axes[2 * i + 1], rows, drawn, name)
+        axes[2 * i + 1].set_ylabel(f"prediction,\n{unit}")
     handles, labels = _legend(axes)
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(8, len(labels)), frameon=False)
     figure.suptitle(_plain(title), fontsize=12, parse_math=False)
     with warnings.catch_warnings(), replaced(path) as beside:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that the font lacks
@@ -74,7 +78,6 @@ def _draw_series(above: "Axes", below: "Axes", rows: "pd.DataFrame", outputs: li
             below.plot(x, true, color=colour, linewidth=1.0, alpha=0.45, linestyle=(0, (3, 1)), label=f"{output}, true")
         below.plot(x, rows[output].to_numpy(), color=colour, linewidth=1.5, label=f"{output}, predicted")
     below.axhline(0, color="0.6", linewidth=0.7, zorder=0)
-    below.set_ylabel("prediction,\nprice units")
     for axes in (above, below):
         _mark_parts(axes, x, rows["part"].to_numpy(), named=axes is above)
         axes.margins(x=0.01)
