@@ -82,7 +82,7 @@ def test_a_dry_run_shows_them(plan: Planned, monkeypatch: pytest.MonkeyPatch) ->
     asked = plan(*SEARCH, *AGAIN, "study.n_trials=2")
     lines = describe(asked, best_of(asked).points).splitlines()
     assert lines[2:5] == ["  the best of study search:", "    clip=6.0", "    clip=3.0"]
-    assert "2 trials × 2 seeds × 3 epochs, 1 at once: at least 12 hours" in lines[5]
+    assert "2 trials × 2 seeds × 3 epochs, 1 at once: at least 12 hours" in lines[6]
 
 
 @pytest.mark.usefixtures("search")

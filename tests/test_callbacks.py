@@ -195,7 +195,7 @@ def test_of_a_runs_checkpoints_only_the_first_is_read_again_and_the_last_when_it
 
     monkeypatch.setattr(checkpoint, "load", noted)
     fit(small())
-    assert read == [0, 2, 2]  # and the best, where it is judged
+    assert read == [0, 2, 2, 2]  # and the best, where it is judged and where it becomes a model
 
 
 # --- callbacks of the user's --------------------------------------------------------------------------------------

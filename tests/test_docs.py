@@ -241,6 +241,7 @@ def searched(page: str) -> None:
 # Its text, as importing it takes seconds.
 MLFLOW = Path(mlflow.__file__).parent
 MLFLOW_CLI = (MLFLOW / "cli" / "__init__.py").read_text() + (MLFLOW / "utils" / "cli_args.py").read_text()
+MLFLOW_MODELS = (MLFLOW / "models" / "cli.py").read_text()
 EVERY_PAGE = sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -263,6 +264,11 @@ def test_the_commands_of_every_page_name_what_is_there(page: str) -> None:
         match shlex.split(command):
             case ["make", target]:
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+            case ["mlflow", "models", name, *words]:
+                assert f"\ndef {name}(" in MLFLOW_MODELS, command
+                assert all(f'"{word}"' in MLFLOW_MODELS + MLFLOW_CLI for word in words if word.startswith("--")), (
+                    command
+                )
             case ["mlflow", name, *words]:
                 assert name == "ui" or f"\ndef {name}(" in MLFLOW_CLI, command
                 assert all(f'"{word}"' in MLFLOW_CLI for word in words if word.startswith("--")), command

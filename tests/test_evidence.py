@@ -414,14 +414,15 @@ def test_a_sweeps_last_lines_say_the_verdict_and_that_the_value_was_chosen_by(he
     write_judged(left(judged(a_verdict("worse than", -0.1, -0.2, -0.05), a_verdict()), uses=1))
     cfg = SimpleNamespace(progress="plain", tracking=SimpleNamespace(uri="sqlite:///mlruns/mlflow.db"))
     plan: Any = SimpleNamespace(cfg=cfg, space=SimpleNamespace(overrides=lambda point: ["clip=1"]))
-    _say_result(study, plan)
+    store: Any = SimpleNamespace(experiment="1")
+    _say_result(study, plan, store)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "best: trial 0  val/loss 1, chosen by it  clip=1"
     assert lines[1].startswith("test, decision: worse than being long all the time, -0.1 standard deviations")
     assert lines[2].startswith("test, loss: better than predicting the training mean")
     assert lines[4].startswith("one trial was tried; its test part has judged this result only in this store")
     write_judged("{")
-    _say_result(study, plan)
+    _say_result(study, plan, store)
     assert capsys.readouterr().out.splitlines()[1].startswith("How trial 0 does on test is not known: ")
 
 

@@ -101,13 +101,13 @@ def test_a_link_is_replaced_and_not_what_it_names(give: Given, here: Path) -> No
 @pytest.mark.parametrize(
     ("words", "lines"),
     [
-        ([LAST], ["the following arguments are required: --to; see export.py --help"]),
-        (["--to", "onnx"], ["WHAT is missing; see export.py --help"]),
+        ([LAST], ["the following arguments are required: --to; see python export.py --help"]),
+        (["--to", "onnx"], ["WHAT is missing; see python export.py --help"]),
         (
             [LAST, "--to", "pickle"],
             [
                 "argument --to: invalid choice: 'pickle' (choose from 'onnx', 'torch', 'pyfunc', 'registry'); "
-                "see export.py --help"
+                "see python export.py --help"
             ],
         ),
         ([LAST, "--to", "registry"], ["--name: is missing; takes the name of the registered model"]),
@@ -123,8 +123,8 @@ def test_a_link_is_replaced_and_not_what_it_names(give: Given, here: Path) -> No
         (
             [LAST, "--to", "onnx", "epochs=3", "more"],
             [
-                "epochs=3: export.py takes tracking.uri=… and study.storage=… only",
-                "more: export.py takes tracking.uri=… and study.storage=… only",
+                "epochs=3: unknown here; takes tracking.uri=… and study.storage=…",
+                "more: unknown here; takes tracking.uri=… and study.storage=…",
             ],
         ),
         (["0" * 32, "--to", "onnx"], f"run {'0' * 32}: there is no store"),
@@ -155,7 +155,7 @@ def test_what_is_not_installed_is_named(give: Given, here: Path, monkeypatch: py
         monkeypatch.setitem(sys.modules, name, None)
     status, said, wrong = give(LAST, "--to", "onnx")
     assert (status, said) == (2, "")
-    assert wrong == "--to onnx needs onnxscript, onnxruntime: pip install 'tbptt[export]'\n"
+    assert wrong == "--to onnx needs onnxscript, onnxruntime: .venv/bin/python -m pip install -e '.[export]'\n"
 
 
 def test_what_cannot_be_written_costs_a_line(give: Given, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,5 +231,5 @@ def test_the_script_helps_without_torch(here: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith("usage: export.py")
+    assert done.stdout.startswith("usage: python export.py")
     assert done.stdout.splitlines()[-1] == "0 False", done.stderr

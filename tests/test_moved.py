@@ -166,7 +166,7 @@ def test_a_run_begun_where_somebody_chose_its_files_to_be_goes_on_there(begun: B
         assert load_run(begun.run_id)
         resumed(small, begun.run_id)
         assert torch.load(chosen / begun.run_id / "artifacts" / "checkpoints" / "last.ckpt")["epoch"] == 2
-        assert not beside.exists()
+        assert not (beside / begun.run_id).exists()
 
 
 def test_a_copied_database_alone_does_not_write_into_the_first_project(begun: Begun, small: Config) -> None:

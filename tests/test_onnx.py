@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 import torch
 from conftest import ROOT
+from networks import of_config
 from omegaconf import DictConfig
 from test_docs import blocks
 from test_own import written
 from torch import Tensor, nn
-from trained import of_config
 
 from tbptt import inputs, sides
 from tbptt.data.features import Scaler

@@ -211,7 +211,7 @@ def test_more_points_than_one_call_takes_all_arrive(fitted: Fit) -> None:
     assert list(run.curve("train/chunk_loss").values()) == pytest.approx(losses(run), rel=1e-6)
 
 
-def test_metrics_are_sent_in_a_call_an_epoch_one_for_the_best_and_one_for_the_result(
+def test_metrics_are_sent_in_a_call_an_epoch_and_one_each_for_the_best_its_model_and_the_result(
     fitted: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
@@ -225,7 +225,7 @@ def test_metrics_are_sent_in_a_call_an_epoch_one_for_the_best_and_one_for_the_re
     monkeypatch.setattr(MlflowClient, "log_metric", lambda *_, **__: pytest.fail("a call a point"))
     result = len(result_of(fitted("eval_every=1")))
     by_epoch = len(EVERY_EPOCH) + 1  # and train/eval_loss
-    expected = [*(by_epoch + 2 * chunks for chunks in (10, 2, 1)), by_epoch + 1, result]
+    expected = [*(by_epoch + 2 * chunks for chunks in (10, 2, 1)), by_epoch + 1, by_epoch, result]
     assert [count for count in calls if count] == expected
 
 
@@ -274,7 +274,7 @@ def test_params_are_the_flattened_config_as_it_would_be_typed(trained: Trained) 
     parser = OverridesParser.create()
     typed = {name: parser.parse_override(f"{name}={text}").value() for name, text in trained.run.data.params.items()}
     content = plain(trained.cfg)
-    of_a_run = {k: v for k, v in content.items() if k not in ("study", "space", "sweep", "resume")}
+    of_a_run = {k: v for k, v in content.items() if k not in ("study", "space", "sweep", "resume", "notes", "tags")}
 
     def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         parts = (flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in node.items())

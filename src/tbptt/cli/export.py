@@ -71,7 +71,7 @@ def _parser() -> Arguments:
 def _checked(args: argparse.Namespace) -> Path:
     """Where it will be written. Raises CommandError with a line for each mistake, before anything is loaded."""
     takes = " and ".join(f"{key}=…" for key in KEYS)
-    wrong = [f"{word}: takes {takes} only" for word in args.keys if _key(word) not in KEYS]
+    wrong = [f"{word}: unknown here; takes {takes}" for word in args.keys if _key(word) not in KEYS]
     if args.to == "registry":
         if not args.name:
             wrong.append("--name: is missing; takes the name of the registered model")

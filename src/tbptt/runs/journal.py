@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -265,37 +265,39 @@ def metric_points(epoch: Epoch, update_points: int) -> list[tuple[str, float, in
     return found
 
 
-def best_points(run: Run, epochs: Sequence[Epoch]) -> tuple[list[tuple[str, float, int]], int]:
+def best_points(best: Mapping[str, Any], epochs: Sequence[Epoch]) -> tuple[list[tuple[str, float, int]], int]:
     """The points of a run's best epoch, and its time: ``best/NAME`` of every metric, and ``best/epoch``, counted from
     1. There are no points if there is no best epoch.
 
     They serve to sort a table of runs, as MLflow's table shows only the last value of a curve. Their step is 0, so
     MLflow draws them as bars, one for each run.
+
+    Args:
+        best: of the last checkpoint; empty if there is none.
     """
-    state = _last_state(run)
-    epoch = next((e for e in epochs if state and e.number == state["best"]["epoch"]), None)
+    epoch = next((e for e in epochs if e.number == best.get("epoch")), None)
     if epoch is None:
         return [], 0
     found = {"epoch": epoch.number + 1.0, **epoch.metrics}
     return [(f"best/{name}", value, 0) for name, value in found.items()], epoch.time
 
 
-def _last_state(run: Run) -> dict[str, Any] | None:
+def _best(run: Run) -> Mapping[str, Any]:
+    """A run's best epoch, as its last checkpoint has it; empty if it has none."""
     try:
-        return checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt")
+        return (checkpoint.load_newest(run.folder / "checkpoints" / "last.ckpt") or {}).get("best", {})
     except ValueError:  # damaged: the run ends all the same
-        return None
+        return {}
 
 
-def log_result(run: Run, reason: str | None) -> None:
+def log_result(run: Run, best: Mapping[str, Any], reason: str | None) -> None:
     """Log a run's result, read from its folder, as metrics, as tags, and in its description."""
     tags, judged = run.tags(), None
     if content := judging.kept(run.folder):
         run.log_points(judging.points(content), int(time.time() * 1000))
         run.set_tags(judging.tags(content, tags))
         judged = Judged.of(content)
-    best = (_last_state(run) or {}).get("best")
-    lines = description.result(best, reason, judged)
+    lines = description.result(best or None, reason, judged)
     run.set_tags(description.added(tags, description.RESULT, description.bullets(lines)))
 
 
@@ -343,11 +345,12 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int, sys
         log.warning("run %s: another machine has gone on with it; what this one had of it is left out", run.id)
         shutil.rmtree(folder, ignore_errors=True)
         return
-    run.log_points(*best_points(run, read_journal(folder / JOURNAL)))
+    best = _best(run)
+    run.log_points(*best_points(best, read_journal(folder / JOURNAL)))
     system_metrics.send(run, folder, system_sent)
     if outcome["status"] == "FINISHED":
         log_model(run)
-    log_result(run, outcome["reason"])
+    log_result(run, best, outcome["reason"])
     run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now

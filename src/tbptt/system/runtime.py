@@ -52,9 +52,9 @@ def set_precision(precision: int | str) -> None:
 
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    cudnn: Any = torch.backends.cudnn
-    for kind in (cudnn.rnn, cudnn.conv):
-        kind.fp32_precision = "tf32" if tf32 else "ieee"
+    # Not by the newer fp32_precision of each kind: where two of them are set, allow_tf32 cannot be read any more, and
+    # torch.export reads it.
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 @contextmanager
@@ -63,20 +63,22 @@ def full_float32() -> Iterator[None]:
     the GPU."""
     import torch
 
-    cudnn: Any = torch.backends.cudnn  # its allow_tf32 cannot be read once an fp32_precision was set
+    cudnn: Any = torch.backends.cudnn
     matmul, kinds = torch.get_float32_matmul_precision(), (cudnn.rnn, cudnn.conv)
     before = [kind.fp32_precision for kind in kinds]
     if matmul != "highest":
         torch.set_float32_matmul_precision("highest")
-    for kind in kinds:
-        kind.fp32_precision = "ieee"
+    cudnn.allow_tf32 = False
     try:
         yield
     finally:
         if matmul != "highest":
             torch.set_float32_matmul_precision(matmul)
+        if "tf32" in before:
+            cudnn.allow_tf32 = True
         for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = precision
+            if kind.fp32_precision != precision:  # the user's own code set them apart
+                kind.fp32_precision = precision
 
 
 class Interrupted(Exception):
