@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 NOTEBOOK = ROOT / "docs" / "from_csv_to_predictions.ipynb"
 
 
+@pytest.mark.slow  # a minute; .ci/run runs it
 @pytest.mark.filterwarnings("default")  # Jupyter's own
 def test_the_notebook_goes_from_a_file_to_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

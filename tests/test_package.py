@@ -13,6 +13,7 @@ import mlflow
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow  # a minute and more; .ci/run runs it
 PARTS = ("src", "conf", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "train.py", "report.py")
 LITTLE = ["data.n_series=2", "data.val_series=1", "data.test_series=1", "data.length=250", "data.window=8"]
 LITTLE += ["task.gamma=0.9", "model.dense=[4]", "model.hidden=[4]", "schedule.chunks=[5]", "schedule=fixed", "epochs=1"]
@@ -182,8 +183,21 @@ def test_a_study_with_configs_and_code_of_the_working_folder(installed: Installe
     shown = installed.ended_well("tbptt", "train", *best, cwd=tmp_path)
     assert "\nclip: 0.75\n" in shown
     assert "\n  lr: 0.125\n" in shown
+    (tmp_path / "prices.csv").write_text("\n".join(["close", *(f"{100 + i % 7 + i / 10:.1f}" for i in range(60))]))
+    said = installed.ended_well("tbptt", "predict", "s", "data.path=prices.csv", "--out", "predicted.csv", cwd=tmp_path)
+    assert "study s: trial " in said
+    assert len((tmp_path / "predicted.csv").read_text().splitlines()) == 1 + 60 - 8  # less the window
+    assert "\ns " in "\n" + installed.ended_well("tbptt", "studies", "list", cwd=tmp_path)
     ran = (tmp_path / "ran").read_text().splitlines()
-    assert len(ran) >= 4  # two commands, two workers
+    assert len(ran) >= 6  # four commands, two workers
     assert {Path(file).is_relative_to(installed.venv) for file in ran} == {True}
-    assert {path.name for path in tmp_path.iterdir()} == {"own", "conf", "mlruns", "sweeps", "ran"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "own",
+        "conf",
+        "mlruns",
+        "sweeps",
+        "ran",
+        "prices.csv",
+        "predicted.csv",
+    }
     assert installed.files() == before
