@@ -22,7 +22,7 @@ from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
 from tbptt.reports.pareto import pareto
 from tbptt.reports.tables import metrics_of, params_of, shown_metrics, write_explained, write_table
-from tbptt.studies import judged_best
+from tbptt.studies import judged_best, saved_view
 from tbptt.studies.ranking import best_first, best_run, best_trial, epochs_run
 from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import Study, state_of
@@ -240,7 +240,14 @@ def _study_link(study: Study, store: Any | None) -> str:
     if store is None or study.record.parent_run is None:
         return ""
     objective = study.objectives[0]
-    return study_page(store.uri, store.experiment, study.name, objective, ascending=sign(objective) == 1)
+    return study_page(
+        store.uri,
+        store.experiment,
+        study.name,
+        objective,
+        ascending=sign(objective) == 1,
+        view=saved_view.kept(study, store),
+    )
 
 
 def _ui_command(study: Study) -> str:

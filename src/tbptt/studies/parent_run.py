@@ -9,7 +9,7 @@ from tbptt.options.values import short_value
 from tbptt.runs import description
 from tbptt.runs.description import bullets, code, escaped, section
 from tbptt.runs.tracking import Run, Store
-from tbptt.studies import judged_best
+from tbptt.studies import judged_best, saved_view
 from tbptt.studies.plan import Plan
 from tbptt.studies.ranking import best_trial, rerun_command
 from tbptt.studies.records import StudyRecord
@@ -97,5 +97,7 @@ def _report(parent: Run, study: Study) -> str:
 def where_to_look(study: Study, store: Store, uri: str) -> list[str]:
     """The lines that say how to open the study's runs in MLflow's UI."""
     objective = study.objectives[0]
-    page = study_page(uri, store.experiment, study.name, objective, ascending=sign(objective) == 1)
+    page = study_page(
+        uri, store.experiment, study.name, objective, ascending=sign(objective) == 1, view=saved_view.kept(study, store)
+    )
     return ui_lines(uri, page)

@@ -4,6 +4,7 @@ The names in the query are those that the UI itself writes into its address (3.1
 experiment opens on a page about language models.
 """
 
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from tbptt.system.secrets import hide
@@ -27,19 +28,24 @@ def artifact_page(experiment: str, run_id: str, name: str) -> str:
     return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{quote(name)}?{urlencode(VIEW)}"
 
 
-def study_page(uri: str, experiment: str, study: str, objective: str, ascending: bool) -> str:
-    """The list of a study's runs beside their charts, sorted by the objective at each run's best epoch.
+def sorting(study: str, objective: str, ascending: bool) -> dict[str, Any]:
+    """What the UI calls a list of a study's runs, sorted by the objective at each run's best epoch.
 
     Args:
         ascending: whether the smallest value comes first.
     """
-    query = {
-        "searchFilter": _is_of(study),
-        "orderByKey": f"metrics.`best/{objective}`",
-        "orderByAsc": str(ascending).lower(),
-        "compareRunsMode": "CHART",
-        **VIEW,
-    }
+    return {"searchFilter": _is_of(study), "orderByKey": f"metrics.`best/{objective}`", "orderByAsc": ascending}
+
+
+def study_page(uri: str, experiment: str, study: str, objective: str, ascending: bool, view: str | None = None) -> str:
+    """The list of a study's runs beside their charts, sorted as :func:`sorting` says.
+
+    Args:
+        view: a view that the experiment keeps; None for MLflow's own order of charts.
+    """
+    sorted_by = sorting(study, objective, ascending) | {"orderByAsc": str(ascending).lower()}
+    # A view has its own filter and order; where the address has them too, the UI leaves the view's charts out.
+    query = {**({"viewStateShareKey": view} if view else sorted_by), "compareRunsMode": "CHART", **VIEW}
     return f"{server_of(uri)}/#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}"
 
 
