@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,12 +22,15 @@ from test_pyfunc import composed
 
 import tbptt
 from tbptt.cli.servers import MLflow
+from tbptt.data.borders import NEW
 from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
 from tbptt.runs.model import CHECKPOINT
+from tbptt.serving.given import given
 from tbptt.serving.packaged import write
 from tbptt.serving.registry import register
 from tbptt.serving.source import Source, find
+from tbptt.serving.trained import trained
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,33 @@ def test_another_epoch_of_a_run_is_another_model(uri: str, run: str) -> None:
     assert MlflowClient(uri).get_model_version("other", "1").description == f"epoch 1; run {run}; study mine, trial 7"
     names = [model.name for model in MlflowClient(uri).search_logged_models(["1"]) if model.source_run_id == run]
     assert sorted(names) == ["best-epoch-3", "epoch-1"]
+
+
+def test_a_runs_last_epoch_leaves_the_values_of_its_best_as_they_are(here: Path) -> None:
+    result = fit(composed(*SMALL, "optimizer.lr=1", "schedule.patience=null"))  # so that the last is not the best
+    client, store = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db"), f"sqlite:///{here}/mlruns/mlflow.db"
+    last = find(result.run_id, store, "last")
+    assert last.content["epoch"] != result.best.epoch
+    before = client.get_run(result.run_id).data.metrics
+    register(last, "last", None, store)
+    assert client.get_run(result.run_id).data.metrics == before
+
+
+def test_a_model_keeps_what_says_which_rows_are_new(here: Path) -> None:
+    prices = 100 + np.random.default_rng(0).standard_normal(300).cumsum()
+    pd.DataFrame({"close": prices[:280]}).to_csv("prices.csv", index=False)
+    pd.DataFrame({"close": prices}).to_csv("grown.csv", index=False)
+    words = ["data=prices", "data.path=prices.csv", "data.time=none", "data.test_fraction=0.2", "data.warm_steps=10"]
+    result = fit(composed(*(w for w in SMALL if not w.startswith("data.") or w.startswith("data.window")), *words))
+    store = f"sqlite:///{here}/mlruns/mlflow.db"
+    register(find(result.run_id, store), "mine", "champion", store)
+    of_run, of_model = (
+        given(trained(find(what, store)), "grown.csv") for what in (result.run_id, "models:/mine@champion")
+    )
+    assert of_model.notes == of_run.notes == ()
+    assert np.array_equal(of_model.parts["close"], of_run.parts["close"])
+    assert (of_model.parts["close"][280:] == NEW).all()
+    assert np.array_equal(of_model.change_std, of_run.change_std)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ EXAMPLE_ROWS, EXAMPLE_CELLS = 3, 4000  # predictions in an input example; its mo
 def content_of(state: dict[str, Any]) -> dict[str, Any]:
     """The part of a run's checkpoint that its model holds."""
     config = {name: value for name, value in state["config"].items() if name not in LEFT_OUT}
-    names = [*contents.OF_A_MODEL, *(["series"] if "series" in state else [])]
+    names = [*contents.OF_A_MODEL, *(name for name in contents.FOR_PREDICTING if name in state)]
     return {**{name: state[name] for name in names}, "config": config}
 
 
@@ -228,7 +228,8 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
             client.delete_logged_model(model.model_id)
         elif model.status == LoggedModelStatus.READY and model.tags.get(EPOCH_TAG) == str(epoch + 1):
             return str(model.model_id)
-    name = f"{'best-' if epoch == content['best']['epoch'] else ''}epoch-{epoch + 1}"
+    is_best = epoch == content["best"]["epoch"]
+    name = f"{'best-' if is_best else ''}epoch-{epoch + 1}"
     made = client.create_logged_model(experiment, name, run_id, tags={EPOCH_TAG: str(epoch + 1)}, model_type="tbptt")
     try:
         with tempfile.TemporaryDirectory() as temporary:
@@ -240,7 +241,7 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
         raise
     if run_id:
         record = content.get("record", {"time": 0, "metrics": {}})  # a model that is taken from elsewhere has none
-        at, metrics = record["time"], record["metrics"]
+        at, metrics = record["time"], record["metrics"] if is_best else {}  # else they would replace the run's own
         client.log_batch(run_id, [Metric(f"best/{n}", v, at, 0, model_id=made.model_id) for n, v in metrics.items()])
         client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=epoch)])
     client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
