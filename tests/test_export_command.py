@@ -127,6 +127,14 @@ def test_a_link_is_replaced_and_not_what_it_names(give: Given, here: Path) -> No
                 "more: unknown here; takes tracking.uri=… and study.storage=…",
             ],
         ),
+        (
+            [LAST, "--to", "registry", "--name=a/b", "--alias=v1"],
+            [
+                "--name: got 'a/b'; takes a name without / and :",
+                "--alias: got 'v1'; takes letters, digits, _ and -, and neither v1 nor latest",
+            ],
+        ),
+        (["some.ckpt", "--which", "last", "--to", "torch"], "which: got 'last', and some.ckpt is of one epoch"),
         (["0" * 32, "--to", "onnx"], f"run {'0' * 32}: there is no store"),
         (["gone.ckpt", "--to", "torch"], "gone.ckpt"),
     ],
@@ -178,9 +186,9 @@ def packaged(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A stand-in for tbptt.serving.packaged, and what it is called with."""
     module, calls = ModuleType("tbptt.serving.packaged"), []
 
-    def write(source: Any, folder: Path) -> Path:
-        calls.append((source, folder))
-        folder.mkdir()
+    def write(source: Any, folder: Path, replace: bool) -> Path:
+        calls.append((source, folder, replace))
+        folder.mkdir(exist_ok=replace)
         (folder / "MLmodel").write_text(f"model {len(calls)}")
         return folder
 
@@ -196,8 +204,8 @@ def test_a_folder_for_mlflow_is_written_and_replaced_only_with_force(
     assert (status, wrong) == (0, "")
     assert "wrote last-pyfunc: a model of MLflow (pyfunc)\n" in said
     assert 'mlflow.pyfunc.load_model("last-pyfunc")' in used(said)
-    ((source, folder),) = packaged
-    assert (source.said, folder) == (LAST, Path("last-pyfunc"))
+    ((source, folder, replace),) = packaged
+    assert (source.said, folder, replace) == (LAST, Path("last-pyfunc"), False)
     assert torch.equal(source.content["model"]["head.bias"], load_run(LAST)[0].state_dict()["head.bias"])
     assert give(LAST, "--to", "pyfunc")[0] == 2
     assert len(packaged) == 1
@@ -210,9 +218,9 @@ def test_a_folder_for_mlflow_is_written_and_replaced_only_with_force(
 def test_a_model_is_registered(give: Given, words: list[str], alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, calls = ModuleType("tbptt.serving.registry"), []
 
-    def register(source: Any, name: str, alias: str, tracking_uri: str) -> str:
+    def register(source: Any, name: str, alias: str, tracking_uri: str) -> tuple[str, bool]:
         calls.append((source.run_id, name, alias, tracking_uri))
-        return "3"
+        return "3", len(calls) == 1
 
     module.register = register  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -221,6 +229,8 @@ def test_a_model_is_registered(give: Given, words: list[str], alias: str, monkey
     assert calls == [(RUN, "mine", alias, STORE.removeprefix("tracking.uri="))]
     assert f"registered mine, version 3, which is models:/mine@{alias} now\n" in said
     assert f'tbptt.load_run("models:/mine@{alias}")' in used(said)
+    _, said, _ = give(RUN, "--to", "registry", "--name", "mine", *words, STORE)
+    assert f"it is version 3 of mine already, which is models:/mine@{alias} now; no other is made\n" in said
 
 
 def test_the_script_helps_without_torch(here: Path) -> None:

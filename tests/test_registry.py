@@ -60,9 +60,9 @@ def same(one: Any, other: Any) -> bool:
 
 def test_what_is_registered_is_found_by_alias_version_and_id(uri: str, run: str) -> None:
     source, client = find(run, uri), MlflowClient(uri)
-    assert [register(source, "first", alias, uri) for alias in ("champion", None, "champion")] == ["1", "2", "3"]
+    assert register(source, "first", "champion", uri) == ("1", True)
     version = client.get_model_version_by_alias("first", "champion")
-    assert (str(version.version), version.run_id) == ("3", run)
+    assert (str(version.version), version.run_id) == ("1", run)
     (model,) = client.search_logged_models(["1"])  # all are of the run's own
     assert version.source == f"models:/{model.model_id}"
     value = client.get_run(run).data.metrics["best/val/loss"]
@@ -71,13 +71,32 @@ def test_what_is_registered_is_found_by_alias_version_and_id(uri: str, run: str)
     assert version.description == said
     assert version.tags == {"study.name": "mine", "trial.number": "7"}
     network, scaler, config = tbptt.load_run(run, uri)
-    for what in ("models:/first@champion", "models:/first/2", version.source):
+    for what in ("models:/first@champion", "models:/first/1", version.source):
         other, its_scaler, its_config = tbptt.load_run(what, uri)
         assert same(network.state_dict(), other.state_dict())
         assert torch.equal(scaler.target_mean, its_scaler.target_mean)
         assert its_config.model == config.model
         assert find(what, uri).run_id == run
-    assert find("models:/first@champion", uri).why == f"version 3 of first, of run {run}"
+    assert find("models:/first@champion", uri).why == f"version 1 of first, of run {run}"
+
+
+def test_what_is_registered_already_gets_no_other_version(uri: str, run: str) -> None:
+    source, client = find(run, uri), MlflowClient(uri)
+    assert [register(source, "twice", alias, uri) for alias in ("old", None)] == [("1", True), ("1", False)]
+    assert register(source, "twice", "champion", uri) == ("1", False)
+    assert register(source, "another", None, uri) == ("1", True)
+    assert [str(v.version) for v in client.search_model_versions("name = 'twice'")] == ["1"]
+    assert str(client.get_model_version_by_alias("twice", "champion").version) == "1"
+    client.delete_model_version("twice", "1")
+    assert register(source, "twice", None, uri).is_new
+
+
+@pytest.mark.parametrize("what", ["some.ckpt", "models:/first/1"])
+def test_of_one_epoch_none_is_chosen(project: Path, what: str) -> None:
+    line = f"which: got 'last', and {what} is of one epoch; takes a run or a study to choose the epoch of"
+    for call in (find, tbptt.load_run):
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            call(what, which="last")
 
 
 def test_the_process_keeps_its_own_tracking_uri(uri: str, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +156,7 @@ def test_a_model_keeps_what_says_which_rows_are_new(here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "alias", "line"),
     [
-        ("a/b", None, r"a/b: MLflow does not register it: Invalid model name"),
+        ("a/b", None, r"name: got 'a/b'; takes a name without / and :"),
         ("a", "v1", r"alias: got 'v1'; takes letters, digits, _ and -, and neither v1 nor latest"),
         ("a", "the best", r"alias: got 'the best'; takes letters"),
     ],
@@ -214,7 +233,7 @@ def test_a_hostile_model_is_one_line_and_none_of_its_code_runs(uri: str, run: st
 
 
 def test_a_model_that_is_too_large_is_one_line(uri: str, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = register(find(run, uri), "large", None, uri)
+    version = register(find(run, uri), "large", None, uri).version
     monkeypatch.setattr("tbptt.system.memory.free_memory", lambda: 1000)
     with pytest.raises(ValueError, match=rf"^models:/large/{version}: .*is too large: it needs about"):
         find(f"models:/large/{version}", uri)
@@ -228,9 +247,16 @@ def test_a_folder_of_its_own_is_written_whole_and_once(uri: str, run: str, tmp_p
     assert same(find(folder / CHECKPOINT).content["model"], source.content["model"])
     with pytest.raises(ValueError, match=r"deep/model exists already; takes the name of a new folder$"):
         write(source, folder)
+    (folder / "of_before").touch()
+    write(source, folder, replace=True)
+    assert (folder / CHECKPOINT).exists()
+    assert not (folder / "of_before").exists()
     broken = Source({**source.content, "config": {"model": "x"}}, "x")
     with pytest.raises(ValueError, match="none of tbptt's"):
         write(broken, tmp_path / "deep" / "other")
+    with pytest.raises(ValueError, match="none of tbptt's"):
+        write(broken, folder, replace=True)
+    assert (folder / CHECKPOINT).exists()
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
@@ -242,7 +268,7 @@ def test_a_server_has_models_too(here: Path, small: Callable[..., DictConfig], m
         client = MlflowClient(server.uri)
         (output,) = client.get_run(result.run_id).outputs.model_outputs
         assert client.get_logged_model(output.model_id).status == LoggedModelStatus.READY
-        version = register(find(result.run_id, server.uri), "served", "champion", server.uri)
+        version = register(find(result.run_id, server.uri), "served", "champion", server.uri).version
         assert client.get_model_version("served", version).source == f"models:/{output.model_id}"
         network, _, _ = tbptt.load_run(result.run_id, server.uri)
         other, _, _ = tbptt.load_run("models:/served@champion", server.uri)

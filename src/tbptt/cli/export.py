@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 
 from tbptt.cli.ending import Arguments, keys_of, ran
 from tbptt.config.compose import CommandError
+from tbptt.serving.source import wrong_alias, wrong_name
 from tbptt.system.command import command, install
 from tbptt.system.runtime import say
 
@@ -75,6 +75,10 @@ def _checked(args: argparse.Namespace) -> Path:
     if args.to == "registry":
         if not args.name:
             wrong.append("--name: is missing; takes the name of the registered model")
+        elif problem := wrong_name(args.name):
+            wrong.append(f"--name: {problem}")
+        if args.alias is not None and (problem := wrong_alias(args.alias)):
+            wrong.append(f"--alias: {problem}")
         wrong += [f"--{name}: registry writes no file" for name in ("out", "force") if getattr(args, name)]
     else:
         wrong += [f"--{name}: is for --to registry only" for name in ("name", "alias") if getattr(args, name)]
@@ -151,16 +155,7 @@ def _write(source: "Source", to: str, out: Path) -> int:
 
 def _package(source: "Source", out: Path) -> int:
     packaged: Any = import_module("tbptt.serving.packaged")
-    if out.is_dir():
-        beside = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            packaged.write(source, beside)
-            shutil.rmtree(out)
-            beside.rename(out)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    else:
-        out = packaged.write(source, out)
+    packaged.write(source, out, replace=out.is_dir())
     say(f"wrote {out}: a model of MLflow (pyfunc)")
     _say_use("import mlflow", f'model = mlflow.pyfunc.load_model("{out}")', "found = model.predict(prices)")
     return 0
@@ -169,9 +164,12 @@ def _package(source: "Source", out: Path) -> int:
 def _register(source: "Source", args: argparse.Namespace, cfg: DictConfig) -> int:
     registry: Any = import_module("tbptt.serving.registry")
     alias = args.alias or "champion"
-    version = registry.register(source, args.name, alias, cfg.tracking.uri)
+    version, is_new = registry.register(source, args.name, alias, cfg.tracking.uri)
     model = f"models:/{args.name}@{alias}"
-    say(f"registered {args.name}, version {version}, which is {model} now")
+    if is_new:
+        say(f"registered {args.name}, version {version}, which is {model} now")
+    else:
+        say(f"it is version {version} of {args.name} already, which is {model} now; no other is made")
     _say_use("import tbptt", f'network, scaler, config = tbptt.load_run("{model}")')
     return 0
 
