@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 
 from tbptt.cli.ending import Arguments, keys_of, ran
 from tbptt.config.compose import CommandError
-from tbptt.serving.source import wrong_alias, wrong_name
+from tbptt.serving.source import Source, wrong_alias, wrong_name
 from tbptt.system.command import command, install
 from tbptt.system.runtime import say
-
-if TYPE_CHECKING:
-    from tbptt.serving.source import Source
 
 ENDS = {"onnx": ".onnx", "torch": ".pt2", "pyfunc": "-pyfunc", "registry": ""}  # of what is written by default
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
@@ -116,7 +113,7 @@ def _problem(out: Path, args: argparse.Namespace) -> list[str]:
     return [] if replaceable else [f"--out: {out} is no {'model of MLflow' if folder else 'file'}, and is not replaced"]
 
 
-def _found(args: argparse.Namespace, cfg: DictConfig) -> "Source":
+def _found(args: argparse.Namespace, cfg: DictConfig) -> Source:
     from tbptt.serving.source import find
 
     try:
@@ -125,7 +122,7 @@ def _found(args: argparse.Namespace, cfg: DictConfig) -> "Source":
         raise CommandError([str(error)]) from None
 
 
-def _write(source: "Source", to: str, out: Path) -> int:
+def _write(source: Source, to: str, out: Path) -> int:
     """Write a file and say how it is used."""
     from tbptt.serving.trained import trained
 
@@ -153,7 +150,7 @@ def _write(source: "Source", to: str, out: Path) -> int:
     return 0
 
 
-def _package(source: "Source", out: Path) -> int:
+def _package(source: Source, out: Path) -> int:
     packaged: Any = import_module("tbptt.serving.packaged")
     packaged.write(source, out, replace=out.is_dir())
     say(f"wrote {out}: a model of MLflow (pyfunc)")
@@ -161,7 +158,7 @@ def _package(source: "Source", out: Path) -> int:
     return 0
 
 
-def _register(source: "Source", args: argparse.Namespace, cfg: DictConfig) -> int:
+def _register(source: Source, args: argparse.Namespace, cfg: DictConfig) -> int:
     registry: Any = import_module("tbptt.serving.registry")
     alias = args.alias or "champion"
     version, is_new = registry.register(source, args.name, alias, cfg.tracking.uri)
