@@ -64,6 +64,15 @@ def test_a_run_becomes_an_onnx_file_of_the_epoch_that_was_asked_for(give: Given,
         torch.testing.assert_close(torch.from_numpy(found), leaf, atol=1e-5, rtol=0)
     about = json.loads(names["session"].get_modelmeta().custom_metadata_map["tbptt"])
     assert (about["run_id"], about["window"]) == (RUN, 8)
+    said_after = said.splitlines()[-3:]
+    assert said_after[:2] == [
+        "x: (sequences, steps, 8) float32",
+        "the first state: state.0.0 (1, sequences, 8) float32, state.0.1 (1, sequences, 8) float32, all 0",
+    ]
+    names["json"] = json
+    how_to = eval(said_after[2].partition("read: ")[2], names)["how_to"]
+    assert "x_t[k] = (p_t - p_(t-k) - input_mean) / input_std for k = 1 to W" in how_to
+    assert "sees W = 8 prices" in how_to
     assert sorted(path.name for path in here.iterdir()) == [f"{RUN}.onnx"]
 
 
@@ -76,6 +85,11 @@ def test_a_checkpoint_becomes_a_program_of_torch(give: Given, here: Path) -> Non
     with torch.no_grad():
         expected, _ = network(chunk(), network.zero_state(2))
         exec(used(said), names)
+    _, state, about = said.splitlines()[-3:]
+    assert state.startswith("the first state: state[0][0] (1, sequences, 8) float32, state[0][1]")
+    *code, result = about.partition("read: ")[2].split("; ")
+    exec("\n".join(code), names)
+    assert "y * target_std + target_mean" in eval(result, {**names, "json": json})["how_to"]
     torch.testing.assert_close(names["y"], expected, atol=1e-5, rtol=0)
 
 

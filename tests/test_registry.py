@@ -1,6 +1,7 @@
 """MLflow's registry: what is registered is found again by its name, and a hostile model is one line."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SMALL
+from conftest import CONF, ROOT, SMALL
 from forked import python
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
@@ -21,10 +22,11 @@ from test_outbox import free_port
 from test_pyfunc import composed
 
 import tbptt
+from tbptt.cli.predict import main as predict
 from tbptt.cli.servers import MLflow
 from tbptt.data.borders import NEW
 from tbptt.runs.context import RunContext
-from tbptt.runs.fit import fit
+from tbptt.runs.fit import fit, train
 from tbptt.runs.model import CHECKPOINT
 from tbptt.serving.given import given
 from tbptt.serving.packaged import write
@@ -89,6 +91,15 @@ def test_what_is_registered_already_gets_no_other_version(uri: str, run: str) ->
     assert str(client.get_model_version_by_alias("twice", "champion").version) == "1"
     client.delete_model_version("twice", "1")
     assert register(source, "twice", None, uri).is_new
+
+
+def test_a_runs_last_line_predicts_with_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(composed(*SMALL, "progress=plain"))
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("use it: python predict.py ")
+    pd.DataFrame({"close": 100 + np.random.default_rng(0).standard_normal(40).cumsum()}).to_csv("FILE", index=False)
+    assert predict(shlex.split(said)[4:], CONF) == 0
+    assert capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("what", ["some.ckpt", "models:/first/1"])
@@ -293,6 +304,7 @@ def test_the_studys_run_shows_the_best_trials_model(here: Path) -> None:
     train = str(ROOT / "train.py")
     done = python(train, "-m", *SMALL, "optimizer.lr=0.001,0.01", "study.name=two", cwd=here, path=str(ROOT / "src"))
     assert done.returncode == 0, done.stderr
+    assert "use it:" not in done.stdout  # with progress=none
     client = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db")
     runs = client.search_runs(["1"])
     (parent,) = [r for r in runs if "best.trial" in r.data.tags]

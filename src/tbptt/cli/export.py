@@ -20,7 +20,6 @@ from tbptt.system.runtime import say
 ENDS = {"onnx": ".onnx", "torch": ".pt2", "pyfunc": "-pyfunc", "registry": ""}  # of what is written by default
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 KEYS = ("tracking.uri", "study.storage")
-ABOUT = "how to make x and the first state, and to turn y into prices' units: docs/export.md"
 
 
 def main(argv: Sequence[str], conf: Path) -> int:
@@ -126,6 +125,7 @@ def _write(source: Source, to: str, out: Path) -> int:
     """Write a file and say how it is used."""
     from tbptt.serving.trained import trained
 
+    exported: Any = import_module("tbptt.serving.exported")
     writer: Any = import_module(f"tbptt.serving.to_{to}")
     found = trained(source)
     written = writer.write(found, out)
@@ -133,20 +133,28 @@ def _write(source: Source, to: str, out: Path) -> int:
     what = f"ONNX, opset {written.opset}" if written.opset else "a program of torch.export"
     say(f"wrote {out}: {what}, for {sizes}")
     say(f"largest difference from the network, on random chunks of several sizes: {written.difference:.1e}")
-    if to == "onnx":
+    by_name, features = to == "onnx", exported.input_size(found.config)
+    if by_name:
         fed = ", ".join(['"x": x', *(f'"{part.name}": …' for part in writer.parts(found.network))])
         lines = (
             "import onnxruntime",
             f'session = onnxruntime.InferenceSession("{out}")',
             f"y, *state = session.run(None, {{{fed}}})",
         )
+        about = f'json.loads(session.get_modelmeta().custom_metadata_map["{writer.KEY}"])'
     else:
         lines = (
             "import torch",
             f'program = torch.export.load("{out}").module()',
             "y, state = program(x, state)",
         )
-    _say_use(*lines, after=ABOUT)
+        loaded = f'torch.export.load("{out}", extra_files=extra)'
+        about = f'extra = {{"{writer.KEY}": ""}}; {loaded}; json.loads(extra["{writer.KEY}"])'
+    _say_use(
+        *lines,
+        after=f"x: (sequences, steps, {features}) float32\nthe first state: {exported.first_state(found, by_name)}\n"
+        f"about, whose how_to says how x is made of prices and y read: {about}",
+    )
     return 0
 
 
