@@ -41,6 +41,7 @@ LOADER = "tbptt.serving.pyfunc"
 FOLDER = "tbptt"  # below the model's folder data/
 FILE = "model.ckpt"
 CHECKPOINT = f"data/{FOLDER}/{FILE}"
+DIGEST_TAG = "checkpoint_sha256"  # of a model whose run the store has not
 OWN = "own"  # beside the checkpoint: the user's own files
 NEEDS = ("model", "task", "data")  # the groups whose options a network cannot do without
 # Of the config: where runs and studies are kept does not matter to a model, which may go elsewhere.
@@ -223,6 +224,13 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
     client, epoch = store.client, content["epoch"]
+    tags = {EPOCH_TAG: str(epoch + 1)}
+    if run_id is None:  # a file's is told by its content
+        tags[DIGEST_TAG] = checkpoint.digest(content_of(content))
+        query = f"tags.{DIGEST_TAG} = '{tags[DIGEST_TAG]}'"
+        for model in client.search_logged_models([experiment], query):
+            if model.status == LoggedModelStatus.READY and model.tags.get(DIGEST_TAG) == tags[DIGEST_TAG]:
+                return str(model.model_id)
     for model in models_of(store, experiment, run_id) if run_id else []:
         if model.status == LoggedModelStatus.PENDING:  # a process was killed before it was complete
             client.delete_logged_model(model.model_id)
@@ -230,7 +238,7 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
             return str(model.model_id)
     is_best = epoch == content["best"]["epoch"]
     name = f"{'best-' if is_best else ''}epoch-{epoch + 1}"
-    made = client.create_logged_model(experiment, name, run_id, tags={EPOCH_TAG: str(epoch + 1)}, model_type="tbptt")
+    made = client.create_logged_model(experiment, name, run_id, tags=tags, model_type="tbptt")
     try:
         with tempfile.TemporaryDirectory() as temporary:
             folder = write(content, Path(temporary) / "model", run_id, made.model_id)

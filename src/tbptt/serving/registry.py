@@ -29,8 +29,8 @@ class Registered(NamedTuple):
 
 
 def register(source: Source, name: str, alias: str | None, tracking_uri: str | None) -> Registered:
-    """Register a network as the next version of a name. If a run's epoch is a version of it already, no other is made,
-    and only the alias moves.
+    """Register a network as the next version of a name. If it is a version of it already, no other is made, and only
+    the alias moves.
 
     The version is of a model in MLflow that belongs to the network's run. If the run has none yet, as it is older, the
     model is made.
