@@ -64,6 +64,15 @@ def test_a_run_becomes_an_onnx_file_of_the_epoch_that_was_asked_for(give: Given,
         torch.testing.assert_close(torch.from_numpy(found), leaf, atol=1e-5, rtol=0)
     about = json.loads(names["session"].get_modelmeta().custom_metadata_map["tbptt"])
     assert (about["run_id"], about["window"]) == (RUN, 8)
+    said_after = said.splitlines()[-3:]
+    assert said_after[:2] == [
+        "x: (sequences, steps, 8) float32",
+        "the first state: state.0.0 (1, sequences, 8) float32, state.0.1 (1, sequences, 8) float32, all 0",
+    ]
+    names["json"] = json
+    how_to = eval(said_after[2].partition("read: ")[2], names)["how_to"]
+    assert "x_t[k] = (p_t - p_(t-k) - input_mean) / input_std for k = 1 to W" in how_to
+    assert "sees W = 8 prices" in how_to
     assert sorted(path.name for path in here.iterdir()) == [f"{RUN}.onnx"]
 
 
@@ -76,6 +85,11 @@ def test_a_checkpoint_becomes_a_program_of_torch(give: Given, here: Path) -> Non
     with torch.no_grad():
         expected, _ = network(chunk(), network.zero_state(2))
         exec(used(said), names)
+    _, state, about = said.splitlines()[-3:]
+    assert state.startswith("the first state: state[0][0] (1, sequences, 8) float32, state[0][1]")
+    *code, result = about.partition("read: ")[2].split("; ")
+    exec("\n".join(code), names)
+    assert "y * target_std + target_mean" in eval(result, {**names, "json": json})["how_to"]
     torch.testing.assert_close(names["y"], expected, atol=1e-5, rtol=0)
 
 
@@ -127,6 +141,14 @@ def test_a_link_is_replaced_and_not_what_it_names(give: Given, here: Path) -> No
                 "more: unknown here; takes tracking.uri=… and study.storage=…",
             ],
         ),
+        (
+            [LAST, "--to", "registry", "--name=a/b", "--alias=v1"],
+            [
+                "--name: got 'a/b'; takes a name without / and :",
+                "--alias: got 'v1'; takes letters, digits, _ and -, and neither v1 nor latest",
+            ],
+        ),
+        (["some.ckpt", "--which", "last", "--to", "torch"], "which: got 'last', and some.ckpt is of one epoch"),
         (["0" * 32, "--to", "onnx"], f"run {'0' * 32}: there is no store"),
         (["gone.ckpt", "--to", "torch"], "gone.ckpt"),
     ],
@@ -178,9 +200,9 @@ def packaged(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A stand-in for tbptt.serving.packaged, and what it is called with."""
     module, calls = ModuleType("tbptt.serving.packaged"), []
 
-    def write(source: Any, folder: Path) -> Path:
-        calls.append((source, folder))
-        folder.mkdir()
+    def write(source: Any, folder: Path, replace: bool) -> Path:
+        calls.append((source, folder, replace))
+        folder.mkdir(exist_ok=replace)
         (folder / "MLmodel").write_text(f"model {len(calls)}")
         return folder
 
@@ -196,8 +218,8 @@ def test_a_folder_for_mlflow_is_written_and_replaced_only_with_force(
     assert (status, wrong) == (0, "")
     assert "wrote last-pyfunc: a model of MLflow (pyfunc)\n" in said
     assert 'mlflow.pyfunc.load_model("last-pyfunc")' in used(said)
-    ((source, folder),) = packaged
-    assert (source.said, folder) == (LAST, Path("last-pyfunc"))
+    ((source, folder, replace),) = packaged
+    assert (source.said, folder, replace) == (LAST, Path("last-pyfunc"), False)
     assert torch.equal(source.content["model"]["head.bias"], load_run(LAST)[0].state_dict()["head.bias"])
     assert give(LAST, "--to", "pyfunc")[0] == 2
     assert len(packaged) == 1
@@ -210,9 +232,9 @@ def test_a_folder_for_mlflow_is_written_and_replaced_only_with_force(
 def test_a_model_is_registered(give: Given, words: list[str], alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, calls = ModuleType("tbptt.serving.registry"), []
 
-    def register(source: Any, name: str, alias: str, tracking_uri: str) -> str:
+    def register(source: Any, name: str, alias: str, tracking_uri: str) -> tuple[str, bool]:
         calls.append((source.run_id, name, alias, tracking_uri))
-        return "3"
+        return "3", len(calls) == 1
 
     module.register = register  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -221,6 +243,8 @@ def test_a_model_is_registered(give: Given, words: list[str], alias: str, monkey
     assert calls == [(RUN, "mine", alias, STORE.removeprefix("tracking.uri="))]
     assert f"registered mine, version 3, which is models:/mine@{alias} now\n" in said
     assert f'tbptt.load_run("models:/mine@{alias}")' in used(said)
+    _, said, _ = give(RUN, "--to", "registry", "--name", "mine", *words, STORE)
+    assert f"it is version 3 of mine already, which is models:/mine@{alias} now; no other is made\n" in said
 
 
 def test_the_script_helps_without_torch(here: Path) -> None:

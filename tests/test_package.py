@@ -172,6 +172,7 @@ def test_a_study_with_configs_and_code_of_the_working_folder(installed: Installe
     said = installed.ended_well("tbptt", "train", *words, cwd=tmp_path)
     study = tmp_path / "sweeps" / "s"
     assert "rerun it: tbptt train --config-dir sweeps/s --config-name best" in said
+    assert "use it: tbptt predict s data.path=FILE" in said
     table = (study / "trials.csv").read_text()
     assert "mine" in table
     assert "adam" in table

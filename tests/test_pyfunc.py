@@ -207,6 +207,66 @@ def test_what_a_model_cannot_take_is_one_line(made: Made) -> None:
     state = model.predict(table, {"return_state": True})["state"].iloc[-1]
     with pytest.raises(ValueError, match=r"^state: is of other series$"):
         other.predict(pd.DataFrame({"x": walk(9)}), {"state": state})
+    days = pd.date_range("2026-01-01", periods=9)
+    for column, kind in ((days, "dates"), (days.tz_localize("UTC"), "dates"), ([True] * 9, "true and false")):
+        with pytest.raises(ValueError, match=rf"^column when: holds {kind}; takes numbers$"):
+            other.predict(pd.DataFrame({"when": column, "x": walk(9)}))
+    with pytest.raises(ValueError, match=r"^column when: .*; takes numbers$"):
+        other.predict(pd.DataFrame({"when": [str(day) for day in days], "x": walk(9)}))
+
+
+def test_a_state_of_other_series_is_refused_by_rows_too(made: Made) -> None:
+    """Not that of a new name beside a known one: such a series begins."""
+    model = loaded(made.model_of(made.shared))._model_impl
+
+    def state_of(table: dict[str, Any], state: str = "") -> str:
+        found = model.predict(pd.DataFrame(table), {"state": state, "return_state": True})
+        return str(found["state"].iloc[-1])
+
+    rows = {"price": walk(9)}
+    wrong = (
+        (rows, state_of({"x": walk(9), "y": walk(9)})),  # of two series in step
+        ({**rows, "series": "x"}, state_of({"x": walk(9), "y": walk(9)})),
+        (rows, state_of({**rows, "series": "x"})),  # the column of names is forgotten
+        ({**rows, "series": "x"}, state_of(rows)),
+    )
+    for table, state in wrong:
+        with pytest.raises(ValueError, match=r"^state: is of other series$"):
+            state_of(table, state)
+    of_both = state_of({**rows, "series": "y"}, state_of({**rows, "series": "x"}))
+    assert [part["series"] for part in unpacked(of_both)] == [["x"], ["y"]]
+
+
+def test_a_servers_answer_to_a_mistake_is_its_line(made: Made) -> None:
+    from mlflow.pyfunc.scoring_server import invocations
+
+    model = loaded(made.model_of(made.wide))
+    table = pd.read_csv(made.folder / "prices.csv")[:12].dropna()
+    for frame, params, line in (
+        (table, {"state": "zz"}, "state: is none that this model gave, or was cut short"),
+        (table.drop(columns="rate"), {}, "no column rate, which is an input of the network"),
+    ):
+        body = json.dumps({"dataframe_split": frame.to_dict("split", index=False), "params": params})
+        with pytest.raises(MlflowException) as caught:
+            invocations(body, "application/json", model, model.metadata.get_input_schema())
+        assert caught.value.get_http_status_code() == 400
+        assert json.loads(caught.value.serialize_as_json())["error_code"] == "INVALID_PARAMETER_VALUE"
+        assert caught.value.message.endswith(f"Error: {line}")
+
+
+def test_a_folder_whose_files_fail_is_not_looked_at_again(here: Path) -> None:
+    from tbptt import own
+    from tbptt.options.own import load_own
+    from tbptt.serving.pyfunc import use_own
+
+    bad = here / "model" / "own"
+    bad.mkdir(parents=True)
+    (bad / "fails_at_once.py").write_text("1 / 0\n")
+    before = list(own.of_models)
+    with pytest.raises(ValueError, match=r"fails_at_once\.py: ZeroDivisionError"):
+        use_own(bad)
+    assert own.of_models == before
+    load_own()
 
 
 class Evil:
@@ -388,6 +448,7 @@ def test_mlflow_serves_a_model(made: Made, tmp_path: Path) -> None:
             np.testing.assert_allclose([r["price.sell"] for r in (first + then)[8:]], q[0, :, 1], atol=1e-5)
             with pytest.raises(urllib.error.HTTPError) as caught:
                 asked(port, dataframe_records=records, params={"state": "AAAA"})
+            assert caught.value.code == 400
             assert b"state: is none that this model gave" in caught.value.read()
             caught.value.close()
         finally:

@@ -1,6 +1,7 @@
 """MLflow's registry: what is registered is found again by its name, and a hostile model is one line."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SMALL
+from conftest import CONF, ROOT, SMALL
 from forked import python
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
@@ -20,13 +22,17 @@ from test_outbox import free_port
 from test_pyfunc import composed
 
 import tbptt
+from tbptt.cli.predict import main as predict
 from tbptt.cli.servers import MLflow
+from tbptt.data.borders import NEW
 from tbptt.runs.context import RunContext
-from tbptt.runs.fit import fit
+from tbptt.runs.fit import fit, train
 from tbptt.runs.model import CHECKPOINT
+from tbptt.serving.given import given
 from tbptt.serving.packaged import write
 from tbptt.serving.registry import register
 from tbptt.serving.source import Source, find
+from tbptt.serving.trained import trained
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +62,9 @@ def same(one: Any, other: Any) -> bool:
 
 def test_what_is_registered_is_found_by_alias_version_and_id(uri: str, run: str) -> None:
     source, client = find(run, uri), MlflowClient(uri)
-    assert [register(source, "first", alias, uri) for alias in ("champion", None, "champion")] == ["1", "2", "3"]
+    assert register(source, "first", "champion", uri) == ("1", True)
     version = client.get_model_version_by_alias("first", "champion")
-    assert (str(version.version), version.run_id) == ("3", run)
+    assert (str(version.version), version.run_id) == ("1", run)
     (model,) = client.search_logged_models(["1"])  # all are of the run's own
     assert version.source == f"models:/{model.model_id}"
     value = client.get_run(run).data.metrics["best/val/loss"]
@@ -67,13 +73,41 @@ def test_what_is_registered_is_found_by_alias_version_and_id(uri: str, run: str)
     assert version.description == said
     assert version.tags == {"study.name": "mine", "trial.number": "7"}
     network, scaler, config = tbptt.load_run(run, uri)
-    for what in ("models:/first@champion", "models:/first/2", version.source):
+    for what in ("models:/first@champion", "models:/first/1", version.source):
         other, its_scaler, its_config = tbptt.load_run(what, uri)
         assert same(network.state_dict(), other.state_dict())
         assert torch.equal(scaler.target_mean, its_scaler.target_mean)
         assert its_config.model == config.model
         assert find(what, uri).run_id == run
-    assert find("models:/first@champion", uri).why == f"version 3 of first, of run {run}"
+    assert find("models:/first@champion", uri).why == f"version 1 of first, of run {run}"
+
+
+def test_what_is_registered_already_gets_no_other_version(uri: str, run: str) -> None:
+    source, client = find(run, uri), MlflowClient(uri)
+    assert [register(source, "twice", alias, uri) for alias in ("old", None)] == [("1", True), ("1", False)]
+    assert register(source, "twice", "champion", uri) == ("1", False)
+    assert register(source, "another", None, uri) == ("1", True)
+    assert [str(v.version) for v in client.search_model_versions("name = 'twice'")] == ["1"]
+    assert str(client.get_model_version_by_alias("twice", "champion").version) == "1"
+    client.delete_model_version("twice", "1")
+    assert register(source, "twice", None, uri).is_new
+
+
+def test_a_runs_last_line_predicts_with_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(composed(*SMALL, "progress=plain"))
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("use it: python predict.py ")
+    pd.DataFrame({"close": 100 + np.random.default_rng(0).standard_normal(40).cumsum()}).to_csv("FILE", index=False)
+    assert predict(shlex.split(said)[4:], CONF) == 0
+    assert capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("what", ["some.ckpt", "models:/first/1"])
+def test_of_one_epoch_none_is_chosen(project: Path, what: str) -> None:
+    line = f"which: got 'last', and {what} is of one epoch; takes a run or a study to choose the epoch of"
+    for call in (find, tbptt.load_run):
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            call(what, which="last")
 
 
 def test_the_process_keeps_its_own_tracking_uri(uri: str, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +121,7 @@ def test_the_process_keeps_its_own_tracking_uri(uri: str, run: str, monkeypatch:
 def test_a_checkpoint_without_its_run_is_registered(uri: str, run: str, tmp_path: Path) -> None:
     file = tmp_path / "some.ckpt"
     shutil.copy(next(Path("mlruns/artifacts").glob("*/artifacts/checkpoints/best.ckpt")), file)
-    register(find(file), "alone", "champion", uri)
+    assert [register(find(file), "alone", "champion", uri) for _ in range(2)] == [("1", True), ("1", False)]
     found = find("models:/alone@champion", uri)
     assert found.run_id is None
     assert same(found.content["model"], find(run, uri).content["model"])
@@ -103,10 +137,37 @@ def test_another_epoch_of_a_run_is_another_model(uri: str, run: str) -> None:
     assert sorted(names) == ["best-epoch-3", "epoch-1"]
 
 
+def test_a_runs_last_epoch_leaves_the_values_of_its_best_as_they_are(here: Path) -> None:
+    result = fit(composed(*SMALL, "optimizer.lr=1", "schedule.patience=null"))  # so that the last is not the best
+    client, store = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db"), f"sqlite:///{here}/mlruns/mlflow.db"
+    last = find(result.run_id, store, "last")
+    assert last.content["epoch"] != result.best.epoch
+    before = client.get_run(result.run_id).data.metrics
+    register(last, "last", None, store)
+    assert client.get_run(result.run_id).data.metrics == before
+
+
+def test_a_model_keeps_what_says_which_rows_are_new(here: Path) -> None:
+    prices = 100 + np.random.default_rng(0).standard_normal(300).cumsum()
+    pd.DataFrame({"close": prices[:280]}).to_csv("prices.csv", index=False)
+    pd.DataFrame({"close": prices}).to_csv("grown.csv", index=False)
+    words = ["data=prices", "data.path=prices.csv", "data.time=none", "data.test_fraction=0.2", "data.warm_steps=10"]
+    result = fit(composed(*(w for w in SMALL if not w.startswith("data.") or w.startswith("data.window")), *words))
+    store = f"sqlite:///{here}/mlruns/mlflow.db"
+    register(find(result.run_id, store), "mine", "champion", store)
+    of_run, of_model = (
+        given(trained(find(what, store)), "grown.csv") for what in (result.run_id, "models:/mine@champion")
+    )
+    assert of_model.notes == of_run.notes == ()
+    assert np.array_equal(of_model.parts["close"], of_run.parts["close"])
+    assert (of_model.parts["close"][280:] == NEW).all()
+    assert np.array_equal(of_model.change_std, of_run.change_std)
+
+
 @pytest.mark.parametrize(
     ("name", "alias", "line"),
     [
-        ("a/b", None, r"a/b: MLflow does not register it: Invalid model name"),
+        ("a/b", None, r"name: got 'a/b'; takes a name without / and :"),
         ("a", "v1", r"alias: got 'v1'; takes letters, digits, _ and -, and neither v1 nor latest"),
         ("a", "the best", r"alias: got 'the best'; takes letters"),
     ],
@@ -183,7 +244,7 @@ def test_a_hostile_model_is_one_line_and_none_of_its_code_runs(uri: str, run: st
 
 
 def test_a_model_that_is_too_large_is_one_line(uri: str, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = register(find(run, uri), "large", None, uri)
+    version = register(find(run, uri), "large", None, uri).version
     monkeypatch.setattr("tbptt.system.memory.free_memory", lambda: 1000)
     with pytest.raises(ValueError, match=rf"^models:/large/{version}: .*is too large: it needs about"):
         find(f"models:/large/{version}", uri)
@@ -197,9 +258,16 @@ def test_a_folder_of_its_own_is_written_whole_and_once(uri: str, run: str, tmp_p
     assert same(find(folder / CHECKPOINT).content["model"], source.content["model"])
     with pytest.raises(ValueError, match=r"deep/model exists already; takes the name of a new folder$"):
         write(source, folder)
+    (folder / "of_before").touch()
+    write(source, folder, replace=True)
+    assert (folder / CHECKPOINT).exists()
+    assert not (folder / "of_before").exists()
     broken = Source({**source.content, "config": {"model": "x"}}, "x")
     with pytest.raises(ValueError, match="none of tbptt's"):
         write(broken, tmp_path / "deep" / "other")
+    with pytest.raises(ValueError, match="none of tbptt's"):
+        write(broken, folder, replace=True)
+    assert (folder / CHECKPOINT).exists()
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
@@ -211,7 +279,7 @@ def test_a_server_has_models_too(here: Path, small: Callable[..., DictConfig], m
         client = MlflowClient(server.uri)
         (output,) = client.get_run(result.run_id).outputs.model_outputs
         assert client.get_logged_model(output.model_id).status == LoggedModelStatus.READY
-        version = register(find(result.run_id, server.uri), "served", "champion", server.uri)
+        version = register(find(result.run_id, server.uri), "served", "champion", server.uri).version
         assert client.get_model_version("served", version).source == f"models:/{output.model_id}"
         network, _, _ = tbptt.load_run(result.run_id, server.uri)
         other, _, _ = tbptt.load_run("models:/served@champion", server.uri)
@@ -236,6 +304,7 @@ def test_the_studys_run_shows_the_best_trials_model(here: Path) -> None:
     train = str(ROOT / "train.py")
     done = python(train, "-m", *SMALL, "optimizer.lr=0.001,0.01", "study.name=two", cwd=here, path=str(ROOT / "src"))
     assert done.returncode == 0, done.stderr
+    assert "use it:" not in done.stdout  # with progress=none
     client = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db")
     runs = client.search_runs(["1"])
     (parent,) = [r for r in runs if "best.trial" in r.data.tags]

@@ -116,6 +116,7 @@ def test_one_study_is_told_of_with_what_goes_on(store: Store, typed: Typed) -> N
         "best: trial 0  val/loss 0.5  clip=0.5",
     ]
     assert "train it again: python train.py --config-dir sweeps/a-study --config-name best" in lines
+    assert "use it: python predict.py a-study data.path=FILE" in lines
     assert any(line.startswith("report: sweeps/a-study/report.html, of ") for line in lines)
     assert lines[-1] == "to go on: give the command that began it again"
 

@@ -276,6 +276,7 @@ def test_the_same_command_again_runs_nothing(grid: Grid) -> None:
     assert status == 0
     assert {line.split()[0] for line in err.splitlines()} <= {"starting", "opening", "data:"}
     assert "best: trial " in out
+    assert f"use it: python predict.py {grid.study.study_name} data.path=FILE" in out.splitlines()
     assert told(grid) == grid.before
     assert len(grid.parents) == 1
 

@@ -3,27 +3,23 @@
 import argparse
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 
 from tbptt.cli.ending import Arguments, keys_of, ran
 from tbptt.config.compose import CommandError
+from tbptt.serving.source import Source, wrong_alias, wrong_name
 from tbptt.system.command import command, install
 from tbptt.system.runtime import say
-
-if TYPE_CHECKING:
-    from tbptt.serving.source import Source
 
 ENDS = {"onnx": ".onnx", "torch": ".pt2", "pyfunc": "-pyfunc", "registry": ""}  # of what is written by default
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 KEYS = ("tracking.uri", "study.storage")
-ABOUT = "how to make x and the first state, and to turn y into prices' units: docs/export.md"
 
 
 def main(argv: Sequence[str], conf: Path) -> int:
@@ -75,6 +71,10 @@ def _checked(args: argparse.Namespace) -> Path:
     if args.to == "registry":
         if not args.name:
             wrong.append("--name: is missing; takes the name of the registered model")
+        elif problem := wrong_name(args.name):
+            wrong.append(f"--name: {problem}")
+        if args.alias is not None and (problem := wrong_alias(args.alias)):
+            wrong.append(f"--alias: {problem}")
         wrong += [f"--{name}: registry writes no file" for name in ("out", "force") if getattr(args, name)]
     else:
         wrong += [f"--{name}: is for --to registry only" for name in ("name", "alias") if getattr(args, name)]
@@ -112,7 +112,7 @@ def _problem(out: Path, args: argparse.Namespace) -> list[str]:
     return [] if replaceable else [f"--out: {out} is no {'model of MLflow' if folder else 'file'}, and is not replaced"]
 
 
-def _found(args: argparse.Namespace, cfg: DictConfig) -> "Source":
+def _found(args: argparse.Namespace, cfg: DictConfig) -> Source:
     from tbptt.serving.source import find
 
     try:
@@ -121,10 +121,11 @@ def _found(args: argparse.Namespace, cfg: DictConfig) -> "Source":
         raise CommandError([str(error)]) from None
 
 
-def _write(source: "Source", to: str, out: Path) -> int:
+def _write(source: Source, to: str, out: Path) -> int:
     """Write a file and say how it is used."""
     from tbptt.serving.trained import trained
 
+    exported: Any = import_module("tbptt.serving.exported")
     writer: Any = import_module(f"tbptt.serving.to_{to}")
     found = trained(source)
     written = writer.write(found, out)
@@ -132,46 +133,48 @@ def _write(source: "Source", to: str, out: Path) -> int:
     what = f"ONNX, opset {written.opset}" if written.opset else "a program of torch.export"
     say(f"wrote {out}: {what}, for {sizes}")
     say(f"largest difference from the network, on random chunks of several sizes: {written.difference:.1e}")
-    if to == "onnx":
+    by_name, features = to == "onnx", exported.input_size(found.config)
+    if by_name:
         fed = ", ".join(['"x": x', *(f'"{part.name}": …' for part in writer.parts(found.network))])
         lines = (
             "import onnxruntime",
             f'session = onnxruntime.InferenceSession("{out}")',
             f"y, *state = session.run(None, {{{fed}}})",
         )
+        about = f'json.loads(session.get_modelmeta().custom_metadata_map["{writer.KEY}"])'
     else:
         lines = (
             "import torch",
             f'program = torch.export.load("{out}").module()',
             "y, state = program(x, state)",
         )
-    _say_use(*lines, after=ABOUT)
+        loaded = f'torch.export.load("{out}", extra_files=extra)'
+        about = f'extra = {{"{writer.KEY}": ""}}; {loaded}; json.loads(extra["{writer.KEY}"])'
+    _say_use(
+        *lines,
+        after=f"x: (sequences, steps, {features}) float32\nthe first state: {exported.first_state(found, by_name)}\n"
+        f"about, whose how_to says how x is made of prices and y read: {about}",
+    )
     return 0
 
 
-def _package(source: "Source", out: Path) -> int:
+def _package(source: Source, out: Path) -> int:
     packaged: Any = import_module("tbptt.serving.packaged")
-    if out.is_dir():
-        beside = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            packaged.write(source, beside)
-            shutil.rmtree(out)
-            beside.rename(out)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    else:
-        out = packaged.write(source, out)
+    packaged.write(source, out, replace=out.is_dir())
     say(f"wrote {out}: a model of MLflow (pyfunc)")
     _say_use("import mlflow", f'model = mlflow.pyfunc.load_model("{out}")', "found = model.predict(prices)")
     return 0
 
 
-def _register(source: "Source", args: argparse.Namespace, cfg: DictConfig) -> int:
+def _register(source: Source, args: argparse.Namespace, cfg: DictConfig) -> int:
     registry: Any = import_module("tbptt.serving.registry")
     alias = args.alias or "champion"
-    version = registry.register(source, args.name, alias, cfg.tracking.uri)
+    version, is_new = registry.register(source, args.name, alias, cfg.tracking.uri)
     model = f"models:/{args.name}@{alias}"
-    say(f"registered {args.name}, version {version}, which is {model} now")
+    if is_new:
+        say(f"registered {args.name}, version {version}, which is {model} now")
+    else:
+        say(f"it is version {version} of {args.name} already, which is {model} now; no other is made")
     _say_use("import tbptt", f'network, scaler, config = tbptt.load_run("{model}")')
     return 0
 

@@ -24,6 +24,7 @@ from tbptt.studies.ranking import (
     is_complete,
     pareto_front,
     rerun_command,
+    use_best_command,
 )
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study, state_of
@@ -57,6 +58,7 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
         "point": {name: short_value(value) for name, value in best.params.items()},
         "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
         "command": rerun_command(study) if has_config else None,
+        "use": use_best_command(study),
         "luck": best_run(study, best)[1] if has_config else "",
         "front": [(t.number, [shown(v) for v in t.values], point_of(t)) for t in front],
         "complete": len(complete(trials)),

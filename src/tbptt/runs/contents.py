@@ -293,8 +293,8 @@ OF_A_RUN: dict[str, Test] = {
     "schedule": is_schedule,
     "random": is_random,
 }
-# The parts that predicting takes. A model in MLflow has these and no others: it is a run's checkpoint of its best epoch
-# without what only training needs.
+# The parts that predicting takes. A model in MLflow has these, those below that its run has, and no others: it is a
+# run's checkpoint of its best epoch without what only training needs.
 OF_A_MODEL: dict[str, Test] = {name: OF_A_RUN[name] for name in ("config", "scaler", "best", "epoch", "model")}
 IF_THERE: dict[str, Test] = {
     "records": all_are(has(PACKED)),
@@ -303,3 +303,4 @@ IF_THERE: dict[str, Test] = {
     "change_std": is_vector,
     "borders": are_borders,
 }
+FOR_PREDICTING = ("series", "change_std", "borders")  # of these, what predicting takes too

@@ -85,8 +85,8 @@ def tags_for(note: str, before: Mapping[str, str]) -> dict[str, str]:
 
 
 def added(before: Mapping[str, str], title: str, *parts: str) -> dict[str, str]:
-    """The tags that give a run's description a section after the notes, in place of the one of this title. None if the
-    run has no description, or somebody else wrote it."""
+    """The tags that give a run's description a section after the notes, in place of the one of this title; no tags if
+    the run has no description, or somebody else wrote it."""
     note = before.get(MLFLOW_RUN_NOTE)
     if not note:
         return {}

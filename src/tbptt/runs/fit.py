@@ -38,7 +38,7 @@ from tbptt.runs.system_metrics import monitored
 from tbptt.runs.tracking import Run, Store
 from tbptt.runs.versions import code_tags
 from tbptt.system import devices
-from tbptt.system.command import command
+from tbptt.system.command import command, use_command
 from tbptt.system.devices import gpu_trouble, pick_device
 from tbptt.system.endings import ui_lines
 from tbptt.system.files import write_text
@@ -82,6 +82,8 @@ def train(cfg: DictConfig, context: RunContext | None = None) -> float | tuple[f
         for line in ui_lines(cfg.tracking.uri, page):
             say(line)
     best = result.best
+    if cfg.progress != "none" and best.epoch is not None:
+        say(f"use it: {use_command(result.run_id, hide(cfg.tracking.uri))}")
     return best.values if len(best.values) > 1 else best.value
 
 

@@ -41,6 +41,7 @@ LOADER = "tbptt.serving.pyfunc"
 FOLDER = "tbptt"  # below the model's folder data/
 FILE = "model.ckpt"
 CHECKPOINT = f"data/{FOLDER}/{FILE}"
+DIGEST_TAG = "checkpoint_sha256"  # of a model whose run the store has not
 OWN = "own"  # beside the checkpoint: the user's own files
 NEEDS = ("model", "task", "data")  # the groups whose options a network cannot do without
 # Of the config: where runs and studies are kept does not matter to a model, which may go elsewhere.
@@ -54,7 +55,7 @@ EXAMPLE_ROWS, EXAMPLE_CELLS = 3, 4000  # predictions in an input example; its mo
 def content_of(state: dict[str, Any]) -> dict[str, Any]:
     """The part of a run's checkpoint that its model holds."""
     config = {name: value for name, value in state["config"].items() if name not in LEFT_OUT}
-    names = [*contents.OF_A_MODEL, *(["series"] if "series" in state else [])]
+    names = [*contents.OF_A_MODEL, *(name for name in contents.FOR_PREDICTING if name in state)]
     return {**{name: state[name] for name in names}, "config": config}
 
 
@@ -223,13 +224,21 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
     client, epoch = store.client, content["epoch"]
+    tags = {EPOCH_TAG: str(epoch + 1)}
+    if run_id is None:  # a file's is told by its content
+        tags[DIGEST_TAG] = checkpoint.digest(content_of(content))
+        query = f"tags.{DIGEST_TAG} = '{tags[DIGEST_TAG]}'"
+        for model in client.search_logged_models([experiment], query):
+            if model.status == LoggedModelStatus.READY and model.tags.get(DIGEST_TAG) == tags[DIGEST_TAG]:
+                return str(model.model_id)
     for model in models_of(store, experiment, run_id) if run_id else []:
         if model.status == LoggedModelStatus.PENDING:  # a process was killed before it was complete
             client.delete_logged_model(model.model_id)
         elif model.status == LoggedModelStatus.READY and model.tags.get(EPOCH_TAG) == str(epoch + 1):
             return str(model.model_id)
-    name = f"{'best-' if epoch == content['best']['epoch'] else ''}epoch-{epoch + 1}"
-    made = client.create_logged_model(experiment, name, run_id, tags={EPOCH_TAG: str(epoch + 1)}, model_type="tbptt")
+    is_best = epoch == content["best"]["epoch"]
+    name = f"{'best-' if is_best else ''}epoch-{epoch + 1}"
+    made = client.create_logged_model(experiment, name, run_id, tags=tags, model_type="tbptt")
     try:
         with tempfile.TemporaryDirectory() as temporary:
             folder = write(content, Path(temporary) / "model", run_id, made.model_id)
@@ -240,7 +249,7 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
         raise
     if run_id:
         record = content.get("record", {"time": 0, "metrics": {}})  # a model that is taken from elsewhere has none
-        at, metrics = record["time"], record["metrics"]
+        at, metrics = record["time"], record["metrics"] if is_best else {}  # else they would replace the run's own
         client.log_batch(run_id, [Metric(f"best/{n}", v, at, 0, model_id=made.model_id) for n, v in metrics.items()])
         client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=epoch)])
     client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)

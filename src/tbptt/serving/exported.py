@@ -113,7 +113,49 @@ def about(trained: Trained) -> dict[str, Any]:
         "input_window": int(data.input_window) if trained.inputs else 1,
         "scaler": {name: None if value is None else _listed(value.tolist()) for name, value in numbers.items()},
         "state": [_said(part) for part in parts(trained.network)],
+        "how_to": how_to(trained),
     }
+
+
+def how_to(trained: Trained) -> str:
+    """How to make the network's inputs of prices and to read its predictions, with the names of the other entries of
+    :func:`about`: for whoever has the file and nothing else."""
+    window, scaler = trained.window, trained.scaler
+    before = "p_t - p_(t-k)" if trained.config.data.features == "lagged_change" else "p_(t-k+1) - p_(t-k)"
+    lines = [
+        f"x: (sequences, steps, {input_size(trained.config)}) float32. Step t has the price p_t and sees W = {window} "
+        f"prices before it: x_t[k] = ({before} - input_mean) / input_std for k = 1 to W, in float64 until the end.",
+    ]
+    if trained.inputs:
+        lines.append(
+            "Behind these, first, for each of inputs in order and for its value v at t, t-1 and so on, input_window "
+            "of them: (v - extra_mean) / extra_std, kept within 10000 and -10000, 0 where v is missing or extra_std is "
+            "null. Then, in the same order, 1 where v is known and 0 where it is missing."
+        )
+    mixed = "" if scaler.mixing is None else " That is a row of mixtures: the targets are it @ inverse of mixing."
+    lines += [
+        f"y: (sequences, steps, {trained.task.outputs}) float32. In the units of the task's targets it is "
+        f"y * target_std + target_mean, output by output.{mixed}",
+        "These numbers are in scaler, with a row that all series share, or a row for each of series in order.",
+        "state: for each tensor its name, its name after the chunk (next), its shape, its type, and its numbers before "
+        "the first step (start, of one sequence). What comes out after a chunk goes in with the chunk that follows.",
+    ]
+    return "\n".join(lines)
+
+
+def first_state(trained: Trained, by_name: bool) -> str:
+    """The state before the first step, in words.
+
+    Args:
+        by_name: whether its tensors are inputs of their own names; else places in the tree ``state``.
+    """
+    places, found = with_places(trained.network.zero_state(1)), []
+    state = parts(trained.network)
+    for part, (place, _) in zip(state, places, strict=True):
+        shape = ", ".join("sequences" if i == part.dim else str(n) for i, n in enumerate(part.start.shape))
+        found.append(f"{part.name if by_name else place} ({shape}) {str(part.start.dtype).removeprefix('torch.')}")
+    zeros = not any(part.start.count_nonzero() for part in state)
+    return f"{', '.join(found)}, {'all 0' if zeros else 'as the entry state of about says'}"
 
 
 def _listed(value: Any) -> Any:

@@ -30,7 +30,8 @@ def load_run(
 
     Args:
         run_id: MLflow's run id; a study's name or folder, for the run of its best trial; or the path of a checkpoint,
-            such as ``sweeps/STUDY/best.ckpt``, with which the other arguments do not matter.
+            such as ``sweeps/STUDY/best.ckpt``, with which the stores do not matter, and
+            which is of one epoch, so that ``which`` cannot choose.
         tracking_uri: the store of the run. The default is that of the command: the variable MLFLOW_TRACKING_URI, or
             the store below the working directory.
         which: ``best`` (the epoch with the best objective) or ``last``.

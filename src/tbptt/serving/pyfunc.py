@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from numpy.typing import NDArray
 
 from tbptt import own
@@ -65,9 +67,23 @@ def use_own(folder: Path) -> None:
         if differs(path, folder):
             name = f"{OWN}/{path.relative_to(folder)}"
             raise ValueError(f"the model came with {name}, and this process uses another file of that name already")
-    if str(folder) not in own.of_models:
-        own.of_models.append(str(folder))
-    load_own()
+    if str(folder) in own.of_models:
+        return
+    own.of_models.append(str(folder))
+    try:
+        load_own()
+    except BaseException:  # else every later load would meet these files again
+        own.of_models.remove(str(folder))
+        own.look()
+        raise
+
+
+class Mistake(MlflowException, ValueError):
+    """What a model cannot take, in one line. MLflow's server passes the line on with status 400; of another error it
+    would only say that it was unexpected."""
+
+    def __init__(self, line: str):
+        super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
 
 
 class Answers(pd.DataFrame):
@@ -107,12 +123,17 @@ class Model:
             than W came before it. With ``return_state`` also ``state``: the text in the last row, None in the others.
 
         Raises:
-            ValueError: a column is missing or holds anything but numbers; the state is not of this network and these
-                series.
+            Mistake: a ValueError; a column is missing or holds anything but numbers; the state is not of this network
+                and these series.
         """
+        try:
+            return self._predict(model_input, params or {})
+        except ValueError as error:
+            raise Mistake(str(error)) from None
+
+    def _predict(self, model_input: Any, params: Mapping[str, Any]) -> pd.DataFrame:
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         table = table.rename(columns=str)
-        params = params or {}
         before = unpacked(str(params.get(STATE) or ""))
         predict = self._long if self.columns.series is None and PRICE in table else self._wide
         found, parts = predict(table, before)
@@ -143,6 +164,9 @@ class Model:
         named = table[SERIES] if SERIES in table else pd.Series("", index=table.index)
         codes, labels = pd.factorize(named.fillna("").astype(str))
         known = {str(part["series"][0]): part for part in before if len(part["series"]) == 1}
+        # A series that is named may begin at any time. That one with a name goes on as one without cannot be meant.
+        if len(known) < len(before) or (before and "" in {*labels, *known} and not {*labels} & {*known}):
+            raise ValueError(f"{STATE}: is of other series")
         found, values = dict(known), np.full((len(table), len(self.columns.outputs)), np.nan)
         prices, inputs = _numbers(table, PRICE), self._inputs(table, [PRICE])
         for code, label in enumerate(labels):
@@ -204,11 +228,15 @@ class Model:
 
 
 def _numbers(table: pd.DataFrame, name: str) -> Array:
-    """(N,) a column's numbers; NaN where it is blank."""
+    """(N,) a column's numbers; NaN where it is blank. Raises ValueError if it holds dates, true and false, or text."""
     try:
-        column = pd.to_numeric(table[name])
+        column = pd.to_numeric(table[name])  # of dates it would make nanoseconds
     except (ValueError, TypeError) as error:
         raise ValueError(f"column {name}: {str(error).splitlines()[0][:200]}; takes numbers") from None
+    if table[name].dtype.kind in "mM" or column.dtype.kind == "b":
+        raise ValueError(
+            f"column {name}: holds {'dates' if column.dtype.kind != 'b' else 'true and false'}; takes numbers"
+        )
     return np.array(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 

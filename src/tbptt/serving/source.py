@@ -40,8 +40,13 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
         storage: the storage of studies; the default is that of the command.
 
     Raises:
-        ValueError: nothing is called so, or it has no checkpoint that can be read. The message is one line.
+        ValueError: nothing is called so, it has no checkpoint that can be read, or it is one epoch already, of which
+            none can be chosen. The message is one line.
     """
+    if which != "best" and (str(what).startswith("models:") or Path(what).suffix == ".ckpt"):
+        raise ValueError(
+            f"which: got {which!r}, and {what} is of one epoch; takes a run or a study to choose the epoch of"
+        )
     if str(what).startswith("models:"):
         from tbptt.serving.registered import of_a_model
 
@@ -58,6 +63,20 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
 def uri_of(tracking_uri: str | None) -> str:
     """The store of runs: the one given, or the default of the command."""
     return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def wrong_name(name: str) -> str | None:
+    """The problem with what a registered model is to be called; None if MLflow takes it."""
+    if re.search("[/:]", name) or not name.strip() or name == "." or name.startswith(".."):
+        return f"got {name!r}; takes a name without / and :"
+    return None
+
+
+def wrong_alias(alias: str) -> str | None:
+    """The problem with an alias of a registered model's version; None if MLflow takes it."""
+    if not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"v\d+|latest", alias, re.IGNORECASE):
+        return f"got {alias!r}; takes letters, digits, _ and -, and neither v1 nor latest"
+    return None
 
 
 def of_run(run_id: str, tracking_uri: str | None, which: str) -> Source:

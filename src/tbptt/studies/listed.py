@@ -13,7 +13,7 @@ from tbptt.runs.local_files import folder_of
 from tbptt.runs.removing import is_run_id, size_of
 from tbptt.studies import found
 from tbptt.studies.living import workers_of
-from tbptt.studies.ranking import best_trial, rerun_command
+from tbptt.studies.ranking import best_trial, rerun_command, use_best_command
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Counts, Study, state_of
 from tbptt.system.command import command
@@ -121,6 +121,7 @@ def status_lines(facts: Facts) -> Iterator[str]:
         point = " ".join(f"{name}={short_value(value)}" for name, value in facts.best.params.items())
         yield f"  best: trial {facts.best.number}  {values}  {point}"
         yield f"  train it again: {rerun_command(study)}"
+        yield f"  use it: {use_best_command(study)}"
     if record.ended_by:
         yield f"  ended by: {record.ended_by}"
     yield f"  last: {_last(facts.trials) or 'nothing has run yet'}"

@@ -11,7 +11,7 @@ from tbptt.options.values import shown
 from tbptt.studies.folds import runs_by_seed
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
-from tbptt.system.command import command
+from tbptt.system.command import command, use_command
 
 
 def cost(value: float, objective: str) -> float:
@@ -124,3 +124,9 @@ def rerun_command(study: Study) -> str:
     quoted = f'"{uri}"' if uri.startswith("$") else shlex.quote(uri)  # a variable, for the shell
     server = f" tracking.uri={quoted}" if uri and not uri.startswith("sqlite") else ""
     return f"{command('train')} --config-dir {shlex.quote(f'sweeps/{study.name}')} --config-name best{server}"
+
+
+def use_best_command(study: Study) -> str:
+    """The command that predicts with the network of a study's best trial. The study names a store that is a file."""
+    uri = study.record.tracking_uri or ""
+    return use_command(study.name, "" if uri.startswith("sqlite") else uri)

@@ -34,7 +34,7 @@ from tbptt.studies.plan import Plan, differences, other_parameters
 from tbptt.studies.planned import plan_of
 from tbptt.studies.pool import STRIKES, Ends, WorkerProcess
 from tbptt.studies.postgres import RETRY_SECONDS, ServerStorage
-from tbptt.studies.ranking import best_run, best_trial, rerun_command
+from tbptt.studies.ranking import best_run, best_trial, rerun_command, use_best_command
 from tbptt.studies.records import StudyRecord
 from tbptt.studies.study import Budget, Study
 from tbptt.studies.sweep_end import HOW_TO_GO_ON, Report, settled
@@ -374,6 +374,7 @@ def _say_result(study: Study, plan: Plan, store: Store) -> None:
         for line in judged_best.answer(study, trials, best).lines:
             say(line)
         say(f"rerun it: {rerun_command(study)}")
+        say(f"use it: {use_best_command(study)}")
         if luck := best_run(study, best)[1]:
             say(f"sweeps/{study.name}/best.ckpt: of {luck}")
     say(f"report: sweeps/{study.name}/report.html")

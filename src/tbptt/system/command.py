@@ -5,6 +5,7 @@ train``). An environment variable says which one it was, so that workers, which 
 """
 
 import os
+import shlex
 
 VARIABLE = "TBPTT_COMMAND"
 
@@ -24,6 +25,19 @@ def command(name: str) -> str:
     """How a command such as ``train`` is typed: ``python train.py`` or ``tbptt train``."""
     program = os.environ.get(VARIABLE)
     return f"{program} {name}" if program else f"python {name}.py"
+
+
+def use_command(what: str, tracking_uri: str = "") -> str:
+    """How a trained network is used on a file.
+
+    Args:
+        what: the id of its run, or its study's name.
+        tracking_uri: of its runs, where it has to be said; the command's default has not.
+    """
+    quoted = f'"{tracking_uri}"' if tracking_uri.startswith("$") else shlex.quote(tracking_uri)  # a variable
+    is_default = tracking_uri in ("", os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
+    server = "" if is_default else f" tracking.uri={quoted}"
+    return f"{command('predict')} {shlex.quote(what)} data.path=FILE{server}"
 
 
 def install(package: str, extra: str | None = None) -> str:
