@@ -337,6 +337,56 @@ def test_a_state_of_something_else_is_refused(there: Trained, tmp_path: Path) ->
         tbptt.predict(there.runs["q_values"], state=state)
 
 
+@pytest.mark.parametrize(("name", "make"), [("q_values", walks), ("forecast", walks), ("inputs", with_gaps)])
+@pytest.mark.parametrize("new", [1, 2, 5, 12, 50])
+def test_a_file_of_new_rows_alone_goes_on_from_the_state(
+    there: Trained, tmp_path: Path, name: str, make: Any, new: int
+) -> None:
+    run, state, path = there.runs[name], tmp_path / "state", tmp_path / "new.csv"
+    make(400).to_csv(tmp_path / "old.csv", index=False)
+    make(400 + new).to_csv(tmp_path / "whole.csv", index=False)
+    make(400 + new).iloc[400:].to_csv(path, index=False)
+    tbptt.predict(run, tmp_path / "old.csv", state=state)
+    expected = predicted(find(run), tmp_path / "whole.csv", state=state)
+    found = predicted(find(run), path, state=state)
+    assert len(found.table) == 2 * new
+    if name == "inputs":  # the change of the first row is not known
+        assert set(found.metrics) == set(expected.metrics)
+        return
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.metrics == {part: pytest.approx(each, nan_ok=True) for part, each in expected.metrics.items()}
+    assert bool(found.metrics) == (new > found.trained.task.ahead)
+
+
+def test_a_series_without_a_new_price_waits(there: Trained, tmp_path: Path) -> None:
+    run, state, table = there.runs["forecast"], tmp_path / "state", walks(403)
+    table.loc[400, "B"] = np.nan
+    table.iloc[:400].to_csv(tmp_path / "old.csv", index=False)
+    table.iloc[400:401].to_csv(tmp_path / "one.csv", index=False)
+    table.iloc[401:].to_csv(tmp_path / "then.csv", index=False)
+    tbptt.predict(run, tmp_path / "old.csv", state=state)
+    found = [tbptt.predict(run, tmp_path / f"{name}.csv", state=state) for name in ("one", "then")]
+    assert found[0]["series"].tolist() == ["A"]
+    whole = tbptt.predict(run, table.drop(index=400))
+    own = whole[(whole["series"] == "B") & (whole["time"] > table["Date"][400])]
+    np.testing.assert_allclose(found[1][found[1]["series"] == "B"]["h1"], own["h1"], atol=1e-5)
+    with pytest.raises(ValueError, match="a series needs at least 2"):
+        tbptt.predict(run, tmp_path / "one.csv")
+
+
+def test_the_state_is_kept_last(there: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tbptt.serving.picture.draw", fails)
+    words = ["data.path=grown.csv", "--state", str(tmp_path / "s"), "--out", str(tmp_path / "o.csv")]
+    run = there.runs["forecast"]
+    assert main([run, *words, "--picture", str(tmp_path / "p.png")], CONF) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.csv"]
+    assert main([run, *words, "--force"], CONF) == 0
+    assert (tmp_path / "s").exists()
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """What a trained network is to predict on: the run's own data, or others, and which part of the run each price was."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +11,7 @@ import numpy as np
 from tbptt.data.borders import NEW, TEST, TRAIN, UNKNOWN, VAL, Labels, borders_of, labels
 from tbptt.data.options import DataConfig, PricesData, SplitData
 from tbptt.data.panel import Panel
+from tbptt.data.prices import fewest
 from tbptt.serving.next_file import as_the_run, data_of
 from tbptt.serving.trained import Trained
 
@@ -64,11 +66,19 @@ def given(trained: Trained, data: Any = None, changes: Mapping[str, Any] | None 
         return _own(trained, in_parts)
     config = _read_by(trained, data, changes or {})
     if data is None or isinstance(data, str | Path):
-        found, where = config.prices(), str(getattr(config, "path", config.name))
+        found, where = _read(trained, config), str(getattr(config, "path", config.name))
     else:
         found, where = (Panel.of_arrays(data) if isinstance(data, Mapping) else data), "data"
     panel = as_the_run(trained.source, config, found, where)
     return _others(trained, panel, config, where)
+
+
+def _read(trained: Trained, config: SplitData) -> Any:
+    """What a file holds. Few rows do not say which columns are series, so these are asked for by name first."""
+    if not fewest() and config.columns is None and trained.series:
+        with suppress(ValueError):
+            return replace(config, columns=trained.series).prices()
+    return config.prices()
 
 
 def _read_by(trained: Trained, data: Any, changes: Mapping[str, Any]) -> SplitData:
