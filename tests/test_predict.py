@@ -374,7 +374,9 @@ def test_a_series_without_a_new_price_waits(there: Trained, tmp_path: Path) -> N
         tbptt.predict(run, tmp_path / "one.csv")
 
 
-def test_the_state_is_kept_last(there: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_is_kept_last(
+    there: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails(*_: Any) -> None:
         raise OSError("no space left")
 
@@ -383,8 +385,36 @@ def test_the_state_is_kept_last(there: Trained, tmp_path: Path, monkeypatch: pyt
     run = there.runs["forecast"]
     assert main([run, *words, "--picture", str(tmp_path / "p.png")], CONF) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.csv"]
+    assert main([run, *words], CONF) == 2
+    assert "o.csv is there already; --force replaces it" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
     assert main([run, *words, "--force"], CONF) == 0
     assert (tmp_path / "s").exists()
+    kept = (tmp_path / "o.csv").read_bytes()
+    assert len(kept.splitlines()) == 1 + 2 * (450 - 8)
+    assert main([run, *words, "--force"], CONF) == 0
+    assert f"no new rows; {tmp_path}/o.csv stays as it is\n" in capsys.readouterr().out
+    assert (tmp_path / "o.csv").read_bytes() == kept
+
+
+def test_a_hole_between_state_and_file_is_told(there: Trained, tmp_path: Path) -> None:
+    run, state = there.runs["forecast"], tmp_path / "state"
+    tbptt.predict(run, walks(400), state=state)
+    said = [
+        [note for note in predicted(find(run), data, state=state).notes if "hole" in note]
+        for data in (walks(401), walks(402)[400:], walks(450)[406:], walks(450)[406:407])
+    ]
+    assert said[:2] == [[], []]
+    for (line,) in said[2:]:
+        assert line.startswith("a hole between the state and the new rows, 2021-07-13T00:00:00 to 2021-07-22T00:00:00:")
+        assert "9 days, and rows are usually 1 day apart (3 days at most); rows may be missing" in line
+
+
+def test_too_few_prices_are_told(there: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    walks(8).to_csv(tmp_path / "few.csv", index=False)
+    assert main([there.runs["forecast"], f"data.path={tmp_path}/few.csv"], CONF) == 0
+    printed = capsys.readouterr().out
+    assert "steps: none, as data.window=8 asks for more than 8 prices of a series\n" in printed
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -448,6 +478,10 @@ def test_wrong_words_are_told_at_once_and_nothing_is_written(
         (["0" * 32], f"run {'0' * 32} in "),
         ([run, "data.path=none.csv"], "none.csv"),
         ([run, "--out", "x.txt"], "--out: got 'x.txt'; takes a file that ends in .csv or .parquet"),
+        ([run, "all.csv"], "all.csv: takes KEY=VALUE; a file to predict on is data.path=all.csv"),
+        ([run, "data.window=8"], "data.window: the run fixes it, as nothing is trained here; takes keys that say how"),
+        ([run, "--force"], "--force: is about the table at --out"),
+        ([run, "--state", "first.csv"], "state: got 'first.csv', which is no file that --state has written"),
         ([run, "--which", "worst"], "argument --which: invalid choice"),
         ([run, "--stream", "data.path=grown.csv", "--last", "3"], "--last: has no effect with --stream"),
         ([run, "--on-error", "skip"], "--on-error: is about the rows of a stream"),

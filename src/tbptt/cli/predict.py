@@ -186,8 +186,7 @@ def _data_of(words: list[str]) -> tuple[dict[str, Any], list[str]]:
 
     from tbptt.config.checks import unknown_key
     from tbptt.config.compose import parsed
-    from tbptt.data.options import ArticleData, PricesData
-    from tbptt.data.options import MarketData
+    from tbptt.data.options import ArticleData, MarketData, PricesData
     from tbptt.options.takes import wrong_value
 
     takes = {field.name: field.metadata["takes"] for field in fields(PricesData) if field.name in READING}
@@ -247,7 +246,8 @@ def _parts_line(result: "Result") -> str:
     counts = result.table["part"].value_counts()
     listed = [f"{counts[part]:,} {words}" for part, words in said.items() if part in counts]
     if not listed and result.new:
-        return f"steps: none, as data.window={result.trained.window} asks for more than {result.trained.window} prices of a series"
+        window = result.trained.window
+        return f"steps: none, as data.window={window} asks for more than {window} prices of a series"
     return f"steps: {'; '.join(listed)}" if listed else "steps: none that is new"
 
 

@@ -144,7 +144,7 @@ def _skipped(on: Given, firsts: Mapping[str, int], until: state_file.Until) -> t
     rows = max((int(each.rows[-1]) + 1 for each in on.panel.series.values() if len(each.rows)), default=0)
     if until.time is None and rows < until.rows:
         lines.append(
-            f"{on.source} has {rows:,} rows: without times, rows are told by their place, so it takes all so far"
+            f"{on.source} has {rows:,} rows: without times, the next row is told by its place, after all before"
         )
     hole = None if skipped else until.hole_before(_new_times(on, until))
     return (*lines, hole) if hole else tuple(lines)

@@ -124,6 +124,6 @@ def read(path: Path | None, predictor: Predictor, names: list[str]) -> Until:
 def write(path: Path, predictor: Predictor, until: Until) -> None:
     """Keep where a predictor is; the file is replaced whole. Raises ValueError if it is a link."""
     refuse_link(path)
-    content = {"names": until.names, "inputs": until.inputs, "predictor": predictor.state_dict()}
+    content: dict[str, Any] = {"names": until.names, "inputs": until.inputs, "predictor": predictor.state_dict()}
     content |= {"until": until.time, "rows": until.rows, "last": until.last}
     checkpoint.save(path, {**content, "usual": until.usual, "longest": until.longest})
