@@ -513,6 +513,39 @@ def test_help_needs_no_torch() -> None:
     assert "--stream" in done.stdout
 
 
+def test_a_frame_is_the_same_as_the_file_of_its_rows(there: Trained) -> None:
+    run, frame = there.runs["forecast"], walks(450)
+    expected = tbptt.predict(run, "grown.csv")
+    texts = frame.assign(Date=frame["Date"].dt.strftime("%Y-%m-%d"))
+    for given in (texts, texts.set_index("Date"), frame.set_index("Date"), texts.set_index("Date").rename_axis(None)):
+        pd.testing.assert_frame_equal(tbptt.predict(run, given), expected, check_dtype=False)
+    for given in (texts, frame):
+        with pytest.raises(ValueError, match=r"^data.*2021-09-21"):
+            tbptt.predict(run, pd.concat([given, given.iloc[-1:]]))
+    columns = ["series", "part", "price", "h1", "h10"]
+    prices = frame[["A", "B"]].to_numpy().T
+    for array in (prices, torch.tensor(prices), prices.tolist()):
+        pd.testing.assert_frame_equal(tbptt.predict(run, array)[columns], expected[columns])
+    for wrong, says in (
+        (prices.T, r"got an array \(450, 2\); takes \(2, prices\), of A, B"),
+        (["a"], "got a list that"),
+    ):
+        with pytest.raises(ValueError, match=f"^data: {says}"):
+            tbptt.predict(run, wrong)
+
+
+def test_python_says_what_it_takes(there: Trained) -> None:
+    for what in (None, ""):
+        with pytest.raises(ValueError, match=f"^got {what!r} as what to load; takes a run's id, "):
+            tbptt.load_run(what)  # type: ignore[arg-type]
+    _, scaler, config = tbptt.load_run(there.runs["forecast"])
+    with pytest.raises(ValueError, match=r"take numbers alone: got columns Date \("):
+        tbptt.inputs(walks(60), scaler, config)
+    q = np.random.default_rng(1).normal(size=(2, 30, 2))
+    found = tbptt.sides(q, 0.3, held=np.array([True, False]))
+    assert torch.equal(found, tbptt.sides(torch.tensor(q), 0.3, held=torch.tensor([True, False])))
+
+
 # --- inputs ---------------------------------------------------------------------------------------------------------
 
 

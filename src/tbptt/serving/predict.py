@@ -59,8 +59,9 @@ def predict(
     Args:
         what: a run's id, a study's name or folder (its best trial), the path of a checkpoint, or a registered model,
             ``models:/NAME@ALIAS``.
-        data: the path of a file, which is read as the run's was; a DataFrame; arrays by name; a panel
-            (:func:`tbptt.panel`); or None for the run's own data, read again.
+        data: the path of a file, which is read as the run's was; a DataFrame, read as a file of its rows would be;
+            arrays by name; an array (B, N) in the run's order of series; a panel (:func:`tbptt.panel`); or None for
+            the run's own data, read again.
         tracking_uri, storage: the stores of runs and of studies, by default those of the command.
         which: ``best`` (the epoch with the best objective) or ``last``.
         state: a file that keeps how far the network has predicted. If it is there, rows up to then are left out, and

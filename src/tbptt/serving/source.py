@@ -42,6 +42,9 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
     Raises:
         ValueError: nothing is called so, or it has no checkpoint that can be read. The message is one line.
     """
+    if not isinstance(what, str | Path) or not str(what):
+        takes = "a run's id, a study's name or folder, the path of a checkpoint, or models:/NAME@ALIAS"
+        raise ValueError(f"got {what!r} as what to load; takes {takes}")
     if str(what).startswith("models:"):
         from tbptt.serving.registered import of_a_model
 
