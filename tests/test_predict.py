@@ -337,6 +337,86 @@ def test_a_state_of_something_else_is_refused(there: Trained, tmp_path: Path) ->
         tbptt.predict(there.runs["q_values"], state=state)
 
 
+@pytest.mark.parametrize(("name", "make"), [("q_values", walks), ("forecast", walks), ("inputs", with_gaps)])
+@pytest.mark.parametrize("new", [1, 2, 5, 12, 50])
+def test_a_file_of_new_rows_alone_goes_on_from_the_state(
+    there: Trained, tmp_path: Path, name: str, make: Any, new: int
+) -> None:
+    run, state, path = there.runs[name], tmp_path / "state", tmp_path / "new.csv"
+    make(400).to_csv(tmp_path / "old.csv", index=False)
+    make(400 + new).to_csv(tmp_path / "whole.csv", index=False)
+    make(400 + new).iloc[400:].to_csv(path, index=False)
+    tbptt.predict(run, tmp_path / "old.csv", state=state)
+    expected = predicted(find(run), tmp_path / "whole.csv", state=state)
+    found = predicted(find(run), path, state=state)
+    assert len(found.table) == 2 * new
+    if name == "inputs":  # the change of the first row is not known
+        assert set(found.metrics) == set(expected.metrics)
+        return
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.metrics == {part: pytest.approx(each, nan_ok=True) for part, each in expected.metrics.items()}
+    assert bool(found.metrics) == (new > found.trained.task.ahead)
+
+
+def test_a_series_without_a_new_price_waits(there: Trained, tmp_path: Path) -> None:
+    run, state, table = there.runs["forecast"], tmp_path / "state", walks(403)
+    table.loc[400, "B"] = np.nan
+    table.iloc[:400].to_csv(tmp_path / "old.csv", index=False)
+    table.iloc[400:401].to_csv(tmp_path / "one.csv", index=False)
+    table.iloc[401:].to_csv(tmp_path / "then.csv", index=False)
+    tbptt.predict(run, tmp_path / "old.csv", state=state)
+    found = [tbptt.predict(run, tmp_path / f"{name}.csv", state=state) for name in ("one", "then")]
+    assert found[0]["series"].tolist() == ["A"]
+    whole = tbptt.predict(run, table.drop(index=400))
+    own = whole[(whole["series"] == "B") & (whole["time"] > table["Date"][400])]
+    np.testing.assert_allclose(found[1][found[1]["series"] == "B"]["h1"], own["h1"], atol=1e-5)
+    with pytest.raises(ValueError, match="a series needs at least 2"):
+        tbptt.predict(run, tmp_path / "one.csv")
+
+
+def test_the_state_is_kept_last(
+    there: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tbptt.serving.picture.draw", fails)
+    words = ["data.path=grown.csv", "--state", str(tmp_path / "s"), "--out", str(tmp_path / "o.csv")]
+    run = there.runs["forecast"]
+    assert main([run, *words, "--picture", str(tmp_path / "p.png")], CONF) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.csv"]
+    assert main([run, *words], CONF) == 2
+    assert "o.csv is there already; --force replaces it" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+    assert main([run, *words, "--force"], CONF) == 0
+    assert (tmp_path / "s").exists()
+    kept = (tmp_path / "o.csv").read_bytes()
+    assert len(kept.splitlines()) == 1 + 2 * (450 - 8)
+    assert main([run, *words, "--force"], CONF) == 0
+    assert f"no new rows; {tmp_path}/o.csv stays as it is\n" in capsys.readouterr().out
+    assert (tmp_path / "o.csv").read_bytes() == kept
+
+
+def test_a_hole_between_state_and_file_is_told(there: Trained, tmp_path: Path) -> None:
+    run, state = there.runs["forecast"], tmp_path / "state"
+    tbptt.predict(run, walks(400), state=state)
+    said = [
+        [note for note in predicted(find(run), data, state=state).notes if "hole" in note]
+        for data in (walks(401), walks(402)[400:], walks(450)[406:], walks(450)[406:407])
+    ]
+    assert said[:2] == [[], []]
+    for (line,) in said[2:]:
+        assert line.startswith("a hole between the state and the new rows, 2021-07-13T00:00:00 to 2021-07-22T00:00:00:")
+        assert "9 days, and rows are usually 1 day apart (3 days at most); rows may be missing" in line
+
+
+def test_too_few_prices_are_told(there: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    walks(8).to_csv(tmp_path / "few.csv", index=False)
+    assert main([there.runs["forecast"], f"data.path={tmp_path}/few.csv"], CONF) == 0
+    printed = capsys.readouterr().out
+    assert "steps: none, as data.window=8 asks for more than 8 prices of a series\n" in printed
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +478,10 @@ def test_wrong_words_are_told_at_once_and_nothing_is_written(
         (["0" * 32], f"run {'0' * 32} in "),
         ([run, "data.path=none.csv"], "none.csv"),
         ([run, "--out", "x.txt"], "--out: got 'x.txt'; takes a file that ends in .csv or .parquet"),
+        ([run, "all.csv"], "all.csv: takes KEY=VALUE; a file to predict on is data.path=all.csv"),
+        ([run, "data.window=8"], "data.window: the run fixes it, as nothing is trained here; takes keys that say how"),
+        ([run, "--force"], "--force: is about the table at --out"),
+        ([run, "--state", "first.csv"], "state: got 'first.csv', which is no file that --state has written"),
         ([run, "--which", "worst"], "argument --which: invalid choice"),
         ([run, "--stream", "data.path=grown.csv", "--last", "3"], "--last: has no effect with --stream"),
         ([run, "--on-error", "skip"], "--on-error: is about the rows of a stream"),
@@ -427,6 +511,39 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert "--stream" in done.stdout
+
+
+def test_a_frame_is_the_same_as_the_file_of_its_rows(there: Trained) -> None:
+    run, frame = there.runs["forecast"], walks(450)
+    expected = tbptt.predict(run, "grown.csv")
+    texts = frame.assign(Date=frame["Date"].dt.strftime("%Y-%m-%d"))
+    for given in (texts, texts.set_index("Date"), frame.set_index("Date"), texts.set_index("Date").rename_axis(None)):
+        pd.testing.assert_frame_equal(tbptt.predict(run, given), expected, check_dtype=False)
+    for given in (texts, frame):
+        with pytest.raises(ValueError, match=r"^data.*2021-09-21"):
+            tbptt.predict(run, pd.concat([given, given.iloc[-1:]]))
+    columns = ["series", "part", "price", "h1", "h10"]
+    prices = frame[["A", "B"]].to_numpy().T
+    for array in (prices, torch.tensor(prices), prices.tolist()):
+        pd.testing.assert_frame_equal(tbptt.predict(run, array)[columns], expected[columns])
+    for wrong, says in (
+        (prices.T, r"got an array \(450, 2\); takes \(2, prices\), of A, B"),
+        (["a"], "got a list that"),
+    ):
+        with pytest.raises(ValueError, match=f"^data: {says}"):
+            tbptt.predict(run, wrong)
+
+
+def test_python_says_what_it_takes(there: Trained) -> None:
+    for what in (None, ""):
+        with pytest.raises(ValueError, match=f"^got {what!r} as what to load; takes a run's id, "):
+            tbptt.load_run(what)  # type: ignore[arg-type]
+    _, scaler, config = tbptt.load_run(there.runs["forecast"])
+    with pytest.raises(ValueError, match=r"take numbers alone: got columns Date \("):
+        tbptt.inputs(walks(60), scaler, config)
+    q = np.random.default_rng(1).normal(size=(2, 30, 2))
+    found = tbptt.sides(q, 0.3, held=np.array([True, False]))
+    assert torch.equal(found, tbptt.sides(torch.tensor(q), 0.3, held=torch.tensor([True, False])))
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------------

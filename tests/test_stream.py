@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,16 +180,15 @@ def test_another_delimiter_and_decimal(there: Trained, made: Made) -> None:
 # --- wrong rows -----------------------------------------------------------------------------------------------------
 
 WRONG = {
-    "2020-01-08,1": "has 2 fields; takes 3",
-    "2020-01-08,1,2,3": "has 4 fields; takes 3",
-    "": "has 1 field; takes 3",
-    "2020-01-08,abc,2": "'abc' is not a number",
-    "2020-01-08,inf,2": "'inf' is not a number",
-    "2020-01-08,1_0,2": "'1_0' is not a number",
-    "2020-01-06,1,2": "2020-01-06 is not after the time before it",
-    "2020-01-07,1,2": "2020-01-07 is not after the time before it",
-    "yesterday,1,2": "'yesterday' is not a time",
-    "2020-01-08,\udcff,2": "is no text",
+    "2020-01-08,1": ": has 2 fields; takes 3",
+    "2020-01-08,1,2,3": ": has 4 fields; takes 3",
+    "2020-01-08,abc,2": " (2020-01-08): 'abc' in A is not a number",
+    "2020-01-08,inf,2": " (2020-01-08): 'inf' in A is not a number",
+    "2020-01-08,1,1_0": " (2020-01-08): '1_0' in B is not a number",
+    "2020-01-06,1,2": ": 2020-01-06 is not after the time before it",
+    "2020-01-07,1,2": ": 2020-01-07 is not after the time before it",
+    "yesterday,1,2": ": 'yesterday' is not a time",
+    "2020-01-08,\udcff,2": ": is no text",
 }
 
 
@@ -203,7 +203,7 @@ def test_a_wrong_row_is_told_and_leaves_no_trace(made: Made, wrong: str, every: 
     for start in range(0, len(mixed), every):
         text += stream.answers(b"".join(line + b"\n" for line in mixed[start : start + every]))[0]
     found = pd.read_csv(io.BytesIO(text), skip_blank_lines=False)
-    assert said == [f"row 6: {WRONG[wrong]}"]
+    assert said == [f"row 6{WRONG[wrong]}"]
     assert len(found) == 41
     assert found.iloc[5, 1:].isna().all()
     expected = answers(made("two", header)[0], lines, 1000)
@@ -215,7 +215,7 @@ def test_a_wrong_row_stops_the_stream_if_not_told_otherwise(there: Trained) -> N
     text = "\n".join([header, *lines[:20], "2021-01-01,\x1b[2J,2", *lines[20:]])
     done = run(there, "two", text)
     assert done.returncode == 1
-    assert done.stderr == "row 21: '\\x1b[2J' is not a number\n"
+    assert done.stderr == "row 21 (2021-01-01): '\\x1b[2J' in A is not a number\n"
     assert len(done.stdout.splitlines()) == 1 + 20
     skipped = run(there, "two", text, "--on-error", "skip")
     assert skipped.returncode == 0
@@ -233,8 +233,59 @@ def test_what_the_header_lacks_is_told(there: Trained) -> None:
         with pytest.raises(ValueError, match=f"^{says}"):
             columns_of(network, header.encode(), Form(), None)
     done = run(there, "two", "Date,A\x1b\n2020-01-01,1\n")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "the header has no A, B (it has: Date, A?); the first line names the fields\n"
+
+
+def test_mistakes_in_keys_and_header_end_it_before_any_answer(there: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "two.state"
+    tbptt.predict(there.runs["two"], "two.csv", state=path)
+    kept, other = path.read_bytes(), tmp_path / "other.state"
+    tbptt.predict(there.runs["inputs"], "two.csv", state=other)
+    not_one = tmp_path / "prices.csv"
+    not_one.write_text("Date,A,B\n")
+    for text, words, says in (
+        ("Date,A,B\n", ["data.delimiter=."], "data.delimiter: got '.', which is data.decimal, too"),
+        ("Date;A;B\n", [], 'say data.delimiter=";"'),
+        ("Date,A,B\n", ["--state", str(other)], "is a state of other series or inputs"),
+        ("Date,A,B\n", ["--state", str(not_one)], "prices.csv', which is no file that --state has written"),
+        ("A,B\n1,2\n", ["--state", str(path)], "the rows of the state have times, those of the stream none"),
+    ):
+        done = run(there, "two", text, *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert says in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert path.read_bytes() == kept
+
+
+def test_blank_lines_are_no_rows(there: Trained, made: Made) -> None:
+    header, *lines = table()[["Date", "A", "B"]].iloc[:40].to_csv(index=False).splitlines()
+    with_blank = [*lines[:20], "", "\r", "  ", *lines[20:], ""]
+    for every in (1, 400):
+        stream, said = made("two", header)
+        pd.testing.assert_frame_equal(answers(stream, with_blank, every), answers(made("two", header)[0], lines, every))
+        assert said == []
+    done = run(there, "one", "\n\r\n" + "\n\n".join(map(str, table()["A"].iloc[:12])))
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 13)
+
+
+def test_the_tasks_names_stay_as_they_are(made: Made) -> None:
+    stream, _ = made("two", "Date,A,B")
+    assert stream.header() == stream.header()
+
+
+def test_a_hole_between_state_and_stream_is_told(made: Made) -> None:
+    header, *lines = table()[["Date", "A", "B"]].iloc[:60].to_csv(index=False).splitlines()
+    stream, said = made("two", header)
+    answers(stream, lines[:20], 7)
+    for first, says in ((20, 0), (27, 1)):
+        told: list[str] = []
+        again = Stream(stream.predictor, stream.columns, stream.form, replace(stream.until), False, told.append)
+        answers(again, lines[first:], 1)
+        assert len(told) == says
+    assert told[0].startswith("a hole between the state and the new rows, 2020-01-28T00:00:00 to 2020-02-07T00:00:00: ")
+    assert "10 days, and rows are usually 1 day apart (3 days at most)" in told[0]
+    assert said == []
 
 
 # --- the process ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from omegaconf import DictConfig
@@ -36,6 +37,15 @@ def ran(do: Callable[[], int]) -> int:
         return status_of(Interrupted(signal.SIGINT))
     except Exception as error:
         return status_of(error)
+
+
+@contextmanager
+def as_mistakes() -> Iterator[None]:
+    """Within, a line for the user, about what was named or its content, is a mistake in the command."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError([str(error)]) from error
 
 
 def status_of(error: Exception) -> int:

@@ -2,13 +2,13 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tbptt.cli.ending import Arguments, keys_of, ran
+from tbptt.cli.ending import Arguments, as_mistakes, keys_of, ran
 from tbptt.config.compose import CommandError
 from tbptt.system.command import command
 from tbptt.system.runtime import say
@@ -37,9 +37,17 @@ def arguments() -> Arguments:
     found.add_argument("what", nargs="?", metavar=WHAT)
     found.add_argument("words", nargs="*", metavar="KEY=VALUE")
     found.add_argument("--which", choices=("best", "last"), default="best", help="of a run's checkpoints; default best")
-    found.add_argument("--out", type=Path, metavar="FILE", help="write the table: .csv or .parquet")
+    found.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the table: .csv or .parquet; a file that is there needs --force"
+    )
+    found.add_argument("--force", action="store_true", help="replace the table that is at --out")
     found.add_argument("--picture", type=Path, metavar="FILE.png", help="draw prices, sides, predictions and truth")
-    found.add_argument("--last", type=int, metavar="N", help=f"show the last N rows (default {SHOWN}), draw N steps")
+    found.add_argument(
+        "--last",
+        type=int,
+        metavar="N",
+        help=f"show the last N rows of the table, of all series together (default {SHOWN}), draw N steps of each",
+    )
     found.add_argument("--state", type=Path, metavar="FILE", help="go on from here, and keep how far it went")
     found.add_argument("--stream", action="store_true", help="answer each row of CSV on stdin by one on stdout")
     found.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a wrong row of a stream")
@@ -76,7 +84,7 @@ def _main(argv: Sequence[str], conf: Path) -> int:
     from tbptt.serving.source import find
 
     typed = command.typed
-    with _as_mistakes():
+    with as_mistakes():
         source = find(typed.what, command.tracking_uri, typed.which, command.storage)
     out = sys.stderr if typed.stream else sys.stdout
     if source.why:
@@ -89,20 +97,12 @@ def _main(argv: Sequence[str], conf: Path) -> int:
 
     path = command.data.get("path")
     changes = {key: value for key, value in command.data.items() if key != "path"}
-    with _as_mistakes():
+    with as_mistakes():
         result = predicted(source, path, changes, typed.state, command.device)
     _show(result, typed.last or SHOWN)
     _write(result, typed)
+    result.keep()
     return 0
-
-
-@contextmanager
-def _as_mistakes() -> Iterator[None]:
-    """Within, a line for the user, about what was named or its content, is a mistake in the command."""
-    try:
-        yield
-    except ValueError as error:
-        raise CommandError([str(error)]) from error
 
 
 # --- what was typed -------------------------------------------------------------------------------------------------
@@ -112,14 +112,13 @@ def _checked(typed: Namespace, conf: Path) -> Command:
     """Raises CommandError with a line for each problem."""
     if typed.what is None or "=" in typed.what:
         raise CommandError([f"usage: {command('predict')} {WHAT} [KEY=VALUE …]; see --help"])
-    wrong = [f"{word}: takes KEY=VALUE" for word in typed.words if "=" not in word]
+    wrong = [_no_key(word) for word in typed.words if "=" not in word]
     words = [word for word in typed.words if "=" in word]
     of_data = [word for word in words if word.startswith("data.")]
     others = [word for word in words if word not in of_data]
     for word in others:
         if (key := word.partition("=")[0]) not in OTHERS:
-            takes = f"keys that say how data are read (data.{', data.'.join(READING[:3])}, …), {', '.join(OTHERS)}"
-            wrong.append(f"{key}: nothing is trained here; takes {takes}")
+            wrong.append(f"{key}: nothing is trained here; takes {_keys()}, {', '.join(OTHERS)}")
     wrong += [*_wrong_files(typed), *_not_beside_a_stream(typed, of_data)]
     if typed.last is not None and typed.last < 1:
         wrong.append(f"--last: got {typed.last}; takes a whole number from 1")
@@ -128,6 +127,15 @@ def _checked(typed: Namespace, conf: Path) -> Command:
         raise CommandError([*wrong, *lines])
     cfg = keys_of(others, conf)
     return Command(typed, data, "cuda" if cfg.device == "cuda" else "cpu", cfg.tracking.uri, cfg.study.storage)
+
+
+def _keys() -> str:
+    return f"keys that say how data are read (data.{', data.'.join(READING[:3])}, …)"
+
+
+def _no_key(word: str) -> str:
+    a_file = Path(word).suffix or Path(word).exists()
+    return f"{word}: takes KEY=VALUE" + (f"; a file to predict on is data.path={word}" if a_file else "")
 
 
 def _wrong_files(typed: Namespace) -> list[str]:
@@ -143,6 +151,10 @@ def _wrong_files(typed: Namespace) -> list[str]:
             wrong.append(f"{option}: {path} is {what}, and nothing is written there; takes another path")
         elif not path.parent.is_dir():
             wrong.append(f"{option}: there is no folder {path.parent}")
+        elif option == "--out" and path.exists() and not typed.force:
+            wrong.append(f"--out: {path} is there already; --force replaces it, another path keeps both")
+    if typed.force and typed.out is None:
+        wrong.append("--force: is about the table at --out; takes --out beside it")
     return wrong
 
 
@@ -174,16 +186,20 @@ def _data_of(words: list[str]) -> tuple[dict[str, Any], list[str]]:
 
     from tbptt.config.checks import unknown_key
     from tbptt.config.compose import parsed
-    from tbptt.data.options import PricesData
+    from tbptt.data.options import ArticleData, MarketData, PricesData
     from tbptt.options.takes import wrong_value
 
     takes = {field.name: field.metadata["takes"] for field in fields(PricesData) if field.name in READING}
+    fixed = {field.name for option in (ArticleData, MarketData, PricesData) for field in fields(option)}
     overrides, wrong = parsed(words, may_sweep=False)
     schema, found = OmegaConf.structured(PricesData(name="prices", path="none")), {}
     for override in overrides:
         key = override.key_or_group.removeprefix("data.")
         if key not in takes:
-            wrong.append(unknown_key(f"data.{key}", [f"data.{name}" for name in takes]))
+            if key in fixed:
+                wrong.append(f"data.{key}: the run fixes it, as nothing is trained here; takes {_keys()}")
+            else:
+                wrong.append(unknown_key(f"data.{key}", [f"data.{name}" for name in takes]))
             continue
         try:
             merged = OmegaConf.merge(schema, {key: override.value()})
@@ -229,6 +245,9 @@ def _parts_line(result: "Result") -> str:
     }
     counts = result.table["part"].value_counts()
     listed = [f"{counts[part]:,} {words}" for part, words in said.items() if part in counts]
+    if not listed and result.new:
+        window = result.trained.window
+        return f"steps: none, as data.window={window} asks for more than {window} prices of a series"
     return f"steps: {'; '.join(listed)}" if listed else "steps: none that is new"
 
 
@@ -243,14 +262,18 @@ def _short(result: "Result", last: int) -> str:
 
 def _metrics_line(part: str, metrics: dict[str, float]) -> str:
     steps = int(metrics["steps"])
-    found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "steps")
-    return f"{part or 'unknown'}: {found} ({steps:,} step{'' if steps == 1 else 's'} whose truth is known)"
+    found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "steps" and isfinite(value))
+    few = [name for name, value in metrics.items() if not isfinite(value)]
+    more = f"; too few for {', '.join(few)}" if few else ""
+    return f"{part or 'unknown'}: {found} ({steps:,} step{'' if steps == 1 else 's'} whose truth is known{more})"
 
 
 def _write(result: "Result", typed: Namespace) -> None:
     from tbptt.system.files import refuse_link, replaced
 
-    if (path := typed.out) is not None:
+    if (path := typed.out) is not None and not len(result.table) and path.exists():
+        say(f"no new rows; {path} stays as it is")
+    elif path is not None:
         refuse_link(path)
         with replaced(path) as beside:
             if path.suffix.lower() == ".csv":

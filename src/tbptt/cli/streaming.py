@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tbptt.cli.ending import FAILED
+from tbptt.cli.ending import FAILED, as_mistakes
 from tbptt.system.runtime import StopSignals, keep_freed_memory, say
 
 if TYPE_CHECKING:
@@ -33,22 +33,25 @@ def answer_rows(source: "Source", data: dict[str, Any], state: Path | None, skip
 
     torch.set_num_threads(1)  # a second one slows steps as small as these
     keep_freed_memory()
-    network, own = trained(source), data_of(source)
-    said = {key: getattr(own, key, None) for key in ("delimiter", "decimal", "time", "time_format", "gaps")} | data
-    form = Form.of(said["delimiter"], said["decimal"], said["time_format"])
+    with as_mistakes():
+        network, own = trained(source), data_of(source)
+        said = {key: getattr(own, key, None) for key in ("delimiter", "decimal", "time", "time_format", "gaps")} | data
+        form = Form.of(said["delimiter"], said["decimal"], said["time_format"])
     time = said["time"] if isinstance(said["time"], str) and said["time"] != "none" else None
     with StopSignals() as signals:
         reader = Reader(0, lambda: signals.signum is not None)
         first = reader.first()
-        if not first and reader.ended:
+        if not first:
             return _status(signals)
-        columns, is_header = columns_of(network, first, form, time)
+        with as_mistakes():
+            columns, is_header = columns_of(network, first, form, time)
+            predictor = Predictor(network, len(columns.names), device)
+            until = state_file.read(state, predictor, columns.names)
+            until.refuse_other_rows(columns.time is not None, "the stream")
         if is_header:
             reader.skip(first)
         if columns.unused:
             say(f"not used: {', '.join(columns.unused)}", sys.stderr)
-        predictor = Predictor(network, len(columns.names), device)
-        until = state_file.read(state, predictor, columns.names)
         carry = isinstance(own, TableData) and said["gaps"] == "carry"
         stream = Stream(predictor, columns, form, until, skip, lambda line: say(line, sys.stderr), carry)
         try:

@@ -5,7 +5,9 @@ Errors about a file are ``ValueError`` with one line that says what is wrong and
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,25 @@ def _stream(seed: int, part: int, i: int, what: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(part, i, what)))
 
 
+FEWEST = 2  # prices of a series, to learn from or to predict
+_fewest: ContextVar[int] = ContextVar("fewest", default=FEWEST)
+
+
+def fewest() -> int:
+    """The fewest prices of a series."""
+    return _fewest.get()
+
+
+@contextmanager
+def any_number_of_prices() -> Iterator[None]:
+    """Within, a series may have a single price, or none: those before are known from elsewhere."""
+    token = _fewest.set(0)
+    try:
+        yield
+    finally:
+        _fewest.reset(token)
+
+
 def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[str, Prices]:
     """The series of a CSV or Parquet file, by column name, in the file's order.
 
@@ -81,8 +102,10 @@ def read_prices(path: str | Path, columns: Sequence[str] | None = None) -> dict[
     """
     table = _read_table(Path(path))
     table.columns = [str(name) for name in table.columns]  # as errors and reports show it, also one of several levels
-    if len(table) < 2:
-        raise ValueError(f"{path} has {len(table)} row{'' if len(table) == 1 else 's'}; a series needs at least 2")
+    if len(table) < (least := max(1, fewest())):
+        raise ValueError(
+            f"{path} has {len(table)} row{'' if len(table) == 1 else 's'}; a series needs at least {least}"
+        )
     if columns is None:
         names = [c for c in table.columns if "volume" not in c.lower() and _holds_numbers(table[c])]
         if not names:
@@ -106,7 +129,7 @@ def prices_of_file(path: str, columns: Sequence[str] | None = None) -> dict[str,
     status = Path(path).stat() if Path(path).exists() else None
     version = status and (status.st_mtime_ns, status.st_size, status.st_ino)
     read = _last_read if status and status.st_size > LARGE else _lately_read
-    found = read(path, None if columns is None else tuple(columns), version)
+    found = (read if fewest() == FEWEST else _read)(path, None if columns is None else tuple(columns), version)
     if isinstance(found, tuple):
         raise DataError(*found)
     return dict(found)
@@ -197,8 +220,10 @@ def _one_series(column: Any, where: str) -> Prices:
         raise ValueError(f"{where}, row {row + 1}: {str(column.iloc[row])[:40]!r} is not a number")
     prices = numbers.to_numpy(np.float64, na_value=np.nan)
     known = np.flatnonzero(~np.isnan(prices))
-    if len(known) < 2:
+    if len(known) < fewest():
         raise ValueError(f"{where} holds {len(known)} price{'' if len(known) == 1 else 's'}; a series needs at least 2")
+    if not len(known):
+        return prices[:0]
     first, last = known[0], known[-1]
     if len(known) != last - first + 1:
         gap = first + int(np.flatnonzero(np.isnan(prices[first:last]))[0])

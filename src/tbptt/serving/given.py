@@ -1,6 +1,7 @@
 """What a trained network is to predict on: the run's own data, or others, and which part of the run each price was."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,10 +11,12 @@ import numpy as np
 from tbptt.data.borders import NEW, TEST, TRAIN, UNKNOWN, VAL, Labels, borders_of, labels
 from tbptt.data.options import DataConfig, PricesData, SplitData
 from tbptt.data.panel import Panel
+from tbptt.data.prices import fewest
 from tbptt.serving.next_file import as_the_run, data_of
 from tbptt.serving.trained import Trained
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from tbptt.data.prices import Prices
@@ -53,7 +56,7 @@ def given(trained: Trained, data: Any = None, changes: Mapping[str, Any] | None 
     """Read what to predict on.
 
     Args:
-        data: a path; a DataFrame, arrays by name or a panel; None reads the run's own data again.
+        data: a path; a DataFrame, arrays by name, an array or a panel; None reads the run's own data again.
         changes: keys of ``data`` that are to have another value than in the run, such as ``delimiter``.
         in_parts: whether the run's own data are predicted part by part, as the run was evaluated; else in one go.
 
@@ -64,11 +67,64 @@ def given(trained: Trained, data: Any = None, changes: Mapping[str, Any] | None 
         return _own(trained, in_parts)
     config = _read_by(trained, data, changes or {})
     if data is None or isinstance(data, str | Path):
-        found, where = config.prices(), str(getattr(config, "path", config.name))
+        found, where = _read(trained, config), str(getattr(config, "path", config.name))
     else:
-        found, where = (Panel.of_arrays(data) if isinstance(data, Mapping) else data), "data"
+        found, where = _in_memory(trained, config, data), "data"
     panel = as_the_run(trained.source, config, found, where)
     return _others(trained, panel, config, where)
+
+
+def _read(trained: Trained, config: SplitData) -> Any:
+    """What a file holds. Few rows do not say which columns are series, so these are asked for by name first."""
+    if not fewest() and config.columns is None and trained.series:
+        with suppress(ValueError):
+            return replace(config, columns=trained.series).prices()
+    return config.prices()
+
+
+def _in_memory(trained: Trained, config: SplitData, data: Any) -> Any:
+    """Data that are no file: a panel or, as :func:`tbptt.data.split.as_panel` takes it, a DataFrame."""
+    import pandas as pd
+
+    if isinstance(data, Panel):
+        return data
+    if isinstance(data, Mapping):
+        return Panel.of_arrays(data)
+    if isinstance(data, pd.Series):
+        names = trained.series or config.columns or ["price"]
+        data = data.to_frame(names[0] if len(names) == 1 else data.name)
+    if isinstance(data, pd.DataFrame):
+        auto = isinstance(config, PricesData) and config.reading == "auto"
+        return _of_frame(trained, cast(PricesData, config), data) if auto else data
+    takes = "takes a path, a DataFrame, arrays by name, an array (series, prices) or a panel"
+    try:
+        prices = np.atleast_2d(np.asarray(data, dtype=np.float64))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"data: got a {type(data).__name__} that is no array of numbers; {takes}") from None
+    names = trained.series or config.columns or [str(i) for i in range(len(prices))]
+    if prices.ndim != 2 or len(prices) != len(names):
+        raise ValueError(f"data: got an array {np.shape(data)}; takes ({len(names)}, prices), of {', '.join(names)}")
+    return Panel.of_arrays(dict(zip(names, prices, strict=True)))
+
+
+def _of_frame(trained: Trained, config: PricesData, frame: "pd.DataFrame") -> Panel:
+    """A DataFrame, read as a file of its rows would be. Texts in its index are a column of it."""
+    import pandas as pd
+
+    from tbptt.data.panels.frames import table_of_frame
+    from tbptt.data.panels.panel_file import panel_of_table
+
+    if (
+        frame.index.nlevels == 1
+        and frame.index.dtype.kind not in "iufM"
+        and not isinstance(frame.index, pd.DatetimeIndex)
+    ):
+        frame = frame.reset_index()
+    table = table_of_frame(frame, "data")
+    if not fewest() and config.columns is None and trained.series:
+        with suppress(ValueError):
+            return panel_of_table(table, replace(config, columns=trained.series), "data")
+    return panel_of_table(table, config, "data")
 
 
 def _read_by(trained: Trained, data: Any, changes: Mapping[str, Any]) -> SplitData:

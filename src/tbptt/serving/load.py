@@ -57,7 +57,8 @@ def inputs(prices: "Numbers", scaler: "Scaler", config: DictConfig, extra: "Numb
 
     Args:
         prices: (B, W + T) in NumPy or PyTorch, oldest first; W is ``config.data.window``. Or in pandas: a DataFrame
-            with a row for each time and a column for each series, or a Series. If the run scales each series by itself,
+            with a row for each time and a column of numbers for each series, or a Series. Columns are taken in their
+            order, whatever their names. If the run scales each series by itself,
             they must be its series, in the same order.
         scaler, config: as :func:`load_run` returns them.
         extra: (B, W + T, D) in NumPy or PyTorch, the run's other inputs beside each price, as :func:`panel` gives
@@ -105,20 +106,34 @@ def _as_tensor(numbers: "Numbers", by_column: bool = False) -> "Tensor":
 
     if isinstance(numbers, torch.Tensor):
         return numbers.detach().cpu().double()
-    found = torch.from_numpy(np.array(numbers, dtype=np.float64))
+    try:
+        found = torch.from_numpy(np.array(numbers, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(f"prices and extra take numbers alone: got {_not_numbers(numbers)}") from None
     if not hasattr(numbers, "iloc"):
         return found
     return found.T.contiguous() if by_column and found.ndim == 2 else found[None]
 
 
-def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = None) -> "Tensor":
+def _not_numbers(given: object) -> str:
+    """What of some data are no numbers, in words."""
+    columns = getattr(given, "dtypes", None)
+    if not hasattr(columns, "items"):
+        return f"a {type(given).__name__} of something else"
+    others = [f"{name} ({dtype})" for name, dtype in columns.items() if dtype.kind not in "iufb"]  # type: ignore[union-attr]
+    return f"columns {listed(others)}"
+
+
+def sides(
+    q: "Tensor | NDArray[np.float64]", fee: "float | Tensor | None", held: "Tensor | NDArray[np.bool_] | None" = None
+) -> "Tensor":
     """The side to hold at every step, from Q-values and the cost of changing sides.
 
     A change of side costs 2 · fee, one fee to close and one to open. The Q-values of a step do not include this cost at
     that step. So the side changes only if the other side's Q-value exceeds that of the side held by more than 2 · fee.
 
     Args:
-        q: (B, T, 2) in price units, of buying and of selling.
+        q: (B, T, 2) in price units, of buying and of selling, in PyTorch or NumPy.
         fee: in price units, as ``scaler.fee``: one number, or (B,) or (1,).
         held: (B,) the sides held before the first step: the result's ``[:, -1]`` for the steps before. None begins on
             the side that is worth more.
@@ -133,6 +148,7 @@ def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = Non
 
     from tbptt.tasks.decisions import held as held_sides
 
+    q = torch.as_tensor(q)
     if q.ndim != 3 or q.shape[-1] != 2 or not q.shape[1]:
         raise ValueError(f"q: got {tuple(q.shape)}; takes (series, steps, 2)")
     cost = 2 * torch.as_tensor(math.nan if fee is None else fee).to(q).flatten()  # (1,) or (B,)
@@ -140,4 +156,4 @@ def sides(q: "Tensor", fee: "float | Tensor | None", held: "Tensor | None" = Non
         got = fee if fee is None or len(cost) == 1 else f"{len(cost)} numbers"
         raise ValueError(f"fee: got {got}; takes price units from 0, one number or one for each of {len(q)} series")
     gain = q[..., 0] - q[..., 1]
-    return held_sides(gain, cost[:, None], gain[:, 0] > 0 if held is None else held.bool())
+    return held_sides(gain, cost[:, None], gain[:, 0] > 0 if held is None else torch.as_tensor(held).bool())

@@ -70,6 +70,7 @@ def as_the_run(source: Source, data: SplitData, given: Any, where: str) -> "Pane
     any_series = content.get("series") is None and known == 1 and not isinstance(data_of(source), SplitData)
     names = list(found.series) if any_series else content.get("series") or data.columns or list(found.series)
     found = found if any_series else _named_as(found, names, data)
+    found = _with_blank(found, names)
     if lacks := [name for name in names if name not in found.series]:
         new = [name for name in found.series if name not in names]
         more = f"; new are {listed(new)}" if new else ""
@@ -98,6 +99,19 @@ def _named_as(found: "Panel", names: list[str], data: SplitData) -> "Panel":
             if np.array_equal(of_column.prices, found.series[free[0]].prices):
                 called = {free[0]: names[0]}
     return replace(found, series={called.get(name, name): each for name, each in found.series.items()})
+
+
+def _with_blank(found: "Panel", names: list[str]) -> "Panel":
+    """A panel with series without prices for columns that hold none, if that many are enough."""
+    import numpy as np
+
+    from tbptt.data.panel import Series
+    from tbptt.data.panels.roles import EMPTY
+    from tbptt.data.prices import fewest
+
+    blank = [name for name in names if found.findings.left_out.get(name) == EMPTY and not fewest()]
+    none = Series(np.empty(0), np.empty(0, np.int64), np.empty((0, len(found.inputs))))
+    return replace(found, series={**found.series, **dict.fromkeys(blank, none)}) if blank else found
 
 
 def _only(found: "Panel", names: list[str], inputs: list[str]) -> "Panel":

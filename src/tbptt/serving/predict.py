@@ -1,13 +1,16 @@
 """Predictions of a trained network as a table: tbptt.predict, and what predict.py shows."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tbptt.data.borders import in_microseconds
+from tbptt.data.prices import any_number_of_prices
 from tbptt.serving import state_file, steps, table
 from tbptt.serving.given import Given, given
 from tbptt.serving.predictor import Predictor
@@ -28,6 +31,9 @@ class Result:
         given: what was predicted on.
         trained: the network.
         notes: lines for the user.
+        new: how many prices were new.
+        keep: writes the state, if one is kept. It is called last, when the answer is where it is to be: a row of a
+            state has been answered.
     """
 
     table: "pd.DataFrame"
@@ -35,6 +41,8 @@ class Result:
     given: Given
     trained: Trained
     notes: tuple[str, ...]
+    new: int = 0
+    keep: Callable[[], None] = lambda: None
 
 
 def predict(
@@ -51,8 +59,9 @@ def predict(
     Args:
         what: a run's id, a study's name or folder (its best trial), the path of a checkpoint, or a registered model,
             ``models:/NAME@ALIAS``.
-        data: the path of a file, which is read as the run's was; a DataFrame; arrays by name; a panel
-            (:func:`tbptt.panel`); or None for the run's own data, read again.
+        data: the path of a file, which is read as the run's was; a DataFrame, read as a file of its rows would be;
+            arrays by name; an array (B, N) in the run's order of series; a panel (:func:`tbptt.panel`); or None for
+            the run's own data, read again.
         tracking_uri, storage: the stores of runs and of studies, by default those of the command.
         which: ``best`` (the epoch with the best objective) or ``last``.
         state: a file that keeps how far the network has predicted. If it is there, rows up to then are left out, and
@@ -70,7 +79,9 @@ def predict(
         ValueError: one line; there is no such network, or the data cannot be used.
     """
     source = find(what, tracking_uri, which, storage)
-    return predicted(source, data, state=None if state is None else Path(state)).table
+    result = predicted(source, data, state=None if state is None else Path(state))
+    result.keep()
+    return result.table
 
 
 def predicted(
@@ -87,18 +98,21 @@ def predicted(
         device: ``cuda`` to compute on a GPU.
     """
     network = trained(source)
-    on = given(network, data, changes, in_parts=state is None)
+    with nullcontext() if state is None else any_number_of_prices():
+        on = given(network, data, changes, in_parts=state is None)
     if state is None and on.at is not None:
         return _result(network, on, steps.in_parts(network, on, device), ())
     names = list(on.panel.series)
     predictor = Predictor(network, len(names), device)
     until = state_file.read(state, predictor, names)
+    until.refuse_other_rows(on.panel.times is not None, on.source)
     firsts = {name: _first_new(on, name, until) for name in names}
     found = steps.in_one_go(predictor, on.panel, firsts)
     notes = _skipped(on, firsts, until) if state is not None else ()
-    if state is not None:
-        state_file.write(state, predictor, _after(on, until))
-    return _result(network, on, found, notes)
+    result = _result(network, on, found, notes)
+    if state is None:
+        return result
+    return replace(result, keep=partial(state_file.write, state, predictor, _after(on, until)))
 
 
 def _result(network: Trained, on: Given, found: Mapping[str, steps.Steps], notes: tuple[str, ...]) -> Result:
@@ -107,7 +121,8 @@ def _result(network: Trained, on: Given, found: Mapping[str, steps.Steps], notes
     known = any(column.startswith("true_") for column in whole.columns)
     if not known:
         notes = (*notes, "truth: left out, as the deviation of the run's changes, on which targets depend, is unknown")
-    return Result(whole, metrics, on, network, (*on.notes, *notes))
+    new = sum(len(each.prices) - found[name].first for name, each in on.panel.series.items())
+    return Result(whole, metrics, on, network, (*on.notes, *notes), new)
 
 
 def _first_new(on: Given, name: str, until: state_file.Until) -> int:
@@ -115,9 +130,6 @@ def _first_new(on: Given, name: str, until: state_file.Until) -> int:
     rows = on.panel.series[name].rows
     if until.rows == 0:
         return 0
-    if (until.time is None) != (on.panel.times is None):
-        one, other = ("none", "times") if until.time is None else ("times", "none")
-        raise ValueError(f"the rows of the state have {one}, those of {on.source} {other}: which are new is not known")
     if until.time is not None and on.panel.times is not None:
         return int(np.searchsorted(in_microseconds(on.panel.times[rows]), until.time, side="right"))
     return int(np.searchsorted(rows, until.rows))
@@ -129,7 +141,23 @@ def _skipped(on: Given, firsts: Mapping[str, int], until: state_file.Until) -> t
     skipped = sum(firsts.values())
     new = sum(len(each.prices) for each in on.panel.series.values()) - skipped
     when = "" if until.time is None else f", up to {str(np.datetime64(until.time, 'us')).removesuffix('.000000')}"
-    return (f"state: {until.rows:,} rows were predicted before{when}; {skipped:,} prices skipped, {new:,} are new",)
+    lines = [f"state: {until.rows:,} rows were predicted before{when}; {skipped:,} prices skipped, {new:,} are new"]
+    rows = max((int(each.rows[-1]) + 1 for each in on.panel.series.values() if len(each.rows)), default=0)
+    if until.time is None and rows < until.rows:
+        lines.append(
+            f"{on.source} has {rows:,} rows: without times, the next row is told by its place, after all before"
+        )
+    hole = None if skipped else until.hole_before(_new_times(on, until))
+    return (*lines, hole) if hole else tuple(lines)
+
+
+def _new_times(on: Given, until: state_file.Until) -> state_file.Times:
+    """Of the rows that are new and have a price, in microseconds."""
+    rows = [each.rows for each in on.panel.series.values()]
+    if on.panel.times is None or not rows:
+        return np.empty(0, np.int64)
+    times = in_microseconds(on.panel.times[np.unique(np.concatenate(rows))])
+    return times if until.time is None else times[times > until.time]
 
 
 def _after(on: Given, until: state_file.Until) -> state_file.Until:
@@ -142,8 +170,10 @@ def _after(on: Given, until: state_file.Until) -> state_file.Until:
             row[0] = float(series.prices[-1])
     if panel.times is None or not ends:
         rows = max(max(ends, default=-1) + 1, until.rows)
-        return state_file.Until(until.names, until.inputs, until.time, rows, last)
+        return replace(until, rows=rows, last=last)
+    after = replace(until, last=last)
+    after.seen(_new_times(on, replace(until, time=None)))
     times = in_microseconds(panel.times[: max(ends) + 1])
     new = len(times) if until.time is None else int((times > until.time).sum())
     time = int(times[-1]) if until.time is None else max(int(times[-1]), until.time)
-    return state_file.Until(until.names, until.inputs, time, until.rows + new, last)
+    return replace(after, time=time, rows=until.rows + new)

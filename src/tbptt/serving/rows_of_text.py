@@ -49,6 +49,11 @@ class Form:
         """The fields of a line, without blanks around them."""
         return [each.strip() for each in next(csv.reader([line], delimiter=self.delimiter), []) or [""]]
 
+    def without_blank_lines(self, block: bytes) -> bytes:
+        """Whole lines without those that hold nothing."""
+        blanks = rb"[\r\t ]*" if self.delimiter not in ("\t", " ") else rb"\r?"
+        return re.sub(rb"(?m)^" + blanks + rb"\n", b"", block)
+
     def number(self, text: str) -> float | None:
         """A number, NaN for a missing one; None if it is neither."""
         if text in NULLS:
@@ -71,6 +76,7 @@ class Columns:
         inputs: the field and the form of each of the run's other inputs.
         time: the field of the time; None if there is none.
         unused: names of fields that are none of these.
+        header: the names of all fields; empty if they have none.
     """
 
     count: int
@@ -79,6 +85,7 @@ class Columns:
     inputs: list[tuple[int, str]] = field(default_factory=list)
     time: int | None = None
     unused: list[str] = field(default_factory=list)
+    header: list[str] = field(default_factory=list)
 
     @classmethod
     def one(cls, name: str) -> "Columns":
@@ -118,6 +125,7 @@ class Columns:
             [(names.index(name), form) for name, form in parsed],
             None if at is None else names.index(at),
             [name for name in names if name not in used],
+            names,
         )
 
 
@@ -208,7 +216,8 @@ def _line_by_line(block: bytes, columns: Columns, form: Form) -> Block:
         for i in _used(columns):
             number = form.number(fields[i])
             if number is None:
-                wrong[row] = f"{fields[i][:40]!r} is not a number"
+                of = f" in {columns.header[i]}" if columns.header else ""
+                wrong[row] = f"{fields[i][:40]!r}{of} is not a number"
                 break
             numbers[row, i] = number
     return _block(numbers, None if columns.time is None else texts, wrong, form)

@@ -43,6 +43,9 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
         ValueError: nothing is called so, it has no checkpoint that can be read, or it is one epoch already, of which
             none can be chosen. The message is one line.
     """
+    if not isinstance(what, str | Path) or not str(what):
+        takes = "a run's id, a study's name or folder, the path of a checkpoint, or models:/NAME@ALIAS"
+        raise ValueError(f"got {what!r} as what to load; takes {takes}")
     if which != "best" and (str(what).startswith("models:") or Path(what).suffix == ".ckpt"):
         raise ValueError(
             f"which: got {which!r}, and {what} is of one epoch; takes a run or a study to choose the epoch of"

@@ -1,7 +1,7 @@
 """The network's predictions at every price of a panel, series by series."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class Steps:
         side: (N,) 1 long, -1 short, 0 where there is no prediction.
         held: the side that was held before the first of them; 0 if none was.
         first: the first price that is predicted, from 0.
+        past: (W,) the prices before ``first``, NaN where there were none; they may be in a state, and not in the data.
+        beside: (W, D) the other inputs of these.
         free: prices at which the side is free to take, as at the first step.
     """
 
@@ -35,6 +37,8 @@ class Steps:
     side: NDArray[np.int8]
     held: int
     first: int
+    past: Numbers
+    beside: Numbers
     free: tuple[int, ...] = ()
 
     @property
@@ -92,18 +96,21 @@ def fees(trained: Trained) -> torch.Tensor:
 
 def in_one_go(predictor: Predictor, panel: Panel, firsts: Mapping[str, int]) -> dict[str, Steps]:
     """The predictions of each series from its price ``firsts`` on, the predictor's state carried."""
-    sides = predictor.state_dict()["side"].tolist()
+    before = predictor.state_dict()
+    sides, past, beside = before["side"].tolist(), before["past"].numpy().copy(), before["extra"].numpy().copy()
     found = {}
-    for (name, each), side in zip(panel.series.items(), sides, strict=True):
-        found[name] = _empty(predictor.trained, len(each.prices), side, firsts[name])
+    for i, (name, each) in enumerate(panel.series.items()):
+        empty = _empty(predictor.trained, len(each.prices), sides[i], firsts[name])
+        found[name] = replace(empty, past=past[i], beside=beside[i])
     _fill(predictor, panel, {name: (firsts[name], len(each.prices)) for name, each in panel.series.items()}, found)
     return found
 
 
 def _empty(trained: Trained, count: int, side: int, first: int = 0, free: tuple[int, ...] = ()) -> Steps:
     outputs = trained.task.outputs
-    scaled = np.full((count, outputs), np.nan, dtype=np.float32)
-    return Steps(scaled, np.full((count, outputs), np.nan), np.zeros(count, dtype=np.int8), side, first, free)
+    scaled, values = np.full((count, outputs), np.nan, dtype=np.float32), np.full((count, outputs), np.nan)
+    past, beside = np.full(trained.window, np.nan), np.full((trained.window, len(trained.inputs)), np.nan)
+    return Steps(scaled, values, np.zeros(count, dtype=np.int8), side, first, past, beside, free)
 
 
 def _fill(predictor: Predictor, panel: Panel, spans: Mapping[str, tuple[int, int]], into: Mapping[str, Steps]) -> None:

@@ -23,6 +23,7 @@ from tbptt.system.runtime import CONTROL
 
 SPECIAL = re.compile('[",\r\n]')
 READ, MOST, LONGEST = 1 << 16, 1 << 18, 1 << 23  # bytes: of one read, of a block of rows, of a line
+DELIMITERS = ";\t,|"
 WAIT = 0.2  # seconds until a signal is looked for
 
 
@@ -53,11 +54,12 @@ class Stream:
     ):
         self.predictor, self.columns, self.form, self.until = predictor, columns, form, until
         self.skip, self.tell, self.carry, self._before = skip, tell, carry, until.rows
+        self._begins = True
 
     def header(self) -> bytes:
         """The names of an answer's fields."""
-        names = self.predictor.trained.task.output_names
-        names += ["side"] if self.predictor.trained.task.decides else []
+        task = self.predictor.trained.task
+        names = [*task.output_names, *(["side"] if task.decides else [])]
         series = self.columns.names
         fields = names if len(series) == 1 else [f"{one}.{name}" for one in series for name in names]
         text = io.StringIO()
@@ -66,28 +68,43 @@ class Stream:
 
     def answers(self, block: bytes) -> tuple[bytes, bool]:
         """The answers to whole lines, one line each, and whether the stream ends with them, as a row is wrong."""
+        block = self.form.without_blank_lines(block)
+        if not block:
+            return b"", False
         rows = parsed(block, self.columns, self.form)
         wrong = {**rows.wrong, **self._backwards(rows)}
         count = len(rows.numbers)
         stops = bool(wrong) and not self.skip
         if stops:
             count = min(wrong)
-            self._say(wrong, count)
+            self._say(wrong, count, rows)
         else:
             for row in sorted(wrong):
-                self._say(wrong, row)
+                self._say(wrong, row, rows)
         right = np.arange(count)
         if wrong:
             right = np.setdiff1d(right, list(wrong))
         found = self._predicted(rows.numbers[right])
         if len(right) and self.columns.time is not None:
-            self.until.time = int(rows.times[right[-1]])
+            self._seen(rows.times[right])
         answered = self._written(found, right, count, rows)
         self.until.rows += count
         return answered, stops
 
-    def _say(self, wrong: dict[int, str], row: int) -> None:
-        self.tell(f"row {self.until.rows - self._before + row + 1}: {wrong[row]}")
+    def _seen(self, times: NDArray[np.int64]) -> None:
+        """Move on to the last time, and say if rows may be missing before the first."""
+        if self._begins and (hole := self.until.hole_before(times)):
+            self.tell(hole)
+        self._begins, before = False, [] if self.until.time is None else [self.until.time]
+        self.until.seen(np.concatenate([np.array(before, dtype=np.int64), times]))
+        self.until.time = int(times[-1])
+
+    def _say(self, wrong: dict[int, str], row: int, rows: Block) -> None:
+        place = f"row {self.until.rows - self._before + row + 1}"
+        when = "" if rows.said is None or rows.times[row] == NO_TIME else rows.said[row][:40]
+        if when and when not in wrong[row]:
+            place += f" ({when})"
+        self.tell(f"{place}: {wrong[row]}")
 
     def _backwards(self, rows: Block) -> dict[int, str]:
         """The rows whose time is not after the one before, of those that are right otherwise."""
@@ -197,7 +214,8 @@ class Reader:
 
     def first(self) -> bytes:
         """The first line, which stays to be read."""
-        block = self.lines()
+        while (block := self.lines()) and not (block := block[len(block) - len(block.lstrip(b"\r\n")) :]):
+            pass  # blank lines
         self._rest = block + self._rest
         return block.split(b"\n")[0]
 
@@ -234,4 +252,11 @@ def columns_of(trained: Trained, first: bytes, form: Form, time: str | None) -> 
         fields = form.fields(line)
         if len(fields) == 1 and form.number(fields[0]) is not None:
             return Columns.one(series[0] if series else "price"), False
-    return Columns.of(form.fields(line), series, trained.inputs, time), True
+    fields = form.fields(line)
+    try:
+        return Columns.of(fields, series, trained.inputs, time), True
+    except ValueError as error:
+        if len(fields) == 1 and (other := next((each for each in DELIMITERS if each in line), None)):
+            key = "tab" if other == "\t" else f'"{other}"'
+            raise ValueError(f"{error}; if its fields are parted by {other!r}, say data.delimiter={key}") from None
+        raise

@@ -153,12 +153,16 @@ def _measured(
     from tbptt.tasks.prepare import constant_loss, of_rows
 
     series, window, task = given.panel.series, trained.window, trained.task
-    at = [list(series).index(name) for name in spans]
-    prices = {name: series[name].prices[begin - window : end] for name, (begin, end) in spans.items()}
-    inputs = {name: series[name].inputs[begin - window : end] for name, (begin, end) in spans.items()}
+    places = [list(series).index(name) for name in spans]
+    prices, inputs = {}, {}
+    for name, (begin, end) in spans.items():
+        of, each = steps[name], series[name]
+        at = slice(begin - of.first, end - of.first + window)  # of the prices from W before the first on
+        prices[name] = np.concatenate([of.past, each.prices[of.first :]])[at]
+        inputs[name] = np.concatenate([of.beside, each.inputs[of.first :]])[at]
     std = given.change_std
-    std = std[at] if std is not None and len(std) > 1 else std
-    scaler = trained.scaler.of_series(torch.tensor(at))
+    std = std[places] if std is not None and len(std) > 1 else std
+    scaler = trained.scaler.of_series(torch.tensor(places))
     sequences = of_rows(prices, inputs if given.panel.inputs else {}, scaler, std, given.data, task)
     every = torch.zeros_like(sequences.targets)
     for row, (name, (begin, _)), count in zip(every, spans.items(), sequences.steps, strict=True):

@@ -249,6 +249,8 @@ def _nearly_identical(columns: Mapping[str, Prices]) -> dict[str, str]:
 
 def _correlations(values: Prices) -> Prices:
     """About the correlations of the changes of columns (C, R), (C, C): a change that is not known counts as none."""
+    if values.shape[1] < 2:
+        return np.zeros((len(values), len(values)))
     changes = np.nan_to_num(np.diff(values, axis=1), posinf=0.0, neginf=0.0)
     changes -= changes.mean(axis=1, keepdims=True)
     size = np.sqrt((changes**2).sum(axis=1, keepdims=True))

@@ -6,7 +6,7 @@ import numpy as np
 
 from tbptt.data.panel import DataError, Rows, Series
 from tbptt.data.panels.inputs import formed, unformed
-from tbptt.data.prices import Prices
+from tbptt.data.prices import Prices, fewest
 
 
 class TooFew(ValueError):
@@ -33,8 +33,10 @@ def without_gaps(
         ValueError: one line; a blank inside with ``refuse``, fewer than two prices, or one that is not finite.
     """
     known = np.flatnonzero(~np.isnan(values))
-    if len(known) < 2:
+    if len(known) < fewest():
         raise TooFew(column, len(known))
+    if not len(known):
+        return values[:0], known, 0
     first, last = int(known[0]), int(known[-1])
     infinite = np.isinf(values)
     if infinite.any():

@@ -18,7 +18,7 @@ from tbptt.data.panels.long_format import Groups, groups_of, without_blank
 from tbptt.data.panels.mixed import refuse_mixed
 from tbptt.data.panels.suspicious import suspicions
 from tbptt.data.panels.times import RowTimes, times_of
-from tbptt.data.prices import LARGE, Prices
+from tbptt.data.prices import FEWEST, LARGE, Prices, fewest
 from tbptt.data.tables.files import Table, read_table
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def panel_of_file(path: str, data: "PricesData") -> Panel:
     """
     version = version_of(Path(path))
     request = _Request(path, version, repr([getattr(data, key) for key in KEYS] + [data.form]), data)
-    found = (_last_read if version and version[1] > LARGE else _lately_read)(request)
+    cached = _last_read if version and version[1] > LARGE else _lately_read
+    found = (cached if fewest() == FEWEST else _read)(request)
     if isinstance(found, _Failure):
         raise ValueError(found.line) if found.key is None else DataError(found.line, found.key)
     return found
@@ -96,9 +97,9 @@ def panel_of_table(table: Table, data: "TableData", source: str, guess: bool = T
     Raises:
         ValueError: one line that says what is wrong, where, and which key says what is right.
     """
-    if len(table.frame) < 2:
+    if len(table.frame) < max(1, fewest()):
         count = f"{len(table.frame)} row{'' if len(table.frame) == 1 else 's'}"
-        raise ValueError(f"{source} has {count}; a series needs at least 2")
+        raise ValueError(f"{source} has {count}; a series needs at least {max(1, fewest())}")
     return _Maker(table, data, source, guess).panel()
 
 
