@@ -98,8 +98,8 @@ def test_a_folder_whose_study_is_in_no_storage_has_its_file(there: Trained, tmp_
 
 def test_what_is_nothing_is_told_what_there_is(there: Trained, tmp_path: Path) -> None:
     assert line("serach") == (
-        f"got 'serach': {STORAGE} has no such study; takes a run's id, a study (there are away, none-yet, search, "
-        "seeds), a file .ckpt, or a registered model models:/NAME@ALIAS; did you mean search?"
+        f"got 'serach': {STORAGE} has no such study; takes a run's id, a study (there are 'away', 'none-yet', "
+        "'search', 'seeds'), a file .ckpt, or a registered model models:/NAME@ALIAS; did you mean search?"
     )
     empty = f"sqlite:///{tmp_path}/optuna.db"
     assert "a study (there is none)" in line("search-", storage=empty)

@@ -242,6 +242,20 @@ def test_an_interrupted_removal_is_given_again_and_finishes(
     assert set(Study.records(STORAGE)) == {"another"}
 
 
+def test_a_folder_that_is_not_here_is_no_study_of_this_folder(store: Store, typed: Typed, tmp_path: Path) -> None:
+    _, parent, runs = a_study(store)
+    other = tmp_path / "other" / "sweeps" / "a-study"
+    other.mkdir(parents=True)
+    says = "which is not sweeps/a-study of the working folder; takes a study's name, or its folder sweeps/NAME"
+    for what in (str(other), "../nowhere/sweeps/a-study", "./a-study", f"{other.parent}/../sweeps/a-study/"):
+        for words in (["remove", what, "--yes"], ["clean", what, "--keep", "best"], ["status", what]):
+            status, _, err = typed(*words)
+            assert (status, err) == (2, f"STUDY: got {what!r}, {says}\n")
+    assert unchanged(store, parent, runs)
+    assert typed("status", str(Path("sweeps/a-study").resolve()))[0] == 0
+    assert typed("remove", "./sweeps/a-study/", "--yes")[0] == 0
+
+
 # --- what is in use -------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from tbptt.options.metrics import METRICS
 from tbptt.options.values import text_of
 from tbptt.reports.tables import MISSING, params_of, rows_of
-from tbptt.studies.found import store_of, study_called
+from tbptt.studies.found import opened as open_study
 from tbptt.studies.ranking import best_first
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
@@ -52,7 +52,7 @@ def trials(study: str | Path, *, tracking_uri: str | None = None, storage: str |
     """
     from tbptt.reports.evidence import tried
 
-    store, opened = store_of(study, tracking_uri), study_called(study, storage)
+    opened, store = open_study(study, tracking_uri, storage)
     found = opened.read()
     columns, rows = rows_of(found, opened.objectives, opened.record.chosen, tried(opened, found, store).inside)
     opened.close()
@@ -117,7 +117,7 @@ def curves(
     """
     from tbptt.runs.curves import BY_UPDATE, curves_of
 
-    store, opened = store_of(study, tracking_uri), study_called(study, storage)
+    opened, store = open_study(study, tracking_uri, storage)
     found, record = opened.read(), opened.record
     opened.close()
     names = [metric] if isinstance(metric, str) else metric

@@ -1,7 +1,6 @@
 """MLflow's model registry: networks under a name, with versions and aliases."""
 
 import json
-import os
 import re
 from contextlib import nullcontext
 from typing import Any
@@ -13,7 +12,8 @@ from tbptt import compat
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.model import model_in
 from tbptt.runs.tracking import Store
-from tbptt.serving.source import DEFAULT_URI, Source
+from tbptt.serving.source import Source
+from tbptt.system.environment import uri_of
 from tbptt.system.stores import OF_MLFLOW, foreign, sqlite_path, without_password
 
 
@@ -38,7 +38,7 @@ def register(source: Source, name: str, alias: str | None, tracking_uri: str | N
     """
     if alias is not None and (not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"v\d+|latest", alias, re.IGNORECASE)):
         raise ValueError(f"alias: got {alias!r}; takes letters, digits, _ and -, and neither v1 nor latest")
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    uri = uri_of(tracking_uri)
     path = sqlite_path(uri)
     if path is not None and path.exists() and (problem := foreign(path, OF_MLFLOW)):
         raise ValueError(f"tracking.uri: {problem}")
