@@ -16,10 +16,11 @@ from studies import STORAGE, made_study, made_trial
 from tbptt.cli import studies as command
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs import removing
-from tbptt.runs.pending import JOURNAL, pending_folder
+from tbptt.runs.pending import CLAIM, JOURNAL, pending_folder
 from tbptt.runs.tracking import Store
-from tbptt.studies import removal
+from tbptt.studies import living, removal
 from tbptt.studies.study import Study
+from tbptt.system.claims import is_held_here
 
 URI = "sqlite:///mlruns/mlflow.db"
 Typed = Callable[..., tuple[int, str, str]]
@@ -324,6 +325,49 @@ def test_a_link_in_place_of_a_study_s_folder_is_not_followed(store: Store, typed
     Path("sweeps/a-study").symlink_to(tmp_path / "elsewhere")
     assert typed("remove", "a-study", "--yes")[0] == 0
     assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_a_study_whose_sweep_lives_without_a_running_trial_is_not_removed(store: Store, typed: Typed) -> None:
+    """Workers that start, a report that is written: the sweep holds the parent run, for its whole life."""
+    _, parent, runs = a_study(store)
+    run = store.run(parent)
+    assert run
+    ours = pending_folder(store.folder, parent) / CLAIM
+    with living.swept(store, run):
+        assert is_held_here(ours)
+        with living.swept(store, run):  # a second sweep of this process lets the first one's claim be
+            pass
+        assert is_held_here(ours)
+    assert not ours.parent.exists()
+    with held_elsewhere(ours.parent):
+        with living.swept(store, run):  # another terminal may share the study
+            assert not is_held_here(ours)
+        for more in ([], ["--keep-runs"]):
+            status, _, err = typed("remove", "a-study", "--yes", *more)
+            says = "study a-study runs (its sweep is at work on this machine); stop it first"
+            assert (status, err) == (2, f"STUDY: got 'a-study'; {says}\n")
+        assert unchanged(store, parent, runs)
+    assert typed("remove", "a-study", "--yes")[0] == 0
+
+
+def test_a_store_without_the_study_s_runs_removes_nothing(store: Store, typed: Typed) -> None:
+    _, parent, runs = a_study(store)
+    wrong = "sqlite:///mlruns/other.db"
+    Store(TrackingConfig(uri=wrong))
+    status, _, err = typed("remove", "a-study", "--yes", f"tracking.uri={wrong}")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert f"3 of its 3 runs are not in {wrong} (the study names {URI}); takes tracking.uri=URI" in err
+    assert unchanged(store, parent, runs)
+    store.client.delete_run(runs[1])  # in MLflow, which still has it
+    assert typed("remove", "a-study", "--yes")[0] == 0
+
+
+def test_the_runs_of_a_study_are_those_of_the_store_that_it_names(store: Store, typed: Typed) -> None:
+    own = Store(TrackingConfig(uri="sqlite:///x.db"))
+    study, parent, runs = a_study(own)
+    study.optuna.set_user_attr("tracking_uri", "sqlite:///x.db")
+    assert "3 runs" in typed("remove", "a-study", "--yes")[1]
+    assert not {parent, *runs} & all_runs(own)
 
 
 # --- clean ----------------------------------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ def checkpoint_of(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     try:
         run = client.get_run(run_id)
         uri, kept = run.info.artifact_uri, run.data.tags.get(local_files.CHECKPOINTS)
+        if path is not None and (problem := local_files.server_problem(uri)):
+            raise ValueError(f"run {run_id}: {problem}")
         if path is not None and local_files.is_on_a_disk(uri):
             file = local_files.folder_of_run(path, run_id, uri) / name
             if not file.exists():
