@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from tbptt.cli.ending import Arguments, keys_of, ran
+from tbptt.cli.ending import OF_STORES as KEYS
+from tbptt.cli.ending import Arguments, keys_of, ran, stores_named
 from tbptt.config.compose import CommandError
 from tbptt.system.command import command, install
 from tbptt.system.runtime import say
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 ENDS = {"onnx": ".onnx", "torch": ".pt2", "pyfunc": "-pyfunc", "registry": ""}  # of what is written by default
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
-KEYS = ("tracking.uri", "study.storage")
 ABOUT = "how to make x and the first state, and to turn y into prices' units: docs/export.md"
 
 
@@ -116,7 +116,8 @@ def _found(args: argparse.Namespace, cfg: DictConfig) -> "Source":
     from tbptt.serving.source import find
 
     try:
-        return find(args.what, cfg.tracking.uri, args.which, cfg.study.storage)
+        tracking_uri, storage = stores_named(cfg, args.keys)
+        return find(args.what, tracking_uri, args.which, storage)
     except ValueError as error:
         raise CommandError([str(error)]) from None
 

@@ -51,7 +51,7 @@ def _main(argv: Sequence[str], conf: Path) -> int:
         asked.add_argument("--keep-runs", action="store_true", help="leave its runs in MLflow")
     if action == "clean":
         asked.add_argument("--keep", choices=("best", "last"), required=True, help="as tracking.keep")
-    asked.add_argument("words", nargs="*", metavar="KEY=VALUE", help=", ".join(KEYS))
+    asked.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help=", ".join(KEYS))
     given = asked.parse_intermixed_args(list(argv[1:]))
     return actions[action](given, keys_of(given.words, conf, KEYS))
 
