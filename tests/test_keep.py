@@ -30,6 +30,7 @@ from tbptt.studies.retention import Retention, beaten_runs, clean, clean_at_the_
 from tbptt.system.runtime import StopSignals
 
 URI = "sqlite:///mlruns/mlflow.db"
+BEST_ONLY = "its study kept only its best trial's checkpoints (tracking.keep=best)"
 LAST = ("last.ckpt", "last.previous.ckpt")
 
 
@@ -102,7 +103,9 @@ def test_a_beaten_run_loses_its_checkpoints_and_its_model_and_says_so(
     assert files_of(store, stays) == ALL
     (model,) = models(store)
     assert store.client.get_logged_model(model).source_run_id == stays
-    said = f"kept: {'last.ckpt' if keep == 'last' else 'none'} (tracking.keep={keep})"
+    said = "its study kept only the last checkpoint of trials that are beaten (tracking.keep=last), which is there"
+    if keep == "best":
+        said = f"{BEST_ONLY}: takes the study's name, which means its best trial, or train this one again"
     with pytest.raises(ValueError, match=re.escape(f"run {lost} has no checkpoint best.ckpt: {said}")):
         load_run(lost)
     assert removing.drop_checkpoints(store, lost, keep) == 0
@@ -114,7 +117,7 @@ def test_a_run_without_checkpoints_says_so_where_it_is_to_go_on(
     run = run_with_files(store)
     removing.drop_checkpoints(store, run, "best")
     (line,) = resume_problems(config(f"resume={run}", f"tracking.uri={URI}"), ["resume", "tracking.uri"], False)
-    assert line.endswith("its checkpoints were removed (kept: none (tracking.keep=best))")
+    assert f"it has no checkpoint: {BEST_ONLY}" in line
 
 
 def test_a_run_in_use_is_left_alone(store: Store) -> None:

@@ -125,7 +125,7 @@ def test_one_study_is_told_of_with_what_goes_on(store: Store, typed: Typed) -> N
     ("words", "says"),
     [
         (["stats"], "studies: got 'stats'; takes list, status, remove, clean (did you mean status?)"),
-        (["status"], "the following arguments are required: study"),
+        (["status"], "the following arguments are required: study; see tbptt studies status --help"),
         (["status", "a-stud"], f"STUDY: got 'a-stud'; takes a study of {STORAGE}: a-study (did you mean a-study?)"),
         (["remove", "b", "--yes"], f"STUDY: got 'b'; takes a study of {STORAGE}: a-study"),
         (["remove", "a-study"], "--yes: missing; takes it where nobody can be asked"),
@@ -148,13 +148,41 @@ def test_a_mistake_costs_a_line_and_removes_nothing(store: Store, typed: Typed, 
 
 
 def test_help_is_given_and_nothing_made(here: Path, typed: Typed) -> None:
-    assert typed("--help")[:2] == (0, command.USAGE + "\n")
-    assert typed()[:2] == (2, command.USAGE + "\n")
+    assert typed("--help")[:2] == (0, command.usage() + "\n")
+    assert typed()[:2] == (2, command.usage() + "\n")
     with pytest.raises(SystemExit) as ended:
         typed("remove", "--help")
     assert not ended.value.code
     assert typed("list")[:2] == (0, f"no study yet in {STORAGE}\n")
     assert list(here.iterdir()) == []
+
+
+def test_help_says_what_is_typed_and_what_goes(
+    here: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TBPTT_COMMAND", "python -m tbptt")
+    assert typed("--help")[1].startswith("usage: python -m tbptt studies list\n       python -m tbptt studies status")
+    with pytest.raises(SystemExit):
+        typed("clean", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("usage: python -m tbptt studies clean")
+    assert "best: all of them. last: those of the best epoch" in shown
+
+
+def test_a_report_takes_no_key_of_training(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tbptt.cli.main import report
+
+    a_study(store)
+    written = Path("sweeps/a-study/report.html").read_bytes()
+    assert report(["a-study", "clip=3"], CONF) == 2
+    assert capsys.readouterr().err == "clip=3: unknown here; takes study.storage=URI and tracking.uri=URI\n"
+    assert report(["nothing"], CONF) == 2
+    assert report(["../other/sweeps/a-study"], CONF) == 2
+    assert Path("sweeps/a-study/report.html").read_bytes() == written
+    assert report(["--help"], CONF) == 0
+    assert "STUDY|verdict.csv [--verdict]" in capsys.readouterr().out
 
 
 # --- remove ---------------------------------------------------------------------------------------------------------

@@ -13,18 +13,30 @@ from tbptt.cli.ending import Arguments, keys_of, ran, stores_named
 from tbptt.config.compose import CommandError
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import TrackingConfig
+from tbptt.system.command import command
 from tbptt.system.runtime import say
 
 if TYPE_CHECKING:
     from tbptt.runs.tracking import Store
     from tbptt.studies.study import Study
 
-USAGE = """usage: tbptt studies list
-       tbptt studies status STUDY
-       tbptt studies remove STUDY [--yes] [--keep-runs]
-       tbptt studies clean STUDY --keep best|last
-each with [study.storage=URI] [tracking.uri=URI]"""
+ACTIONS = {
+    "list": ("list", "the studies: state, trials, best value, size"),
+    "status": ("status STUDY", "more of one: workers, budget, best trial, report, how to go on"),
+    "remove": ("remove STUDY [--yes] [--keep-runs]", "a study with its trials, folder, runs and their files, for good"),
+    "clean": (
+        "clean STUDY --keep best|last",
+        "remove checkpoints and models of beaten trials. best: all of them. last: those of the best epoch, so that "
+        "each run keeps its last checkpoint, from which it can go on. The best trial keeps all",
+    ),
+}
 TELL_SECONDS = 10.0
+
+
+def usage() -> str:
+    """What is typed."""
+    first, *others = (f"{command('studies')} {words}" for words, _ in ACTIONS.values())
+    return "\n       ".join([f"usage: {first}", *others]) + "\neach with [study.storage=URI] [tracking.uri=URI]"
 
 
 def main(argv: Sequence[str], conf: Path) -> int:
@@ -34,7 +46,7 @@ def main(argv: Sequence[str], conf: Path) -> int:
 
 def _main(argv: Sequence[str], conf: Path) -> int:
     if not argv or argv[0] in ("--help", "-h"):
-        say(USAGE)
+        say(usage())
         return 0 if argv else 2
     actions = {"list": _list, "status": _status, "remove": _remove, "clean": _clean}
     action = argv[0]
@@ -43,14 +55,19 @@ def _main(argv: Sequence[str], conf: Path) -> int:
 
         hint = did_you_mean(action, list(actions))
         raise CommandError([f"studies: got {action!r}; takes {', '.join(actions)}{hint}"])
-    asked = Arguments(f"tbptt studies {action}", f"{USAGE.splitlines()[list(actions).index(action)][7:]}")
+    asked = Arguments(f"{command('studies')} {action}", ACTIONS[action][1])
     if action != "list":
         asked.add_argument("study", help=f"its name, or its folder {SWEEPS}/NAME")
     if action == "remove":
         asked.add_argument("--yes", action="store_true", help="do not ask")
         asked.add_argument("--keep-runs", action="store_true", help="leave its runs in MLflow")
     if action == "clean":
-        asked.add_argument("--keep", choices=("best", "last"), required=True, help="as tracking.keep")
+        asked.add_argument(
+            "--keep",
+            choices=("best", "last"),
+            required=True,
+            help="what each run of a beaten trial keeps, as tracking.keep says",
+        )
     asked.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help=", ".join(KEYS))
     given = asked.parse_intermixed_args(list(argv[1:]))
     return actions[action](given, keys_of(given.words, conf, KEYS))

@@ -60,6 +60,19 @@ def is_on_a_disk(uri: str | None) -> bool:
     return urlsplit(uri or "").scheme not in OBJECT_STORES
 
 
+def why_removed(kept: str) -> str:
+    """Why a run has no checkpoint, and what to do.
+
+    Args:
+        kept: the run's tag :data:`CHECKPOINTS`.
+    """
+    if "tracking.keep=last" in kept:
+        last = "its study kept only the last checkpoint of trials that are beaten (tracking.keep=last), which is there"
+        return f"{last}: takes which=last"
+    what = "takes the study's name, which means its best trial, or train this one again"
+    return f"its study kept only its best trial's checkpoints (tracking.keep=best): {what}"
+
+
 def server_problem(place: str) -> str | None:
     """What is wrong with a place of files that a database names; None if it is on a disk or in an object store."""
     parts = urlsplit(place)

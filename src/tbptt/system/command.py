@@ -7,6 +7,7 @@ train``). An environment variable says which one it was, so that workers, which 
 import os
 
 VARIABLE = "TBPTT_COMMAND"
+SCRIPTS = ("train", "report", "predict", "export")  # of a checkout
 
 
 def started_as(program: str | None) -> None:
@@ -21,9 +22,12 @@ def started_as(program: str | None) -> None:
 
 
 def command(name: str) -> str:
-    """How a command such as ``train`` is typed: ``python train.py`` or ``tbptt train``."""
+    """How a command such as ``train`` is typed: ``python train.py`` or ``tbptt train``. A command without a script is
+    typed as the package's in a checkout too."""
     program = os.environ.get(VARIABLE)
-    return f"{program} {name}" if program else f"python {name}.py"
+    if not program and name in SCRIPTS:
+        return f"python {name}.py"
+    return f"{program or 'tbptt'} {name}"
 
 
 def install(package: str, extra: str | None = None) -> str:
