@@ -138,7 +138,8 @@ def test_a_run_in_use_is_left_alone(store: Store) -> None:
         "is being trained by this process",
         "is RUNNING",
         "may still be resumed, or its store does not have all of it yet",
-        "is registered as model mine, version 1; delete that first",
+        "is registered as model mine, version 1; delete that first, on the model's page in MLflow or by "
+        "MlflowClient(URI).delete_model_version('mine', '1')",
     ]
     for run in (others, own, running, undelivered, registered):
         assert files_of(store, run) == ALL

@@ -116,7 +116,10 @@ def refuse_registered(store: Store, run_id: str) -> None:
 
 def registered(version: Any) -> str:
     """Why the run of a version of a registered model stays."""
-    return f"run {version.run_id} is registered as model {version.name}, version {version.version}; delete that first"
+    call = f"MlflowClient(URI).delete_model_version({version.name!r}, {str(version.version)!r})"
+    how = f"on the model's page in MLflow or by {call}"
+    which = f"model {version.name}, version {version.version}"
+    return f"run {version.run_id} is registered as {which}; delete that first, {how}"
 
 
 # --- a run's checkpoints --------------------------------------------------------------------------------------------
