@@ -149,7 +149,29 @@ def test_metrics_by_update_come_where_they_are_asked_for(here: Path) -> None:
     same_points(tbptt.curves("a-study", metric="train/chunk_loss"), "step", ["train/chunk_loss"])
     same_points(tbptt.curves("a-study", metric=["val/loss", "grad/norm"]), "step", ["val/loss", "grad/norm"])
     same_points(tbptt.curves("a-study", metric="train/loss"), "epoch", ["train/loss"])
-    assert tbptt.curves("a-study", metric="val/los").empty
+    known = ", ".join(sorted([*EPOCHS, "grad/norm", "train/chunk_loss"]))
+    with pytest.raises(ValueError, match="metric: got 'val/los'; takes one") as error:
+        tbptt.curves("a-study", metric=["val/loss", "val/los"])
+    assert str(error.value).endswith(f": {known} (did you mean val/loss?)")
+
+
+def test_runs_that_a_database_does_not_have_are_missing(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Store(TrackingConfig(uri="sqlite:///mlruns/other.db"))
+    assert tbptt.curves("a-study", tracking_uri="sqlite:///mlruns/other.db").empty
+    assert "study a-study: the curves of 11 of 11 runs did not come" in caplog.text
+
+
+def test_the_curves_are_read_from_the_store_that_the_study_names(here: Path) -> None:
+    study = Study.existing("a-study", "sqlite:///sweeps/optuna.db")
+    study.optuna.set_user_attr("tracking_uri", "sqlite:///elsewhere.db")
+    try:
+        Path("mlruns/mlflow.db").rename("elsewhere.db")
+        assert len(tbptt.curves("a-study", metric="val/loss")) == 33
+        with pytest.raises(ValueError, match=r"tracking_uri: there is no store .*mlruns/mlflow\.db"):
+            tbptt.curves("a-study", tracking_uri="sqlite:///mlruns/mlflow.db")
+    finally:
+        Path("elsewhere.db").rename("mlruns/mlflow.db")
+        study.optuna.set_user_attr("tracking_uri", "sqlite:///mlruns/mlflow.db")
 
 
 def test_a_step_that_was_trained_again_has_its_newest_value(here: Path, tmp_path: Path) -> None:

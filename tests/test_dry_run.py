@@ -73,7 +73,8 @@ def test_a_search_shows_its_space_its_sampler_and_its_pruner(dry: Dry) -> None:
     curves = 7 * 3 * (19 + 2 * 22.6) * 261
     each = 3 * (4 * 79106 + 8 * 78594 + 16000) + 4 * 79106 + 16000
     said = f"{curves / 1e3:.3g} kB of curves and {7 * each / 1e6:.3g} MB of checkpoints and models"
-    assert disk == f"  on disk about {said}; tracking.keep=best would leave {each / 1e6:.3g} MB"
+    best = f"tracking.keep=best would leave {each / 1e6:.3g} MB"
+    assert disk == f"  on disk about {said}; {best}; besides, twice the report and tables"
     assert lines == [
         "  clip: interval(0.1, 10), log",
         "  schedule.chunks: choice([10, 2, 1], [100, 50, 10, 2, 1], [1], [50, 10, 1])",

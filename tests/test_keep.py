@@ -2,8 +2,11 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +30,7 @@ from tbptt.studies.retention import Retention, beaten_runs, clean, clean_at_the_
 from tbptt.system.runtime import StopSignals
 
 URI = "sqlite:///mlruns/mlflow.db"
+BEST_ONLY = "its study kept only its best trial's checkpoints (tracking.keep=best)"
 LAST = ("last.ckpt", "last.previous.ckpt")
 
 
@@ -99,7 +103,9 @@ def test_a_beaten_run_loses_its_checkpoints_and_its_model_and_says_so(
     assert files_of(store, stays) == ALL
     (model,) = models(store)
     assert store.client.get_logged_model(model).source_run_id == stays
-    said = f"kept: {'last.ckpt' if keep == 'last' else 'none'} (tracking.keep={keep})"
+    said = "its study kept only the last checkpoint of trials that are beaten (tracking.keep=last), which is there"
+    if keep == "best":
+        said = f"{BEST_ONLY}: takes the study's name, which means its best trial, or train this one again"
     with pytest.raises(ValueError, match=re.escape(f"run {lost} has no checkpoint best.ckpt: {said}")):
         load_run(lost)
     assert removing.drop_checkpoints(store, lost, keep) == 0
@@ -111,7 +117,7 @@ def test_a_run_without_checkpoints_says_so_where_it_is_to_go_on(
     run = run_with_files(store)
     removing.drop_checkpoints(store, run, "best")
     (line,) = resume_problems(config(f"resume={run}", f"tracking.uri={URI}"), ["resume", "tracking.uri"], False)
-    assert line.endswith("its checkpoints were removed (kept: none (tracking.keep=best))")
+    assert f"it has no checkpoint: {BEST_ONLY}" in line
 
 
 def test_a_run_in_use_is_left_alone(store: Store) -> None:
@@ -132,7 +138,8 @@ def test_a_run_in_use_is_left_alone(store: Store) -> None:
         "is being trained by this process",
         "is RUNNING",
         "may still be resumed, or its store does not have all of it yet",
-        "is registered as model mine, version 1; delete that first",
+        "is registered as model mine, version 1; delete that first, on the model's page in MLflow or by "
+        "MlflowClient(URI).delete_model_version('mine', '1')",
     ]
     for run in (others, own, running, undelivered, registered):
         assert files_of(store, run) == ALL
@@ -153,6 +160,65 @@ def test_nothing_outside_a_run_s_folder_is_removed(store: Store, here: Path) -> 
     (why,) = drop_all(store, [run.id], "best").left
     assert "is a link" in why
     assert (here / "elsewhere" / "best.ckpt").exists()
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[str, list[str]]]:
+    """A server that anybody's database may name: its address, and the requests that came."""
+    asked: list[str] = []
+
+    class Listens(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"{self.command} {self.path} {self.headers.get('Authorization')}")
+            self.send_response(404)
+            self.end_headers()
+
+        do_DELETE = do_PUT = do_POST = do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listens) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "mlflow-artifacts", "s3"])
+def test_a_database_does_not_say_which_server_is_asked_or_told_to_delete(
+    store: Store, listener: tuple[str, list[str]], scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, asked = listener
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
+    run_id = run_with_files(store, model=True)
+    (model,) = models(store)
+    place = f"{scheme}://{at}/api/2.0/mlflow-artifacts/artifacts/1/{run_id}"
+    with sqlite3.connect("mlruns/mlflow.db") as database:
+        database.execute("UPDATE runs SET artifact_uri = ?", (f"{place}/artifacts",))
+        database.execute("UPDATE logged_models SET artifact_location = ?", (place,))
+    (why,) = drop_all(store, [run_id], "best").left
+    assert why.startswith(f"run {run_id} keeps its files at {scheme}://{at}/")
+    if scheme != "s3":  # which a user may have chosen: it is read, and nothing is removed there
+        for what in (run_id, f"models:/{model}"):
+            with pytest.raises(ValueError, match=f"its files are at {scheme}://{at}/") as error:
+                load_run(what, tracking_uri=URI)
+            assert "\n" not in str(error.value)
+        assert store.artifact(run_id, "nothing.csv") is None
+    assert asked == []
+    folder = Path("mlruns/artifacts", run_id, "artifacts", "checkpoints")
+    assert tuple(sorted(path.name for path in folder.iterdir())) == ALL
+
+
+def test_checkpoints_are_removed_from_a_folder_of_the_run_s_own_only(store: Store, here: Path) -> None:
+    run_id = run_with_files(store)
+    elsewhere = here / "a" / "b" / "c" / "artifacts"
+    shutil.move(here / "mlruns" / "artifacts" / run_id / "artifacts", elsewhere)
+    (here / "mlruns" / "artifacts" / run_id).rmdir()
+    with sqlite3.connect("mlruns/mlflow.db") as database:
+        database.execute("UPDATE runs SET artifact_uri = ?", (elsewhere.as_uri(),))
+    (why,) = drop_all(store, [run_id], "best").left
+    assert why == f"run {run_id} keeps its files: {elsewhere} is no folder of its own"
+    assert files_of(store, run_id) == ALL
 
 
 # --- when -----------------------------------------------------------------------------------------------------------

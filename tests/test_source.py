@@ -96,10 +96,32 @@ def test_a_folder_whose_study_is_in_no_storage_has_its_file(there: Trained, tmp_
     assert line("sweeps/bare").startswith(f"sweeps/bare has no best.ckpt, and {STORAGE} has no study 'bare'; takes a")
 
 
+def test_a_known_study_is_meant_by_its_name_whatever_folder_is_there(there: Trained) -> None:
+    Path("search").mkdir()
+    try:
+        assert find("search").run_id == there.runs[1]
+    finally:
+        Path("search").rmdir()
+
+
+def test_a_command_names_only_the_stores_that_the_user_named(there: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the store that a study names counts, as it does in Python."""
+    from tbptt.cli.ending import OF_STORES, keys_of, stores_named
+
+    def named(*words: str) -> tuple[str | None, str | None]:
+        return stores_named(keys_of(words, CONF, OF_STORES), words)
+
+    assert named() == (None, None)
+    own = ("tracking.uri=sqlite:///mlruns/mlflow.db", f"study.storage={STORAGE}")
+    assert named(*own) == ("sqlite:///mlruns/mlflow.db", STORAGE)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert named() == ("sqlite:///other.db", None)
+
+
 def test_what_is_nothing_is_told_what_there_is(there: Trained, tmp_path: Path) -> None:
     assert line("serach") == (
-        f"got 'serach': {STORAGE} has no such study; takes a run's id, a study (there are away, none-yet, search, "
-        "seeds), a file .ckpt, or a registered model models:/NAME@ALIAS; did you mean search?"
+        f"got 'serach': {STORAGE} has no such study; takes a run's id, a study (there are 'away', 'none-yet', "
+        "'search', 'seeds'), a file .ckpt, or a registered model models:/NAME@ALIAS; did you mean search?"
     )
     empty = f"sqlite:///{tmp_path}/optuna.db"
     assert "a study (there is none)" in line("search-", storage=empty)

@@ -16,10 +16,11 @@ from studies import STORAGE, made_study, made_trial
 from tbptt.cli import studies as command
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs import removing
-from tbptt.runs.pending import JOURNAL, pending_folder
+from tbptt.runs.pending import CLAIM, JOURNAL, pending_folder
 from tbptt.runs.tracking import Store
-from tbptt.studies import removal
+from tbptt.studies import living, removal
 from tbptt.studies.study import Study
+from tbptt.system.claims import is_held_here
 
 URI = "sqlite:///mlruns/mlflow.db"
 Typed = Callable[..., tuple[int, str, str]]
@@ -125,7 +126,7 @@ def test_one_study_is_told_of_with_what_goes_on(store: Store, typed: Typed) -> N
     ("words", "says"),
     [
         (["stats"], "studies: got 'stats'; takes list, status, remove, clean (did you mean status?)"),
-        (["status"], "the following arguments are required: study"),
+        (["status"], "the following arguments are required: study; see tbptt studies status --help"),
         (["status", "a-stud"], f"STUDY: got 'a-stud'; takes a study of {STORAGE}: a-study (did you mean a-study?)"),
         (["remove", "b", "--yes"], f"STUDY: got 'b'; takes a study of {STORAGE}: a-study"),
         (["remove", "a-study"], "--yes: missing; takes it where nobody can be asked"),
@@ -148,13 +149,41 @@ def test_a_mistake_costs_a_line_and_removes_nothing(store: Store, typed: Typed, 
 
 
 def test_help_is_given_and_nothing_made(here: Path, typed: Typed) -> None:
-    assert typed("--help")[:2] == (0, command.USAGE + "\n")
-    assert typed()[:2] == (2, command.USAGE + "\n")
+    assert typed("--help")[:2] == (0, command.usage() + "\n")
+    assert typed()[:2] == (2, command.usage() + "\n")
     with pytest.raises(SystemExit) as ended:
         typed("remove", "--help")
     assert not ended.value.code
     assert typed("list")[:2] == (0, f"no study yet in {STORAGE}\n")
     assert list(here.iterdir()) == []
+
+
+def test_help_says_what_is_typed_and_what_goes(
+    here: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TBPTT_COMMAND", "python -m tbptt")
+    assert typed("--help")[1].startswith("usage: python -m tbptt studies list\n       python -m tbptt studies status")
+    with pytest.raises(SystemExit):
+        typed("clean", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("usage: python -m tbptt studies clean")
+    assert "best: all of them. last: those of the best epoch" in shown
+
+
+def test_a_report_takes_no_key_of_training(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tbptt.cli.main import report
+
+    a_study(store)
+    written = Path("sweeps/a-study/report.html").read_bytes()
+    assert report(["a-study", "clip=3"], CONF) == 2
+    assert capsys.readouterr().err == "clip=3: unknown here; takes study.storage=URI and tracking.uri=URI\n"
+    assert report(["nothing"], CONF) == 2
+    assert report(["../other/sweeps/a-study"], CONF) == 2
+    assert Path("sweeps/a-study/report.html").read_bytes() == written
+    assert report(["--help"], CONF) == 0
+    assert "STUDY|verdict.csv [--verdict]" in capsys.readouterr().out
 
 
 # --- remove ---------------------------------------------------------------------------------------------------------
@@ -243,6 +272,20 @@ def test_an_interrupted_removal_is_given_again_and_finishes(
     assert set(Study.records(STORAGE)) == {"another"}
 
 
+def test_a_folder_that_is_not_here_is_no_study_of_this_folder(store: Store, typed: Typed, tmp_path: Path) -> None:
+    _, parent, runs = a_study(store)
+    other = tmp_path / "other" / "sweeps" / "a-study"
+    other.mkdir(parents=True)
+    says = "which is not sweeps/a-study of the working folder; takes a study's name, or its folder sweeps/NAME"
+    for what in (str(other), "../nowhere/sweeps/a-study", "./a-study", f"{other.parent}/../sweeps/a-study/"):
+        for words in (["remove", what, "--yes"], ["clean", what, "--keep", "best"], ["status", what]):
+            status, _, err = typed(*words)
+            assert (status, err) == (2, f"STUDY: got {what!r}, {says}\n")
+    assert unchanged(store, parent, runs)
+    assert typed("status", str(Path("sweeps/a-study").resolve()))[0] == 0
+    assert typed("remove", "./sweeps/a-study/", "--yes")[0] == 0
+
+
 # --- what is in use -------------------------------------------------------------------------------------------------
 
 
@@ -311,6 +354,49 @@ def test_a_link_in_place_of_a_study_s_folder_is_not_followed(store: Store, typed
     Path("sweeps/a-study").symlink_to(tmp_path / "elsewhere")
     assert typed("remove", "a-study", "--yes")[0] == 0
     assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_a_study_whose_sweep_lives_without_a_running_trial_is_not_removed(store: Store, typed: Typed) -> None:
+    """Workers that start, a report that is written: the sweep holds the parent run, for its whole life."""
+    _, parent, runs = a_study(store)
+    run = store.run(parent)
+    assert run
+    ours = pending_folder(store.folder, parent) / CLAIM
+    with living.swept(store, run):
+        assert is_held_here(ours)
+        with living.swept(store, run):  # a second sweep of this process lets the first one's claim be
+            pass
+        assert is_held_here(ours)
+    assert not ours.parent.exists()
+    with held_elsewhere(ours.parent):
+        with living.swept(store, run):  # another terminal may share the study
+            assert not is_held_here(ours)
+        for more in ([], ["--keep-runs"]):
+            status, _, err = typed("remove", "a-study", "--yes", *more)
+            says = "study a-study runs (its sweep is at work on this machine); stop it first"
+            assert (status, err) == (2, f"STUDY: got 'a-study'; {says}\n")
+        assert unchanged(store, parent, runs)
+    assert typed("remove", "a-study", "--yes")[0] == 0
+
+
+def test_a_store_without_the_study_s_runs_removes_nothing(store: Store, typed: Typed) -> None:
+    _, parent, runs = a_study(store)
+    wrong = "sqlite:///mlruns/other.db"
+    Store(TrackingConfig(uri=wrong))
+    status, _, err = typed("remove", "a-study", "--yes", f"tracking.uri={wrong}")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert f"3 of its 3 runs are not in {wrong} (the study names {URI}); takes tracking.uri=URI" in err
+    assert unchanged(store, parent, runs)
+    store.client.delete_run(runs[1])  # in MLflow, which still has it
+    assert typed("remove", "a-study", "--yes")[0] == 0
+
+
+def test_the_runs_of_a_study_are_those_of_the_store_that_it_names(store: Store, typed: Typed) -> None:
+    own = Store(TrackingConfig(uri="sqlite:///x.db"))
+    study, parent, runs = a_study(own)
+    study.optuna.set_user_attr("tracking_uri", "sqlite:///x.db")
+    assert "3 runs" in typed("remove", "a-study", "--yes")[1]
+    assert not {parent, *runs} & all_runs(own)
 
 
 # --- clean ----------------------------------------------------------------------------------------------------------

@@ -70,12 +70,14 @@ def test_another_word_costs_one_line(
 
 def test_help_has_a_line_a_command_and_loads_nothing_large() -> None:
     code = (
-        "import sys\nfrom tbptt.cli.tool import main\nassert main(['--help']) == main(['--version']) == 0\n"
+        "import sys\nfrom tbptt.cli.tool import main\nassert main(['--help']) == main(['train', '--version']) == 0\n"
+        "assert main(['--version']) == 0\n"
         "print({'torch', 'mlflow', 'optuna', 'hydra', 'omegaconf', 'numpy', 'pytorch_lightning'} & set(sys.modules))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    *lines, number, loaded = done.stdout.splitlines()
+    *lines, of_train, number, loaded = done.stdout.splitlines()
+    assert of_train == number
     assert (number, loaded) == (f"tbptt {version('tbptt')}", "set()")
     for name, (_, does) in tool.COMMANDS.items():
         assert [line.split() for line in lines if line.startswith(f"  tbptt {name} ")] == [

@@ -18,6 +18,8 @@ from tbptt.system.runtime import Interrupted, PastHydra, StopSignals, prepare_ou
 from tbptt.system.secrets import hide
 
 FAILED, WRONG = 1, 2
+OF_STORES = ("study.storage", "tracking.uri")  # the keys of commands that read what was trained
+KINDS = dict.fromkeys(OF_STORES, "URI")
 
 
 def ran(do: Callable[[], int]) -> int:
@@ -77,9 +79,18 @@ class Arguments(argparse.ArgumentParser):
         raise CommandError([f"{message}; see {self.prog} --help"])
 
 
-def keys_of(words: Sequence[str], conf: "os.PathLike[str]") -> DictConfig:
+def keys_of(words: Sequence[str], conf: "os.PathLike[str]", allowed: Sequence[str] | None = None) -> DictConfig:
     """The config of a command that takes some keys but trains nothing, such as ``tracking.uri`` or ``study.storage``;
-    the environment's words count, too. Raises CommandError with a line for each problem."""
+    the environment's words count, too.
+
+    Args:
+        allowed: the keys that it takes; None for all.
+
+    Raises CommandError with a line for each problem.
+    """
+    if allowed is not None and (wrong := [w for w in words if "=" not in w or w.partition("=")[0] not in allowed]):
+        takes = " and ".join(f"{key}={KINDS.get(key, 'VALUE')}" for key in allowed)
+        raise CommandError([f"{word}: unknown here; takes {takes}" for word in wrong])
     from pathlib import Path
 
     from tbptt.config.compose import ConfigSource, composed
@@ -94,3 +105,18 @@ def keys_of(words: Sequence[str], conf: "os.PathLike[str]") -> DictConfig:
     if cfg is None or wrong:
         raise CommandError(wrong)
     return cfg
+
+
+def stores_named(cfg: DictConfig, words: Sequence[str]) -> tuple[str | None, str | None]:
+    """``tracking.uri`` and ``study.storage`` if the user named them, on the command line, in the environment or in a
+    config of their own; None where it is the default, as a study may know better where its runs are."""
+    from tbptt.config.names import DEFAULT_STORAGE
+    from tbptt.system.environment import DEFAULT_URI, uri_given
+
+    typed = {word.partition("=")[0] for word in words}
+    uri, storage = cfg.tracking.uri, cfg.study.storage
+    is_named = "tracking.uri" in typed or uri_given() or uri != DEFAULT_URI
+    return (
+        uri if is_named else None,
+        storage if "study.storage" in typed or storage != DEFAULT_STORAGE else None,
+    )

@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tbptt.cli.ending import Arguments, keys_of, ran
+from tbptt.cli.ending import OF_STORES as KEYS
+from tbptt.cli.ending import Arguments, keys_of, ran, stores_named
 from tbptt.config.compose import CommandError
 from tbptt.serving.source import Source, wrong_alias, wrong_name
 from tbptt.system.command import command, install
@@ -19,7 +20,6 @@ from tbptt.system.runtime import say
 
 ENDS = {"onnx": ".onnx", "torch": ".pt2", "pyfunc": "-pyfunc", "registry": ""}  # of what is written by default
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
-KEYS = ("tracking.uri", "study.storage")
 
 
 def main(argv: Sequence[str], conf: Path) -> int:
@@ -116,7 +116,8 @@ def _found(args: argparse.Namespace, cfg: DictConfig) -> Source:
     from tbptt.serving.source import find
 
     try:
-        return find(args.what, cfg.tracking.uri, args.which, cfg.study.storage)
+        tracking_uri, storage = stores_named(cfg, args.keys)
+        return find(args.what, tracking_uri, args.which, storage)
     except ValueError as error:
         raise CommandError([str(error)]) from None
 

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.cli.command_line import checked
-from tbptt.cli.ending import WRONG, ended, keys_of, ran
+from tbptt.cli.ending import OF_STORES, WRONG, ended, keys_of, ran, stores_named
 from tbptt.cli.help_page import help_text
 from tbptt.options.own import load_own
 from tbptt.runs import progress
@@ -46,7 +46,7 @@ def _is_from_shipped() -> bool:
     return hydra.job.config_name == "config" and providers <= {"hydra", "main", "schema"}
 
 
-REPORT_TAKES = "STUDY|CURVES.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
+REPORT_TAKES = "STUDY|verdict.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
 
 
 def run(hydra_main: Callable[[], None], conf: Path) -> int:
@@ -103,8 +103,9 @@ def _report(argv: Sequence[str], conf: Path) -> int:
         return 0
     if not words or any(word.startswith("-") for word in words) or "=" in words[0]:
         return ended(usage, WRONG)
-    cfg = keys_of(words[1:], conf)
+    cfg = keys_of(words[1:], conf, OF_STORES)
     from tbptt.cli.reports import report_again, verdict_on
 
-    say(str((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg)))
+    uri = stores_named(cfg, words[1:])[0]
+    say(str((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg, uri)))
     return 0

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tbptt.cli.ending import Arguments, as_mistakes, keys_of, ran
+from tbptt.cli.ending import Arguments, as_mistakes, keys_of, ran, stores_named
 from tbptt.config.compose import CommandError
 from tbptt.system.command import command
 from tbptt.system.runtime import say
@@ -66,14 +66,15 @@ class Command:
     Attributes:
         typed: the options.
         data: keys of ``data`` and their values.
-        device, tracking_uri, storage: of the config.
+        device: of the config.
+        tracking_uri, storage: of the config, if the user named them.
     """
 
     typed: Namespace
     data: dict[str, Any]
     device: str
-    tracking_uri: str
-    storage: str
+    tracking_uri: str | None
+    storage: str | None
 
 
 def _main(argv: Sequence[str], conf: Path) -> int:
@@ -126,7 +127,7 @@ def _checked(typed: Namespace, conf: Path) -> Command:
     if wrong or lines:
         raise CommandError([*wrong, *lines])
     cfg = keys_of(others, conf)
-    return Command(typed, data, "cuda" if cfg.device == "cuda" else "cpu", cfg.tracking.uri, cfg.study.storage)
+    return Command(typed, data, "cuda" if cfg.device == "cuda" else "cpu", *stores_named(cfg, others))
 
 
 def _keys() -> str:

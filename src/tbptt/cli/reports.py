@@ -1,6 +1,7 @@
 """Writing reports: ``report.py`` does it for an existing study, and a sweep for its own study when it ends."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -26,39 +27,53 @@ def write_report(study: "Study", store: "Store") -> Sequence[Path]:
     return [each for each in there if each.exists()]  # a store that was away gave no curves
 
 
-def report_again(name: str, cfg: DictConfig) -> Path:
-    """Write an existing study's report. Raises CommandError if there is no such study."""
-    from tbptt.studies.best_of import existing_study
+def report_again(name: str, cfg: DictConfig, uri: str | None) -> Path:
+    """Write an existing study's report. Raises CommandError if there is no such study.
 
-    study = existing_study("STUDY", name, cfg.study.storage)
+    Args:
+        uri: the store of its runs, if the user named it.
+    """
+    study = _study(name, cfg)
     from tbptt.reports import page
 
-    return page.write_report(study, _store(cfg))
+    return page.write_report(study, _store(study, cfg, uri))
 
 
-def verdict_on(name: str, cfg: DictConfig) -> Path:
+def verdict_on(name: str, cfg: DictConfig, uri: str | None) -> Path:
     """Write the verdict on the article's claims, from a study of ``sweep=article`` or from a file of its curves.
 
     Raises:
         CommandError: there is no such study or file, or it does not hold these curves.
     """
-    from tbptt.studies.best_of import existing_study
-
     path = Path(name)
-    study = None if path.suffix == ".csv" else existing_study("STUDY", name, cfg.study.storage)
+    study = None if path.suffix == ".csv" else _study(name, cfg)
     from tbptt.article import claims, page
 
     try:
         if study is None:
             return page.write_verdict(claims.read_curves(path), SWEEPS / path.name, path.stem)
-        return page.write_verdict(claims.curves_of(study, _store(cfg)), SWEEPS / study.name, study.name)
+        return page.write_verdict(claims.curves_of(study, _store(study, cfg, uri)), SWEEPS / study.name, study.name)
     except FileNotFoundError:
         raise CommandError([f"STUDY: got {name!r}; there is no such file"]) from None
     except ValueError as error:
         raise CommandError([str(error)]) from None
 
 
-def _store(cfg: DictConfig) -> "Store":
-    from tbptt.runs.tracking import Store
+def _study(name: str, cfg: DictConfig) -> "Study":
+    from tbptt.studies.found import study_called
 
-    return Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
+    try:
+        return study_called(name, cfg.study.storage, "STUDY", here=True)
+    except ValueError as error:
+        raise CommandError([str(error)]) from None
+
+
+def _store(study: "Study", cfg: DictConfig, uri: str | None) -> "Store":
+    from tbptt.runs.tracking import Store
+    from tbptt.studies.found import uri_of_runs
+
+    try:
+        where = uri_of_runs(study, uri)
+    except ValueError as error:
+        raise CommandError([str(error)]) from None
+    return Store(replace(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)), uri=where))

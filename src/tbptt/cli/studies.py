@@ -8,24 +8,35 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from tbptt.cli.ending import Arguments, keys_of, ran
+from tbptt.cli.ending import OF_STORES as KEYS
+from tbptt.cli.ending import Arguments, keys_of, ran, stores_named
 from tbptt.config.compose import CommandError
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import TrackingConfig
+from tbptt.system.command import command
 from tbptt.system.runtime import say
-from tbptt.system.stores import sqlite_path
 
 if TYPE_CHECKING:
     from tbptt.runs.tracking import Store
     from tbptt.studies.study import Study
 
-USAGE = """usage: tbptt studies list
-       tbptt studies status STUDY
-       tbptt studies remove STUDY [--yes] [--keep-runs]
-       tbptt studies clean STUDY --keep best|last
-each with [study.storage=URI] [tracking.uri=URI]"""
-KEYS = ("study.storage", "tracking.uri")
+ACTIONS = {
+    "list": ("list", "the studies: state, trials, best value, size"),
+    "status": ("status STUDY", "more of one: workers, budget, best trial, report, how to go on"),
+    "remove": ("remove STUDY [--yes] [--keep-runs]", "a study with its trials, folder, runs and their files, for good"),
+    "clean": (
+        "clean STUDY --keep best|last",
+        "remove checkpoints and models of beaten trials. best: all of them. last: those of the best epoch, so that "
+        "each run keeps its last checkpoint, from which it can go on. The best trial keeps all",
+    ),
+}
 TELL_SECONDS = 10.0
+
+
+def usage() -> str:
+    """What is typed."""
+    first, *others = (f"{command('studies')} {words}" for words, _ in ACTIONS.values())
+    return "\n       ".join([f"usage: {first}", *others]) + "\neach with [study.storage=URI] [tracking.uri=URI]"
 
 
 def main(argv: Sequence[str], conf: Path) -> int:
@@ -35,30 +46,31 @@ def main(argv: Sequence[str], conf: Path) -> int:
 
 def _main(argv: Sequence[str], conf: Path) -> int:
     if not argv or argv[0] in ("--help", "-h"):
-        say(USAGE)
+        say(usage())
         return 0 if argv else 2
     actions = {"list": _list, "status": _status, "remove": _remove, "clean": _clean}
     action = argv[0]
     if action not in actions:
-        from tbptt.studies.found import did_you_mean
+        from tbptt.options.similar import did_you_mean
 
         hint = did_you_mean(action, list(actions))
         raise CommandError([f"studies: got {action!r}; takes {', '.join(actions)}{hint}"])
-    asked = Arguments(f"tbptt studies {action}", f"{USAGE.splitlines()[list(actions).index(action)][7:]}")
+    asked = Arguments(f"{command('studies')} {action}", ACTIONS[action][1])
     if action != "list":
         asked.add_argument("study", help=f"its name, or its folder {SWEEPS}/NAME")
     if action == "remove":
         asked.add_argument("--yes", action="store_true", help="do not ask")
         asked.add_argument("--keep-runs", action="store_true", help="leave its runs in MLflow")
     if action == "clean":
-        asked.add_argument("--keep", choices=("best", "last"), required=True, help="as tracking.keep")
-    asked.add_argument("words", nargs="*", metavar="KEY=VALUE", help=", ".join(KEYS))
-    given = asked.parse_intermixed_args(list(argv[1:]))
-    if wrong := [word for word in given.words if "=" not in word or word.split("=")[0] not in KEYS]:
-        raise CommandError(
-            [f"{word}: unknown here; takes {' and '.join(f'{key}=URI' for key in KEYS)}" for word in wrong]
+        asked.add_argument(
+            "--keep",
+            choices=("best", "last"),
+            required=True,
+            help="what each run of a beaten trial keeps, as tracking.keep says",
         )
-    return actions[action](given, keys_of(given.words, conf))
+    asked.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help=", ".join(KEYS))
+    given = asked.parse_intermixed_args(list(argv[1:]))
+    return actions[action](given, keys_of(given.words, conf, KEYS))
 
 
 def _list(given: Any, cfg: DictConfig) -> int:
@@ -74,7 +86,7 @@ def _list(given: Any, cfg: DictConfig) -> int:
         except ValueError as error:  # an own metric, whose file is gone
             rows.append((name, str(error).partition(": ")[2], "", "", "", ""))
             continue
-        rows.append(row_of(facts_of(study, cfg.tracking.uri)))
+        rows.append(row_of(facts_of(study, stores_named(cfg, given.words)[0])))
         study.close()
     if not rows:
         say(f"no study yet in {cfg.study.storage}")
@@ -86,7 +98,7 @@ def _list(given: Any, cfg: DictConfig) -> int:
 def _status(given: Any, cfg: DictConfig) -> int:
     from tbptt.studies.listed import facts_of, status_lines
 
-    for line in status_lines(facts_of(_study(given, cfg), cfg.tracking.uri)):
+    for line in status_lines(facts_of(_study(given, cfg), stores_named(cfg, given.words)[0])):
         say(line)
     return 0
 
@@ -96,7 +108,7 @@ def _remove(given: Any, cfg: DictConfig) -> int:
     from tbptt.studies.removal import remove, what_goes
 
     study = _study(given, cfg)
-    store = None if given.keep_runs else _store(cfg)
+    store = None if given.keep_runs else _store(study, given, cfg)
     try:
         goes = what_goes(study, store)
         kept = "; its runs stay in MLflow" if store is None else ""
@@ -108,7 +120,7 @@ def _remove(given: Any, cfg: DictConfig) -> int:
     except InUse as why:
         raise CommandError([f"STUDY: got {study.name!r}; {why}"]) from None
     say(f"study {study.name} is removed")
-    if store is not None and sqlite_path(cfg.tracking.uri) is None and goes.runs:
+    if store is not None and not store.is_local and goes.runs:
         say("its runs are deleted on the server, and still take up its disk; there, mlflow gc removes them for good")
     return 0
 
@@ -141,7 +153,7 @@ def _clean(given: Any, cfg: DictConfig) -> int:
     from tbptt.studies.retention import clean
 
     study = _study(given, cfg)
-    done = clean(study, _store(cfg), given.keep)
+    done = clean(study, _store(study, given, cfg), given.keep)
     runs = f"{done.runs} run{'' if done.runs == 1 else 's'}"
     say(f"study {study.name}: {runs} lost checkpoints, {in_bytes(done.freed)} are free")
     for why in done.left:
@@ -150,25 +162,22 @@ def _clean(given: Any, cfg: DictConfig) -> int:
 
 
 def _study(given: Any, cfg: DictConfig) -> "Study":
-    """The study that was named. Raises CommandError if there is none."""
-    from tbptt.studies.found import takes
-    from tbptt.studies.study import Study
+    """The study that was named, which must be here: its folder too is removed. Raises CommandError if there is none."""
+    from tbptt.studies.found import study_called
 
-    name = Path(given.study).name
     try:
-        return Study.existing(name, cfg.study.storage)
-    except KeyError as error:
-        line = f"STUDY: got {given.study!r}; {takes(name, error.args[0], cfg.study.storage)}"
-        raise CommandError([line]) from None
+        return study_called(given.study, cfg.study.storage, "STUDY", here=True)
     except ValueError as error:
-        raise CommandError([f"STUDY: {error}"]) from None
+        raise CommandError([str(error)]) from None
 
 
-def _store(cfg: DictConfig) -> "Store":
-    """The store of runs. Raises CommandError if it is a file that does not exist."""
-    from tbptt.runs.tracking import Store
+def _store(study: "Study", given: Any, cfg: DictConfig) -> "Store":
+    """The store of a study's runs. Raises CommandError if it is a file that does not exist."""
+    from tbptt.studies.found import store_of
 
-    path = sqlite_path(cfg.tracking.uri)
-    if path is not None and not path.exists():
-        raise CommandError([f"tracking.uri: there is no store {path}; takes that of the study's runs, or --keep-runs"])
-    return Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
+    tracking = cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))
+    try:
+        return store_of(study, tracking, stores_named(cfg, given.words)[0])
+    except ValueError as error:
+        hint = ", or --keep-runs" if "keep_runs" in given else ""
+        raise CommandError([f"tracking.uri: {error}; takes that of the study's runs{hint}"]) from None

@@ -40,6 +40,8 @@ def script(name: str, conf: Path) -> NoReturn:
     """
     early.end_quietly()
     started_as(None)
+    if "--version" in sys.argv[1:]:
+        _leave(_say_version())
     _leave(_do(name)(sys.argv[1:], conf))
 
 
@@ -53,10 +55,8 @@ def main(argv: Sequence[str], program: str = "tbptt") -> int:
     name, *words = argv or [""]
     if name in ("--help", "-h"):
         return _say(_help(program), 0)
-    if name == "--version":
-        from importlib.metadata import version
-
-        return _say(f"tbptt {version('tbptt')}", 0)
+    if name == "--version" or (name in COMMANDS and "--version" in words):  # Hydra would print its own
+        return _say_version()
     if name not in COMMANDS:
         return _say(_wrong(name, program), 2)
     started_as(program)
@@ -97,6 +97,12 @@ def _wrong(name: str, program: str) -> str:
 
     near = get_close_matches(name, COMMANDS, n=1)
     return f"{program}: got {name!r}; {takes}" + (f"; did you mean {program} {near[0]}?" if near else "")
+
+
+def _say_version() -> int:
+    from importlib.metadata import version
+
+    return _say(f"tbptt {version('tbptt')}", 0)
 
 
 def _say(text: str, status: int) -> int:

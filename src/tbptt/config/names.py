@@ -8,9 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tbptt.options.takes import TEXT, Takes
-from tbptt.system.stores import sqlite_path
+from tbptt.system.stores import SQLITE, sqlite_path
 
 SWEEPS = Path("sweeps")
+DEFAULT_STORAGE = f"{SQLITE}{SWEEPS}/optuna.db"
 MOST_CHARACTERS = 100
 # A file name may have 255 bytes, and most letters outside English take several bytes. The limit leaves 15 bytes for
 # ``.NAME.lock`` and for the number after the name of a fresh study.

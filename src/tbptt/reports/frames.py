@@ -9,9 +9,10 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from tbptt.options.metrics import METRICS
+from tbptt.options.similar import did_you_mean
 from tbptt.options.values import text_of
 from tbptt.reports.tables import MISSING, params_of, rows_of
-from tbptt.studies.found import store_of, study_called
+from tbptt.studies.found import opened as open_study
 from tbptt.studies.ranking import best_first
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
@@ -52,7 +53,7 @@ def trials(study: str | Path, *, tracking_uri: str | None = None, storage: str |
     """
     from tbptt.reports.evidence import tried
 
-    store, opened = store_of(study, tracking_uri), study_called(study, storage)
+    opened, store = open_study(study, tracking_uri, storage)
     found = opened.read()
     columns, rows = rows_of(found, opened.objectives, opened.record.chosen, tried(opened, found, store).inside)
     opened.close()
@@ -113,11 +114,11 @@ def curves(
         searched keys, each with the name and type that :func:`trials` gives it. Numbers are as MLflow has them.
 
     Raises:
-        ValueError: there is no such study or store.
+        ValueError: there is no such study or store, or no run of the study has such a metric.
     """
     from tbptt.runs.curves import BY_UPDATE, curves_of
 
-    store, opened = store_of(study, tracking_uri), study_called(study, storage)
+    opened, store = open_study(study, tracking_uri, storage)
     found, record = opened.read(), opened.record
     opened.close()
     names = [metric] if isinstance(metric, str) else metric
@@ -125,8 +126,19 @@ def curves(
     read = curves_of(store, list(runs), names)
     if read.missing:
         log.warning("study %s: the curves of %d of %d runs did not come", opened.name, len(read.missing), len(runs))
+    _see_that_they_are_there(store, list(runs), names or (), read)
     table = _joined(opened.name, found, runs, read, list(record.own_seed))
     return table if any(name in BY_UPDATE for name in names or ()) else _by_epoch(table)
+
+
+def _see_that_they_are_there(store: "Store", runs: list[str], names: Sequence[str], read: "Found") -> None:
+    """Raise ValueError if a metric that was asked for is one that no run of the study has."""
+    from tbptt.runs.curves import names_of
+
+    absent = [name for name in names if name not in set(read.points["metric"])]
+    if absent and (known := names_of(store, runs)):
+        hint = did_you_mean(absent[0], known)
+        raise ValueError(f"metric: got {absent[0]!r}; takes one that the study's runs have: {', '.join(known)}{hint}")
 
 
 def _by_epoch(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy
 from mlflow.entities import ViewType
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam
+from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun
 
 from tbptt import compat
 from tbptt.runs.tracking import Store
@@ -66,7 +66,7 @@ def curves_of(
     if store.uri.startswith("http"):
         missing = _from_server(store, runs, metrics, rows, params, seconds)
     else:
-        store.retry(lambda: _from_database(store.uri, runs, metrics, rows, params))
+        missing = store.retry(lambda: _from_database(store.uri, runs, metrics, rows, params))
     points = pd.DataFrame(rows, columns=["run", "metric", "step", "value", "time"])
     points = points.astype({"step": "int64", "value": "float64", "time": "int64"})
     for name, known in (("run", runs), ("metric", list(dict.fromkeys(row[1] for row in rows)))):
@@ -88,15 +88,18 @@ def _from_database(
     metrics: Sequence[str] | None,
     rows: list[Row],
     params: dict[str, dict[str, str]],
-) -> None:
-    """Fill ``rows`` and ``params``."""
+) -> list[str]:
+    """Fill ``rows`` and ``params``. Returns the runs that are not there."""
     rows.clear()
+    there: set[str] = set()
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
     table, param = SqlMetric.__table__.c, SqlParam.__table__.c
     columns = (table.run_uuid, table.key, table.step, table.value, table.timestamp, table.is_nan)
     try:
         with engine.connect() as connection:
             for some in _parts(runs, IN_ONE_QUERY):
+                known = sqlalchemy.select(SqlRun.__table__.c.run_uuid).where(SqlRun.__table__.c.run_uuid.in_(some))
+                there.update(run for (run,) in connection.execute(known))
                 names = metrics or _names_in(connection, some)
                 wanted = sqlalchemy.select(*columns).where(table.run_uuid.in_(some), table.key.in_(names))
                 for run, name, step, value, when, is_nan in connection.execute(wanted):
@@ -107,14 +110,28 @@ def _from_database(
                     params[run][name] = value
     finally:
         engine.dispose()
+    return [run for run in runs if run not in there]
 
 
-def _names_in(connection: sqlalchemy.Connection, runs: Sequence[str]) -> list[str]:
+def names_of(store: Store, runs: Sequence[str]) -> list[str]:
+    """The metrics that runs have curves of, in a database; empty for a server, which would be asked for each run."""
+    if store.uri.startswith("http"):
+        return []
+    engine = sqlalchemy.create_engine(store.uri, poolclass=sqlalchemy.NullPool)
+    try:
+        with engine.connect() as connection:
+            found = [name for some in _parts(runs, IN_ONE_QUERY) for name in _names_in(connection, some, True)]
+    finally:
+        engine.dispose()
+    return sorted(set(found))
+
+
+def _names_in(connection: sqlalchemy.Connection, runs: Sequence[str], by_update: bool = False) -> list[str]:
     """The metrics by epoch that some runs have. With their names, the query below uses an index that leaves the points
     of each update alone, of which there are seven times as many."""
     table = SqlLatestMetric.__table__.c
     found = connection.execute(sqlalchemy.select(table.key).distinct().where(table.run_uuid.in_(runs)))
-    return [name for (name,) in found if is_curve(name)]
+    return [name for (name,) in found if is_curve(name) or (by_update and name in BY_UPDATE)]
 
 
 # --- a server -------------------------------------------------------------------------------------------------------

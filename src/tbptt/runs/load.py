@@ -87,15 +87,18 @@ def checkpoint_of(run_id: str, tracking_uri: str, which: str) -> dict[str, Any]:
     try:
         run = client.get_run(run_id)
         uri, kept = run.info.artifact_uri, run.data.tags.get(local_files.CHECKPOINTS)
+        if path is not None and (problem := local_files.server_problem(uri)):
+            raise ValueError(f"run {run_id}: {problem}")
         if path is not None and local_files.is_on_a_disk(uri):
             file = local_files.folder_of_run(path, run_id, uri) / name
             if not file.exists():
-                raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: {kept or f'expected at {file}'}")
+                why = local_files.why_removed(kept) if kept else f"expected at {file}"
+                raise ValueError(f"run {run_id} has no checkpoint {which}.ckpt: {why}")
             return checkpoint.load(file, contents.OF_A_RUN)
         with tempfile.TemporaryDirectory() as folder:
             return checkpoint.load(Path(client.download_artifacts(run_id, name, folder)), contents.OF_A_RUN)
     except (MlflowException, OSError) as error:
-        reason = kept or str(error).splitlines()[0]
+        reason = local_files.why_removed(kept) if kept else str(error).splitlines()[0]
         where = without_password(tracking_uri)
         raise ValueError(
             f"run {run_id} in {where} has no checkpoint {which}.ckpt: {without_password(reason)}"

@@ -11,9 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tbptt import compat
+from tbptt.system.stores import without_password
 
 CHECKPOINTS = "checkpoints"  # a run's folder of them, and the tag that says which of them were removed: removing.py
-ON_A_DISK = ("", "file", "mlflow-artifacts")  # the last: an experiment that was made in the UI
+OBJECT_STORES = ("s3", "gs", "wasb", "wasbs", "abfs", "abfss", "r2", "oss")  # of a cloud, which knows its own users
+PATHS = ("", "file")
+ON_A_DISK = (*PATHS, "mlflow-artifacts")  # the last, without a host: an experiment that was made in the UI
 
 
 def home(database: Path) -> Path:
@@ -31,7 +34,7 @@ def folder_of_model(database: Path, model_id: str, uri: str | None = None) -> Pa
     folder, ``uri``, that exists."""
     here = home(database) / "models" / model_id / "artifacts"
     there = _path(uri) if uri and is_on_a_disk(uri) else here
-    return there if there.is_dir() and not here.exists() else here
+    return there if there != Path() and there.is_dir() and not here.exists() else here
 
 
 def folder_of_run(database: Path, run_id: str, uri: str | None) -> Path:
@@ -49,8 +52,34 @@ def folder_of_run(database: Path, run_id: str, uri: str | None) -> Path:
 
 
 def is_on_a_disk(uri: str | None) -> bool:
-    """Whether files at ``uri`` are on a disk, not in an object store (S3, …)."""
-    return urlsplit(uri or "").scheme in ON_A_DISK
+    """Whether the files of a run are on this machine's disk if a database names ``uri`` as their place.
+
+    They are not in an object store (S3, …). If it names a server, they are beside the database: it may have come from
+    elsewhere, and MLflow would send the user's token to any server that it names.
+    """
+    return urlsplit(uri or "").scheme not in OBJECT_STORES
+
+
+def why_removed(kept: str) -> str:
+    """Why a run has no checkpoint, and what to do.
+
+    Args:
+        kept: the run's tag :data:`CHECKPOINTS`.
+    """
+    if "tracking.keep=last" in kept:
+        last = "its study kept only the last checkpoint of trials that are beaten (tracking.keep=last), which is there"
+        return f"{last}: takes which=last"
+    what = "takes the study's name, which means its best trial, or train this one again"
+    return f"its study kept only its best trial's checkpoints (tracking.keep=best): {what}"
+
+
+def server_problem(place: str) -> str | None:
+    """What is wrong with a place of files that a database names; None if it is on a disk or in an object store."""
+    parts = urlsplit(place)
+    if parts.scheme in OBJECT_STORES or (parts.scheme in ON_A_DISK and (parts.scheme in PATHS or not parts.netloc)):
+        return None
+    shown = without_password(place)[:100]
+    return f"its files are at {shown}, and a SQLite store does not decide which server is asked for files"
 
 
 def bring_home(database: Path, experiment: str) -> None:
@@ -82,12 +111,12 @@ def _moved(
 
 
 def _path(uri: str) -> Path:
-    return compat.path_of_file_uri(uri) if urlsplit(uri).scheme != "mlflow-artifacts" else Path()
+    return compat.path_of_file_uri(uri) if urlsplit(uri).scheme in PATHS else Path()
 
 
 def _is_same(uri: str, folder: Path) -> bool:
     """Whether ``uri`` is ``folder``, by this or another of its names."""
-    if urlsplit(uri).scheme == "mlflow-artifacts":
+    if urlsplit(uri).scheme not in PATHS:
         return False
     path = _path(uri)
     return path == folder or (path.exists() and folder.exists() and path.samefile(folder))

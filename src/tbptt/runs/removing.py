@@ -23,6 +23,7 @@ from tbptt.runs.pending import CLAIM, JOURNAL, RunTaken, claim_left_run, let_go,
 from tbptt.runs.tracking import SLOTS, Run, Store
 from tbptt.system.claims import is_held_here
 from tbptt.system.files import is_own_file
+from tbptt.system.stores import without_password
 
 REMOVES = {"last": SLOTS["best"], "none": (*SLOTS["best"], *SLOTS["last"])}  # by what is kept: the files that are not
 MOST_RUNS = 1000  # in one answer of MLflow's
@@ -115,7 +116,10 @@ def refuse_registered(store: Store, run_id: str) -> None:
 
 def registered(version: Any) -> str:
     """Why the run of a version of a registered model stays."""
-    return f"run {version.run_id} is registered as model {version.name}, version {version.version}; delete that first"
+    call = f"MlflowClient(URI).delete_model_version({version.name!r}, {str(version.version)!r})"
+    how = f"on the model's page in MLflow or by {call}"
+    which = f"model {version.name}, version {version.version}"
+    return f"run {version.run_id} is registered as {which}; delete that first, {how}"
 
 
 # --- a run's checkpoints --------------------------------------------------------------------------------------------
@@ -157,7 +161,14 @@ def drop_checkpoints(store: Store, run_id: str, keep: str) -> int:
 
 def _remove_files(store: Store, run: Run, uri: str, paths: Sequence[str]) -> int:
     freed = 0
+    if store.path and (
+        local_files.server_problem(uri) or not run.is_local
+    ):  # it may have come from elsewhere, and name any server
+        where = without_password(uri)[:100]
+        raise InUse(f"run {run.id} keeps its files at {where}: a SQLite store does not decide where any are removed")
     if run.is_local:
+        if store.path and folder_with(store, run) is None and run.folder.exists():
+            raise InUse(f"run {run.id} keeps its files: {run.folder} is no folder of its own")
         if (run.folder / CHECKPOINTS).is_symlink():
             raise CannotRemove(f"{run.folder / CHECKPOINTS} is a link")
         for file in (run.folder / each for each in paths):

@@ -14,7 +14,7 @@ from tbptt.data.options import DataConfig
 from tbptt.data.split import load_split
 from tbptt.options.metrics import as_objectives
 from tbptt.runs.load import network_of
-from tbptt.runs.local_files import CHECKPOINTS
+from tbptt.runs.local_files import CHECKPOINTS, why_removed
 from tbptt.runs.pending import RunTaken, claim_left_run, let_go, pending_folder
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.stores import sqlite_path
@@ -78,7 +78,7 @@ def _problems_of_run(cfg: DictConfig, given: Sequence[str]) -> list[str]:
         return [f"resume: {error}"]
     if state is None:
         kept = run.tags().get(CHECKPOINTS)
-        why = f"its checkpoints were removed ({kept})" if kept else run.why_no_checkpoint()
+        why = f"it has no checkpoint: {why_removed(kept)}" if kept else run.why_no_checkpoint()
         return [f"resume: got {cfg.resume!r}; {why}"]
     ended = state["stop_reason"]
     if ended and not (ended == "epochs" and "epochs" in given and cfg.epochs > state["epoch"] + 1):

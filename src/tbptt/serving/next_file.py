@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 
 def panel(
-    run_id: str | Path, path: str | Path | None = None, tracking_uri: str | None = None, which: str = "best"
+    run_id: str | Path,
+    path: str | Path | None = None,
+    tracking_uri: str | None = None,
+    which: str = "best",
+    storage: str | None = None,
 ) -> "Panel":
     """The series and other inputs of a run's data source, read again, or of the next file of the same shape.
 
     Args:
-        run_id, tracking_uri, which: as for :func:`load_run`.
+        run_id, tracking_uri, which, storage: as for :func:`load_run`.
         path: a file to be read as the run's was, with the run's keys; None reads the run's source again.
 
     Returns:
@@ -33,7 +37,7 @@ def panel(
         ValueError: there is no such run; its data come from no file or source; the file cannot be read, or lacks a
             series or an input of the run.
     """
-    source = find(run_id, tracking_uri, which)
+    source = find(run_id, tracking_uri, which, storage)
     data = data_of(source)
     if not isinstance(data, SplitData):
         no = f"has data={data.name}, whose series are held out whole and come from no source"

@@ -1,18 +1,16 @@
 """The checkpoint of a study's best trial, found by the study's name or folder."""
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tbptt.config.names import SWEEPS
-from tbptt.serving.source import Source, of_run, uri_of
-from tbptt.system.stores import OF_OPTUNA, foreign, sqlite_path, without_password
+from tbptt.options.similar import similar
+from tbptt.serving.source import Source, of_run
+from tbptt.system.stores import without_password
 
 if TYPE_CHECKING:
-    from tbptt.studies.study import Study
-
-DEFAULT_STORAGE = "sqlite:///sweeps/optuna.db"
+    from tbptt.studies.found import Named
 
 
 def of_study(what: str, tracking_uri: str | None, which: str, storage: str | None) -> Source:
@@ -28,13 +26,14 @@ def of_study(what: str, tracking_uri: str | None, which: str, storage: str | Non
     Raises:
         ValueError: there is no such study, or none of its trials can be used.
     """
-    where = storage or DEFAULT_STORAGE
+    from tbptt.studies.found import is_in_its_storage, named, names_in
+
+    it = named(what, storage)
+    name, where = it.name, it.storage
+    known = names_in(where)
+    if is_in_its_storage(it, storage) and name in known:
+        return _best(it, tracking_uri, which)
     folder = _folder(what)
-    name = folder.name if folder else what
-    here = folder is None or folder.resolve() == (SWEEPS / name).resolve()
-    known = _names(where)
-    if here and name in known:
-        return _best(name, where, tracking_uri, which)
     if folder is not None and (folder / "best.ckpt").is_file():
         return _of_folder(folder, name, where, which)
     if folder is not None:
@@ -51,24 +50,13 @@ def _folder(what: str) -> Path | None:
     return Path(what) if found is None and "/" in what else found
 
 
-def _names(storage: str) -> list[str]:
-    """The names of a storage's studies."""
-    path = sqlite_path(storage)
-    if path is not None and not path.exists():
-        return []
-    if path is not None and (problem := foreign(path, OF_OPTUNA)):
-        raise ValueError(f"studies: {problem}")
-    from tbptt.studies.study import Study
-
-    return sorted(name for name, record in Study.records(storage).items() if record.objectives)
-
-
 def _takes(name: str, known: list[str]) -> str:
     from tbptt.serving.next_file import listed
 
-    near = difflib.get_close_matches(name, known, n=1)
-    there = f"are {listed(known)}" if len(known) > 1 else f"is {known[0]}" if known else "is none"
-    hint = f"; did you mean {near[0]}?" if near else ""
+    names = listed(map(repr, known))
+    there = f"are {names}" if len(known) > 1 else f"is {names}" if known else "is none"
+    near = similar(name, known)
+    hint = f"; did you mean {near}?" if near else ""
     return f"takes a run's id, a study (there {there}), a file .ckpt, or a registered model models:/NAME@ALIAS{hint}"
 
 
@@ -76,12 +64,14 @@ def _said(storage: str) -> str:
     return without_password(storage)
 
 
-def _best(name: str, storage: str, tracking_uri: str | None, which: str) -> Source:
+def _best(it: "Named", tracking_uri: str | None, which: str) -> Source:
     from tbptt.options.values import shown
+    from tbptt.studies.found import uri_of_runs
     from tbptt.studies.ranking import best_run, best_trial, complete
     from tbptt.studies.study import Study
 
-    study = Study.existing(name, storage)
+    name = it.name
+    study = Study.existing(name, it.storage)
     try:
         trials = study.read()
         best = best_trial(trials, *study.objectives)
@@ -93,23 +83,13 @@ def _best(name: str, storage: str, tracking_uri: str | None, which: str) -> Sour
         count, objective = len(complete(trials)), study.objectives[0]
         if run_id is None:
             raise ValueError(f"study {name}: its best trial, {best.number}, names no run")
-        uri = tracking_uri or _store(study)
+        uri = uri_of_runs(study, tracking_uri, it.base)
     finally:
         study.close()
     found = of_run(run_id, uri, which)
     of = f"the best of {count} complete trials" if count > 1 else "the only complete trial"
     why = f"study {name}: trial {best.number}, {of} by {objective} ({shown(best.values[0])}); run {run_id}"
     return replace(found, said=f"study {name}", why=f"{why}, {words}" if words else why)
-
-
-def _store(study: "Study") -> str:
-    """The store of a study's runs. A server is not taken from a file: it would be sent the user's credentials."""
-    uri, default = study.record.tracking_uri, uri_of(None)
-    if uri and uri.startswith("sqlite:"):
-        return uri
-    if uri and not uri.startswith("$") and uri != default:
-        raise ValueError(f"study {study.name}: its runs are in {without_password(uri)}; say so: tracking.uri={uri}")
-    return default
 
 
 def _of_folder(folder: Path, name: str, storage: str, which: str) -> Source:

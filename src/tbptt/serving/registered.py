@@ -82,6 +82,8 @@ def _file(client: MlflowClient, uri: str, path: Path | None, model: Any, folder:
         folder: for a file that comes from elsewhere.
     """
     place = str(model.artifact_location)
+    if path is not None and (problem := local_files.server_problem(place)):
+        raise ValueError(problem)
     if path is not None and local_files.is_on_a_disk(place):
         return _there(local_files.folder_of_model(path, model.model_id, place) / CHECKPOINT)
     listed = client.list_logged_model_artifacts(model.model_id, str(Path(CHECKPOINT).parent))

@@ -1,7 +1,6 @@
 """MLflow's model registry: networks under a name, with versions and aliases."""
 
 import json
-import os
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -12,7 +11,8 @@ from tbptt import compat
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.model import model_in
 from tbptt.runs.tracking import Store
-from tbptt.serving.source import DEFAULT_URI, Source, wrong_alias, wrong_name
+from tbptt.serving.source import Source, wrong_alias, wrong_name
+from tbptt.system.environment import uri_of
 from tbptt.system.stores import OF_MLFLOW, foreign, sqlite_path, without_password
 
 
@@ -49,7 +49,7 @@ def register(source: Source, name: str, alias: str | None, tracking_uri: str | N
         raise ValueError(f"name: {problem}")
     if alias is not None and (problem := wrong_alias(alias)):
         raise ValueError(f"alias: {problem}")
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    uri = uri_of(tracking_uri)
     path = sqlite_path(uri)
     if path is not None and path.exists() and (problem := foreign(path, OF_MLFLOW)):
         raise ValueError(f"tracking.uri: {problem}")

@@ -1,12 +1,12 @@
 """Finding a trained network by what a user calls it: a run, a study, a checkpoint, a registered model."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
+from tbptt.system.environment import uri_of
+
 RUN_ID = re.compile("[0-9a-f]{32}")
 
 
@@ -61,11 +61,6 @@ def find(what: str | Path, tracking_uri: str | None = None, which: str = "best",
     from tbptt.serving.of_study import of_study
 
     return of_study(str(what), tracking_uri, which, storage)
-
-
-def uri_of(tracking_uri: str | None) -> str:
-    """The store of runs: the one given, or the default of the command."""
-    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
 def wrong_name(name: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tbptt.config.compose import CommandError
 from tbptt.studies.folds import data_fingerprint
+from tbptt.studies.found import takes
 from tbptt.studies.plan import Plan, differences
 from tbptt.studies.ranking import best_first, complete
 from tbptt.studies.records import ChosenTrial
@@ -80,7 +81,6 @@ def existing_study(key: str, name: str, storage: str) -> Study:
     try:
         return Study.existing(name, storage)
     except KeyError as error:
-        known = ", ".join(error.args[0]) or "none yet"
-        raise CommandError([f"{key}: got {name!r}; takes a study of {storage}: {known}"]) from None
+        raise CommandError([f"{key}: got {name!r}; {takes(name, error.args[0], storage)}"]) from None
     except ValueError as error:
         raise CommandError([f"{key}: {error}"]) from None

@@ -27,7 +27,7 @@ def disk_line(plan: Plan, trials: int, runs: int) -> str:
         "last": f"{in_bytes((runs - runs // trials) * last + each * runs // trials)} of checkpoints and models",
         "best": f"{best} of checkpoints and models",
     }
-    return f"  on disk about {curves} of curves and {left[config.tracking.keep]}"
+    return f"  on disk about {curves} of curves and {left[config.tracking.keep]}; besides, twice the report and tables"
 
 
 def _bytes_a_run(config: Config) -> tuple[int, int]:

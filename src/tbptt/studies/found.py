@@ -1,33 +1,88 @@
-"""Finding a study by what a user calls it: its name, or its folder."""
+"""Finding a study by what a user calls it, its name or its folder, and the store of its runs."""
 
-import difflib
-import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tbptt.config.names import STUDY_NAME, SWEEPS
+from tbptt.config.names import DEFAULT_STORAGE, STUDY_NAME, SWEEPS
 from tbptt.config.schema import TrackingConfig
+from tbptt.options.similar import did_you_mean
 from tbptt.runs.tracking import Store
 from tbptt.studies.study import Study
-from tbptt.system.stores import SQLITE, sqlite_path, without_password
+from tbptt.system.environment import DEFAULT_URI, uri_given
+from tbptt.system.stores import OF_OPTUNA, SQLITE, foreign, sqlite_path, without_password
 
 DATABASE, RUNS = "optuna.db", "mlruns/mlflow.db"  # in the folder of studies, and beside that folder
-DEFAULT_STORAGE, DEFAULT_URI = f"{SQLITE}{SWEEPS / DATABASE}", f"{SQLITE}{RUNS}"
 
 
-def study_called(what: str | Path, storage: str | None = None) -> Study:
+@dataclass(frozen=True)
+class Named:
+    """What a user calls a study.
+
+    Attributes:
+        storage: where it is kept.
+        is_here: whether the folder, if one was given, is ``sweeps/NAME`` of the working folder.
+        base: the folder from which the relative paths that the study has kept begin.
+    """
+
+    name: str
+    storage: str
+    is_here: bool
+    base: Path = Path()
+
+
+def named(what: str | Path, storage: str | None = None) -> Named:
+    """What is meant by a study's name, or by its folder. Nothing needs to exist.
+
+    Args:
+        storage: where it is kept; the default is the command's, or ``optuna.db`` beside a folder that is elsewhere.
+    """
+    path = Path(what)
+    if "/" not in str(what) or path.resolve() == (SWEEPS / path.name).resolve():
+        return Named(path.name, storage or DEFAULT_STORAGE, True)
+    there = path.parent / DATABASE
+    base = path.resolve().parents[1] if len(path.resolve().parents) > 1 else Path()
+    if storage or there.exists():
+        return Named(path.name, storage or f"{SQLITE}{there}", False, base)
+    return Named(path.name, DEFAULT_STORAGE, False, base)
+
+
+def is_in_its_storage(it: Named, storage: str | None) -> bool:
+    """Whether the study would be in the storage. A folder elsewhere is not taken for the study of its name here.
+
+    Args:
+        storage: the one that the user named.
+    """
+    return it.is_here or storage is not None or it.storage != DEFAULT_STORAGE
+
+
+def names_in(storage: str) -> list[str]:
+    """The names of a storage's studies. Raises ValueError if it is a database of something else."""
+    path = sqlite_path(storage)
+    if path is not None and (problem := foreign(path, OF_OPTUNA)):
+        raise ValueError(f"studies: {problem}")
+    return sorted(name for name, record in Study.records(storage).items() if record.objectives)
+
+
+def study_called(what: str | Path, storage: str | None = None, key: str = "study", here: bool = False) -> Study:
     """An existing study.
 
     Args:
-        what: its name, or its folder, such as ``sweeps/NAME``.
-        storage: where it is kept; the default is the command's, or ``optuna.db`` beside the study's folder.
+        what, storage: as for :func:`named`.
+        key: what the user gave it as, for messages.
+        here: whether its folder must be in ``sweeps/`` here.
 
     Raises ValueError, with a line that names similar ones, if there is no such study.
     """
-    name, uri = Path(what).name, storage or _beside(what, DATABASE) or DEFAULT_STORAGE
+    it = named(what, storage)
+    if (here and not it.is_here) or not is_in_its_storage(it, storage):
+        right = f"takes a study's name, or its folder {SWEEPS}/NAME"
+        raise ValueError(f"{key}: got {str(what)!r}, which is not {SWEEPS / it.name} of the working folder; {right}")
     try:
-        return Study.existing(name, uri)
+        return Study.existing(it.name, it.storage)
     except KeyError as error:
-        raise ValueError(f"study: got {name!r}; {takes(name, error.args[0], uri)}") from None
+        raise ValueError(f"{key}: got {it.name!r}; {takes(it.name, error.args[0], it.storage)}") from None
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def takes(name: str, known: list[str], storage: str) -> str:
@@ -35,26 +90,51 @@ def takes(name: str, known: list[str], storage: str) -> str:
     return f"takes a study of {without_password(storage)}: {', '.join(known) or 'none yet'}{did_you_mean(name, known)}"
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """The similar name in brackets, behind a list of known ones; empty if there is none."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
-def store_of(what: str | Path, tracking_uri: str | None = None) -> Store:
-    """The store of a study's runs.
+def uri_of_runs(study: Study, tracking_uri: str | None = None, base: Path = Path()) -> str:
+    """The store of a study's runs: the one given, or the variable MLFLOW_TRACKING_URI, or the SQLite file that the
+    study names, or the default.
 
     Args:
-        what: as for :func:`study_called`.
-        tracking_uri: the default is the variable MLFLOW_TRACKING_URI, or the store beside the folder of studies.
+        base: the folder from which a relative path that the study names begins.
+
+    Raises ValueError if the study names a server. It is not taken from a file: it would be sent the user's credentials.
+    """
+    if given := uri_given(tracking_uri):
+        return given
+    kept = study.record.tracking_uri or DEFAULT_URI
+    path = sqlite_path(kept)
+    if path is not None:
+        return kept if base == Path() else f"{SQLITE}{base / kept.removeprefix(SQLITE)}"
+    if kept.startswith("$"):  # a variable's, which was not kept
+        return DEFAULT_URI
+    raise ValueError(f"study {study.name}: its runs are in {without_password(kept)}; say so: tracking.uri={kept}")
+
+
+def store_of(
+    study: Study, tracking: TrackingConfig | None = None, uri: str | None = None, base: Path = Path()
+) -> Store:
+    """The store of a study's runs, which is not made.
+
+    Args:
+        uri, base: as for :func:`uri_of_runs`.
 
     Raises ValueError if there is no such file.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _beside(what, f"../{RUNS}") or DEFAULT_URI
-    path = sqlite_path(uri)
+    where = uri_of_runs(study, uri, base)
+    path = sqlite_path(where)
     if path is not None and not path.exists():
-        raise ValueError(f"tracking_uri: there is no store {path}")
-    return Store(TrackingConfig(uri=uri))
+        raise ValueError(f"there is no store {path}")
+    return Store(replace(tracking, uri=where) if tracking else TrackingConfig(uri=where))
+
+
+def opened(what: str | Path, tracking_uri: str | None, storage: str | None) -> tuple[Study, Store]:
+    """A study and the store of its runs, for Python. Raises ValueError if there is no such study or store."""
+    study, base = study_called(what, storage), named(what, storage).base
+    try:
+        return study, store_of(study, uri=tracking_uri, base=base)
+    except ValueError as error:
+        study.close()
+        raise ValueError(f"tracking_uri: {error}") from None
 
 
 def folder_of(study: str) -> Path | None:
@@ -62,9 +142,3 @@ def folder_of(study: str) -> Path | None:
     and a link leads elsewhere."""
     folder = SWEEPS / study
     return folder if STUDY_NAME.test(study) and folder.is_dir() and not folder.is_symlink() else None
-
-
-def _beside(what: str | Path, name: str) -> str | None:
-    """The URI of a database beside a study's folder; None if ``what`` is a name, or if there is no such file."""
-    there = Path(what).parent / name
-    return f"{SQLITE}{there}" if Path(what).parent != Path() and there.exists() else None

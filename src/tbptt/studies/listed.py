@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
@@ -42,8 +43,8 @@ class Facts:
     bytes: int
 
 
-def facts_of(study: Study, tracking_uri: str) -> Facts:
-    """The facts of a study; ``tracking_uri`` is where its runs are."""
+def facts_of(study: Study, tracking_uri: str | None) -> Facts:
+    """The facts of a study; ``tracking_uri`` is where its runs are, if the user said so."""
     trials, counts = study.trials(), study.counts()
     workers = workers_of(study.living())
     state = "running" if workers else "finished" if is_finished(study, counts) else "stopped"
@@ -57,8 +58,10 @@ def is_finished(study: Study, counts: Counts) -> bool:
     return not counts.running and not counts.waiting and (total is None or counts.used >= total)
 
 
-def _bytes_of(study: Study, trials: Sequence[FrozenTrial], tracking_uri: str) -> int:
-    path, folder = sqlite_path(tracking_uri), found.folder_of(study.name)
+def _bytes_of(study: Study, trials: Sequence[FrozenTrial], tracking_uri: str | None) -> int:
+    path, folder = None, found.folder_of(study.name)
+    with suppress(ValueError):  # on a server, and the user does not name it
+        path = sqlite_path(found.uri_of_runs(study, tracking_uri))
     count = size_of(folder) if folder else 0
     if path is not None:
         runs = {run for t in trials for run in TrialRecord.of(t).run_ids}

@@ -1,14 +1,18 @@
-"""Which trials of a study a living process runs."""
+"""Whether a study lives: which of its trials a process runs, and whether its sweep runs on this machine."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.compat import trial_id
+from tbptt.runs.pending import CLAIM, RunTaken, claim_run, let_go, pending_folder
+from tbptt.runs.tracking import Run, Store
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.records import TrialRecord
+from tbptt.system.claims import is_claimed, is_held_here
 from tbptt.system.liveness import is_alive, is_seen_to_be_gone
 
 
@@ -43,3 +47,29 @@ def workers_of(trials: Sequence[FrozenTrial]) -> list[str]:
         who = TrialRecord.of(t).worker or {}
         found[f"{who.get('host', '?')}, process {who.get('pid', '?')}"] = None
     return list(found)
+
+
+@contextmanager
+def swept(store: Store, parent: Run) -> Iterator[None]:
+    """A context in which other processes see that the study's sweep runs, also before its first trial and while its
+    report is written: the parent run is claimed. If another terminal has claimed it, this one joins without."""
+    folder = pending_folder(store.folder, parent.id)
+    is_ours = False
+    if store.is_local and not is_held_here(folder / CLAIM):
+        with suppress(RunTaken, OSError):  # a disk that is full, or has no locks: the sweep itself meets what matters
+            claim_run(folder)
+            is_ours = True
+    try:
+        yield
+    finally:
+        if is_ours:
+            let_go(folder)
+
+
+def is_swept(folder: Path, parent: str) -> bool:
+    """Whether a sweep runs whose parent run this is.
+
+    Args:
+        folder: that of the store of runs.
+    """
+    return is_claimed(pending_folder(folder, parent) / CLAIM)

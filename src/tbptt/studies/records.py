@@ -249,6 +249,8 @@ class StudyRecord(Record):
     ended_by = Key(_text)  # a line on what ended it before its trials were done; None if nothing did
     forgiven = Key(_count)  # failed trials below this number do not count as failures: the study was resumed
 
+    removal_begun = Key(_flag)  # some of its runs may be gone: the removal was interrupted
+
     @property
     def space(self) -> Mapping[str, str]:
         """What is searched, in words."""

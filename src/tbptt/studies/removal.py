@@ -6,8 +6,10 @@ them, goes last. All of it happens under the study's lock, so no worker takes a 
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import optuna
 
@@ -15,16 +17,19 @@ from tbptt.runs.removing import (
     InUse,
     folder_with,
     held,
+    is_run_id,
     registered,
     remove_run,
     runs_tagged,
     size_of,
 )
 from tbptt.runs.tracking import Run, Store
-from tbptt.studies.found import folder_of
-from tbptt.studies.living import workers_of
-from tbptt.studies.records import TrialRecord
+from tbptt.studies.found import folder_of, uri_of_runs
+from tbptt.studies.living import is_swept, workers_of
+from tbptt.studies.records import StudyRecord, TrialRecord
 from tbptt.studies.study import Study
+from tbptt.system.secrets import hide
+from tbptt.system.stores import sqlite_path, without_password
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ def what_goes(study: Study, store: Store | None) -> Goes:
     """
     if workers := workers_of(study.living()):
         raise InUse(f"study {study.name} runs ({'; '.join(workers)}); stop it first")
+    parent = study.record.parent_run
+    if parent and is_run_id(parent) and (its := _folder_of_runs(study, store)) and is_swept(its, parent):
+        raise InUse(f"study {study.name} runs (its sweep is at work on this machine); stop it first")
     runs = [] if store is None else _runs_of(study, store)
     folder = folder_of(study.name)
     count = size_of(folder) if folder else 0
@@ -86,7 +94,32 @@ def _runs_of(study: Study, store: Store) -> list[Run]:
         if each.is_running and not store.is_local:
             how = "give the study's command again, which closes the runs that no process trains"
             raise InUse(f"run {each.run.id} is RUNNING on the server, and another machine may train it; {how}")
+    if not study.record.removal_begun:
+        _refuse_missing(study, store, recorded | ({parent} if parent else set()), {each.run.id for each in tagged})
     return [*(each.run for each in below), *(each.run for each in tagged if each.run.id == parent)]
+
+
+def _folder_of_runs(study: Study, store: Store | None) -> Path | None:
+    """The folder of the store of a study's runs; None if they are on a server."""
+    if store is not None:
+        return store.folder if store.is_local else None
+    with suppress(ValueError):
+        path = sqlite_path(uri_of_runs(study))
+        return path.parent if path else None
+    return None
+
+
+def _refuse_missing(study: Study, store: Store, recorded: set[str], there: set[str]) -> None:
+    """Raise InUse if the store lacks runs that the study names: it is another, and once the study is gone, nothing
+    would tell which runs were the study's."""
+    named = {run for run in recorded if is_run_id(run)}
+    lost = [run for run in sorted(named - there) if store.retry(partial(store.run, run)) is None]
+    if not lost:
+        return
+    kept = without_password(hide(study.record.tracking_uri or ""))
+    where = f" (the study names {kept})" if kept and kept != store.tracking.uri else ""
+    lack = f"{len(lost)} of its {len(named)} runs are not in {without_password(hide(store.tracking.uri))}{where}"
+    raise InUse(f"{lack}; takes tracking.uri=URI of the store that has them, or --keep-runs")
 
 
 def _known(record: TrialRecord) -> set[str]:
@@ -104,6 +137,8 @@ def remove(study: Study, store: Store | None, tell: Callable[[int, int], None] =
     """
     with study.locked():
         goes = what_goes(study, store)
+        if goes.runs:
+            StudyRecord.removal_begun.write(study.optuna, True)  # given again, it does not miss the runs that are gone
         for done, run in enumerate(goes.runs):
             assert store is not None
             store.retry(partial(remove_run, store, run))

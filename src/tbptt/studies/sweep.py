@@ -28,6 +28,7 @@ from tbptt.studies.best_of import Chosen, best_of
 from tbptt.studies.described import data_of, keep_data, lines_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.folds import data_fingerprint
+from tbptt.studies.living import swept
 from tbptt.studies.parent_run import describe_begin, keep_labels, user_tags, where_to_look
 from tbptt.studies.placebo import placebo_line, placebos_of
 from tbptt.studies.plan import Plan, differences, other_parameters
@@ -100,7 +101,7 @@ def run_sweep(
         worker = _worker_spec(plan, name, arguments, parent)
         if isinstance(study.storage, ServerStorage):
             study.storage.check = signals.check
-        with settled(study, plan, store, parent, signals, report):
+        with swept(store, parent), settled(study, plan, store, parent, signals, report):
             _run_workers(study, plan, worker, config, context, signals, early)
             over = _time_is_over(study, plan, worker)
             study.note_end(over)

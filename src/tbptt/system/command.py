@@ -8,6 +8,7 @@ import os
 import shlex
 
 VARIABLE = "TBPTT_COMMAND"
+SCRIPTS = ("train", "report", "predict", "export")  # of a checkout
 
 
 def started_as(program: str | None) -> None:
@@ -22,9 +23,12 @@ def started_as(program: str | None) -> None:
 
 
 def command(name: str) -> str:
-    """How a command such as ``train`` is typed: ``python train.py`` or ``tbptt train``."""
+    """How a command such as ``train`` is typed: ``python train.py`` or ``tbptt train``. A command without a script is
+    typed as the package's in a checkout too."""
     program = os.environ.get(VARIABLE)
-    return f"{program} {name}" if program else f"python {name}.py"
+    if not program and name in SCRIPTS:
+        return f"python {name}.py"
+    return f"{program or 'tbptt'} {name}"
 
 
 def use_command(what: str, tracking_uri: str = "") -> str:

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Collection
 
+DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 # By key: its environment variable, and the key's value if that is not set.
 OF_MLFLOW = {
-    "tracking.uri": ("MLFLOW_TRACKING_URI", '"sqlite:///mlruns/mlflow.db"'),
+    "tracking.uri": ("MLFLOW_TRACKING_URI", f'"{DEFAULT_URI}"'),
     "tracking.experiment": ("MLFLOW_EXPERIMENT_NAME", "tbptt"),
 }
 
@@ -18,6 +19,16 @@ def words_of_environment(typed: Collection[str]) -> list[str]:
     """
     said = [key for key, (name, _) in OF_MLFLOW.items() if os.environ.get(name)]
     return [f"{key}={interpolation(key)}" for key in said if key not in typed]
+
+
+def uri_given(tracking_uri: str | None = None) -> str | None:
+    """The store of runs that the user named, by an argument or by the environment; None if none was."""
+    return tracking_uri or os.environ.get(OF_MLFLOW["tracking.uri"][0]) or None
+
+
+def uri_of(tracking_uri: str | None = None) -> str:
+    """The store of runs: the one that the user named, or the default of the command."""
+    return uri_given(tracking_uri) or DEFAULT_URI
 
 
 def interpolation(key: str) -> str:
