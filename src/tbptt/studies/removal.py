@@ -24,6 +24,7 @@ from tbptt.runs.removing import (
     size_of,
 )
 from tbptt.runs.tracking import Run, Store
+from tbptt.studies import saved_view
 from tbptt.studies.found import folder_of, uri_of_runs
 from tbptt.studies.living import is_swept, workers_of
 from tbptt.studies.records import StudyRecord, TrialRecord
@@ -143,6 +144,8 @@ def remove(study: Study, store: Store | None, tell: Callable[[int, int], None] =
             assert store is not None
             store.retry(partial(remove_run, store, run))
             tell(done + 1, len(goes.runs))
+        if store is not None:
+            saved_view.remove(study.name, store)
         if (folder := folder_of(study.name)) is not None:
             shutil.rmtree(folder)
         optuna.delete_study(study_name=study.name, storage=study.storage)

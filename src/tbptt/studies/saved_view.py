@@ -45,6 +45,12 @@ def kept(study: Study, store: Store) -> str | None:
     return None
 
 
+def remove(study: str, store: Store) -> None:
+    """Remove the view of a study that is removed; one that the store does not give up is left."""
+    with contextlib.suppress(MlflowException, OSError):
+        store.client.delete_experiment_tag(store.experiment, TAG + key_of(study))
+
+
 def _packed(state: dict[str, Any]) -> str:
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
 

@@ -7,6 +7,8 @@ train``). An environment variable says which one it was, so that workers, which 
 import os
 import shlex
 
+from tbptt.system.environment import uri_of
+
 VARIABLE = "TBPTT_COMMAND"
 SCRIPTS = ("train", "report", "predict", "export")  # of a checkout
 
@@ -39,7 +41,7 @@ def use_command(what: str, tracking_uri: str = "") -> str:
         tracking_uri: of its runs, where it has to be said; the command's default has not.
     """
     quoted = f'"{tracking_uri}"' if tracking_uri.startswith("$") else shlex.quote(tracking_uri)  # a variable
-    is_default = tracking_uri in ("", os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
+    is_default = tracking_uri in ("", uri_of())
     server = "" if is_default else f" tracking.uri={quoted}"
     return f"{command('predict')} {shlex.quote(what)} data.path=FILE{server}"
 
