@@ -3,6 +3,8 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+from studies import Away
+
 
 class Page(HTMLParser):
     """What a browser makes of a page, without running it: text, elements, the cells of its tables."""
@@ -52,6 +54,7 @@ class Artifacts:
     """A store of runs whose artifacts say whose they are."""
 
     uri, experiment, is_local = "sqlite:///mlruns/mlflow.db", "3", True
+    client = Away()
 
     def __init__(self, folder: Path, runs: tuple[str, ...]):
         self.folder, self.runs = folder, runs

@@ -21,7 +21,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
-from studies import HOSTILE, made_study, made_trial
+from studies import HOSTILE, Away, made_study, made_trial
 
 from tbptt.article.claims import read_curves
 from tbptt.article.page import write_verdict
@@ -382,7 +382,7 @@ def test_the_reports_link_opens_the_run(
     browser: WebDriver, ui: str, runs: tuple[Path, str, str, list[str]], here: Path
 ) -> None:
     class Store:
-        uri, experiment, is_local = ui, runs[1], False
+        uri, experiment, is_local, client = ui, runs[1], False, Away()
 
         def artifact(self, run_id: str, path: str, folder: Path | None = None) -> None:
             return None

@@ -33,7 +33,8 @@ def test_a_run_goes_where_the_environment_says_and_says_so(
     assert told.err.startswith(
         "starting (tracking.uri from MLFLOW_TRACKING_URI, tracking.experiment from MLFLOW_EXPERIMENT_NAME): loading"
     )
-    *_, opens, page = told.out.splitlines()
+    *_, opens, page, use = told.out.splitlines()
+    assert use.startswith("use it: python predict.py ")
     assert opens.endswith("mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI")
     assert page.startswith("then open: http://127.0.0.1:5000/#/experiments/1/runs/")
     assert [path.name for path in here.iterdir()] == ["elsewhere"]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from pages import Page, page_of
-from studies import HOSTILE, made_study, made_trial
+from studies import HOSTILE, Away, made_study, made_trial
 
 from tbptt.evaluation import study_words, words
 from tbptt.evaluation.chance import Verdict
@@ -414,7 +414,7 @@ def test_a_sweeps_last_lines_say_the_verdict_and_that_the_value_was_chosen_by(he
     write_judged(left(judged(a_verdict("worse than", -0.1, -0.2, -0.05), a_verdict()), uses=1))
     cfg = SimpleNamespace(progress="plain", tracking=SimpleNamespace(uri="sqlite:///mlruns/mlflow.db"))
     plan: Any = SimpleNamespace(cfg=cfg, space=SimpleNamespace(overrides=lambda point: ["clip=1"]))
-    store: Any = SimpleNamespace(experiment="1")
+    store: Any = SimpleNamespace(experiment="1", client=Away())
     _say_result(study, plan, store)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "best: trial 0  val/loss 1, chosen by it  clip=1"

@@ -137,8 +137,8 @@ def test_a_link_is_replaced_and_not_what_it_names(give: Given, here: Path) -> No
         (
             [LAST, "--to", "onnx", "epochs=3", "more"],
             [
-                "epochs=3: unknown here; takes tracking.uri=… and study.storage=…",
-                "more: unknown here; takes tracking.uri=… and study.storage=…",
+                "epochs=3: unknown here; takes study.storage=… and tracking.uri=…",
+                "more: unknown here; takes study.storage=… and tracking.uri=…",
             ],
         ),
         (

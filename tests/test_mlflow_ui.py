@@ -15,9 +15,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
-from test_browser import await_answer, browser, click, pytestmark, until
+from test_browser import await_answer, browser, click, until
+from test_browser import pytestmark as skipped
 
-__all__ = ["browser", "pytestmark"]  # a fixture, and when to skip
+__all__ = ["browser"]  # a fixture
+pytestmark = [skipped, pytest.mark.slow]  # half a minute; .ci/run runs it
 
 ONE = "it's one"  # a name that a search cannot quote
 NOTES = "First *look* at <b>clip</b>"

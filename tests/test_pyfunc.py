@@ -408,6 +408,7 @@ def asked(port: int, **body: Any) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow  # a server starts; .ci/run runs it
 def test_mlflow_serves_a_model(made: Made, tmp_path: Path) -> None:
     """From a folder with nothing in it, as the same numbers, with and without a state."""
     port = free_port()

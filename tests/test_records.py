@@ -53,6 +53,7 @@ STUDY: dict[str, tuple[Any, Any]] = {
     "chosen": ([POINT], [POINT]),
     "ended_by": ("its time is over", "its time is over"),
     "forgiven": (4, 4),
+    "removal_begun": (True, True),
 }
 KINDS: list[tuple[type[Record], dict[str, tuple[Any, Any]]]] = [(TrialRecord, TRIAL), (StudyRecord, STUDY)]
 

@@ -271,6 +271,7 @@ def test_a_folder_of_its_own_is_written_whole_and_once(uri: str, run: str, tmp_p
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
+@pytest.mark.slow  # a server starts; .ci/run runs it
 def test_a_server_has_models_too(here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     server = MLflow(here / "server", f"sqlite:///{here}/server.db", {}, free_port())
     server.start()

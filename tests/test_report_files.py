@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from pages import Artifacts, page_of
 from sqlalchemy import event
-from studies import HOSTILE, made_study, made_trial
+from studies import HOSTILE, Away, made_study, made_trial
 
 from tbptt.reports import page
 from tbptt.reports.page import write_report
@@ -51,7 +51,7 @@ def test_the_last_lines_of_a_sweep_say_whose_the_checkpoint_is(
     best = made_trial(values=[0.4], by_seed=by_seed, run_ids=["a", "b"][: len(by_seed)])
     cfg = SimpleNamespace(progress="plain", tracking=SimpleNamespace(uri="sqlite:///mlruns/mlflow.db"))
     plan: Any = SimpleNamespace(cfg=cfg, space=SimpleNamespace(overrides=lambda point: []))
-    store: Any = SimpleNamespace(experiment="3")
+    store: Any = SimpleNamespace(experiment="3", client=Away())
     _say_result(made_study([best], spec={"seeds": [7, 8]}), plan, store)
     out = capsys.readouterr().out
     assert said in out
