@@ -173,25 +173,31 @@ def test_a_paused_worker_has_a_heartbeat_and_ends_when_it_is_asked_or_its_head_i
         pool.subprocess, "Popen", lambda command, **more: popen([sys.executable, "-c", PAUSABLE, "log"], **more)
     )
 
-    def until(*last: str) -> None:
+    def until(event: str, beats: int = 1) -> None:
+        """Wait until ``event`` is the last one, with so many beats or more after it."""
         end = time.monotonic() + 60
-        while [line for line in (log.read_text().split("\n") if log.exists() else []) if line][-len(last) :] != [*last]:
-            assert time.monotonic() < end, log.read_text()
+        while True:
+            lines = log.read_text().split("\n") if log.exists() else []
+            events = [line for line in lines if line not in ("", "beats")]
+            if events[-1:] == [event] and lines[len(lines) - lines[::-1].index(event) :].count("beats") >= beats:
+                return
+            assert time.monotonic() < end, events
             time.sleep(0.002)
 
     paused = pool.WorkerProcess(0)
     try:
         paused.give(SPEC, log)
-        until("works", "beats")
+        until("works")
         paused.pause()
-        until("pauses", "beats", "beats", "beats")  # the thread goes on
+        until("pauses", beats=3)  # the thread goes on
         paused.go_on()
-        until("goes on", "beats")
+        until("goes on")
         paused.pause()
-        until("pauses", "beats")
+        until("pauses")
         paused._close()  # as where the head was killed
-        until("goes on", "beats")
+        until("goes on")
         paused.terminate()
         assert paused.wait() == 1  # Interrupted, from its next look
     finally:
         paused._process.kill()
+        paused.wait()
