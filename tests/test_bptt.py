@@ -18,7 +18,7 @@ from torch import Tensor
 from tbptt.data.features import LagFeatures, Scaler
 from tbptt.data.sequences import Sequences
 from tbptt.evaluation.losses import evaluate
-from tbptt.models.article import QNetwork
+from tbptt.models.article import GaussianNoise, QNetwork
 from tbptt.options.option import GROUPS
 from tbptt.tasks.options import QValues
 from tbptt.tasks.prepare import baseline_loss
@@ -290,8 +290,9 @@ def test_a_graph_spans_no_more_than_a_segment_once_a_chunk_is_longer(
 
 
 def test_segments_draw_no_more_noise_than_one_forward() -> None:
-    """The noise after a segmented chunk goes on from where its single forward left it."""
+    """What draws from PyTorch's generator goes on after a segmented chunk from where its single forward left it."""
     network, sequences = make(noise_std=0.3), Problem().sequences()
+    network.noise = GaussianNoise(0.3, pool=True)
     torch.manual_seed(8)
     state = network.zero_state(3)
     for start in range(0, LENGTH, 5):
@@ -682,7 +683,7 @@ def test_evaluation_leaves_mode_weights_gradients_and_random_numbers_alone(train
 def test_training_is_noisy_and_follows_the_seed() -> None:
     def losses(seed: int) -> list[float]:
         network = make(noise_std=0.3)
-        torch.manual_seed(seed)
+        network.noise.seed = seed
         return spied(network, Problem().sequences(), 2)[0].losses.tolist()
 
     assert losses(0) == losses(0)

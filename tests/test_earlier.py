@@ -33,8 +33,10 @@ from tbptt.studies.records import StudyRecord
 from tbptt.studies.study import Study
 
 STORAGE = "sqlite:///sweeps/optuna.db"
-MARKET = ["data.split=each", "data.test_fraction=0", "data.warm_steps=0", "task.gamma=0.99"]
-FILE = ["data.reading=plain", *MARKET]
+RUN = ["model.noise_from=pool", "lr_schedule=constant", "seed=2"]  # of any data
+ARTICLE = [*RUN, "data.test_series=0"]
+MARKET = [*RUN, "data.split=each", "data.test_fraction=0", "data.warm_steps=0", "task.gamma=0.99"]
+FILE = [*RUN, "data.reading=plain", *MARKET[len(RUN) :]]
 OLD = "gamma+clip-c753d64e"  # in tests/before/
 OLD_WORDS = [
     *("data.gamma=0.8,0.9,0.95", "clip=2,0.05", *(w for w in SMALL if not w.startswith(("task.gamma", "epochs")))),
@@ -67,22 +69,26 @@ def _value(cfg: DictConfig, key: str) -> Any:
     return OmegaConf.select(cfg, f"{key}.name" if key in GROUPS else key)
 
 
-@pytest.mark.parametrize("change", [c for step in CHANGES for c in step], ids=lambda c: f"{c.key}-{c.options[0]}")
+@pytest.mark.parametrize(
+    "change", [c for step in CHANGES for c in step], ids=lambda c: "-".join([c.key, *c.options[:1]])
+)
 def test_what_the_table_says_of_a_default_is_in_conf_and_in_the_schema(
     change: Change, config: Callable[..., DictConfig]
 ) -> None:
+    if change.group is None:
+        assert _value(config(), change.key) == change.now
     newest = [c for step in CHANGES for c in step if (c.key, c.options) == (change.key, change.options)][-1]
     for option in change.options:
         cfg = config(f"{change.group}={option}", *(["data.path=x.csv"] if option == "prices" else []))
         assert _value(cfg, change.key) == newest.now
         with_it = composed_with(cfg, change.key, change.was)
-        assert change.key in as_before(with_it) or change.key == "task.gamma"
+        assert {change.key, f"{change.key}.name"} & as_before(with_it) or change.key == "task.gamma"
     assert {f.default for f in fields(GROUPS["task"]["q_values"]) if f.name == "gamma"} == {0.99}
 
 
 def composed_with(cfg: DictConfig, key: str, value: Any) -> DictConfig:
     cfg = cfg.copy()
-    OmegaConf.update(cfg, key, value)
+    OmegaConf.update(cfg, key, GROUPS[key][value](name=value) if key in GROUPS else value)
     return cfg
 
 
@@ -104,16 +110,25 @@ def test_every_new_key_whose_default_in_conf_is_another_is_in_the_table(
 
 def test_words_undo_what_changed_and_nothing_else(config: Callable[..., DictConfig]) -> None:
     market = config("data=market")
-    assert earlier_words(config(), []) == ["data.test_series=0"]
+    assert earlier_words(config(), []) == ARTICLE
     assert earlier_words(market, []) == MARKET
-    assert earlier_words(market, ["data.warm_steps", "task.gamma"]) == MARKET[:2]
-    assert earlier_words(market, ["data"], ["task.gamma"]) == MARKET[:3]
-    assert earlier_words(market, [], ["data"]) == []
-    assert earlier_words(config("data=market", "task=forecast"), []) == MARKET[:3]
+    assert earlier_words(market, ["data.warm_steps", "task.gamma"]) == MARKET[:5]
+    assert earlier_words(market, ["data"], ["task.gamma"]) == MARKET[:6]
+    assert earlier_words(market, [], ["data"]) == RUN
+    assert earlier_words(config("data=market", "task=forecast"), []) == MARKET[:6]
+    assert earlier_words(config("optimizer=sgd", "model=minlstm"), []) == [
+        "model.noise_from=pool",
+        "seed=2",
+        ARTICLE[-1],
+    ]
+    # All optimizers had the same schedule then.
+    assert earlier_words(config("optimizer=sgd"), [], ["optimizer"]) == ARTICLE
+    assert earlier_words(config(), ["lr_schedule"], ["model"]) == ["seed=2", ARTICLE[-1]]
     of_a_file = composed_with(market, "data.test_fraction", 0.3)  # a file of the user's
-    assert earlier_words(of_a_file, []) == [MARKET[0], *MARKET[2:]]
+    assert earlier_words(of_a_file, []) == [*MARKET[:4], *MARKET[5:]]
     assert earlier_words(config("data=market", *MARKET), []) == []
-    assert earlier_words(market, [], begun=1) == MARKET[:1]
+    assert earlier_words(market, [], begun=1) == MARKET[:4]
+    assert earlier_words(market, [], begun=2) == RUN
     assert earlier_words(market, [], begun=len(CHANGES)) == []
     assert earlier_words(config("data=prices", "data.path=p.csv"), []) == FILE
 
@@ -121,7 +136,7 @@ def test_words_undo_what_changed_and_nothing_else(config: Callable[..., DictConf
 def test_an_own_option_has_the_defaults_of_its_own_yaml(config: Callable[..., DictConfig]) -> None:
     cfg = config("data=market")
     OmegaConf.update(cfg, "data.name", "mine")
-    assert earlier_words(cfg, []) == []
+    assert earlier_words(cfg, []) == RUN
 
 
 def test_a_default_that_changed_again_is_undone_as_far_as_the_study_is_old(
@@ -141,10 +156,10 @@ def test_a_default_that_changed_again_is_undone_as_far_as_the_study_is_old(
 
 def test_a_command_goes_on_with_the_study_that_it_began(before: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = planned(*OLD_WORDS)
-    assert (plan.name, plan.earlier, plan.begun) == (OLD, ("data.test_series=0",), 0)
-    assert plan.fixed[-1] == "data.test_series=0"
+    assert (plan.name, plan.earlier, plan.begun) == (OLD, tuple(ARTICLE), 0)
+    assert plan.fixed[-4:] == tuple(ARTICLE)
     assert caplog.messages == [
-        f"study {OLD}: was begun by an earlier version: it goes on with data.test_series=0 as then; study.fresh=true "
+        f"study {OLD}: was begun by an earlier version: it goes on with {' '.join(ARTICLE)} as then; study.fresh=true "
         "begins anew with today's defaults"
     ]
 
@@ -166,7 +181,7 @@ def test_a_study_with_todays_defaults_comes_before_the_one_that_an_earlier_versi
 
 
 def test_a_study_that_was_begun_today_with_the_defaults_of_then_is_not_taken_for_an_earlier_one(here: Path) -> None:
-    typed = planned("clip=1,2", "data.test_series=0")
+    typed = planned("clip=1,2", *ARTICLE)
     study = Study(typed.name, STORAGE, ["val/loss"])
     StudyRecord.spec.write(study.optuna, typed.spec)
     StudyRecord.begun.write(study.optuna, typed.begun)
@@ -177,10 +192,10 @@ def test_a_study_that_was_begun_today_with_the_defaults_of_then_is_not_taken_for
 
 
 def test_a_study_that_was_given_a_name_goes_on_too(before: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert planned(*OLD_WORDS, f"study.name={OLD}").earlier == ("data.test_series=0",)
-    assert "it goes on with data.test_series=0" in caplog.text
+    assert planned(*OLD_WORDS, f"study.name={OLD}").earlier == tuple(ARTICLE)
+    assert f"it goes on with {' '.join(ARTICLE)}" in caplog.text
     other = planned(*OLD_WORDS, "eval_every=4", f"study.name={OLD}")  # refused later, for what was typed alone
-    assert other.earlier == ("data.test_series=0",)
+    assert other.earlier == tuple(ARTICLE)
     assert planned(*OLD_WORDS, "study.name=another").earlier == ()
 
 
@@ -189,18 +204,18 @@ def test_the_best_points_of_an_earlier_versions_study_are_trained_with_its_defau
 ) -> None:
     words = [w for w in OLD_WORDS if not w.startswith("study.seeds")]
     plan = planned(*words, f"study.best_of={OLD}", "study.seeds=[5,6]", "study.fresh=true")
-    assert plan.earlier == ("data.test_series=0",)
+    assert plan.earlier == tuple(ARTICLE)
     assert [c["trial"] for c in best_of(plan).trials]
     assert caplog.messages == [
         f"study {OLD}: was begun by an earlier version: what was chosen there is trained again with "
-        "data.test_series=0 as then"
+        f"{' '.join(ARTICLE)} as then"
     ]
 
 
 def test_where_the_data_are_searched_it_is_said_that_defaults_have_changed(
     here: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = ["data=article,market", "data.window=64"]
+    words = ["data=article,market", "data.window=64", *RUN]
     plan = planned(*words)
     study = Study(plan.name, STORAGE, ["val/loss"])
     StudyRecord.spec.write(study.optuna, plan.spec)
@@ -281,7 +296,14 @@ def test_a_group_that_a_file_does_not_have_is_chosen_as_it_was_then() -> None:
     content = {"defaults": ["base", {"override data": "article"}, "_self_"], "data": {"name": "article", "window": 3}}
     found = with_what_was_done_then(content)
     assert found["defaults"] == [
-        *("base", {"override data": "article"}, {"override task": "q_values"}, {"override callback": "none"}, "_self_")
+        *(
+            "base",
+            {"override data": "article"},
+            {"override task": "q_values"},
+            {"override lr_schedule": "constant"},
+            {"override callback": "none"},
+            "_self_",
+        )
     ]
     assert found["task"] == {"name": "q_values", "loss": "joint"}
     assert (found["data"]["window"], found["data"]["test_series"], found["data"]["surrogate"]) == (3, 0, None)

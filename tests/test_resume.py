@@ -74,7 +74,12 @@ def interrupted(cfg: DictConfig, chunks: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["adam", "momentum", "rmsprop", "adadelta", "muon", "adamw optimizer.decay_biases=false"]
+    "optimizer",
+    [
+        *("adam", "momentum", "rmsprop", "adadelta", "muon", "adamw optimizer.decay_biases=false"),
+        "adam lr_schedule=cosine lr_schedule.warmup=9",
+        "sgd lr_schedule=plateau lr_schedule.patience=0 lr_schedule.threshold=0.9",
+    ],
 )
 def test_a_resumed_run_equals_one_that_was_never_stopped(
     here: Path, small: Callable[..., DictConfig], optimizer: str

@@ -24,5 +24,8 @@ from tbptt.options.takes import whole as whole
 from tbptt.tasks.options import TaskConfig as TaskConfig
 from tbptt.training.clip_modes import Gradient as Gradient
 from tbptt.training.clip_modes import clip_mode as clip_mode
+from tbptt.training.lr_schedules import LrSchedule as LrSchedule
+from tbptt.training.lr_schedules import LrScheduleConfig as LrScheduleConfig
+from tbptt.training.lr_schedules import Moment as Moment
 from tbptt.training.options import OptimizerConfig as OptimizerConfig
 from tbptt.training.options import ScheduleConfig as ScheduleConfig

@@ -14,7 +14,7 @@ from tbptt import compat
 from tbptt.config.moved import MOVED
 from tbptt.config.names import name_problem
 from tbptt.config.schema import all_keys
-from tbptt.config.try_out import network_problem, optimizer_problem, task_problem
+from tbptt.config.try_out import lr_schedule_problem, network_problem, optimizer_problem, task_problem
 from tbptt.data.options import ArticleData, DataConfig, PricesData, SplitData, as_folds
 from tbptt.data.panel import DataError
 from tbptt.data.split import Split, load_split, may_be_degenerate, memory_of
@@ -77,6 +77,8 @@ def problems(cfg: DictConfig, here: bool = True) -> list[str]:
     found |= {name: unknown_key(name, known) for name in _all_names(cfg) if name not in known}
     _add_wrong_stores(found, cfg)
     found |= _wrong_device(cfg, here)
+    if not any(name.startswith("lr_schedule") for name in found) and (line := lr_schedule_problem(cfg)):
+        found["lr_schedule"] = line
     length = None
     task_fits = not any(name.startswith("task.") for name in found)
     if task_fits and (line := task_problem(cast(TaskConfig, OmegaConf.to_object(cfg.task)))):

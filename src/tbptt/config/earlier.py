@@ -29,13 +29,14 @@ class Change:
 
     Attributes:
         key: its dotted name; or a group, of which another option is chosen now.
-        group, options: the options whose yaml has it. An own option's yaml is the user's: nothing of it is listed.
+        group, options: the options whose yaml has it. An own option's yaml is the user's: nothing of it is listed. If
+            ``group`` is None, base.yaml has it.
         was: before. For a new key this is its default in the schema.
         now: in ``conf/`` as it is.
     """
 
     key: str
-    group: str
+    group: str | None
     options: tuple[str, ...]
     was: Any
     now: Any
@@ -53,6 +54,11 @@ CHANGES: tuple[tuple[Change, ...], ...] = (
         Change("data.reading", "data", ("prices",), "plain", "auto"),
         Change("data.split", "data", ("prices", "market"), "each", "time"),
     ),
+    (
+        Change("model.noise_from", "model", ("article", "minlstm"), "pool", "counter"),
+        Change("lr_schedule", "optimizer", ("adam", "adamw"), "constant", "by_chunk"),
+        Change("seed", None, (), 2, 0),
+    ),
 )
 
 
@@ -61,17 +67,20 @@ def earlier_words(cfg: DictConfig, typed: Collection[str], searched: Collection[
     there. Empty if that was the same.
 
     A key gets a word if it has the value that ``conf/`` gives it now. It gets none if it was typed or is searched, or
-    if a file of the user's gives it another value. If a group is searched, the defaults of its options get none, as no
-    word fits all of them.
+    if a file of the user's gives it another value. If a group is searched, the keys of its options get none, as no word
+    fits all of them. A group that its options choose another option of gets the one that all of them had then.
 
     Args:
         typed, searched: names of keys and groups.
     """
     then: dict[str, Any] = {}
     for change in (each for step in reversed(CHANGES[begun:]) for each in step):
-        if change.group in searched or change.key in (*typed, *searched):
+        if change.key in (*typed, *searched):
             continue
-        is_chosen = OmegaConf.select(cfg, f"{change.group}.name") in change.options
+        if change.group in searched:
+            then |= {change.key: change.was} if change.key in GROUPS else {}
+            continue
+        is_chosen = change.group is None or OmegaConf.select(cfg, f"{change.group}.name") in change.options
         if is_chosen and then.get(change.key, _value(cfg, change.key)) == change.now:
             then[change.key] = change.was
     return [f"{key}={text_of(stored(value))}" for key, value in then.items()]

@@ -25,6 +25,7 @@ from tbptt.options.takes import TEXT, Takes, list_of, number, one_of, text, whol
 from tbptt.tasks import metrics as metrics  # the import adds the tasks' metrics to the table of metrics
 from tbptt.tasks.options import TaskConfig
 from tbptt.training.clip_modes import CLIP_MODE
+from tbptt.training.lr_schedules import LrScheduleConfig
 from tbptt.training.options import OptimizerConfig, ScheduleConfig
 
 NOT_16 = Takes(
@@ -125,6 +126,7 @@ class Config:
     task: TaskConfig = MISSING
     model: ModelConfig = MISSING
     optimizer: OptimizerConfig = MISSING
+    lr_schedule: LrScheduleConfig = MISSING
     schedule: ScheduleConfig = MISSING
     callback: CallbackConfig = MISSING
     clip: float | None = key(number(0, open_low=True, null=True), 1.0)
@@ -153,6 +155,7 @@ class PartOfConfig(Config):
     """A config whose groups other than data, task and model are not checked: a network does not need them."""
 
     optimizer: Any = MISSING
+    lr_schedule: Any = MISSING
     schedule: Any = MISSING
     callback: Any = MISSING
     study: Any = field(default_factory=StudyConfig)
@@ -197,8 +200,9 @@ def typed(content: dict[str, Any], needs: Collection[str] = tuple(GROUPS)) -> Di
     """
     load_own()
     try:
-        # Configs that are older than the group callback do not have it.
-        cfg = OmegaConf.create({"callback": {"name": "none"}, **moved(content)})
+        # Configs that are older than these groups do not have them.
+        older = {"callback": {"name": "none"}, "lr_schedule": {"name": "constant"}}
+        cfg = OmegaConf.create({**older, **moved(content)})
         schema = Config
         for group in GROUPS:
             try:

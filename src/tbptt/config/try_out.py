@@ -1,5 +1,6 @@
 """Trying a config's network, optimizer, task and metrics before a run begins with them."""
 
+import math
 from functools import lru_cache
 from typing import Any, cast
 
@@ -10,10 +11,11 @@ from tbptt.data.options import DataConfig
 from tbptt.models.options import ModelConfig
 from tbptt.options.metrics import METRICS, measured
 from tbptt.options.option import Option
-from tbptt.options.own import is_own
+from tbptt.options.own import is_own, said_of
 from tbptt.options.takes import wrong_value
 from tbptt.system.memory import too_large
 from tbptt.tasks.options import TaskConfig
+from tbptt.training.lr_schedules import LrScheduleConfig, Moment
 from tbptt.training.options import OptimizerConfig
 
 BYTES = 16  # per trained number: the number, its gradient, and two averages of an optimizer, 4 bytes each
@@ -82,6 +84,30 @@ def _tried_optimizer(optimizer: "_Same", model: "_Same", inputs: int, outputs: i
             try_optimizer(given, build_network(cast(ModelConfig, model.option), inputs, outputs))
     except ValueError as error:
         return str(error)
+    return None
+
+
+def lr_schedule_problem(cfg: DictConfig) -> str | None:
+    """The line about a learning-rate schedule of one's own whose factor is no number from 0; None where there is
+    nothing to say. It is asked for the first update of a run, one halfway and the last one."""
+    if not is_own(kind := OmegaConf.get_type(cfg.lr_schedule)):
+        return None
+    name = f"lr_schedule={cfg.lr_schedule.name}"
+    asked = {"the first update": (0, 0.0), "one halfway": (50, 0.5), "the last one": (99, 0.99)}
+    try:
+        with said_of(kind, f"{name}: factor"):
+            schedule = cast(LrScheduleConfig, OmegaConf.to_object(cfg.lr_schedule)).begin()
+            factors = {
+                when: schedule.factor(
+                    Moment(update=update, epoch=update // 10, chunks=10, of_run=share, of_stage=share)
+                )
+                for when, (update, share) in asked.items()
+            }
+    except ValueError as error:
+        return str(error)
+    for when, factor in factors.items():
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+            return f"{name}: factor gives {factor!r} at {when}; takes a finite number from 0"
     return None
 
 

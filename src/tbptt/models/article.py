@@ -73,6 +73,7 @@ class QNetwork(nn.Module):
             recurrent kernels, each drawn for all gates together; biases 0, except 1 at the LSTM's forget gates; one
             trained bias per gate.
         outputs: predictions a step, O.
+        noise_pool: whether noise is drawn as earlier versions did (:class:`tbptt.models.noise.GaussianNoise`).
     """
 
     def __init__(
@@ -84,13 +85,14 @@ class QNetwork(nn.Module):
         noise_std: float = 0.01,
         init: str = "keras",
         outputs: int = 2,
+        noise_pool: bool = False,
     ):
         super().__init__()
         sizes = [inputs, *dense]
         self.dense = nn.ModuleList(Dense(a, b) for a, b in zip(sizes, dense, strict=False))
         sizes = [sizes[-1], *hidden]
         self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
-        self.noise = GaussianNoise(noise_std)
+        self.noise = GaussianNoise(noise_std, noise_pool)
         self.head = nn.Linear(sizes[-1], outputs)
         self.cell, self.hidden = cell, list(hidden)
         if init == "keras":

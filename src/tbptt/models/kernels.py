@@ -1,4 +1,4 @@
-"""Compiled layers for the CPU (native/kernels.c): an LSTM and a dense layer with tanh, forward and backward.
+"""Compiled layers for the CPU (native/kernels.c): an LSTM and a dense layer with tanh, forward and backward, and noise.
 
 They are built when the package is installed, if there is a C compiler, for the processor of that machine. PyTorch's own
 layers are used if they were not built, on a GPU, in bf16, while a graph is written down (traced.py), and within
@@ -19,14 +19,15 @@ from torch.autograd.function import once_differentiable
 
 from tbptt.models.traced import traced
 
-VERSION = 3  # of native/kernels.c
+VERSION = 4  # of native/kernels.c
 _PREFIX = {torch.float32: "float", torch.float64: "double"}
-_POINTERS = {"lstm_forward": 11, "lstm_backward": 17, "dense_forward": 5, "dense_backward": 9}
+_POINTERS = {"lstm_forward": 11, "lstm_backward": 17, "dense_forward": 5, "dense_backward": 9, "noise": 3}
 _SIZES = {
     "lstm_forward": 5,
     "lstm_backward": 4,
     "dense_forward": 3,
     "dense_backward": 3,
+    "noise": 6,
     "lstm_room": 4,
     "dense_room": 2,
 }
@@ -117,6 +118,19 @@ def dense_tanh(
     return _DenseTanh.apply(x, weight, bias)
 
 
+def noise(
+    x: Float[Tensor, "*R N"], table: Float[Tensor, " 65536"], first: int, seed: int, counter: tuple[int, int, int]
+) -> Float[Tensor, "*R N"]:
+    """x + noise, whose gradient is that of x; :mod:`tbptt.models.noise` has the same without this library.
+
+    Args:
+        table: the noise for each of 65,536 equally likely 16 bits, of x's type.
+        first: the index of x's first element.
+        seed, counter: of the random bits.
+    """
+    return _Noise.apply(x, table, first, seed, counter)
+
+
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tensor | None) -> Any:
     """Call a function of the library. Every tensor must be contiguous."""
     return getattr(library(), f"{_PREFIX[dtype]}_{name}")(*sizes, *(t if t is None else t.data_ptr() for t in tensors))
@@ -185,3 +199,16 @@ class _DenseTanh(torch.autograd.Function):
         sizes = (x.numel() // inputs, inputs, outputs)
         _call("dense_backward", x.dtype, sizes, x, weight, y, dy.contiguous(), dx, dw, dbias, dz, room)
         return dx, dw, dbias
+
+
+class _Noise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, table: Tensor, first: int, seed: int, counter: tuple[int, int, int]) -> Tensor:
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        _call("noise", x.dtype, (x.numel(), first, seed, *counter), table, x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        return dy, None, None, None, None

@@ -51,6 +51,7 @@ class MinLSTMNetwork(nn.Module):
         hidden: sizes of the recurrent layers, at least one.
         noise_std: standard deviation of the noise, in units of the activations that it is added to.
         forget_bias, parallel: see :class:`MinLSTM`.
+        noise_pool: whether noise is drawn as earlier versions did (:class:`tbptt.models.noise.GaussianNoise`).
     """
 
     def __init__(
@@ -62,13 +63,14 @@ class MinLSTMNetwork(nn.Module):
         noise_std: float = 0.01,
         forget_bias: float = 1.0,
         parallel: bool = True,
+        noise_pool: bool = False,
     ):
         super().__init__()
         sizes = [inputs, *dense, *hidden]
         pairs = list(pairwise(sizes))
         self.dense = nn.ModuleList(Dense(a, b) for a, b in pairs[: len(dense)])
         self.recurrent = nn.ModuleList(MinLSTM(a, b, forget_bias, parallel) for a, b in pairs[len(dense) :])
-        self.noise = GaussianNoise(noise_std)
+        self.noise = GaussianNoise(noise_std, noise_pool)
         self.head = nn.Linear(sizes[-1], outputs)
         self.hidden = list(hidden)
         for layer in (*self.dense, self.head):

@@ -10,6 +10,7 @@ from tbptt.options.takes import list_of, number, one_of, whole
 if TYPE_CHECKING:
     from torch import nn
 
+NOISE_FROM = one_of("counter", "pool")  # pool: as versions drew it that had no counter
 SIZES, SOME_SIZES = (list_of("whole numbers from 1", whole(1), low) for low in (0, 1))
 
 
@@ -50,11 +51,13 @@ class ArticleModel(ModelConfig, options=["article"]):
     cell: str = key(one_of("lstm", "gru"), "lstm")
     noise_std: float = key(number(0), 0.01)
     init: str = key(one_of("keras", "torch"), "keras")
+    noise_from: str = key(NOISE_FROM, "pool", new=True)
 
     def build(self, inputs: int, outputs: int) -> "nn.Module":
         from tbptt.models.article import QNetwork
 
-        return QNetwork(inputs, self.dense, self.hidden, self.cell, self.noise_std, self.init, outputs)
+        pool = self.noise_from == "pool"
+        return QNetwork(inputs, self.dense, self.hidden, self.cell, self.noise_std, self.init, outputs, pool)
 
     def parameters_estimate(self, inputs: int, outputs: int) -> int | None:
         return _weights([inputs, *self.dense]) + _recurrent_weights([*[inputs, *self.dense][-1:], *self.hidden])
@@ -72,12 +75,20 @@ class MinLSTMModel(ModelConfig, options=["minlstm"]):
     noise_std: float = key(number(0), 0.01)
     forget_bias: float = key(number(0), 1.0)
     scan: str = key(one_of("parallel", "sequential"), "parallel")
+    noise_from: str = key(NOISE_FROM, "pool", new=True)
 
     def build(self, inputs: int, outputs: int) -> "nn.Module":
         from tbptt.models.minlstm import MinLSTMNetwork
 
         return MinLSTMNetwork(
-            inputs, outputs, self.dense, self.hidden, self.noise_std, self.forget_bias, self.scan == "parallel"
+            inputs,
+            outputs,
+            self.dense,
+            self.hidden,
+            self.noise_std,
+            self.forget_bias,
+            self.scan == "parallel",
+            self.noise_from == "pool",
         )
 
     def parameters_estimate(self, inputs: int, outputs: int) -> int | None:

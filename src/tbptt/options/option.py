@@ -53,7 +53,10 @@ def moved_key(name: str, default: Any) -> Any:
 # The schema of every option of every group: conf/GROUP/OPTION.yaml begins with schema/GROUP/OPTION.
 GROUPS: dict[str, dict[str, type]] = {
     group: {}
-    for group in ("data", "task", "model", "optimizer", "schedule", "callback", "study/sampler", "study/pruner")
+    for group in (
+        *("data", "task", "model", "optimizer", "lr_schedule", "schedule", "callback"),
+        *("study/sampler", "study/pruner"),
+    )
 }
 TABLES.extend(GROUPS.values())
 

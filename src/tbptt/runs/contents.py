@@ -302,5 +302,6 @@ IF_THERE: dict[str, Test] = {
     "series": or_none(all_are(is_text)),
     "change_std": is_vector,
     "borders": are_borders,
+    "lr_schedule": each_is(is_plain),
 }
 FOR_PREDICTING = ("series", "change_std", "borders")  # of these, what predicting takes too

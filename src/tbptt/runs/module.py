@@ -18,7 +18,8 @@ from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
-from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates
+from tbptt.training.lr_schedules import Moment
+from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates, set_rates
 from tbptt.training.schedule import ChunkSchedule
 
 
@@ -60,6 +61,9 @@ class SequenceModule(pl.LightningModule):
         self._restored: dict[str, Any] | None = None
         self._fixed: FixedSteps | None = None
         self._rates: list[float] = []
+        self._lr_schedule = config.lr_schedule.begin() if config.lr_schedule.changes else None
+        self._factor = 1.0
+        self._share: torch.Tensor | None = None
         self._measured: dict[str, torch.Tensor] = {"loss": torch.tensor(math.nan)}
 
     @property
@@ -72,8 +76,13 @@ class SequenceModule(pl.LightningModule):
         self.parameters_ = FlatParameters(self.network)
         self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
         optimizer = optimizer_of(self.config.optimizer, self.parameters_, capturable=self._fixed is not None)
+        self._full_rates = rates(optimizer)
         if self._restored:
             load_optimizer(optimizer, self.parameters_, self._restored["optimizer"])
+        if self._lr_schedule:
+            set_rates(optimizer, self._full_rates)  # its checkpoint may have had another one last
+            if self._fixed:  # a graph keeps the rate that it captured
+                self._share = torch.ones((), device=self.device)
         return optimizer
 
     def on_train_start(self) -> None:
@@ -90,7 +99,6 @@ class SequenceModule(pl.LightningModule):
         optimizer: Any = self.optimizers(use_pl_optimizer=self._fixed is None)
         if self._fixed and self._rates != rates(optimizer):  # a callback changed it; a graph keeps the rate it captured
             self._fixed.clear()
-        self._rates = rates(optimizer)
         record = train_pass(
             self.network,
             self.parameters_,
@@ -102,10 +110,33 @@ class SequenceModule(pl.LightningModule):
             segment_length=self.config.segment_length,
             after_chunk=self.after_chunk,
             fixed=self._fixed,
+            first_update=self.updates,
+            before_update=self._set_rate if self._lr_schedule else None,
+            share=self._share,
         )
+        self._rates = rates(optimizer)
         self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer
         self._pass_seconds = time.perf_counter() - self._epoch_began
         self._batch = batch
+
+    def _set_rate(self, i: int) -> None:
+        """Set the learning rate of this epoch's update ``i``."""
+        assert self._lr_schedule is not None
+        chunks, epochs, share = self.schedule.chunks, self.config.epochs, i / self.schedule.chunks
+        self._factor = self._lr_schedule.factor(
+            Moment(
+                update=self.updates + i,
+                epoch=self.epoch,
+                chunks=chunks,
+                of_run=(self.epoch + share) / epochs,
+                of_stage=self.schedule.share_of_stage(self.epoch, epochs, share),
+            )
+        )
+        if self._share is not None:
+            self._share.fill_(self._factor)
+        else:
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            set_rates(optimizer, [rate * self._factor for rate in self._full_rates])
 
     def validation_step(self, batch: Sequences, batch_idx: int) -> None:
         self._measured = measure(self.network, batch, measured(self.config.task.name))
@@ -124,7 +155,8 @@ class SequenceModule(pl.LightningModule):
         val_loss = measured_now.pop("loss")
         diverged = good < updates or not math.isfinite(val_loss)
         train_loss = math.nan if good < updates else epoch_loss(self._losses, self._batch)
-        stage_ended = False if diverged else self.schedule.end_epoch(train_loss)
+        seen = {TRAIN_LOSS: train_loss, VAL_LOSS: val_loss, **measured_now}
+        stage_ended = False if diverged else self._end_epoch(seen)
 
         self.stop_reason = self._why_stop(diverged)
         last = self.stop_reason is not None
@@ -134,15 +166,13 @@ class SequenceModule(pl.LightningModule):
         self.train_seconds += self._pass_seconds
         losses, norms, clipped = self._losses[:good], self._norms[:good], self._clipped[:good]
         metrics = {
-            TRAIN_LOSS: train_loss,
-            VAL_LOSS: val_loss,
-            **measured_now,
+            **seen,
             "train/chunk_loss_max": max(losses, default=math.nan),
             "grad/norm_max": max(norms, default=math.nan),
             "grad/norm_mean": sum(norms) / good if good else math.nan,
             "grad/clipped_fraction": sum(clipped) / good if good else math.nan,
             CHUNKS: chunks,
-            "lr": next(iter(self._rates), self.config.optimizer.lr),
+            "lr": self._rate(),
             "time/timesteps_per_second": self._batch.valid_steps / self._pass_seconds,
             "time/train_seconds": self.train_seconds,
         }
@@ -169,6 +199,17 @@ class SequenceModule(pl.LightningModule):
             stage_ended=stage_ended,
             last=last,
         )
+
+    def _end_epoch(self, seen: dict[str, float]) -> bool:
+        """Tell both schedules the metrics of an epoch; returns whether the stage ended with it."""
+        if self._lr_schedule:
+            self._lr_schedule.end_epoch(seen)
+        return self.schedule.end_epoch(seen[TRAIN_LOSS])
+
+    def _rate(self) -> float:
+        """The learning rate of the epoch's last update."""
+        rate = next(iter(self._rates), self.config.optimizer.lr)
+        return rate if self._share is None else rate * self._factor
 
     def _why_stop(self, diverged: bool) -> str | None:
         """The reason why training ends with this epoch; None if it goes on."""
@@ -208,6 +249,8 @@ class SequenceModule(pl.LightningModule):
         """
         self.network.load_state_dict(state["model"])
         self.schedule = ChunkSchedule.from_state(state["schedule"])
+        if self._lr_schedule:
+            self._lr_schedule.load_state_dict(state.get("lr_schedule", {}))
         self.updates, self.train_seconds = state["updates"], state["train_seconds"]
         self.first_epoch = state["epoch"] + 1
         self._restored = state
@@ -230,5 +273,6 @@ class SequenceModule(pl.LightningModule):
             "model": {name: weight.detach().clone() for name, weight in self.network.state_dict().items()},
             "optimizer": optimizer_state(optimizer, self.parameters_),
             "schedule": self.schedule.state_dict(),
+            **({"lr_schedule": self._lr_schedule.state_dict()} if self._lr_schedule else {}),
             "random": random,
         }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tbptt.data.sequences import Sequences
+from tbptt.models import noise
 from tbptt.models.protocol import Network
 from tbptt.models.state import State, detach, leaves, rebuild
 from tbptt.training.clipping import clip_gradients
@@ -58,6 +59,7 @@ class Step:
         parameters: the network's trained parameters.
         optimizer: updates them.
         clip, clip_mode: see :func:`tbptt.training.clipping.clip_gradients`.
+        share: see :meth:`FlatParameters.guarded_step`.
     """
 
     def __init__(
@@ -67,9 +69,17 @@ class Step:
         optimizer: Steps,
         clip: float | None = None,
         clip_mode: str = "norm",
+        share: Tensor | None = None,
     ):
         self.network, self.parameters, self.optimizer = network, parameters, optimizer
-        self.clip, self.clip_mode = clip, clip_mode
+        self.clip, self.clip_mode, self.share = clip, clip_mode, share
+        self.update, self._noise = 0, noise.noise_layers(network.modules())
+
+    def begin(self, update: int, first_step: int = 0) -> None:
+        """Say which update the next forward belongs to, and at which step of the chunk it begins: its noise depends on
+        both."""
+        self.update = update
+        noise.begin(self._noise, update, first_step)
 
     def backward(
         self, sequences: Sequences, start: int, stop: int, state: State, count: Tensor | int
@@ -93,7 +103,7 @@ class Step:
         p = self.parameters
         norm, clipped = clip_gradients(p.grad, p.grads, self.clip, self.clip_mode, p.weights)
         finite.logical_and_(loss.isfinite() & norm.isfinite())
-        self.parameters.guarded_step(self.optimizer, finite)
+        self.parameters.guarded_step(self.optimizer, finite, self.share)
         for place, value in zip(seen.unbind(), (loss, norm, clipped, finite), strict=True):
             place.copy_(value)
 
@@ -110,6 +120,9 @@ def train_pass(
     segment_length: int | str | None = "auto",
     after_chunk: Callable[[], None] = lambda: None,
     fixed: "FixedSteps | None" = None,
+    first_update: int = 0,
+    before_update: Callable[[int], None] | None = None,
+    share: Tensor | None = None,
 ) -> PassRecord:
     """Train once on every valid step of every sequence, with ``chunks`` updates. The state is ``zero_state`` at the
     start; between chunks it is carried on and detached.
@@ -122,8 +135,12 @@ def train_pass(
         after_chunk: called when a segment or an update has been launched; may raise to stop.
         fixed: computes chunks that are not cut into segments in memory of its own, as a CUDA graph needs. Keep it from
             pass to pass, for one network and optimizer.
+        first_update: the number of updates before this pass. The noise of an update depends on its number.
+        before_update: called with the number of each update in this pass before it is launched, to set its learning
+            rate: that of the optimizer, or, where a graph holds the optimizer's step, ``share``.
+        share: scalar tensor on the device; see :meth:`FlatParameters.guarded_step`.
     """
-    step = Step(network, parameters, optimizer, clip, clip_mode)
+    step = Step(network, parameters, optimizer, clip, clip_mode, share)
     bounds = chunk_bounds(sequences.length, chunks)
     device = sequences.targets.device
     record = PassRecord(len(bounds), device)
@@ -133,6 +150,9 @@ def train_pass(
     with fresh_casts():
         for i, (start, stop) in enumerate(bounds):
             count = sequences.count(start, stop)
+            step.begin(first_update + i)
+            if before_update is not None:
+                before_update(i)
             segment = _segment(stop - start, segment_length)
             # A CUDA graph cannot hold a start state that is trained: its gradient leads out of the graph's memory.
             if segment is None and fixed is not None and not _is_trained(state):
@@ -210,6 +230,7 @@ def _by_segments(
             _keep(i, randoms, random.get())
             _keep(i, states, leaves(state))
             _keep(i, buffers, network.buffers())
+            step.begin(step.update, a - start)
             _, state = network(sequences.features(a, b), state)
             after_chunk()
     after, buffers_after = random.get(), [buffer.clone() for buffer in network.buffers()]
@@ -223,6 +244,7 @@ def _by_segments(
             rows[i].detach().requires_grad_(rows.is_floating_point() and (i > 0 or leaf.requires_grad))
             for rows, leaf in zip(states, given, strict=True)
         ]
+        step.begin(step.update, a - start)
         y, end = network(sequences.features(a, b), rebuild(form, before))
         loss = sequences.loss(y, a, b) / count
         ends, gradients = _with_gradient(leaves(end), handed_over)

@@ -130,18 +130,22 @@ class FlatParameters:
         return self.vector.grad
 
     @torch.no_grad()
-    def guarded_step(self, optimizer: Steps, finite: Tensor) -> None:
+    def guarded_step(self, optimizer: Steps, finite: Tensor, share: Tensor | None = None) -> None:
         """Make one update. The weights stay as they were if ``finite`` is False, or if the update makes one of them
         infinite or NaN.
 
         Args:
             finite: scalar bool tensor, updated in place.
+            share: scalar tensor; the weights move by this share of the optimizer's step only. The steps of PyTorch's
+                optimizers are proportional to the learning rate, so this is what a lower rate does.
         """
         weights = self.vector.detach()
         self._before.copy_(weights)
         # With a zero gradient instead of a bad one, the optimizer's averages stay finite too.
         torch.where(finite, self.grad, self._zero, out=self.grad)
         optimizer.step()
+        if share is not None:
+            torch.lerp(self._before, weights, share, out=weights)
         finite.logical_and_(weights.sum().isfinite())
         torch.where(finite, weights, self._before, out=weights)
 

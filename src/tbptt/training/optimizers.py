@@ -124,6 +124,16 @@ def rates(optimizer: torch.optim.Optimizer) -> list[float]:
     return [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
 
 
+def set_rates(optimizer: torch.optim.Optimizer, values: Sequence[float]) -> None:
+    """Set the learning rates that :func:`rates` gives."""
+    groups = [group for group in optimizer.param_groups if "lr" in group]
+    for group, value in zip(groups, values, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
 def _state(
     optimizer: torch.optim.Optimizer,
     parameters: FlatParameters,

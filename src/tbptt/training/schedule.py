@@ -71,6 +71,20 @@ class ChunkSchedule:
         """The number of chunks per sequence in the current stage."""
         return self.stages[self.stage]
 
+    def share_of_stage(self, epoch: int, epochs: int, share_of_epoch: float = 0.0) -> float:
+        """The share of the current stage's epochs that is done, from 0 and below 1. A stage lasts for ``stage_epochs``;
+        the last one, and one without a limit, until the run's end.
+
+        Args:
+            epoch: the number of the current epoch, from 0.
+            epochs: of the run.
+            share_of_epoch: the share of the current epoch that is done.
+        """
+        left = epochs - epoch + self.epochs_in_stage
+        last = self.stage == len(self.stages) - 1
+        length = left if last or self.stage_epochs is None else min(self.stage_epochs, left)
+        return (self.epochs_in_stage + share_of_epoch) / length
+
     def end_epoch(self, loss: float) -> bool:
         """Tell the schedule an epoch's training loss. Returns whether the stage ended with this epoch.
 

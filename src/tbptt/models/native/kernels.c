@@ -1,5 +1,5 @@
-/* An LSTM layer, forward and backward through time, and a dense layer with tanh, for the sizes that this package trains:
- * some ten sequences and some hundred units. This is a plain shared library. kernels.py calls it through ctypes, so
+/* An LSTM layer, forward and backward through time, a dense layer with tanh, and noise, for the sizes that this package
+ * trains: some ten sequences and some hundred units. This is a plain shared library. kernels.py calls it through ctypes, so
  * neither Python's nor PyTorch's headers are needed to build it. */
 #include <math.h>
 #include <stdint.h>
@@ -38,6 +38,23 @@ static inline float fast_exp(float x) {
   return p * power;
 }
 
+/* Philox4x64-10 (Salmon et al., 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"), as NumPy has it: four words of 64
+ * random bits from a counter of four words and a key of two, the second of which is 0 here. */
+static inline __attribute__((always_inline)) void philox(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t key,
+                                                         uint64_t *to) {
+  uint64_t other = 0;
+  for (int round = 0; round < 10; round++) {
+    unsigned __int128 p = (unsigned __int128)a * 0xD2E7470EE14C6C93u, q = (unsigned __int128)c * 0xCA5A826395121157u;
+    a = (uint64_t)(q >> 64) ^ b ^ key;
+    c = (uint64_t)(p >> 64) ^ d ^ other;
+    b = (uint64_t)q;
+    d = (uint64_t)p;
+    key += 0x9E3779B97F4A7C15u;
+    other += 0xBB67AE8584CAA73Bu;
+  }
+  to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+}
+
 #define REAL float
 #define NAME(x) float_##x
 static inline float float_exp(float x) { return fast_exp(x); }
@@ -50,7 +67,7 @@ static inline double double_exp(double x) { return exp(x); }
 #include "kernels_of.h"
 
 /* Increased with every change to the functions that kernels.py calls. */
-long kernels_version(void) { return 3; }
+long kernels_version(void) { return 4; }
 
 /* Whether this processor has the instructions that the library uses. It may have been built on another machine. */
 long kernels_fit(void) {
