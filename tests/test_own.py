@@ -27,6 +27,7 @@ def written(path: str) -> str:
 OWN = (
     *("optimizer/lion", "optimizer/lars", "schedule/doubling", "data/random_walk", "callback/weight_limit"),
     *("callback/early_stopping", "callback/limit_and_stop", "model/residual", "task/volatility"),
+    "lr_schedule/steps",
 )
 # Of conftest's, what does not belong to an option that is replaced here.
 LITTLE = [w for w in SMALL if not w.startswith(("schedule.", "data.n_", "data.val_", "data.length", "model."))]
@@ -83,6 +84,7 @@ def test_help_and_errors_know_them(clone: Path) -> None:
 def test_a_study_searches_them_and_its_best_comes_back(clone: Path) -> None:
     run = small("schedule.", "data.n_", "data.val_", "data.length")
     words = ["optimizer=lion,adam", "schedule=doubling", "data=random_walk", "data.n=300", "study.name=own"]
+    words += ["lr_schedule=steps", "lr_schedule.every=1", "lr_schedule.by=0.25"]
     done = command(clone, "train.py", "-m", *run, *words)
     assert done.returncode == 0, done.stderr
     script = """
@@ -91,11 +93,12 @@ client = mlflow.MlflowClient("sqlite:///mlruns/mlflow.db")
 runs = client.search_runs(["1"], "params.`optimizer.name` = 'lion'")
 network, scaler, config = tbptt.load_run(runs[0].info.run_id)
 chunks = [round(p.value) for p in client.get_metric_history(runs[0].info.run_id, "schedule/chunks")]
-print(json.dumps([config.optimizer.name, config.data.name, chunks, runs[0].data.tags["stop.reason"]]))
+rates = [p.value / config.optimizer.lr for p in client.get_metric_history(runs[0].info.run_id, "lr")]
+print(json.dumps([config.optimizer.name, config.data.name, chunks, rates, runs[0].data.tags["stop.reason"]]))
 """
     back = command(clone, "-c", script)
     assert back.returncode == 0, back.stderr
-    assert json.loads(back.stdout) == ["lion", "random_walk", [1, 2, 4], "epochs"]
+    assert json.loads(back.stdout) == ["lion", "random_walk", [1, 2, 4], [1, 0.25, 0.0625], "epochs"]
 
 
 @pytest.mark.parametrize(
