@@ -5,6 +5,7 @@ import importlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ from omegaconf import DictConfig
 # Half a million objects of what is imported live as long as the tests do. To look through them, every few hundred new
 # objects, took a sixth of a small run's time; forked processes begin with this too.
 gc.set_threshold(10_000, 10, 10)
+
+# Where no bytecode is kept, each process compiles 34,000 lines of ours anew, and of the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before they are imported: calls are held against the shapes that these say.
 SHAPED = (
