@@ -96,7 +96,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Files that take longest begin first, so that all processes of the tests end at about the same time.
-LONGEST = ("test_own.py", "test_docs.py", "test_kills.py", "test_security.py", "test_disk.py", "test_command_line.py")
+LONGEST = (
+    *("test_own.py", "test_docs.py", "test_kills.py", "test_security.py", "test_resume.py", "test_other_machine.py"),
+    *("test_outbox.py", "test_disk.py", "test_study.py", "test_train.py", "test_sweep.py", "test_command_line.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
