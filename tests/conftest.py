@@ -1,20 +1,32 @@
 """What the tests share: configs small enough to train in a second, in a folder of their own, on the CPU."""
 
+import gc
 import importlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
+import sqlalchemy
 import torch
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
+
+# Half a million objects of what is imported live as long as the tests do. To look through them, every few hundred new
+# objects, took a sixth of a small run's time; forked processes begin with this too.
+gc.set_threshold(10_000, 10, 10)
+
+# Where no bytecode is kept, each process compiles 34,000 lines of ours anew, and of the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before they are imported: calls are held against the shapes that these say.
 SHAPED = (
@@ -33,8 +45,22 @@ from tbptt.options.option import GROUPS  # noqa: E402
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # tests keep to stores of their own
     os.environ.pop(name, None)
 
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # of a nohup around the tests, some of which are about it
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Of a nohup around the tests, or a job in the background: some are about these signals, and others would wait for long.
+for stop, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(stop) == signal.SIG_IGN:
+        signal.signal(stop, usual)
+
+
+# What a process wrote is there when it is killed, whether it waited for the disk or not; only a power cut would tell. A
+# small run waits 60 times, for as long as it computes. Forked processes do without, too, others are as they are.
+os.fsync = lambda file: None
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def _no_waiting_for_the_disk(connection: Any, _: Any) -> None:
+    if type(connection).__module__ == "sqlite3":
+        connection.execute("pragma synchronous = off")
+
 
 TABLES = "TABLES_OF_THE_TESTS"
 ROOT = Path(__file__).parents[1]
@@ -70,7 +96,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Files that take longest begin first, so that all processes of the tests end at about the same time.
-LONGEST = ("test_own.py", "test_docs.py", "test_kills.py", "test_security.py", "test_disk.py", "test_command_line.py")
+LONGEST = (
+    *("test_own.py", "test_docs.py", "test_kills.py", "test_security.py", "test_resume.py", "test_other_machine.py"),
+    *("test_outbox.py", "test_disk.py", "test_study.py", "test_train.py", "test_sweep.py", "test_command_line.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
