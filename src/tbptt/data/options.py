@@ -97,8 +97,8 @@ class ArticleData(DataConfig, options=["article"]):
     phase: Any = key(PHASE, 0, new=True)
 
     def clock(self, start: int, stop: int) -> "Prices":
-        """|sin(f·t)| and sin²(f·t) of each wave, t counted from a series' first price. With ``phase`` 0, that is the time
-        of the process, which predicts much. With ``random``, it says nothing."""
+        """|sin(f·t)| and sin²(f·t) of each wave, with t from a series' first price on. With ``phase`` 0 that is the
+        time of the process, which predicts much. With ``random`` it says nothing."""
         import numpy as np
 
         t = self.window + np.arange(start, stop)
