@@ -60,6 +60,10 @@ VALUES = [
     ("data.horizon=-1", "data.horizon", ["got -1", FROM_0, "auto"]),
     ("data.features=returns", "data.features", ["got 'returns'", "lagged_change, one_step_change"]),
     ("data.frequencies=[1]", "data.frequencies", ["got [1", "two numbers"]),
+    ("data.phase=1", "data.phase", ["got 1", "one of 0, random"]),
+    ("data.phase=rnd", "data.phase", ["got 'rnd'", "one of 0, random"]),
+    ("data.phase=false", "data.phase", ["got False", "one of 0, random"]),
+    ("data.phase=null", "data.phase", ["got null", "one of 0, random"]),
     ("data.seed=-1", "data.seed", ["got -1", FROM_0]),
     ("seed=-1", "seed", ["got -1", FROM_0]),
     ("optimizer.lr=0", "optimizer.lr", ["got 0", ABOVE_0]),
@@ -321,6 +325,7 @@ def test_config_name_that_is_not_there_is_refused(files: Path) -> None:
         ["tracking.uri=sqlite:///new/place/x.db"],
         ["task.horizon=0", "task.fee=0", "data.features=one_step_change"],
         ["task.horizon=20000"],
+        ["-m", "data.phase=0,random"],
         ["task.gamma=0.99999"],
         ["task.gamma=0", "task.horizon=10000", "data.length=100", "schedule.chunks=[1]"],
         [f"tracking.experiment={'x' * 256}", f"model.hidden=[{','.join(1000 * '8')}]", "epochs=1000000000000"],
@@ -344,7 +349,7 @@ def test_help_lists_every_group_option_and_key(config: Callable[..., object]) ->
     # the contract's table, whose nested keys of every option must be there, not only those of the default ones
     promised = """data.n_series data.length data.val_series data.val_fraction data.seed data.window data.features
         task.gamma task.fee task.fee_unit task.horizon task.horizons
-        data.noise_std data.frequencies data.path data.columns
+        data.noise_std data.frequencies data.phase data.path data.columns
         model.dense model.hidden model.cell model.noise_std model.init optimizer.lr clip clip_mode schedule.chunks
         schedule.start schedule.stages schedule.patience schedule.stage_epochs epochs eval_every seed device precision
         objective tracking.uri tracking.experiment tracking.update_points"""

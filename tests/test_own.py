@@ -348,7 +348,7 @@ def test_workers_and_load_run_find_own_in_the_working_directory(clone: Path, tmp
     yaml = (clone / "conf" / "optimizer" / "lars.yaml").read_text().replace("lars", "lars2")
     (tmp_path / "more" / "optimizer" / "lars2.yaml").write_text(yaml)
     words = ["-m", "--config-dir", "more", *small("schedule."), "optimizer=lars2", "clip_mode=half,norm"]
-    words += ["schedule=doubling", "study.name=there"]  # the schedule is beside conf
+    words += ["schedule=doubling", "study.workers=2", "study.name=there"]  # the schedule is beside conf
     done = command(clone, str(clone / "train.py"), *words, cwd=tmp_path, workers_forked=False)
     assert done.returncode == 0, done.stderr
     script = "import tbptt; print(tbptt.load_run('sweeps/there/best.ckpt')[2].optimizer.name)"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import CONF
 from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
@@ -22,6 +23,7 @@ from tbptt.config.schema import register
 from tbptt.runs import checkpoint
 from tbptt.runs.contents import OF_A_RUN
 from tbptt.runs.fit import fit
+from tbptt.serving.picture import draw
 from tbptt.serving.predict import Result, predicted
 from tbptt.serving.source import find
 from tbptt.tasks.prepare import prepare
@@ -491,6 +493,56 @@ def test_wrong_words_are_told_at_once_and_nothing_is_written(
         assert says in error
         assert "Traceback" not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv"]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, list[str]]]]:
+    """Of each picture that is written: the name of each series, and the words about parts above it."""
+    pictures: list[list[tuple[str, list[str]]]] = []
+    saved = Figure.savefig
+
+    def seen(figure: Figure, *given: Any, **more: Any) -> None:
+        for_each = [(axes.get_title(loc="left"), axes.texts) for axes in figure.axes[::2]]
+        pictures.append([(name, [text.get_text().strip() for text in texts]) for name, texts in for_each])
+        saved(figure, *given, **more)
+
+    monkeypatch.setattr(Figure, "savefig", seen)
+    return pictures
+
+
+def test_a_picture_begins_with_series_that_were_not_trained_on(
+    there: Trained, tmp_path: Path, drawn: list[list[tuple[str, list[str]]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the seven series of a run on the article's process, six have room."""
+    assert main([there.runs["article"], "--picture", str(tmp_path / "p.png")], CONF) == 0
+    parts = {"test": "test: judged by", "val": "val: chosen by", "train": "train: trained on"}
+    expected = [*("test 0", "test 1", "val 0", "val 1"), *("train 0", "train 1")]
+    assert drawn == [[(name, [parts[name.split()[0]]]) for name in expected]]
+    assert "without 1 more series" in capsys.readouterr().out
+
+
+def test_a_picture_of_a_file_has_its_series_in_the_files_order_and_each_part_where_it_begins(
+    there: Trained, tmp_path: Path, drawn: list[list[tuple[str, list[str]]]]
+) -> None:
+    words = [there.runs["q_values"], "data.path=grown.csv", "--picture", str(tmp_path / "p.png")]
+    assert main(words, CONF) == 0
+    parts = ["train: trained on", "val: chosen by", "test: judged by", "new"]
+    assert drawn == [[("A", parts), ("B", parts)]]
+
+
+def test_a_series_that_ended_while_it_was_trained_on_is_drawn_last(
+    tmp_path: Path, drawn: list[list[tuple[str, list[str]]]]
+) -> None:
+    parts = {"old": ["train"] * 3, "whole": ["train", "val", "test"], "other": [""] * 3, "late": ["val"] * 3}
+    rows = [
+        {"row": i, "series": name, "part": part, "price": 100.0 + i, "change": 0.1}
+        for i in range(3)
+        for name, part in ((name, each[i]) for name, each in parts.items())
+    ]
+    assert draw(pd.DataFrame(rows), ["change"], "price units", "parts", tmp_path / "p.png") == []
+    (picture,) = drawn
+    assert [name for name, _ in picture] == ["whole", "late", "other", "old"]
+    assert picture[2][1] == []
 
 
 def test_names_of_a_file_cannot_command_a_terminal(

@@ -8,15 +8,22 @@ import pandas as pd
 import pytest
 
 from tbptt.data.options import MarketData
-from tbptt.data.prices import HELD_OUT, TRAINING, article_series, fingerprint, read_prices
+from tbptt.data.prices import HELD_OUT, TEST, TRAINING, article_series, fingerprint, read_prices
 
 # --- the article's process ------------------------------------------------------------------------------------
 
 
 def by_definition(
-    seed: int, part: int, i: int, length: int, noise_std: float = 0.01, f1: float = 0.0002, f2: float = 0.0002
+    seed: int,
+    part: int,
+    i: int,
+    length: int,
+    noise_std: float = 0.01,
+    f1: float = 0.0002,
+    f2: float = 0.0002,
+    start: float = 0.0,
 ) -> list[float]:
-    """p_t = 100 - |cos θ_t|·sin(f1·t) + |sin θ_t|·sin(f2·t) + ε_t, one step at a time."""
+    """p_t = 100 - |cos θ_t|·sin(f1·(t + start)) + |sin θ_t|·sin(f2·(t + start)) + ε_t, one step at a time."""
     walk = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(part, i, 0)))
     noise = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(part, i, 1)))
     theta = walk.uniform(-math.pi, math.pi)
@@ -24,7 +31,8 @@ def by_definition(
     for t in range(length):
         if t > 0:
             theta += 0.01 * walk.uniform(-1, 1)
-        wave = -abs(math.cos(theta)) * math.sin(f1 * t) + abs(math.sin(theta)) * math.sin(f2 * t)
+        at = t + start
+        wave = -abs(math.cos(theta)) * math.sin(f1 * at) + abs(math.sin(theta)) * math.sin(f2 * at)
         prices.append(round(100 + wave + noise_std * noise.standard_normal(), 2))
     return prices
 
@@ -39,6 +47,51 @@ def test_noise_and_frequencies_are_settings() -> None:
     got = article_series(1, 500, seed=1, part=TRAINING, noise_std=0.3, frequencies=(0.01, 0.05))
     expected = by_definition(1, TRAINING, 0, 500, noise_std=0.3, f1=0.01, f2=0.05)
     np.testing.assert_allclose(got[0], expected, rtol=0, atol=1e-9)
+
+
+def start_of(seed: int, part: int, i: int, slower: float) -> float:
+    """Uniform over a period of the slower wave, from a stream of its own."""
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(part, i, 2)))
+    return float(stream.uniform(0, 2 * math.pi / slower))
+
+
+@pytest.mark.parametrize("part", [TRAINING, HELD_OUT, TEST])
+@pytest.mark.parametrize(
+    ("f1", "f2", "slower"),
+    [(0.0002, 0.0002, 0.0002), (0.003, 0.0007, 0.0007), (0, 0.002, 0.002), (0.002, 0, 0.002)],
+)
+def test_series_with_random_phases_start_anywhere_within_the_slower_waves_period(
+    part: int, f1: float, f2: float, slower: float
+) -> None:
+    """Walk and noise are those of the series that start at t = 0. A frequency of 0 has no wave, and no period."""
+    got = article_series(3, 400, seed=7, part=part, frequencies=(f1, f2), phase="random")
+    starts = [start_of(7, part, i, slower) for i in range(3)]
+    expected = [by_definition(7, part, i, 400, f1=f1, f2=f2, start=starts[i]) for i in range(3)]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    assert np.ptp(starts) > 0.05 * 2 * math.pi / slower
+
+
+def test_random_phases_without_a_wave_change_nothing() -> None:
+    still, moved = (
+        article_series(2, 300, seed=0, part=TRAINING, frequencies=(0, 0), phase=phase) for phase in (0, "random")
+    )
+    np.testing.assert_array_equal(moved, still)
+
+
+def test_a_wave_that_hardly_moves_leaves_the_other_one_its_steps() -> None:
+    """Its period is longer than all numbers, and a time within it has no room for a step beside it."""
+    prices = article_series(2, 300, seed=0, part=TRAINING, noise_std=0, frequencies=(5e-324, 1.0), phase="random")
+    assert np.isfinite(prices).all()
+    assert (np.ptp(prices, axis=1) > 0.1).all()
+
+
+def test_series_that_start_at_0_are_those_of_versions_before_there_was_a_phase() -> None:
+    """By the digest of their bytes as version 0.1 made them."""
+    parts = [article_series(2, 2000, seed=0, part=part) for part in (TRAINING, HELD_OUT, TEST)]
+    series = {f"{part} {i}": row for part, rows in enumerate(parts) for i, row in enumerate(rows)}
+    assert fingerprint(series) == "b1e2978352d0526559b35eb40c673185e93bcb1c5a663dadca8bbbec1dbcb9d6"
+    for part, rows in enumerate(parts):
+        assert article_series(2, 2000, seed=0, part=part, phase=0).tobytes() == rows.tobytes()
 
 
 def test_prices_are_ticks_of_a_hundredth() -> None:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -355,10 +356,16 @@ def test_article_series_are_just_long_enough_for_their_steps() -> None:
 
 
 def test_article_settings_reach_the_process() -> None:
-    split = load_split(*article_data(seed=3, noise_std=0.2, frequencies=[0.1, 0.3]))
-    for part, series in ((TRAINING, split.train), (HELD_OUT, split.val)):
-        expected = article_series(len(series), WINDOW + 54, seed=3, part=part, noise_std=0.2, frequencies=(0.1, 0.3))
+    settings = {"seed": 3, "noise_std": 0.2, "frequencies": [0.1, 0.3], "test_series": 4}
+    split, moved = (load_split(*article_data(**settings, **more)) for more in ({}, {"phase": "random"}))
+    of_parts = ((TRAINING, "train"), (HELD_OUT, "val"), (TEST, "test"))
+    for (part, name), (found, phase) in product(of_parts, ((split, 0), (moved, "random"))):
+        series = getattr(found, name)
+        expected = article_series(
+            len(series), WINDOW + 54, seed=3, part=part, noise_std=0.2, frequencies=(0.1, 0.3), phase=phase
+        )
         np.testing.assert_array_equal(list(series.values()), expected)
+    assert split.fingerprint() != moved.fingerprint()
 
 
 def test_number_of_training_series_leaves_the_held_out_ones_unchanged() -> None:

@@ -34,6 +34,9 @@ TIME_FORMAT = Takes(
     lambda v: v is None or v in ("day_first", "month_first", *UNITS) or (isinstance(v, str) and "%" in v),
 )
 
+# When the article's series start. No 0.0 or False: a study's digest and its space have one form of each value.
+PHASE = Takes("one of 0, random", lambda v: v == "random" or (type(v) is int and v == 0), (0, "random"))
+
 
 def fold_of(text: str) -> tuple[int, int] | None:
     """``K/N`` as two whole numbers, 1 <= K <= N; None if the text has another form."""
@@ -91,9 +94,11 @@ class ArticleData(DataConfig, options=["article"]):
     seed: int = key(whole(0), 0)
     noise_std: float = key(number(0), 0.01)
     frequencies: list[float] = key(list_of("two numbers from 0", number(0), 2, 2), [0.0002, 0.0002])
+    phase: Any = key(PHASE, 0, new=True)
 
     def clock(self, start: int, stop: int) -> "Prices":
-        """|sin(f·t)| and sin²(f·t) of each wave. All series begin at t = 0, so the time alone predicts much of them."""
+        """|sin(f·t)| and sin²(f·t) of each wave, with t from a series' first price on. With ``phase`` 0 that is the
+        time of the process, which predicts much. With ``random`` it says nothing."""
         import numpy as np
 
         t = self.window + np.arange(start, stop)

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tbptt.data.errors import DataError
+from tbptt.options.takes import LARGEST
 from tbptt.system.memory import too_large
 
 Prices = NDArray[np.float64]
 
 LARGE = 32 * 2**20  # bytes; of files that are larger, only the last one read is kept in memory
 TRAINING, HELD_OUT, TEST = 0, 1, 2  # the random streams of article_series
-WALK, NOISE = 0, 1
+WALK, NOISE, PHASE = 0, 1, 2
+RANDOM = "random"  # data.phase: each series starts at a random time of the process
 
 
 def article_series(
@@ -33,23 +35,33 @@ def article_series(
     part: int,
     noise_std: float = 0.01,
     frequencies: tuple[float, float] = (0.0002, 0.0002),
+    phase: object = 0,
 ) -> Prices:
     """The article's synthetic prices, (count, length) float64, rounded to ticks of 0.01.
 
     p_t = 100 - |cos θ_t|·sin(f1·t) + |sin θ_t|·sin(f2·t) + ε_t with θ_0 ~ U(-π, π), θ_t = θ_{t-1} + 0.01·U(-1, 1)
     and ε_t ~ N(0, noise_std²) (Muccino, 2019; his printed code never moves the amplitudes, these do).
 
-    Each series has its own random streams for walk and noise. The seed, the part and the index of the series name
-    them. So series i does not depend on ``count``, and a longer series begins with the shorter one.
+    With ``phase`` 0, all series start at t = 0. With ``random``, t + t0 takes the place of t in both sines, where t0
+    is drawn for each series from U(0, 2π/f), f the smaller of the frequencies that are not 0.
+
+    Each series has its own random streams for walk, noise and phase. The seed, the part and the index of the series
+    name them. So series i does not depend on ``count``, and a longer series begins with the shorter one.
     """
-    prices = waves(count, length, seed=seed, part=part, frequencies=frequencies)
+    prices = waves(count, length, seed=seed, part=part, frequencies=frequencies, phase=phase)
     for i in range(count):
         prices[i] = np.round(prices[i] + noise_std * _stream(seed, part, i, NOISE).standard_normal(length), 2)
     return prices
 
 
 def waves(
-    count: int, length: int, *, seed: int, part: int, frequencies: tuple[float, float] = (0.0002, 0.0002)
+    count: int,
+    length: int,
+    *,
+    seed: int,
+    part: int,
+    frequencies: tuple[float, float] = (0.0002, 0.0002),
+    phase: object = 0,
 ) -> Prices:
     """The prices of :func:`article_series` before noise and rounding."""
     steps = np.arange(length)
@@ -57,9 +69,18 @@ def waves(
     for i in range(count):
         walk = _stream(seed, part, i, WALK)
         theta = walk.uniform(-np.pi, np.pi) + np.concatenate(([0.0], np.cumsum(0.01 * walk.uniform(-1, 1, length - 1))))
-        first, second = (np.sin(frequency * steps) for frequency in frequencies)
+        starts = _starts(frequencies, _stream(seed, part, i, PHASE)) if phase == RANDOM else (0.0, 0.0)
+        first, second = (np.sin(f * steps + start) for f, start in zip(frequencies, starts, strict=True))
         prices[i] = 100 + (-np.abs(np.cos(theta)) * first + np.abs(np.sin(theta)) * second)
     return prices
+
+
+def _starts(frequencies: tuple[float, float], random: np.random.Generator) -> tuple[float, ...]:
+    """The angles f·t0 of both waves at a random time t0, without whole turns: a wave that hardly moves has a t0 beside
+    which the steps would be lost to rounding. A frequency of 0 has no wave, and angle 0."""
+    slower = min((f for f in frequencies if f > 0), default=1.0)
+    share = random.random()  # of the slower wave's period
+    return tuple(2 * np.pi * (share * min(f / slower, LARGEST) % 1) for f in frequencies)
 
 
 def _stream(seed: int, part: int, i: int, what: int) -> np.random.Generator:

@@ -262,6 +262,7 @@ def _article_parts(data: ArticleData, ahead: int) -> tuple[dict[str, Prices], ..
                 part=part,
                 noise_std=data.noise_std,
                 frequencies=(data.frequencies[0], data.frequencies[1]),
+                phase=data.phase,
             )
         parts.append({f"{i}": surrogate_of(data, row, (), (part, i)) for i, row in enumerate(prices)})
     return tuple(parts)

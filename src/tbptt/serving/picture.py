@@ -17,12 +17,18 @@ MOST_SERIES, MOST_OUTPUTS, LAST = 6, 4, 500
 WIDTH, DPI = 12.0, 100  # inches; 1200 pixels
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by the colour-blind, too
 LONG, SHORT = "#56b4e9", "#e69f00"
+# Series that the run did not learn from come first; a part that is not known ("") may be one that it did.
+ORDER = ("test", "new", "val", "", "train")
+PARTS = {"train": "train: trained on", "val": "val: chosen by", "test": "test: judged by", "new": "new"}
 
 
 def draw(
     table: "pd.DataFrame", outputs: list[str], unit: str, title: str, path: Path, last: int | None = None
 ) -> list[str]:
     """Draw a table of predictions into a PNG file, which is replaced whole.
+
+    Of more than MOST_SERIES series, those come first whose last row is of the test part or new, then of val, then of
+    train. Above each stands which part its rows are of, where that is known.
 
     Args:
         table: as :func:`tbptt.serving.table.table_of` gives it.
@@ -40,7 +46,7 @@ def draw(
     from matplotlib.figure import Figure
 
     refuse_link(path)
-    names = list(dict.fromkeys(table["series"]))
+    names = _in_order(table)
     if not names:
         raise ValueError("there is no step to draw")
     shown, drawn = names[:MOST_SERIES], outputs[:MOST_OUTPUTS]
@@ -62,6 +68,12 @@ def draw(
     left += [f"{len(outputs) - len(drawn)} more outputs"] if len(outputs) > len(drawn) else []
     longest = int(table["series"].value_counts().max())
     return [*left, *([f"steps before the last {last or LAST:,}"] if longest > (last or LAST) else [])]
+
+
+def _in_order(table: "pd.DataFrame") -> list[str]:
+    """The names of the series by the part of their last row, as ORDER says; else as the table has them."""
+    last = table.groupby("series", sort=False)["part"].last()
+    return sorted(last.index, key=lambda name: ORDER.index(last[name]))
 
 
 def _draw_series(above: "Axes", below: "Axes", rows: "pd.DataFrame", outputs: list[str], name: str) -> None:
@@ -120,7 +132,7 @@ def _mark_parts(axes: "Axes", x: Any, parts: Any, named: bool) -> None:
             axes.text(
                 x[at],
                 1.01,
-                f" {parts[at]}",
+                f" {PARTS.get(parts[at], parts[at])}",
                 transform=axes.get_xaxis_transform(),
                 fontsize=8.5,
                 color="0.3",
