@@ -14,7 +14,7 @@ with frozen weights and its own scale, on
 Beside its loss are those of the run's training mean and of the clock that was fitted to its training series. A minute a
 run. Train some runs with, for example
 
-    python train.py optimizer=adam optimizer.lr=0.01 clip=1.4 schedule=fixed 'schedule.chunks=[6]' epochs=40 seed=5
+    python train.py optimizer=adam lr_schedule=constant clip=1.4 schedule=fixed 'schedule.chunks=[6]' epochs=40 seed=5
 """
 
 import argparse
