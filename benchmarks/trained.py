@@ -37,7 +37,14 @@ from tbptt.tasks.prepare import prepare
 Array = NDArray[np.float64]
 
 CONF = Path(__file__).parents[1] / "conf"
-WORDS = ("epochs=15", "schedule=fixed", "schedule.chunks=[50]", "optimizer.lr=0.003", "data.window=16", "lr_schedule=constant")
+WORDS = (
+    "epochs=15",
+    "schedule=fixed",
+    "schedule.chunks=[50]",
+    "optimizer.lr=0.003",
+    "data.window=16",
+    "lr_schedule=constant",
+)
 FORECAST = ("task=forecast", "task.horizons=[1]")
 Q_VALUES = ("task=q_values", "task.gamma=0.9")
 SHUFFLED = "data.surrogate=shuffle"

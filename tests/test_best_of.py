@@ -61,7 +61,7 @@ def wrong(plan: Plan) -> list[str]:
 @pytest.mark.usefixtures("search")
 def test_the_best_complete_points_are_chosen_each_once(plan: Planned) -> None:
     found = best_of(plan(*SEARCH, *AGAIN, "study.n_trials=3"))
-    assert found.seeds == [2]
+    assert found.seeds == [0]
     assert found.trials == [
         {"trial": 5, "value": 0.1, "point": {"clip": 6.0}},
         {"trial": 2, "value": 0.2, "point": {"clip": 3.0}},
@@ -99,8 +99,8 @@ def test_what_would_not_be_the_same_search_is_refused_with_a_line_each(plan: Pla
     (line,) = wrong(longer)
     assert line.startswith("study.best_of: epochs was 3, is 9; takes the command that began it, or study.allow_changed")
     assert len(best_of(plan(search, "epochs=9", *AGAIN, "study.allow_changed=true")).trials) == 5
-    (line,) = wrong(plan(*SEARCH, "study.best_of=search", "study.seeds=[1,2,3]"))
-    assert line == "study.seeds: got [2], by which study search was searched; takes others"
+    (line,) = wrong(plan(*SEARCH, "study.best_of=search", "study.seeds=[0,1,3]"))
+    assert line == "study.seeds: got [0], by which study search was searched; takes others"
     (line, _) = wrong(plan(*SEARCH, *AGAIN, "objective=train/loss"))
     assert "objective" in line
     with pytest.raises(CommandError, match=r"study\.seeds: missing; takes some that study search did not have"):
@@ -137,7 +137,7 @@ def test_seeds_that_chose_at_any_stage_are_refused(plan: Planned, search: Study)
     assert wrong(plan(*SEARCH, "study.best_of=search", "study.seeds=[7,8]")) == [
         "study.seeds: got [7], by which study search was searched; takes others"
     ]
-    assert best_of(plan(*SEARCH, *AGAIN)).seeds == [2, 7]
+    assert best_of(plan(*SEARCH, *AGAIN)).seeds == [0, 2, 7]
 
 
 @pytest.mark.usefixtures("search")
@@ -175,4 +175,4 @@ def test_what_was_chosen_once_stays_so_and_a_larger_total_adds_to_it(
     search.optuna.add_trial(better)
     assert queued(2) == [6.0, 3.0]
     assert queued(3) == [6.0, 3.0, 9.0]
-    assert Study.existing("again", "sqlite:///sweeps/optuna.db").record.seeds_used == [2, 10, 11]
+    assert Study.existing("again", "sqlite:///sweeps/optuna.db").record.seeds_used == [0, 10, 11]

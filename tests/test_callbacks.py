@@ -415,7 +415,10 @@ def test_a_callback_can_use_what_lightning_gives_it(here: Path, small: Compose, 
     assert Logs.seen == 3.0
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adam lr_schedule=constant", "muon", "adam lr_schedule=by_chunk", "muon lr_schedule=warmup lr_schedule.warmup=15"],
+)
 def test_a_learning_rate_that_a_callback_sets_is_logged_and_is_a_resumed_runs(
     here: Path, small: Compose, given: Given, optimizer: str
 ) -> None:
@@ -425,7 +428,7 @@ def test_a_learning_rate_that_a_callback_sets_is_logged_and_is_a_resumed_runs(
                 group["lr"] *= 0.5
 
     given(lambda: [AtTheEnd(halve)])
-    words = (f"optimizer={optimizer}", "schedule.chunks=[10]")
+    words = (*f"optimizer={optimizer}".split(), "schedule.chunks=[10]")
     whole = fit(small(*words, "epochs=4"))
     part = fit(small(*words, "epochs=2"))
     fit(small(*words, "epochs=4"), RunContext(resume=part.run_id))
@@ -433,6 +436,10 @@ def test_a_learning_rate_that_a_callback_sets_is_logged_and_is_a_resumed_runs(
     lr = small(*words).optimizer.lr
     for run_id in (whole.run_id, part.run_id):
         points = sorted((point.step, point.value) for point in client.get_metric_history(run_id, "lr"))
-        assert points == [(0, lr), (1, lr / 2), (2, lr / 2), (3, lr / 2)]
+        scheduled = {"by_chunk": lambda epoch: 0.1, "warmup": lambda epoch: min(1, 10 * (epoch + 1) / 15)}
+        factor = scheduled.get(small(*words).lr_schedule.name, lambda epoch: 1.0)
+        expected = [lr * factor(0), *(lr / 2 * factor(epoch) for epoch in (1, 2, 3))]
+        assert [step for step, _ in points] == [0, 1, 2, 3]
+        assert [rate for _, rate in points] == pytest.approx(expected, rel=1e-12)
     a, b = content_of(whole.run_id)["model"], content_of(part.run_id)["model"]
     assert all((a[name] == b[name]).all() for name in a)

@@ -93,7 +93,7 @@ def test_a_run_has_its_labels_and_its_config_keeps_them(here: Path, monkeypatch:
     assert run(main, CONF) == 0
     newest = client.search_runs(["1"], order_by=["attributes.start_time DESC"])[0]
     assert {newest.data.tags[name] for name in ("desk", "run by")} == {"rates", "me"}
-    assert newest.info.run_name == "adam epochs 2 clip 1 s2"
+    assert newest.info.run_name == "adam epochs 2 clip 1 s0"
 
 
 def test_a_report_shows_the_labels_of_its_study_as_text(here: Path) -> None:

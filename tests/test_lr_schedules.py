@@ -216,7 +216,7 @@ def test_each_optimizer_chooses_the_schedule_that_suits_it(config: Callable[...,
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("lr_schedule.cap=2", "lr_schedule.cap: got 2.0; takes a number above 0 and below 1, or null"),
+        ("lr_schedule.cap=2", "lr_schedule.cap: got 2.0; takes a number above 0 and at most 1, or null"),
         ("lr_schedule.power=-1", "lr_schedule.power: got -1.0; takes a number from 0"),
         ("lr_schedule.over=run", "lr_schedule.over: a key of lr_schedule=cosine, and another lr_schedule is chosen"),
         ("lr_schedule=cosin", "lr_schedule: got 'cosin'; takes one of by_chunk, constant, cosine, plateau, warmup"),

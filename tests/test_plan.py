@@ -268,7 +268,8 @@ def test_what_makes_no_other_study_makes_no_other_name(plan: Planned, also: list
     ],
 )
 def test_a_study_of_before_there_were_some_keys_is_still_the_same(plan: Planned, words: str, digest: str) -> None:
-    assert plan(*words.split(), "data.test_series=0").digest == digest
+    then = ["model.noise_from=pool", "lr_schedule=constant", "seed=2", "data.test_series=0"]
+    assert plan(*words.split(), *then).digest == digest
 
 
 def test_a_new_key_is_part_of_a_study_where_it_says_something_else(plan: Planned) -> None:
@@ -291,6 +292,16 @@ def test_what_makes_another_study_makes_another_name(plan: Planned, also: str) -
 def test_what_the_swept_group_brings_is_not_part_of_the_config_but_what_is_typed_is(plan: Planned) -> None:
     assert plan("optimizer=adam,rmsprop").digest == plan("optimizer=rmsprop,adam").digest
     assert plan("optimizer=adam,rmsprop", "optimizer.lr=0.1").digest != plan("optimizer=adam,rmsprop").digest
+    schedules = (
+        [],
+        ["lr_schedule=constant"],
+        ["lr_schedule=by_chunk"],
+        ["lr_schedule=by_chunk", "lr_schedule.cap=0.2"],
+    )
+    assert len({plan("optimizer=adam,rmsprop", *words).digest for words in schedules}) == 4
+    assert plan("optimizer=adam,rmsprop", "lr_schedule=cosine,warmup").digest not in {
+        plan("optimizer=adam,rmsprop", *words).digest for words in schedules
+    }
 
 
 def test_a_deadline_is_that_of_all_processes_of_a_machine_and_begins_anew_on_another(

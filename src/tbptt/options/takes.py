@@ -41,9 +41,13 @@ def whole(low: int, *also: object, high: int = MOST) -> Takes:
     return Takes(f"a whole number from {low}{most}{others}", lambda v: v in also or (_is_int(v) and low <= v <= high))
 
 
-def number(low: float, high: float = math.inf, *, open_low: bool = False, null: bool = False) -> Takes:
-    """A number from ``low`` (with ``open_low``: above it), below ``high``, and at most ``LARGEST``."""
-    text = f"a number {'above' if open_low else 'from'} {low:g}" + (f" and below {high:g}" if high < math.inf else "")
+def number(
+    low: float, high: float = math.inf, *, open_low: bool = False, closed_high: bool = False, null: bool = False
+) -> Takes:
+    """A number from ``low`` (with ``open_low``: above it), below ``high`` (with ``closed_high``: up to it), and at most
+    ``LARGEST``."""
+    below = f" and {'at most' if closed_high else 'below'} {high:g}" if high < math.inf else ""
+    text = f"a number {'above' if open_low else 'from'} {low:g}{below}"
     return Takes(
         text + (", or null" if null else ""),
         lambda v: (
@@ -52,7 +56,7 @@ def number(low: float, high: float = math.inf, *, open_low: bool = False, null: 
                 not isinstance(v, bool)
                 and isinstance(v, int | float)
                 and (low < v if open_low else low <= v)
-                and v < high
+                and (v <= high if closed_high else v < high)
                 and v <= LARGEST
             )
         ),

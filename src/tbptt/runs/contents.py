@@ -303,5 +303,6 @@ IF_THERE: dict[str, Test] = {
     "change_std": is_vector,
     "borders": are_borders,
     "lr_schedule": each_is(is_plain),
+    "rates": all_are(is_time),
 }
 FOR_PREDICTING = ("series", "change_std", "borders")  # of these, what predicting takes too

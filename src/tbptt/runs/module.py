@@ -19,7 +19,8 @@ from tbptt.training.chunks import epoch_loss, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
 from tbptt.training.lr_schedules import Moment
-from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates, set_rates
+from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates
+from tbptt.training.rates import Rates
 from tbptt.training.schedule import ChunkSchedule
 
 
@@ -62,8 +63,7 @@ class SequenceModule(pl.LightningModule):
         self._fixed: FixedSteps | None = None
         self._rates: list[float] = []
         self._lr_schedule = config.lr_schedule.begin() if config.lr_schedule.changes else None
-        self._factor = 1.0
-        self._share: torch.Tensor | None = None
+        self._scheduled: Rates | None = None
         self._measured: dict[str, torch.Tensor] = {"loss": torch.tensor(math.nan)}
 
     @property
@@ -76,13 +76,12 @@ class SequenceModule(pl.LightningModule):
         self.parameters_ = FlatParameters(self.network)
         self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
         optimizer = optimizer_of(self.config.optimizer, self.parameters_, capturable=self._fixed is not None)
-        self._full_rates = rates(optimizer)
+        in_graph = self._fixed is not None
+        self._scheduled = Rates(optimizer, self._lr_schedule, in_graph) if self._lr_schedule else None
         if self._restored:
             load_optimizer(optimizer, self.parameters_, self._restored["optimizer"])
-        if self._lr_schedule:
-            set_rates(optimizer, self._full_rates)  # its checkpoint may have had another one last
-            if self._fixed:  # a graph keeps the rate that it captured
-                self._share = torch.ones((), device=self.device)
+            if self._scheduled:
+                self._scheduled.go_on(self._restored.get("rates"))
         return optimizer
 
     def on_train_start(self) -> None:
@@ -99,6 +98,8 @@ class SequenceModule(pl.LightningModule):
         optimizer: Any = self.optimizers(use_pl_optimizer=self._fixed is None)
         if self._fixed and self._rates != rates(optimizer):  # a callback changed it; a graph keeps the rate it captured
             self._fixed.clear()
+        if self._scheduled:
+            self._scheduled.heed_changes()
         record = train_pass(
             self.network,
             self.parameters_,
@@ -111,32 +112,20 @@ class SequenceModule(pl.LightningModule):
             after_chunk=self.after_chunk,
             fixed=self._fixed,
             first_update=self.updates,
-            before_update=self._set_rate if self._lr_schedule else None,
-            share=self._share,
+            before_update=self._set_rates if self._scheduled else None,
+            share=self._scheduled.share if self._scheduled else None,
         )
         self._rates = rates(optimizer)
         self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer
         self._pass_seconds = time.perf_counter() - self._epoch_began
         self._batch = batch
 
-    def _set_rate(self, i: int) -> None:
-        """Set the learning rate of this epoch's update ``i``."""
-        assert self._lr_schedule is not None
-        chunks, epochs, share = self.schedule.chunks, self.config.epochs, i / self.schedule.chunks
-        self._factor = self._lr_schedule.factor(
-            Moment(
-                update=self.updates + i,
-                epoch=self.epoch,
-                chunks=chunks,
-                of_run=(self.epoch + share) / epochs,
-                of_stage=self.schedule.share_of_stage(self.epoch, epochs, share),
-            )
-        )
-        if self._share is not None:
-            self._share.fill_(self._factor)
-        else:
-            optimizer: Any = self.optimizers(use_pl_optimizer=False)
-            set_rates(optimizer, [rate * self._factor for rate in self._full_rates])
+    def _set_rates(self, i: int) -> None:
+        """Set the learning rates of this epoch's update ``i``."""
+        assert self._scheduled is not None
+        epoch, epochs, chunks = self.epoch, self.config.epochs, self.schedule.chunks
+        of_stage = self.schedule.share_of_stage(epoch, epochs, i / chunks)
+        self._scheduled.before(Moment(self.updates + i, epoch, chunks, (epoch + i / chunks) / epochs, of_stage))
 
     def validation_step(self, batch: Sequences, batch_idx: int) -> None:
         self._measured = measure(self.network, batch, measured(self.config.task.name))
@@ -208,8 +197,8 @@ class SequenceModule(pl.LightningModule):
 
     def _rate(self) -> float:
         """The learning rate of the epoch's last update."""
-        rate = next(iter(self._rates), self.config.optimizer.lr)
-        return rate if self._share is None else rate * self._factor
+        made = self._scheduled.of_the_last_update() if self._scheduled else self._rates
+        return next(iter(made), self.config.optimizer.lr)
 
     def _why_stop(self, diverged: bool) -> str | None:
         """The reason why training ends with this epoch; None if it goes on."""
@@ -262,6 +251,10 @@ class SequenceModule(pl.LightningModule):
     def snapshot(self, epoch: Epoch) -> dict[str, Any]:
         """The state after this epoch, in plain types; training resumes from it as if it had never stopped."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        of_schedule: dict[str, Any] = {}
+        if self._lr_schedule and self._scheduled:
+            self._scheduled.heed_changes()
+            of_schedule = {"lr_schedule": self._lr_schedule.state_dict(), "rates": self._scheduled.full}
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -273,6 +266,6 @@ class SequenceModule(pl.LightningModule):
             "model": {name: weight.detach().clone() for name, weight in self.network.state_dict().items()},
             "optimizer": optimizer_state(optimizer, self.parameters_),
             "schedule": self.schedule.state_dict(),
-            **({"lr_schedule": self._lr_schedule.state_dict()} if self._lr_schedule else {}),
+            **of_schedule,
             "random": random,
         }

@@ -31,6 +31,7 @@ from tbptt.studies.space import Choice, Dimension, Interval, IntRange, Space, na
 from tbptt.studies.surrogate_seeds import MOST as MOST_SURROGATES
 from tbptt.studies.surrogate_seeds import SEEDS, on_surrogates
 
+LR_SCHEDULE = "lr_schedule"
 # Not part of the space, the data, the model or its training: a study stays the same when these change.
 NOT_IN_THE_NAME = (
     "study",
@@ -138,20 +139,24 @@ class Plan:
     def spec(self) -> dict[str, Any]:
         """What identifies this study, in plain types: its space, and the config outside it."""
         swept = {d.key for d in self.space.dimensions}
-        under = tuple(f"{key}." for key in swept)
+        typed = dict(word.split("=", 1) for word in self.fixed)
+        brought = {LR_SCHEDULE} - swept if "optimizer" in swept else set()  # each optimizer's yaml chooses its own
+        under = tuple(f"{key}." for key in swept | brought)
         unsaid = as_before(self.cfg)
 
         def is_swept(key: str) -> bool:
             """Whether the key is swept, by its name today or by its first name, which may be in another group."""
-            return key in swept or key.startswith(under) or first_name(key).startswith(under)
+            return key in swept | brought or key.startswith(under) or first_name(key).startswith(under)
 
         config = {
             first_name(key): value
             for key, value in flatten(plain(self.cfg)).items()
             if not is_swept(key) and key not in unsaid and key.split(".")[0] not in NOT_IN_THE_NAME
         }
-        typed = dict(word.split("=", 1) for word in self.fixed)
         config |= {first_name(key): text for key, text in typed.items() if is_swept(key) and key not in swept}
+        config |= dict.fromkeys(brought - typed.keys(), "the optimizer's")
+        if config.get(LR_SCHEDULE) == "constant":  # as it was before there was the group
+            del config[LR_SCHEDULE]
         settings = self.settings
         more: dict[str, Any] = {"folds": settings.folds, "fold_window": settings.fold_window} if settings.folds else {}
         more |= {name: of for name in ("best_of", "placebo_of") if (of := getattr(settings, name))}

@@ -126,7 +126,7 @@ class ByChunk(Warmed, options=["by_chunk"]):
     """min(``cap``, chunks^-``power``): many small chunks, so many updates an epoch, get a lower rate."""
 
     power: float = key(number(0), 1.0)
-    cap: float | None = key(number(0, 1, open_low=True, null=True), None)
+    cap: float | None = key(number(0, 1, open_low=True, closed_high=True, null=True), None)
 
     def factor(self, at: Moment) -> float:
         return self.warm(at) * min(1.0 if self.cap is None else self.cap, float(at.chunks) ** -self.power)
