@@ -21,7 +21,7 @@ from tbptt.system.mlflow_links import sorting
 
 TAG = "mlflow.sharedViewState."
 BESIDE = ("train/loss", "train/eval_loss")  # the losses that are drawn beside the objectives
-GRADIENT = ("grad/norm_max", "grad/clipped_fraction", "schedule/chunks")
+GRADIENT = ("grad/norm_max", "grad/clipped_fraction", "schedule/chunks", "lr")
 MOST_COLUMNS = 8  # searched keys in the table
 
 
