@@ -25,8 +25,9 @@ from tbptt.training.chunks import train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
 from tbptt.training.lr_schedules import ByChunk, Cosine, LrScheduleConfig, Moment, Plateau, Warmup
-from tbptt.training.optimizers import optimizer_of, set_rates
+from tbptt.training.optimizers import optimizer_of, rates, set_rates
 from tbptt.training.options import OptimizerConfig
+from tbptt.training.rates import Rates
 from tbptt.training.schedule import ChunkSchedule
 
 
@@ -198,6 +199,37 @@ def test_a_share_of_a_step_is_a_step_at_that_share_of_the_rate(name: str, config
         )
         weights.append(parameters.vector.detach())
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-9, atol=1e-12)
+
+
+def test_in_a_graph_the_rates_stay_and_the_share_is_the_factor() -> None:
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(3, dtype=torch.float64))], lr=0.2)
+    scheduled = Rates(optimizer, ByChunk(name="by_chunk").begin(), in_graph=True)
+    scheduled.before(at(chunks=4))
+    assert scheduled.share is not None
+    assert (scheduled.share.item(), scheduled.share.dtype) == (0.25, torch.float64)
+    assert rates(optimizer) == [0.2]
+    assert scheduled.of_the_last_update() == [0.05]
+    optimizer.param_groups[0]["lr"] = 0.1  # by a callback: the graph is captured anew
+    scheduled.heed_changes()
+    scheduled.before(at(chunks=2))
+    assert (scheduled.share.item(), scheduled.of_the_last_update()) == (0.5, [0.05])
+
+
+def test_what_a_callback_changes_is_kept_as_a_factor_and_goes_on_from_a_checkpoint() -> None:
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(3))], lr=0.2)
+    scheduled = Rates(optimizer, ByChunk(name="by_chunk").begin(), in_graph=False)
+    scheduled.before(at(chunks=4))
+    optimizer.param_groups[0]["lr"] *= 0.1
+    scheduled.heed_changes()
+    assert scheduled.full == pytest.approx([0.02])
+    again = optim.SGD([nn.Parameter(torch.zeros(3))], lr=0.2)
+    resumed = Rates(again, ByChunk(name="by_chunk").begin(), in_graph=False)
+    again.param_groups[0]["lr"] = rates(optimizer)[0]  # as a checkpoint has it
+    resumed.go_on(scheduled.full)
+    for each in (scheduled, resumed):
+        each.heed_changes()
+        each.before(at(chunks=2))
+    assert rates(optimizer) == rates(again) == pytest.approx([0.01])
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -92,12 +93,14 @@ def test_calls_outside_of_the_chunk_loop_differ() -> None:
     assert all(torch.equal(drawn(again, 4, 3), row) for row in rows)
 
 
-def test_bf16_gets_the_same_noise_rounded() -> None:
-    noise = layer(0.5)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_bf16_gets_the_same_noise_and_is_rounded_after_it(compiled: bool) -> None:
+    noise, x = layer(0.5), torch.arange(20.0).view(5, 4).bfloat16()
     noise.begin(0, 1, 0)
-    exact = drawn(noise, 5, 4)
+    exact = noise(x.float())
     noise.begin(0, 1, 0)
-    rounded = drawn(noise, 5, 4, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16), nullcontext() if compiled else kernels.torch_only():
+        rounded = noise(x)
     assert torch.equal(rounded, exact.bfloat16())
 
 

@@ -80,9 +80,11 @@ def torch_only() -> Iterator[None]:
         _torch_only = before
 
 
-def usable(x: Tensor) -> bool:
-    """Whether the compiled layers can compute on ``x``."""
-    if _torch_only or x.device.type != "cpu" or x.dtype not in _PREFIX or torch.is_autocast_enabled("cpu"):
+def usable(x: Tensor, autocast: bool = False) -> bool:
+    """Whether the compiled layers can compute on ``x``. Within autocast only what multiplies no matrices may."""
+    if _torch_only or x.device.type != "cpu" or x.dtype not in _PREFIX:
+        return False
+    if torch.is_autocast_enabled("cpu") and not autocast:
         return False
     return not traced(x) and library() is not None
 

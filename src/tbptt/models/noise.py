@@ -66,10 +66,10 @@ class GaussianNoise(nn.Module):
         first = self._first_step * (x.numel() // len(x)) if len(x) else 0
         counter = (self._calls, self._update, self._layer)
         self._calls += 1
-        if kernels.usable(x):
-            return kernels.noise(x, _table(self.std, x.dtype), first, self.seed, counter)
-        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return x + noise(x.numel(), self.std, exact, first, self.seed, counter).view(x.shape).to(x.dtype)
+        exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        if kernels.usable(exact, autocast=True):
+            return kernels.noise(exact, _table(self.std, exact.dtype), first, self.seed, counter).to(x.dtype)
+        return (exact + noise(x.numel(), self.std, exact.dtype, first, self.seed, counter).view(x.shape)).to(x.dtype)
 
     def _of_pool(self, x: Tensor, pool: Tensor) -> Tensor:
         """Standard normal noise of x's shape."""

@@ -30,8 +30,8 @@ class Rates:
     def __init__(self, optimizer: torch.optim.Optimizer, schedule: LrSchedule, in_graph: bool):
         self._optimizer, self._schedule = optimizer, schedule
         self.full = self._last = rates(optimizer)
-        device = optimizer.param_groups[0]["params"][0].device
-        self.share: Tensor | None = torch.ones((), device=device) if in_graph else None
+        parameter: Tensor = optimizer.param_groups[0]["params"][0]
+        self.share: Tensor | None = parameter.detach().new_ones(()) if in_graph else None
         self._factor = 1.0
 
     def go_on(self, full: Sequence[float] | None) -> None:
