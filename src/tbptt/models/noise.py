@@ -23,7 +23,7 @@ class GaussianNoise(nn.Module):
     On the CPU the random bits are those of NumPy's ``Philox``: the key is the seed, the counter is the block of 16
     elements, the call within a forward, the update and the layer. 16 bits choose one of 65,536 equally likely quantiles
     of the normal distribution (the outermost are 4.3 std away), scaled to a standard deviation of exactly 1. The
-    compiled layers give the same numbers in a fifth of the time.
+    compiled layers draw the same numbers, faster.
 
     On a GPU, PyTorch's own generator draws, which is Philox too; its state is in checkpoints.
 
