@@ -26,6 +26,7 @@ from tbptt.runs.fit import fit
 from tbptt.serving.picture import draw
 from tbptt.serving.predict import Result, predicted
 from tbptt.serving.source import find
+from tbptt.system.stores import absolute_uri
 from tbptt.tasks.prepare import prepare
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(tbptt.__file__).parents[1])}
@@ -118,7 +119,7 @@ def test_metrics_of_the_runs_own_rows_are_those_of_training(
     there: Trained, of: Callable[..., Result], name: str
 ) -> None:
     result = of(name)
-    run = MlflowClient(URI).get_run(there.runs[name]).data.metrics
+    run = MlflowClient(absolute_uri(URI)).get_run(there.runs[name]).data.metrics
     best = checkpoint.load(next(there.folder.glob(f"mlruns/**/{there.runs[name]}/**/best.ckpt")), OF_A_RUN)
     logged = {name: value for name, value in best["record"]["metrics"].items() if name.startswith("val/")}
     assert len(logged) >= 3
