@@ -15,8 +15,6 @@ To add a row: a function from a seed to the verdict of each of its cases, and an
 """
 
 import argparse
-import csv
-import fcntl
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from typing import get_args
 import numpy as np
 import trained
 from machine import machine
+from pieces import keep, read
 from scipy.stats import binomtest
 from trained import autoregressive, walk
 
@@ -100,33 +99,20 @@ ROWS = {
 
 def run(name: str, seeds: range) -> None:
     """Run what is not in the file yet, a seed at a time, each written at once."""
-    there = {int(line["seed"]) for line in read() if line["row"] == name}
+    there = {int(line["seed"]) for line in read(EVERY_INTERVAL) if line["row"] == name}
     for seed in seeds:
         if seed not in there:
-            keep([as_line(name, case, seed, verdict) for case, verdict in ROWS[name].verdicts(seed).items()])
+            keep(
+                EVERY_INTERVAL,
+                COLUMNS,
+                [as_line(name, case, seed, verdict) for case, verdict in ROWS[name].verdicts(seed).items()],
+            )
 
 
 def as_line(name: str, case: str, seed: int, verdict: Verdict) -> dict[str, str]:
     numbers = {key: getattr(verdict, key) for key in ("estimate", "low", "high", "observations")}
     shown = {key: "" if value is None else f"{value:.6g}" for key, value in numbers.items()}
     return {"row": name, "case": case, "seed": str(seed), "word": verdict.word, **shown}
-
-
-def read() -> list[dict[str, str]]:
-    if not EVERY_INTERVAL.exists():
-        return []
-    with EVERY_INTERVAL.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def keep(lines: Sequence[dict[str, str]]) -> None:
-    """Append a seed's lines whole, also where another piece writes at the same time."""
-    with EVERY_INTERVAL.open("a", encoding="utf-8", newline="") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(lines)
 
 
 @dataclass(frozen=True)
@@ -206,11 +192,11 @@ def main() -> None:
     parser.add_argument("--seeds", help="from:to, without the last; all of the row's where it is left out")
     given = parser.parse_args()
     if given.row == "table":
-        print(*table(read()), sep="\n")
+        print(*table(read(EVERY_INTERVAL)), sep="\n")
         return
     first, last = map(int, given.seeds.split(":")) if given.seeds else (0, ROWS[given.row].seeds)
     run(given.row, range(first, last))
-    lines = [line for line in read() if line["row"] == given.row and first <= int(line["seed"]) < last]
+    lines = [line for line in read(EVERY_INTERVAL) if line["row"] == given.row and first <= int(line["seed"]) < last]
     PRINTED.parent.mkdir(exist_ok=True)
     with PRINTED.open("a", encoding="utf-8") as file:
         for line in [

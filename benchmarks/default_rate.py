@@ -6,7 +6,7 @@
 A run is `python train.py optimizer=NAME` with the words of a rule, at full size (15 series of 20,000 steps, 50 epochs).
 There are two parts, with seeds that have nothing in common:
 
-- `choose`: every rule of RULES, seeds 0 to 2, the prices of data.seed=0. By these a rule was chosen for each optimizer.
+- `choose`: every rule of RULES, seeds 0 to 2, the prices of data.seed=0. By these a rule is chosen for each optimizer.
 - `confirm`: the rules of CONFIRMED, seeds 10 to 19, the prices of data.seed=1, 2 and 3. They had no part in choosing.
 
 A run takes two minutes on one core. The study can be run in pieces and goes on where it was stopped: a run that
@@ -15,8 +15,6 @@ processes. `table` prints what the file has, as docs/learning_rate.md shows it.
 """
 
 import argparse
-import csv
-import fcntl
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,10 +23,12 @@ from typing import NamedTuple
 import trained
 from hydra import compose, initialize_config_dir
 from machine import machine
+from pieces import keep, read
 
 from tbptt.config.schema import register
 from tbptt.evaluation.results import Judged
 from tbptt.runs.context import RunContext
+from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
 from tbptt.runs.judging import kept
 
@@ -95,32 +95,14 @@ def points(part: str) -> Iterator[Point]:
                         yield Point(part, optimizer, some[place], seed, data_seed)
 
 
-def read() -> list[dict[str, str]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def keep(line: dict[str, str]) -> None:
-    """Append a line whole, also where another process writes at the same time."""
-    with RESULTS.open("a", encoding="utf-8", newline="") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(line)
-
-
 def run(point: Point) -> dict[str, str]:
     """Train, and what the best epoch comes to on val and on test."""
     register()
     store = f"tracking.uri=sqlite:///{trained.folder() / 'mlruns' / 'mlflow.db'}"
-    seconds, losses = [], []
+    epochs: list[Epoch] = []
 
-    def see(epoch: object) -> bool:
-        seconds.append(epoch.metrics["time/epoch_seconds"])  # type: ignore[attr-defined]
-        losses.append(epoch.metrics.get("val/loss", float("nan")))  # type: ignore[attr-defined]
+    def see(epoch: Epoch) -> bool:
+        epochs.append(epoch)
         return False
 
     with initialize_config_dir(str(trained.CONF), version_base="1.3"):
@@ -133,13 +115,14 @@ def run(point: Point) -> dict[str, str]:
     numbers = {
         "val_mean": judged.val.baselines["mean"],
         "val_best": judged.val.metrics["loss"],
-        "val_last": losses[-1],
+        "val_last": epochs[-1].metrics.get("val/loss", float("nan")),
         "test_mean": judged.test.baselines["mean"],
         "test": judged.test.metrics["loss"],
         "advantage_r2": judged.test.metrics["advantage_r2"],
     }
     shown = {name: f"{value:.5f}" for name, value in numbers.items()}
-    times = {"best_epoch": str(result.best.epoch), "seconds": f"{sum(seconds):.0f}"}
+    seconds = sum(epoch.metrics["time/epoch_seconds"] for epoch in epochs)
+    times = {"best_epoch": str(result.best.epoch), "seconds": f"{seconds:.0f}"}
     return {**{name: str(value) for name, value in point._asdict().items()}, **shown, **times}
 
 
@@ -178,17 +161,17 @@ def main() -> None:
     parser.add_argument("--share", default="0/1")
     given = parser.parse_args()
     if given.what == "table":
-        print(*table(read()), sep="\n")
+        print(*table(read(RESULTS)), sep="\n")
         return
     print(machine())
     first, of = map(int, given.share.split("/"))
     parts = [given.part] if given.part else ["choose", "confirm"]
     wanted = [p for part in parts for p in points(part) if not given.optimizer or p.optimizer in given.optimizer]
     for point in wanted[first::of]:
-        there = {tuple(line[name] for name in Point._fields) for line in read()}
+        there = {tuple(line[name] for name in Point._fields) for line in read(RESULTS)}
         if tuple(map(str, point)) not in there:
             line = run(point)
-            keep(line)
+            keep(RESULTS, COLUMNS, [line])
             print(*line.values(), flush=True)
 
 

@@ -82,6 +82,7 @@ def _draw_series(above: "Axes", below: "Axes", rows: "pd.DataFrame", outputs: li
     above.plot(x, rows["price"].to_numpy(), color="black", linewidth=1.2, label="price")
     above.set_title(_plain(name), loc="left", fontsize=11, fontweight="bold", pad=16, parse_math=False)
     above.set_ylabel("price")
+    above.ticklabel_format(axis="y", useOffset=False)  # it would be written over the part's name
     if "side" in rows.columns:
         _shade(above, x, rows["side"].to_numpy())
     for output, colour in zip(outputs, COLOURS, strict=False):
