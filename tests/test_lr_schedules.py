@@ -168,6 +168,16 @@ def test_plateau_follows_the_runs_own_loss(small: Callable[..., DictConfig]) -> 
     assert len(set(expected)) > 2
 
 
+@pytest.mark.parametrize("kept", [{}, {"factor": "much", "best": 1.0, "bad_epochs": 0, "cooldown": 0}])
+def test_a_state_that_does_not_fit_is_said(kept: dict[str, Any], small: Callable[..., DictConfig]) -> None:
+    settings = cast(Config, OmegaConf.to_object(small(*SETTINGS, "lr_schedule=plateau")))
+    _, module = train(settings)
+    assert module.finished is not None
+    state = {**module.snapshot(module.finished), "lr_schedule": kept}
+    with pytest.raises(ValueError, match="learning rate does not fit lr_schedule=plateau"):
+        module.restore(state)
+
+
 @pytest.mark.parametrize("name", [n for n, kind in GROUPS["optimizer"].items() if kind.__module__.startswith("tbptt.")])
 def test_a_share_of_a_step_is_a_step_at_that_share_of_the_rate(name: str, config: Callable[..., DictConfig]) -> None:
     """What a CUDA graph holds: it keeps the rate that it captured, so the step is cut instead."""

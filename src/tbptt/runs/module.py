@@ -239,7 +239,13 @@ class SequenceModule(pl.LightningModule):
         self.network.load_state_dict(state["model"])
         self.schedule = ChunkSchedule.from_state(state["schedule"])
         if self._lr_schedule:
-            self._lr_schedule.load_state_dict(state.get("lr_schedule", {}))
+            try:
+                self._lr_schedule.load_state_dict(state.get("lr_schedule", {}))
+            except (LookupError, TypeError, ValueError) as error:  # a file that somebody else has changed
+                name = self.config.lr_schedule.name
+                raise ValueError(
+                    f"the checkpoint's state of its learning rate does not fit lr_schedule={name}"
+                ) from error
         self.updates, self.train_seconds = state["updates"], state["train_seconds"]
         self.first_epoch = state["epoch"] + 1
         self._restored = state

@@ -190,7 +190,7 @@ class _OnPlateau(LrSchedule):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._group["lr"] = state["factor"]
-        self._scheduler.best = state["best"]
-        self._scheduler.num_bad_epochs = state["bad_epochs"]
-        self._scheduler.cooldown_counter = state["cooldown"]
+        self._group["lr"] = float(state["factor"])
+        self._scheduler.best = float(state["best"])
+        self._scheduler.num_bad_epochs = int(state["bad_epochs"])
+        self._scheduler.cooldown_counter = int(state["cooldown"])
