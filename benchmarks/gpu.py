@@ -254,7 +254,7 @@ def processes_rate(at_once: int, chunks: int, seconds: float, device: str, graph
 def one_of_many(chunks: int, seconds: float, device: str, graphs: bool) -> None:
     """A process of :func:`processes_rate`: says that it is ready, waits for a line, prints its rate."""
     torch.set_num_threads(1)
-    data = prepare(article(chunks).data, article(chunks).task).training.to(device)
+    data = prepare(article(chunks).data, article(chunks).task).train.to(device)
     trial = Trial(data, chunks, device, "32", graphs)
     trial.one_pass()
 
