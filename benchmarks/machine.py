@@ -1,9 +1,10 @@
-"""What a benchmark ran on, in a line, and how its times are shown."""
+"""What a benchmark ran on, in a line, on which core, and how its times are shown."""
 
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -24,3 +25,17 @@ def machine() -> str:
 def spread(values: Sequence[float], unit: str) -> str:
     """Median, smallest and largest."""
     return f"{statistics.median(values):8.3f} {unit}  ({min(values):.3f} to {max(values):.3f}, n = {len(values)})"
+
+
+@contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Processes started within stay on this core; None: anywhere."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,6 +1,7 @@
 """This project's chunk loop, inputs computed chunk by chunk as in a run (see turns.py for how it is asked).
 
-    python benchmarks/peers/ours.py [--kernels auto|torch] [--precision 32|bf16] FOLDER
+    python benchmarks/peers/ours.py [--kernels auto|torch] [--precision 32|bf16] [--cell lstm|gru] FOLDER
+    TBPTT_KERNELS=avx512|avx2|plain python benchmarks/peers/ours.py FOLDER      # the compiled layers of this set
 
 With the compiled layers where they were built, or with PyTorch's, which bf16 always takes.
 """
@@ -25,9 +26,10 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--kernels", choices=("auto", "torch"), default="auto")
     arguments.add_argument("--precision", choices=("32", "bf16"), default="32")
+    arguments.add_argument("--cell", choices=("lstm", "gru"), default="lstm")
     options = arguments.parse_args()
     chunks = np.load(options.folder / "targets.npy", mmap_mode="r").shape[1] // STEPS
-    config = article(chunks)
+    config = article(chunks, options.cell)
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -43,7 +45,8 @@ def main() -> None:
         return sum(losses) / len(losses)
 
     with kernels.torch_only() if options.kernels == "torch" else nullcontext():
-        versions = {"torch": torch.__version__, f"kernels={options.kernels}": kernels.describe()}
+        layers = kernels.describe(precision=options.precision, cell=options.cell)
+        versions = {"torch": torch.__version__, "layers": layers}
         Turns(chunks, parameters.vector.numel(), versions).take(one_pass)
 
 
