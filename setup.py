@@ -1,6 +1,7 @@
 """What pyproject.toml cannot say without an experimental table: the compiled layers of src/tbptt/models/kernels.py, and
 that a wheel carries conf/ inside the package (src/tbptt/system/folders.py)."""
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -33,16 +34,26 @@ class WithConf(build_py):
         return [(file, self._there / file.relative_to(CONF)) for file in sorted(Path(CONF).rglob("*.yaml"))]
 
 
+COMPILER = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+# What each instruction set needs beside what every processor of the architecture has. Which of them a processor has is
+# asked when the package is used (kernels.py), so that what is built on one machine is as fast on another.
+SETS = {"plain": list[str]()}
+if platform.machine() in ("x86_64", "AMD64"):
+    SETS["avx2"] = ["-march=x86-64-v3"]
+    # GCC takes narrower vectors for plain loops on most Intel processors unless it is told.
+    SETS["avx512"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+
 setup(
     cmdclass={"build_py": WithConf},
     ext_modules=[
         Extension(
-            "tbptt.models._kernels",
+            f"tbptt.models._kernels_{name}",
             sources=["src/tbptt/models/native/kernels.c"],
-            depends=["src/tbptt/models/native/kernels_of.h"],
-            # For this machine's own processor.
-            extra_compile_args=["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"],
+            depends=[str(file) for file in Path("src/tbptt/models/native").glob("*.h")],
+            define_macros=[("SET", name)],
+            extra_compile_args=[*COMPILER, *flags],
             optional=True,  # without a C compiler PyTorch's own layers are used
         )
+        for name, flags in SETS.items()
     ],
 )

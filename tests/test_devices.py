@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -187,10 +188,11 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
 @pytest.mark.parametrize(
     ("settings", "layers"),
     [
-        ({}, f"compiled {kernels.VERSION}"),
-        ({"dense": False}, f"compiled {kernels.VERSION}"),
-        ({"cell": "gru"}, f"compiled {kernels.VERSION}, gru of torch"),
-        ({"cell": "gru", "dense": False}, "torch"),
+        ({}, f"compiled {kernels.VERSION} (avx2)"),
+        ({"dense": False}, f"compiled {kernels.VERSION} (avx2)"),
+        ({"cell": "gru", "dense": False}, f"compiled {kernels.VERSION} (avx2)"),
+        ({"cell": "minlstm"}, f"compiled {kernels.VERSION} (avx2), minlstm of torch"),
+        ({"cell": "minlstm", "dense": False}, "torch"),
         ({"precision": "bf16"}, "torch"),
         ({"precision": "bf16", "device": "cuda"}, "cuDNN 91002"),
         ({"device": "cuda"}, "cuDNN 91002"),
@@ -199,7 +201,7 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
 def test_a_run_says_which_layers_it_really_has(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], layers: str
 ) -> None:
-    monkeypatch.setattr(kernels, "library", lambda: object())
+    monkeypatch.setattr(kernels, "library", lambda: SimpleNamespace(set_name="avx2"))
     monkeypatch.setattr("torch.backends.cudnn.is_available", lambda: True)
     monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91002)
     assert kernels.describe(**settings) == layers

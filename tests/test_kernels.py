@@ -1,7 +1,11 @@
-"""The compiled layers give what PyTorch's give, and are left alone where they cannot be used."""
+"""The compiled layers give what PyTorch's give, for each instruction set that this processor has, and are left alone
+where they cannot be used."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from tbptt.models import kernels
-from tbptt.models.article import LSTM, QNetwork
+from tbptt.models.article import GRU, LSTM, QNetwork
+from tbptt.models.state import leaves
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
 from tbptt.system.stores import absolute_uri
@@ -20,9 +25,20 @@ from tbptt.training.optimizers import build_optimizer
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no compiler when the package was installed")
 
-# (steps, batch, inputs, units): the article's layer, and sizes that fill no vector, tile or block
+# (steps, batch, inputs, units): the article's layer; sizes that fill no vector, tile or block; more rows than a block
 SIZES = [(200, 15, 64, 64), (1, 1, 1, 1), (2, 3, 5, 10), (300, 1, 33, 7), (7, 17, 1, 32), (13, 4, 100, 9)]
+SIZES += [(3, 101, 70, 19), (20, 6, 130, 67)]
+DENSE = [((200, 15), 128, 64), ((1, 1), 1, 1), ((3, 7), 5, 33), ((700, 2), 300, 130)]  # (rows, inputs, outputs)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+HERE = [name for name in kernels.SETS if kernels.of_set(name)]
+BEST = (HERE or ["none"])[0]
+
+
+@pytest.fixture(params=HERE)
+def each_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs once with each instruction set that this processor has."""
+    found = kernels.of_set(request.param)
+    monkeypatch.setattr(kernels, "library", lambda: found)
 
 
 def weighted(*outputs: Tensor) -> Tensor:
@@ -36,41 +52,77 @@ def close(ours: Tensor, theirs: Tensor) -> None:
     assert float((ours - theirs).abs().max()) <= TOLERANCE[theirs.dtype] * max(1.0, float(theirs.abs().max()))
 
 
+def recurrent(cell: type[LSTM | GRU], inputs: int, units: int) -> LSTM | GRU:
+    """A layer with all its biases, each of them trained."""
+    torch.manual_seed(0)
+    return cell(inputs, units)
+
+
+def a_state(cell: type[LSTM | GRU], batch: int, units: int, **options: Any) -> Any:
+    """A state of random numbers, as the layer takes it."""
+    h, c = (torch.randn(1, batch, units, **options) for _ in range(2))
+    return (h, c) if cell is LSTM else h
+
+
+@pytest.mark.usefixtures("each_set")
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_the_lstm_is_pytorchs_with_all_its_gradients(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("cell", [LSTM, GRU])
+def test_a_recurrent_layer_is_pytorchs_with_all_its_gradients(
+    cell: type[LSTM | GRU], sizes: tuple[int, ...], dtype: torch.dtype
+) -> None:
     steps, batch, inputs, units = sizes
-    torch.manual_seed(0)
-    layer = LSTM(inputs, units).to(dtype)
+    layer = recurrent(cell, inputs, units).to(dtype)
     x = torch.randn(steps, batch, inputs, dtype=dtype, requires_grad=True)
-    state = tuple(torch.randn(1, batch, units, dtype=dtype, requires_grad=True) for _ in range(2))
-    sources = [x, *state, *layer.parameters()]
+    state = a_state(cell, batch, units, dtype=dtype, requires_grad=True)
+    sources = [x, *leaves(state), *layer.parameters()]
 
     def everything() -> list[Tensor]:
-        y, (h, c) = layer(x, state)
-        return [y, h, c, *torch.autograd.grad(weighted(y, h, c), sources)]
+        y, after = layer(x, state)
+        return [y, *leaves(after), *torch.autograd.grad(weighted(y, *leaves(after)), sources)]
 
     ours = everything()
+    with torch.no_grad():
+        without_graph = layer(x, state)
     with kernels.torch_only():
         theirs = everything()
     for a, b in zip(ours, theirs, strict=True):
         close(a, b)
+    assert all(torch.equal(a, b) for a, b in zip(leaves(without_graph), ours, strict=False))
 
 
+@pytest.mark.usefixtures("each_set")
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("shape", [((200, 15), 128, 64), ((1, 1), 1, 1), ((3, 7), 5, 33), ((700, 2), 64, 10)], ids=str)
-def test_the_dense_layer_is_pytorchs(shape: tuple[tuple[int, ...], int, int], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("tanh", [True, False])
+@pytest.mark.parametrize(
+    "shape", [((200, 15), 128, 64), ((1, 1), 1, 1), ((3, 7), 5, 33), ((700, 2), 300, 130)], ids=str
+)
+def test_the_dense_layer_is_pytorchs(shape: tuple[tuple[int, ...], int, int], tanh: bool, dtype: torch.dtype) -> None:
     rows, inputs, outputs = shape
     torch.manual_seed(0)
     layer = nn.Linear(inputs, outputs).to(dtype)
     x = torch.randn(*rows, inputs, dtype=dtype, requires_grad=True)
     sources = [x, layer.weight, layer.bias]
-    both = [kernels.dense_tanh(x, layer.weight, layer.bias), torch.tanh(layer(x))]
+    both = [kernels.dense(x, layer.weight, layer.bias, tanh), torch.tanh(layer(x)) if tanh else layer(x)]
     close(*both)
     for a, b in zip(*(torch.autograd.grad(weighted(y), sources) for y in both), strict=True):
         close(a, b)
 
 
+def test_every_set_is_another_library_and_the_best_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HERE[-1] == "plain"
+    assert len({found._name for name in HERE if (found := kernels.of_set(name))}) == len(HERE)
+    code = "from tbptt.models import kernels; print(kernels.describe())"
+    for asked, used in [("", BEST), *((name, name) for name in HERE)]:
+        monkeypatch.setenv("TBPTT_KERNELS", asked)
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert said == f"compiled {kernels.VERSION} ({used})\n"
+    monkeypatch.setenv("TBPTT_KERNELS", "sse9")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "torch\n"
+
+
+@pytest.mark.usefixtures("each_set")
 def test_an_input_that_is_not_contiguous_is_taken_as_it_is() -> None:
     torch.manual_seed(0)
     layer, x = LSTM(6, 5), torch.randn(4, 9, 6).transpose(0, 1)
@@ -91,6 +143,7 @@ def test_a_bad_input_reaches_its_own_sequence_from_then_on_and_no_other() -> Non
     assert y[1, 3:].isnan().all()
 
 
+@pytest.mark.usefixtures("each_set")
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
 def test_a_bad_weight_shows_where_it_shows_in_pytorchs(weight: str, bad: float) -> None:
@@ -106,21 +159,24 @@ def test_a_bad_weight_shows_where_it_shows_in_pytorchs(weight: str, bad: float) 
     assert theirs.isnan().any() == math.isnan(bad) or weight != "bias_ih_l0"
 
 
-def test_saturated_gates_are_right() -> None:
-    layer = LSTM(1, 4)
+@pytest.mark.usefixtures("each_set")
+@pytest.mark.parametrize("cell", [LSTM, GRU])
+def test_saturated_gates_are_right(cell: type[LSTM | GRU]) -> None:
+    layer = recurrent(cell, 1, 4)
     x = torch.tensor([-1e4, -90.0, -20.0, 0.0, 20.0, 90.0, 1e4]).view(-1, 1, 1)
-    state = (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))
+    state = a_state(cell, 1, 4)
     ours = layer(x, state)[0]
     with kernels.torch_only():
         close(ours, layer(x, state)[0])
 
 
-def test_a_second_way_back_is_refused_and_not_wrong() -> None:
-    layer = LSTM(3, 4)
-    y, _ = layer(torch.randn(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
-    y.sum().backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="one backward"):
-        y.sum().backward()
+@pytest.mark.parametrize("cell", [LSTM, GRU])
+def test_a_graph_can_be_gone_back_through_twice(cell: type[LSTM | GRU]) -> None:
+    layer = recurrent(cell, 3, 4)
+    y, _ = layer(torch.randn(5, 2, 3), a_state(cell, 2, 4))
+    first = torch.autograd.grad(y.sum(), layer.weight_hh_l0, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(y.sum(), layer.weight_hh_l0)[0])
+    assert first.any()
 
 
 def test_they_are_not_used_where_they_cannot_be() -> None:
@@ -134,7 +190,7 @@ def test_they_are_not_used_where_they_cannot_be() -> None:
     with kernels.torch_only():
         assert not kernels.usable(x)
         assert kernels.describe() == "torch"
-    assert kernels.describe() == f"compiled {kernels.VERSION}"
+    assert kernels.describe() == f"compiled {kernels.VERSION} ({BEST})"
 
 
 def test_a_loss_curve_is_that_of_pytorchs_layers(small: Callable[..., DictConfig]) -> None:
@@ -162,7 +218,7 @@ def test_a_loss_curve_is_that_of_pytorchs_layers(small: Callable[..., DictConfig
 
 @pytest.mark.parametrize(
     ("asked", "tag"),
-    [("kernels=auto", f"compiled {kernels.VERSION}"), ("kernels=torch", "torch"), ("precision=bf16", "torch")],
+    [("kernels=auto", f"compiled {kernels.VERSION} ({BEST})"), ("kernels=torch", "torch"), ("precision=bf16", "torch")],
 )
 def test_a_run_says_which_it_had(here: object, small: Callable[..., DictConfig], asked: str, tag: str) -> None:
     result = fit(small(asked, "epochs=1"))

@@ -106,14 +106,16 @@ def test_training_uses_the_compiled_layers(wrap: Callable[[Tensor], Tensor]) -> 
     x = wrap(torch.randn(3, 2, 6))
     y, _ = LSTM(6, 4)(x, (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
     assert type(y.grad_fn).__name__ == "_LSTMBackward"
-    assert type(Dense(6, 4)(x).grad_fn).__name__ == "_DenseTanhBackward"
+    assert type(Dense(6, 4)(x).grad_fn).__name__ == "_DenseBackward"
 
 
-def test_the_gru_is_pytorchs_to_the_bit() -> None:
+def test_the_gru_is_pytorchs_to_the_bit_without_the_compiled_layers() -> None:
     ours, theirs = GRU(6, 4), nn.GRU(6, 4)
     theirs.load_state_dict(ours.state_dict())
     x, h = torch.randn(5, 2, 6), torch.randn(1, 2, 4)
-    for found, expected in zip(ours(x, h), theirs(x, h), strict=True):
+    with kernels.torch_only():
+        outputs = ours(x, h)
+    for found, expected in zip(outputs, theirs(x, h), strict=True):
         assert torch.equal(found, expected)
 
 

@@ -240,13 +240,14 @@ class LagFeatures:
         std, mean = scaler.input_std[:, None], scaler.input_mean[:, None] / scaler.input_std[:, None]
         # Centred and scaled in float64 first: a price of 100 that moves by 0.01 keeps its digits in float32.
         level = (prices - prices[:, :1]) / std
-        # Both are time-major, (T, B): a chunk then has the layout that the recurrent layers want, without a copy.
         self.now: Tensor | None = None  # (T, B)
         if kind == "lagged_change":
             self.now = (level[:, window:] - mean).T.to(dtype).contiguous()
-            self.past = level[:, :-1].T.to(dtype).contiguous()  # (W + T - 1, B)
+            past = level[:, :-1]
         else:
-            self.past = (level.diff(dim=1) - mean).T.to(dtype).contiguous()  # (W + T - 1, B)
+            past = level.diff(dim=1) - mean
+        # (B, W + T - 1), so that a window's numbers lie side by side.
+        self.past = past.to(dtype).contiguous()
         self.input_window = input_window
         self.extra = None if extra is None else self._of_extra(extra, scaler, dtype)  # (J - 1 + T, B, 2·D)
 
@@ -276,7 +277,7 @@ class LagFeatures:
         """A buffer for ``length`` steps. :meth:`copy_from` fills it; the buffer then has steps [0, length)."""
         room = copy(self)
         room.length = length
-        room.past = self.past.new_empty(length + self.window - 1, self.batch)
+        room.past = self.past.new_empty(self.batch, length + self.window - 1)
         room.now = None if self.now is None else self.now.new_empty(length, self.batch)
         if self.extra is not None:
             room.extra = self.extra.new_empty(length + self.input_window - 1, *self.extra.shape[1:])
@@ -284,33 +285,23 @@ class LagFeatures:
 
     def copy_from(self, other: "LagFeatures", start: int) -> None:
         """Copy the steps of ``other`` from ``start`` on into this buffer, in place, as many as it has room for."""
-        self.past.copy_(other.past[start : start + len(self.past)])
+        self.past.copy_(other.past[:, start : start + self.past.shape[1]])
         if self.now is not None and other.now is not None:
             self.now.copy_(other.now[start : start + self.length])
         if self.extra is not None and other.extra is not None:
             self.extra.copy_(other.extra[start : start + len(self.extra)])
 
     def __call__(self, start: int, stop: int) -> Float[Tensor, "B K F"]:
-        """Inputs of steps [start, stop): (B, K, W + 2·D·J), laid out time-major in memory."""
-        lags = self.past[start : stop + self.window - 1].unfold(0, self.window, 1)  # (K, B, W), oldest first: a view
-        lags = lags.flip(-1)  # k = 1 first
-        if self.extra is not None:
-            return self._with_extra(lags, self.extra, start, stop).transpose(0, 1)
-        if self.now is not None:
-            lags = torch.sub(self.now[start:stop, :, None], lags, out=lags)
-        return lags.transpose(0, 1)  # (B, K, W)
-
-    def _with_extra(self, lags: Tensor, extra: Tensor, start: int, stop: int) -> Tensor:
-        """The lags of the price (K, B, W), not yet taken from the price of each step, and the other inputs behind them.
-
-        Each part is written to its place in one tensor: to join the parts would make all of them twice.
-        """
-        values = extra[start : stop + self.input_window - 1].unfold(0, self.input_window, 1)  # (K, B, 2·D, J): a view
-        found = lags.new_empty(*lags.shape[:2], self.window + extra.shape[2] * self.input_window)
-        place, behind = found[..., : self.window], found[..., self.window :].unflatten(-1, (-1, self.input_window))
+        """Inputs of steps [start, stop): (B, K, W + 2·D·J), laid out time-major in memory, as the layers want them."""
+        newest_first = self.past[:, start : stop + self.window - 1].flip(1)
+        lags = newest_first.unfold(1, self.window, 1).transpose(0, 1).flip(0)  # (K, B, W), k = 1 first
+        extra = 0 if self.extra is None else self.extra.shape[2] * self.input_window
+        found = lags.new_empty(*lags.shape[:2], self.window + extra)
         if self.now is None:
-            place.copy_(lags)
+            found[..., : self.window] = lags
         else:
-            torch.sub(self.now[start:stop, :, None], lags, out=place)
-        behind.copy_(values.flip(-1))  # the step itself first
-        return found
+            torch.sub(self.now[start:stop, :, None], lags, out=found[..., : self.window])
+        if self.extra is not None:
+            values = self.extra[start : stop + self.input_window - 1].unfold(0, self.input_window, 1)  # (K, B, 2·D, J)
+            found[..., self.window :].unflatten(-1, (-1, self.input_window)).copy_(values.flip(-1))  # the step first
+        return found.transpose(0, 1)

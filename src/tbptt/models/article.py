@@ -35,7 +35,7 @@ class LSTM(nn.LSTM):
 
 
 class GRU(nn.GRU):
-    """PyTorch's GRU with one layer, time-major, which can be exported for chunks of any length."""
+    """PyTorch's GRU with one layer, time-major. It uses the compiled kernel if possible (``kernels.usable``)."""
 
     weight_ih_l0: Tensor
     weight_hh_l0: Tensor
@@ -43,9 +43,11 @@ class GRU(nn.GRU):
     bias_hh_l0: Tensor
 
     def forward(self, x: Tensor, state: Any = None) -> Any:  # type: ignore[override]
-        if not torch.compiler.is_exporting():
+        if torch.compiler.is_exporting():
+            return traced.gru(x, state, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
+        if not kernels.usable(x):
             return super().forward(x, state)
-        return traced.gru(x, state, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
+        return kernels.gru(x, state, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
 
 
 CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU}

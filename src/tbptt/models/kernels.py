@@ -1,12 +1,13 @@
-"""Compiled layers for the CPU (native/kernels.c): an LSTM and a dense layer with tanh, forward and backward, and noise.
+"""Compiled layers for the CPU (native/kernels.c): an LSTM, a GRU and a dense layer, forward and backward, and noise.
 
-They are built when the package is installed, if there is a C compiler, for the processor of that machine. PyTorch's own
-layers are used if they were not built, on a GPU, in bf16, while a graph is written down (traced.py), and within
-``torch_only``. Both give the same up to rounding.
+They are built when the package is installed, if there is a C compiler: once for each of a few instruction sets, of
+which the best that this processor has is used. PyTorch's own layers are used if they were not built, on a GPU, in bf16,
+while a graph is written down (traced.py), and within ``torch_only``. Both give the same up to rounding.
 """
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,38 +20,57 @@ from torch.autograd.function import once_differentiable
 
 from tbptt.models.traced import traced
 
-VERSION = 4  # of native/kernels.c
-_PREFIX = {torch.float32: "float", torch.float64: "double"}
-_POINTERS = {"lstm_forward": 11, "lstm_backward": 17, "dense_forward": 5, "dense_backward": 9, "noise": 3}
-_SIZES = {
-    "lstm_forward": 5,
-    "lstm_backward": 4,
-    "dense_forward": 3,
-    "dense_backward": 3,
-    "noise": 6,
-    "lstm_room": 4,
-    "dense_room": 2,
+VERSION = 5  # of native/kernels.c
+SETS = ("avx512", "avx2", "plain")  # the best first; plain is what every processor of the architecture has
+_PREFIX = {torch.float32: "float_", torch.float64: "double_"}
+# Of each function, how many whole numbers and how many pointers it takes.
+_TAKES = {
+    "lstm_forward": (5, 10),
+    "lstm_backward": (4, 13),
+    "lstm_kept": (4, 0),
+    "lstm_room": (4, 0),
+    "gru_forward": (5, 9),
+    "gru_backward": (4, 13),
+    "gru_kept": (4, 0),
+    "gru_room": (4, 0),
+    "dense_forward": (4, 5),
+    "dense_backward": (4, 8),
+    "dense_room": (2, 0),
+    "noise": (6, 3),
 }
+_NUMBERS = ("lstm_kept", "lstm_room", "gru_kept", "gru_room", "dense_room")  # the functions that return one
 _torch_only = False
 
 
 @cache
 def library() -> Any | None:
-    """The compiled library. None if it was not built, or was built for another version or another processor."""
-    spec = importlib.util.find_spec("tbptt.models._kernels")
+    """The compiled library for the best instruction set that this processor has. None if there is none.
+
+    The environment's TBPTT_KERNELS names another set, to compare them.
+    """
+    asked = os.environ.get("TBPTT_KERNELS")
+    return next((found for name in SETS if asked in (None, "", name) and (found := of_set(name))), None)
+
+
+@cache
+def of_set(name: str) -> Any | None:
+    """The library for one of SETS. None if it was not built, or was built for another version, or if this processor has
+    not the instructions."""
+    spec = importlib.util.find_spec(f"tbptt.models._kernels_{name}")
     if spec is None or spec.origin is None:
         return None
     try:
-        found = ctypes.CDLL(spec.origin)
+        found: Any = ctypes.CDLL(spec.origin)
         if found.kernels_version() != VERSION or not found.kernels_fit():
             return None
     except (OSError, AttributeError):  # built on another system
         return None
+    found.set_name = name
     for prefix in _PREFIX.values():
-        for name, sizes in _SIZES.items():
-            function = getattr(found, f"{prefix}_{name}")
-            function.argtypes = [ctypes.c_long] * sizes + [ctypes.c_void_p] * _POINTERS.get(name, 0)
-            function.restype = ctypes.c_long if name.endswith("_room") else None
+        for function, (numbers, pointers) in _TAKES.items():
+            one = getattr(found, prefix + function)
+            one.argtypes = [ctypes.c_long] * numbers + [ctypes.c_void_p] * pointers
+            one.restype = ctypes.c_long if function in _NUMBERS else None
     return found
 
 
@@ -58,15 +78,17 @@ def describe(device: str = "cpu", precision: object = 32, cell: str = "lstm", de
     """Which implementation a network's layers use: these, PyTorch's or cuDNN's.
 
     Args:
-        device, precision, cell: as in a config; the device is ``cpu`` or ``cuda``.
-        dense: whether the network has dense layers before its recurrent ones.
+        device, precision: as in a config; the device is ``cpu`` or ``cuda``.
+        cell: the kind of its recurrent layers.
+        dense: whether it has dense layers before them.
     """
     if device == "cuda":
         cudnn: Any = torch.backends.cudnn
         return f"cuDNN {cudnn.version()}" if cudnn.enabled and cudnn.is_available() else "torch"
-    if library() is None or _torch_only or precision == "bf16" or (cell != "lstm" and not dense):
+    found, is_compiled = library(), cell in ("lstm", "gru")
+    if found is None or _torch_only or precision == "bf16" or not (is_compiled or dense):
         return "torch"
-    return f"compiled {VERSION}" + ("" if cell == "lstm" else f", {cell} of torch")
+    return f"compiled {VERSION} ({found.set_name})" + ("" if is_compiled else f", {cell} of torch")
 
 
 @contextmanager
@@ -108,16 +130,40 @@ def lstm(
     Returns:
         All h, (T, B, H), and the state after the last step, h and c, each (1, B, H).
     """
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h, c, w_ih, w_hh, bias)):
+    if _any_trained(x, h, c, w_ih, w_hh, bias):
         return _LSTM.apply(x, h, c, w_ih, w_hh, bias)
     return _lstm_forward(x, h, c, w_ih, w_hh, bias, keep=False)[0]
 
 
-def dense_tanh(
-    x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"]
+def gru(
+    x: Float[Tensor, "T B I"],
+    h: Float[Tensor, "1 B H"],
+    w_ih: Float[Tensor, "G I"],
+    w_hh: Float[Tensor, "G H"],
+    b_ih: Float[Tensor, " G"],
+    b_hh: Float[Tensor, " G"],
+) -> tuple[Float[Tensor, "T B H"], Float[Tensor, "1 B H"]]:
+    """Compute what ``nn.GRU`` with one layer computes.
+
+    Args:
+        x: (T, B, I).
+        h: (1, B, H), the state before the first step.
+        w_ih, w_hh: (3H, I) and (3H, H), gates in PyTorch's order.
+        b_ih, b_hh: (3H,).
+
+    Returns:
+        All h, (T, B, H), and the last one, (1, B, H).
+    """
+    if _any_trained(x, h, w_ih, w_hh, b_ih, b_hh):
+        return _GRU.apply(x, h, w_ih, w_hh, b_ih, b_hh)
+    return _gru_forward(x, h, w_ih, w_hh, b_ih, b_hh, keep=False)[0]
+
+
+def dense(
+    x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"], tanh: bool = False
 ) -> Float[Tensor, "*R N"]:
-    """tanh(x weightᵀ + bias): x (..., K), weight (N, K) → (..., N)."""
-    return _DenseTanh.apply(x, weight, bias)
+    """x weightᵀ + bias, or its tanh: x (..., K), weight (N, K) → (..., N)."""
+    return _Dense.apply(x, weight, bias, tanh)
 
 
 def noise(
@@ -133,9 +179,18 @@ def noise(
     return _Noise.apply(x, table, first, seed, counter)
 
 
+def _any_trained(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tensor | None) -> Any:
     """Call a function of the library. Every tensor must be contiguous."""
-    return getattr(library(), f"{_PREFIX[dtype]}_{name}")(*sizes, *(t if t is None else t.data_ptr() for t in tensors))
+    return getattr(library(), _PREFIX[dtype] + name)(*sizes, *[t if t is None else t.data_ptr() for t in tensors])
+
+
+def _memory(name: str, like: Tensor, *sizes: int) -> Tensor:
+    """As many numbers as this function of the library says."""
+    return like.new_empty(_call(name, like.dtype, sizes))
 
 
 def _lstm_forward(
@@ -145,13 +200,10 @@ def _lstm_forward(
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     sizes = (*x.shape, w_hh.shape[1])
     steps, batch, _, hidden = sizes
-    kept = steps if keep else 1
-    h = x.new_empty(steps, batch, hidden)
-    c, tanh_c = x.new_empty(kept, batch, hidden), x.new_empty(kept, batch, hidden)
-    gates = x.new_empty(kept, batch, 4 * hidden)
-    room = x.new_empty(_call("lstm_room", x.dtype, sizes))
-    _call("lstm_forward", x.dtype, (*sizes, int(keep)), x, w_ih, w_hh, bias, h0, c0, h, c, gates, tanh_c, room)
-    return (h, h[-1:].clone(), c[-1:].clone()), (x, h0, c0, w_ih, w_hh, h, c, gates, tanh_c)
+    h, c_end = x.new_empty(steps + 1, batch, hidden), torch.empty_like(c0)
+    kept, room = _memory("lstm_kept", x, steps, batch, hidden, keep), _memory("lstm_room", x, *sizes)
+    _call("lstm_forward", x.dtype, (*sizes, keep), x, w_ih, w_hh, bias, h0, c0, h, c_end, kept, room)
+    return (h[1:], h[-1:].clone(), c_end), (x, w_ih, w_hh, h, kept)
 
 
 class _LSTM(torch.autograd.Function):
@@ -164,30 +216,61 @@ class _LSTM(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dh: Tensor, dh_end: Tensor, dc_end: Tensor) -> Any:
-        if getattr(ctx, "used", False):
-            raise RuntimeError("the compiled LSTM keeps its graph for one backward; use kernels.torch_only() for more")
-        ctx.used = True
-        x, h0, c0, w_ih, w_hh, h, c, gates, tanh_c = ctx.saved_tensors
+        x, w_ih, w_hh, h, kept = ctx.saved_tensors
         sizes = (*x.shape, w_hh.shape[1])
         dh, dh_end, dc_end = dh.contiguous(), dh_end.clone().contiguous(), dc_end.clone().contiguous()
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        dw_ih, dw_hh, dbias = torch.empty_like(w_ih), torch.empty_like(w_hh), w_hh.new_empty(len(w_hh))
-        room = x.new_empty(_call("lstm_room", x.dtype, sizes))
-        # The kernel overwrites the gates with their gradients, so a graph allows one backward pass only.
-        read = (x, w_ih, w_hh, h0, c0, h, c, gates, tanh_c, dh)
-        _call("lstm_backward", x.dtype, sizes, *read, dh_end, dc_end, dx, dw_ih, dw_hh, dbias, room)
-        return dx, dh_end, dc_end, dw_ih, dw_hh, dbias
+        found = (dx, torch.empty_like(w_ih), torch.empty_like(w_hh), w_hh.new_empty(len(w_hh)))
+        room = _memory("lstm_room", x, *sizes)
+        _call("lstm_backward", x.dtype, sizes, x, w_ih, w_hh, h, kept, dh, dh_end, dc_end, *found, room)
+        return dx, dh_end, dc_end, *found[1:]
 
 
-class _DenseTanh(torch.autograd.Function):
+def _gru_forward(
+    x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, keep: bool
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+    """What :func:`gru` returns, and the tensors that the backward pass needs; these are only valid with ``keep``."""
+    x, h0 = x.contiguous(), h0.contiguous()
+    sizes = (*x.shape, w_hh.shape[1])
+    steps, batch, _, hidden = sizes
+    h = x.new_empty(steps + 1, batch, hidden)
+    kept, room = _memory("gru_kept", x, steps, batch, hidden, keep), _memory("gru_room", x, *sizes)
+    _call("gru_forward", x.dtype, (*sizes, keep), x, w_ih, w_hh, b_ih, b_hh, h0, h, kept, room)
+    return (h[1:], h[-1:].clone()), (x, w_ih, w_hh, h, kept)
+
+
+class _GRU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Any:
+        given, kept = _gru_forward(x, h0, w_ih, w_hh, b_ih, b_hh, keep=True)
+        ctx.save_for_backward(*kept)
+        return given
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dh: Tensor, dh_end: Tensor) -> Any:
+        x, w_ih, w_hh, h, kept = ctx.saved_tensors
+        sizes = (*x.shape, w_hh.shape[1])
+        dh, dh_end = dh.contiguous(), dh_end.clone().contiguous()
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        biases = w_hh.new_empty(len(w_hh)), w_hh.new_empty(len(w_hh))
+        found = (dx, torch.empty_like(w_ih), torch.empty_like(w_hh), *biases)
+        room = _memory("gru_room", x, *sizes)
+        _call("gru_backward", x.dtype, sizes, x, w_ih, w_hh, h, kept, dh, dh_end, *found, room)
+        return dx, dh_end, *found[1:]
+
+
+class _Dense(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
         x = x.contiguous()
         outputs, inputs = weight.shape
         y = x.new_empty(*x.shape[:-1], outputs)
-        room = x.new_empty(_call("dense_room", x.dtype, (inputs, outputs)))
-        _call("dense_forward", x.dtype, (x.numel() // inputs, inputs, outputs), x, weight, bias, y, room)
+        room = _memory("dense_room", x, inputs, outputs)
+        sizes = (x.numel() // inputs, inputs, outputs, int(tanh))
+        _call("dense_forward", x.dtype, sizes, x, weight, bias, y, room)
         ctx.save_for_backward(x, weight, y)
+        ctx.sizes = sizes
         return y
 
     @staticmethod
@@ -196,11 +279,10 @@ class _DenseTanh(torch.autograd.Function):
         x, weight, y = ctx.saved_tensors
         outputs, inputs = weight.shape
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        dw, dbias, dz = torch.empty_like(weight), weight.new_empty(outputs), torch.empty_like(y)
-        room = x.new_empty(_call("dense_room", x.dtype, (inputs, outputs)))
-        sizes = (x.numel() // inputs, inputs, outputs)
-        _call("dense_backward", x.dtype, sizes, x, weight, y, dy.contiguous(), dx, dw, dbias, dz, room)
-        return dx, dw, dbias
+        dw, dbias = torch.empty_like(weight), weight.new_empty(outputs)
+        room = _memory("dense_room", x, inputs, outputs)
+        _call("dense_backward", x.dtype, ctx.sizes, x, weight, y, dy.contiguous(), dx, dw, dbias, room)
+        return dx, dw, dbias, None
 
 
 class _Noise(torch.autograd.Function):

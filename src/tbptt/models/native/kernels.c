@@ -1,47 +1,92 @@
-/* An LSTM layer, forward and backward through time, a dense layer with tanh, and noise, for the sizes that this package
- * trains: some ten sequences and some hundred units. This is a plain shared library. kernels.py calls it through ctypes, so
- * neither Python's nor PyTorch's headers are needed to build it. */
+/* An LSTM and a GRU layer, forward and backward through time, a dense layer, noise, and lag windows, for the sizes that
+ * this package trains: some ten sequences and some hundred units. This is a plain shared library. kernels.py calls it
+ * through ctypes, so neither Python's nor PyTorch's headers are needed to build it. setup.py builds it once for each
+ * instruction set; the same code serves all, and the compiler's own macros say which set it is for. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
+/* A tile of ROWS x 4 vectors stays in registers, beside 4 vectors of one operand and one number of the other. */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
-#define ROWS 8
+#define ROWS 6 /* 32 registers */
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32
-#define ROWS 4
+#define ROWS 3 /* 16 registers */
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define ROWS 6 /* 32 registers */
 #else
 #define VECTOR_BYTES 16
-#define ROWS 8
+#define ROWS 2 /* 16 registers, one of which a product without FMA needs */
 #endif
-#define BLOCK 256 /* rows of a long product that are packed at once */
+#define WIDE 4    /* vectors in a row of a tile */
+#define BLOCK 96  /* rows of a long product that are worked on while they are in the first cache */
+#define DEPTH 128 /* numbers along the inner dimension of a product, likewise */
+#define INLINE static inline __attribute__((always_inline))
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
-#define ROOM_FOR_BLOCK(n, g, packed) LARGER(packed(BLOCK, n), packed(g, n))
+#define SMALLER(a, b) ((a) < (b) ? (a) : (b))
 
-/* e^x to 2e-7: x = n ln 2 + r, a polynomial for e^r, n put into the exponent. NaN stays NaN; the loops over it vectorise. */
-static inline float fast_exp(float x) {
-  float bounded = x > 88.0f ? 88.0f : x < -87.0f ? -87.0f : x;
-  float n = bounded * 1.44269504f;
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
+
+typedef float floats __attribute__((vector_size(VECTOR_BYTES)));
+typedef double doubles __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t ints __attribute__((vector_size(VECTOR_BYTES)));
+#define LANES_OF(x) ((long)(VECTOR_BYTES / sizeof(x)))
+
+/* x, but at least -87 and at most 88, so that e^x and 1 + e^x are finite and not 0. NaN stays NaN. */
+INLINE floats bounded(floats x) {
+#if defined(__AVX512F__)
+  return (floats)_mm512_max_ps(_mm512_set1_ps(-87), _mm512_min_ps(_mm512_set1_ps(88), (__m512)x));
+#elif defined(__AVX__)
+  return (floats)_mm256_max_ps(_mm256_set1_ps(-87), _mm256_min_ps(_mm256_set1_ps(88), (__m256)x));
+#elif defined(__SSE__)
+  return (floats)_mm_max_ps(_mm_set1_ps(-87), _mm_min_ps(_mm_set1_ps(88), (__m128)x));
+#else
+  for (long j = 0; j < LANES_OF(float); j++) x[j] = x[j] > 88 ? 88 : x[j] < -87 ? -87 : x[j];
+  return x;
+#endif
+}
+
+/* e^x to 2e-7: x = n ln 2 + r, a polynomial for e^r, n put into the exponent. */
+INLINE floats float_exp(floats x) {
+  x = bounded(x);
+  floats n = x * 1.44269504f;
   n = (n + 12582912.0f) - 12582912.0f; /* rounds to the nearest whole number */
-  float r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
+  floats r = x - n * 0.693359375f + n * 2.12194440e-4f, p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  int32_t bits = ((int32_t)n + 127) << 23;
-  float power;
-  memcpy(&power, &bits, sizeof power);
-  return p * power;
+#if defined(__AVX512F__)
+  return (floats)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  return p * (floats)((__builtin_convertvector(n, ints) + 127) << 23);
+#endif
 }
+
+/* 1 / x, for x from 1 to 2e38. */
+INLINE floats float_inverse(floats x) {
+#if defined(__AVX512F__)
+  floats guess = (floats)_mm512_rcp14_ps((__m512)x); /* to 6e-5; a step of Newton's squares that */
+  return guess * (2 - x * guess);
+#else
+  return 1 / x;
+#endif
+}
+
+INLINE doubles double_exp(doubles x) {
+  for (long j = 0; j < LANES_OF(double); j++) x[j] = exp(x[j]);
+  return x;
+}
+INLINE doubles double_inverse(doubles x) { return 1 / x; }
 
 /* Philox4x64-10 (Salmon et al., 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"), as NumPy has it: four words of 64
  * random bits from a counter of four words and a key of two, the second of which is 0 here. */
-static inline __attribute__((always_inline)) void philox(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t key,
-                                                         uint64_t *to) {
+INLINE void philox(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t key, uint64_t *to) {
   uint64_t other = 0;
   for (int round = 0; round < 10; round++) {
     unsigned __int128 p = (unsigned __int128)a * 0xD2E7470EE14C6C93u, q = (unsigned __int128)c * 0xCA5A826395121157u;
@@ -57,19 +102,17 @@ static inline __attribute__((always_inline)) void philox(uint64_t a, uint64_t b,
 
 #define REAL float
 #define NAME(x) float_##x
-static inline float float_exp(float x) { return fast_exp(x); }
 #include "kernels_of.h"
 #undef REAL
 #undef NAME
 #define REAL double
 #define NAME(x) double_##x
-static inline double double_exp(double x) { return exp(x); }
 #include "kernels_of.h"
 
 /* Increased with every change to the functions that kernels.py calls. */
-long kernels_version(void) { return 4; }
+long kernels_version(void) { return 5; }
 
-/* Whether this processor has the instructions that the library uses. It may have been built on another machine. */
+/* Whether this processor has the instructions that the library uses. */
 long kernels_fit(void) {
 #if defined(__x86_64__) && defined(__GNUC__)
 #ifdef __FMA__
@@ -97,5 +140,7 @@ long kernels_fit(void) {
   return 1;
 }
 
-/* Some linkers want this symbol in everything that setuptools builds. Nothing imports this library as a module. */
-void *PyInit__kernels(void) { return 0; }
+/* Some linkers want the symbol of a module in everything that setuptools builds. Nothing imports this library as one. */
+#define MODULE_(set) PyInit__kernels_##set
+#define MODULE(set) MODULE_(set)
+void *MODULE(SET)(void) { return 0; }

@@ -1,0 +1,61 @@
+/* A dense layer, with tanh or without. */
+
+/* The tanh of LANES numbers, or of the `count` that are left, in place. */
+INLINE void NAME(tanh_of)(REAL *x, long count) {
+  REAL room[LANES];
+  VECTOR y = NAME(tanh)(AT(NAME(lanes)(x, count, room)));
+  if (count >= LANES)
+    AT(x) = y;
+  else
+    memcpy(x, &y, count * sizeof(REAL));
+}
+
+/* y (M, N) = x (M, K) w^T + bias, of which the tanh if is_tanh; w (N, K). */
+void NAME(dense_forward)(long M, long K, long N, long is_tanh, const REAL *x, const REAL *w, const REAL *bias, REAL *y, REAL *room) {
+  REAL *padded = room + NAME(packed)(K, N);
+  NAME(pack)(K, N, w, 1, K, room);
+  for (long j = 0; j < PADDED(N); j++) padded[j] = j < N ? bias[j] : 0;
+  for (long m = 0; m < M; m += BLOCK) { /* what was just written is still in the cache for tanh */
+    long rows = SMALLER(M - m, BLOCK);
+    REAL *to = y + m * N;
+    NAME(factors) f = {1, K, x + m * K, K, 1};
+    NAME(packed_product)(rows, N, f, room, to, N, NAME(from_bias), padded);
+    if (is_tanh)
+      for (long i = 0; i < rows * N; i += LANES) NAME(tanh_of)(to + i, rows * N - i);
+  }
+}
+
+/* Backward, from y and its gradient dy, both (M, N). Written: dx (M, K) unless null, dw, dbias. */
+void NAME(dense_backward)(long M, long K, long N, long is_tanh, const REAL *x, const REAL *w, const REAL *y, const REAL *dy,
+                          REAL *dx, REAL *dw, REAL *dbias, REAL *room) {
+  long wide = PADDED(N);
+  REAL *dz = room, *sum = dz + BLOCK * wide, *packed = sum + K * wide;
+  memset(room, 0, (BLOCK + K) * wide * sizeof(REAL));
+  memset(dbias, 0, N * sizeof(REAL));
+  if (dx) NAME(pack)(N, K, w, K, 1, packed);
+  for (long m = 0; m < M; m += BLOCK) {
+    long rows = SMALLER(M - m, BLOCK);
+    for (long i = 0; i < rows; i++) {
+      const REAL *restrict y_i = y + (m + i) * N, *restrict dy_i = dy + (m + i) * N;
+      REAL *restrict dz_i = dz + i * wide;
+      for (long j = 0; j < N; j++) {
+        dz_i[j] = is_tanh ? dy_i[j] * (1 - y_i[j] * y_i[j]) : dy_i[j];
+        dbias[j] += dz_i[j];
+      }
+    }
+    if (dx) {
+      NAME(factors) f = {1, N, dz, wide, 1};
+      NAME(packed_product)(rows, K, f, packed, dx + m * K, K, NAME(from_zero), 0);
+    }
+    for (long n = 0; n < wide; n += SPAN) { /* dw's transpose */
+      NAME(factors) f = {1, rows, x + m * K, 1, K, 0, dz + n, wide, 0};
+      NAME(product)(K, SMALLER(wide - n, SPAN), &f, sum + n, wide, NAME(from_c), 0);
+    }
+  }
+  for (long n = 0; n < N; n++)
+    for (long k = 0; k < K; k++) dw[n * K + k] = sum[k * wide + n];
+}
+
+long NAME(dense_room)(long K, long N) {
+  return LARGER(NAME(packed)(K, N) + PADDED(N), (BLOCK + K) * PADDED(N) + NAME(packed)(N, K));
+}
