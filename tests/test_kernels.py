@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from tbptt.models import kernels
+from tbptt.models import kernels, noise
 from tbptt.models.article import GRU, LSTM, QNetwork
-from tbptt.models.state import leaves
+from tbptt.models.state import leaves, rebuild
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
 from tbptt.system.stores import absolute_uri
@@ -107,6 +107,71 @@ def test_the_dense_layer_is_pytorchs(shape: tuple[tuple[int, ...], int, int], ta
     close(*both)
     for a, b in zip(*(torch.autograd.grad(weighted(y), sources) for y in both), strict=True):
         close(a, b)
+
+
+NETWORKS = [  # dense and recurrent layers, standard deviation of the noise
+    ([64, 64], [64, 64], 0.01),
+    ([], [5], 0.0),
+    ([3], [7, 19, 4], 0.5),
+]
+
+
+@pytest.mark.usefixtures("each_set")
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("dense", "hidden", "noise_std"), NETWORKS, ids=str)
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_network_in_one_call_is_to_the_bit_what_its_layers_compute_one_by_one(
+    cell: str, dense: list[int], hidden: list[int], noise_std: float, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    network = QNetwork(6, dense, hidden, cell, noise_std, outputs=3).to(dtype)
+    x = torch.randn(4, 11, 6, dtype=dtype, requires_grad=True)
+    state = rebuild(network.zero_state(4), [t + torch.rand_like(t) for t in leaves(network.zero_state(4))])
+    sources = [
+        x,
+        *(leaf.requires_grad_() for leaf in leaves(state)),
+        *(p for p in network.parameters() if p.requires_grad),
+    ]
+
+    def everything() -> tuple[str, list[Tensor]]:
+        noise.begin(noise.noise_layers(network.modules()), update=5, first_step=3)
+        y, after = network(x, state)
+        outputs = [y, *leaves(after)]
+        function = y.grad_fn.next_functions[0][0]  # of what was transposed
+        return type(function).__name__, [*outputs, *torch.autograd.grad(weighted(*outputs), sources)]
+
+    name, at_once = everything()
+    assert name == "_NetworkBackward"
+    heard: list[nn.Module] = []
+    network.head.register_forward_hook(lambda module, *_: heard.append(module))
+    name, one_by_one = everything()
+    assert (name, heard) == ("_DenseBackward", [network.head])
+    assert all(torch.equal(a, b) for a, b in zip(at_once, one_by_one, strict=True))
+
+
+def test_a_network_that_is_not_as_it_was_made_is_computed_layer_by_layer() -> None:
+    class Twice(QNetwork):
+        def forward(self, x: Tensor, state: Any) -> Any:
+            return super().forward(2 * x, state)
+
+    def function(network: QNetwork) -> str:
+        y, _ = network(torch.randn(2, 3, 4), network.zero_state(2))
+        return type(y.grad_fn.next_functions[0][0]).__name__
+
+    assert function(QNetwork(4, [3], [5])) == "_NetworkBackward"
+    assert function(Twice(4, [3], [5])) == "_DenseBackward"
+    assert function(QNetwork(4, [3], [5], noise_pool=True)) == "_DenseBackward"
+    network = QNetwork(4, [3], [5])
+    network.dense[0] = nn.Linear(4, 3)
+    assert function(network) == "_DenseBackward"
+
+
+def test_layers_of_another_type_than_their_input_are_refused() -> None:
+    x, network = torch.randn(2, 3, 4), QNetwork(4, [3], [5]).double()
+    with pytest.raises(TypeError, match=r"torch.float64 beside an input of torch.float32; takes one type"):
+        network(x, network.zero_state(2))
+    with torch.no_grad(), pytest.raises(TypeError, match="takes one type"):
+        network(x, network.zero_state(2))
 
 
 def test_every_set_is_another_library_and_the_best_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

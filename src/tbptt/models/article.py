@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tbptt.models import kernels, traced
-from tbptt.models.layers import Dense, GaussianNoise
+from tbptt.models import at_once, kernels, traced
+from tbptt.models.layers import Dense, GaussianNoise, Linear
 
 # One entry per recurrent layer: (h, c) for an LSTM, (h,) for a GRU; each tensor is (1, B, H).
 State = list[tuple[Tensor, ...]]
@@ -53,6 +53,14 @@ class GRU(nn.GRU):
 CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU}
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # PyTorch has no other way
+
+
+def _unheard(module: nn.Module) -> bool:
+    """Whether no hook is called when the module is."""
+    return not any(getattr(module, hooks) for hooks in _HOOKS)
+
+
 def leave_autocast(x: Tensor) -> bool:
     """Whether a recurrent layer with input ``x`` must run without autocast, in float32.
 
@@ -95,8 +103,8 @@ class QNetwork(nn.Module):
         sizes = [sizes[-1], *hidden]
         self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
         self.noise = GaussianNoise(noise_std, noise_pool)
-        self.head = nn.Linear(sizes[-1], outputs)
-        self.cell, self.hidden = cell, list(hidden)
+        self.head = Linear(sizes[-1], outputs)
+        self.cell, self.dense_sizes, self.hidden = cell, list(dense), list(hidden)
         if init == "keras":
             self._init_keras()
 
@@ -107,6 +115,8 @@ class QNetwork(nn.Module):
         copied.
         """
         x = x.transpose(0, 1)  # (K, B, D)
+        if torch.is_grad_enabled() and kernels.usable(x) and self._is_as_made():
+            return self._at_once(x, state)
         for layer in self.dense:
             x = self.noise(layer(x))
         after: State = []
@@ -121,6 +131,24 @@ class QNetwork(nn.Module):
                 x, new = layer(x, before if self.cell == "lstm" else before[0])
             after.append(new if self.cell == "lstm" else (new,))
         return self.head(x).transpose(0, 1), after
+
+    def _is_as_made(self) -> bool:
+        """Whether all layers are those of this class, and nobody listens at them: then one call computes the same."""
+        kinds = {Dense, CELLS[self.cell], GaussianNoise, Linear}
+        layers = (*self.dense, *self.recurrent, self.noise, self.head)
+        return (
+            type(self) is QNetwork and self.noise.is_counted and all(type(m) in kinds and _unheard(m) for m in layers)
+        )
+
+    def _at_once(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """What :meth:`forward` computes of a time-major x, in one call of the compiled library."""
+        weights = [w for layer in (*self.dense, *self.recurrent, self.head) for w in layer.parameters()]
+        sizes = self.dense_sizes, self.hidden
+        noise = self.noise.of_calls(len(self.dense) + len(self.recurrent) - 1, x.dtype)
+        before = [tensor for of_layer in state for tensor in of_layer]
+        y, after = at_once.network(x, before, weights, sizes, noise)
+        parts = len(before) // len(self.hidden)
+        return y.transpose(0, 1), [tuple(after[i : i + parts]) for i in range(0, len(after), parts)]
 
     def zero_state(self, batch: int) -> State:
         """The state at the start of every sequence."""

@@ -8,7 +8,7 @@ while a graph is written down (traced.py), and within ``torch_only``. Both give 
 import ctypes
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ from tbptt.models.traced import traced
 
 VERSION = 5  # of native/kernels.c
 SETS = ("avx512", "avx2", "plain")  # the best first; plain is what every processor of the architecture has
-_PREFIX = {torch.float32: "float_", torch.float64: "double_"}
+PREFIX = {torch.float32: "float_", torch.float64: "double_"}
 # Of each function, how many whole numbers and how many pointers it takes.
 _TAKES = {
     "lstm_forward": (5, 10),
@@ -37,8 +37,12 @@ _TAKES = {
     "dense_backward": (4, 8),
     "dense_room": (2, 0),
     "noise": (6, 3),
+    "network_forward": (0, 9),
+    "network_backward": (0, 9),
+    "network_kept": (0, 1),
+    "network_room": (0, 1),
 }
-_NUMBERS = ("lstm_kept", "lstm_room", "gru_kept", "gru_room", "dense_room")  # the functions that return one
+_NUMBERS = [name for name in _TAKES if name.endswith(("_kept", "_room"))]  # they return one
 _torch_only = False
 
 
@@ -66,7 +70,7 @@ def of_set(name: str) -> Any | None:
     except (OSError, AttributeError):  # built on another system
         return None
     found.set_name = name
-    for prefix in _PREFIX.values():
+    for prefix in PREFIX.values():
         for function, (numbers, pointers) in _TAKES.items():
             one = getattr(found, prefix + function)
             one.argtypes = [ctypes.c_long] * numbers + [ctypes.c_void_p] * pointers
@@ -104,7 +108,7 @@ def torch_only() -> Iterator[None]:
 
 def usable(x: Tensor, autocast: bool = False) -> bool:
     """Whether the compiled layers can compute on ``x``. Within autocast only what multiplies no matrices may."""
-    if _torch_only or x.device.type != "cpu" or x.dtype not in _PREFIX:
+    if _torch_only or x.device.type != "cpu" or x.dtype not in PREFIX:
         return False
     if torch.is_autocast_enabled("cpu") and not autocast:
         return False
@@ -185,7 +189,15 @@ def _any_trained(*tensors: Tensor) -> bool:
 
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tensor | None) -> Any:
     """Call a function of the library. Every tensor must be contiguous."""
-    return getattr(library(), _PREFIX[dtype] + name)(*sizes, *[t if t is None else t.data_ptr() for t in tensors])
+    check(dtype, tensors)
+    return getattr(library(), PREFIX[dtype] + name)(*sizes, *[t if t is None else t.data_ptr() for t in tensors])
+
+
+def check(dtype: torch.dtype, tensors: Sequence[Tensor | None]) -> None:
+    """Raises TypeError where PyTorch would; the library would read other numbers."""
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype is not dtype:
+            raise TypeError(f"a layer has {tensor.dtype} beside an input of {dtype}; takes one type")
 
 
 def _memory(name: str, like: Tensor, *sizes: int) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from tbptt.models.layers import Dense, GaussianNoise
+from tbptt.models.layers import Dense, GaussianNoise, Linear
 from tbptt.models.scan import scan, sequential
 
 
@@ -71,7 +71,7 @@ class MinLSTMNetwork(nn.Module):
         self.dense = nn.ModuleList(Dense(a, b) for a, b in pairs[: len(dense)])
         self.recurrent = nn.ModuleList(MinLSTM(a, b, forget_bias, parallel) for a, b in pairs[len(dense) :])
         self.noise = GaussianNoise(noise_std, noise_pool)
-        self.head = nn.Linear(sizes[-1], outputs)
+        self.head = Linear(sizes[-1], outputs)
         self.hidden = list(hidden)
         for layer in (*self.dense, self.head):
             nn.init.xavier_uniform_(layer.weight)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tbptt.models import kernels
+from tbptt.models import at_once, kernels
 
 PLACES = 1 << 16  # of the table: an element takes 16 random bits
 _A_BLOCK = 16  # elements for which one counter of Philox has bits
@@ -70,6 +70,20 @@ class GaussianNoise(nn.Module):
         if kernels.usable(exact, autocast=True):
             return kernels.noise(exact, _table(self.std, exact.dtype), first, self.seed, counter).to(x.dtype)
         return (exact + noise(x.numel(), self.std, exact.dtype, first, self.seed, counter).view(x.shape)).to(x.dtype)
+
+    def of_calls(self, calls: int, dtype: torch.dtype) -> at_once.Noise | None:
+        """What so many calls from here on would add, for :func:`tbptt.models.at_once.network`; None if nothing."""
+        assert self.is_counted
+        if not self.training or self.std == 0:
+            return None
+        counter = (self._calls, self._update, self._layer)
+        self._calls += calls
+        return at_once.Noise(_table(self.std, dtype), self._first_step, self.seed, counter)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether a counter decides the noise, and not a pool."""
+        return self._pool is None
 
     def _of_pool(self, x: Tensor, pool: Tensor) -> Tensor:
         """Standard normal noise of x's shape."""

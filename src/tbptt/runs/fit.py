@@ -43,7 +43,15 @@ from tbptt.system.devices import gpu_trouble, pick_device
 from tbptt.system.endings import ui_lines
 from tbptt.system.files import write_text
 from tbptt.system.mlflow_links import run_page
-from tbptt.system.runtime import Interrupted, LeaseLost, StopSignals, keep_freed_memory, say, set_precision
+from tbptt.system.runtime import (
+    Interrupted,
+    LeaseLost,
+    StopSignals,
+    keep_freed_memory,
+    lasting_objects_left_alone,
+    say,
+    set_precision,
+)
 from tbptt.system.secrets import hide
 from tbptt.system.stores import sqlite_path
 from tbptt.system.trouble import DiskTrouble, disk_trouble
@@ -133,6 +141,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
                 with (
                     monitored(run, outbox.folder, config.tracking.system_metrics),
                     _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer,
+                    lasting_objects_left_alone(),
                 ):
                     trainer.fit(module, datamodule=data)
                 module.stop_reason = module.stop_reason or callbacks.ASKED  # before an epoch began

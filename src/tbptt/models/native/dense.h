@@ -10,8 +10,54 @@ INLINE void NAME(tanh_of)(REAL *x, long count) {
     memcpy(x, &y, count * sizeof(REAL));
 }
 
+/* --- few outputs: a product of vectors each, as most of a tile would be empty ---------------------------------------- */
+
+#define FEW 4
+
+static REAL NAME(dot)(long K, const REAL *a, const REAL *b) {
+  VECTOR sums = {0};
+  REAL sum = 0;
+  long k = 0;
+  for (; k + LANES <= K; k += LANES) sums += AT(a + k) * AT(b + k);
+  for (; k < K; k++) sum += a[k] * b[k];
+  for (long j = 0; j < LANES; j++) sum += sums[j];
+  return sum;
+}
+
+/* y (K) += a x */
+INLINE void NAME(add_times)(long K, REAL a, const REAL *x, REAL *y) {
+  long k = 0;
+  for (; k + LANES <= K; k += LANES) AT(y + k) += a * AT(x + k);
+  for (; k < K; k++) y[k] += a * x[k];
+}
+
+static void NAME(few_forward)(long M, long K, long N, const REAL *x, const REAL *w, const REAL *bias, REAL *y) {
+  for (long m = 0; m < M; m++)
+    for (long n = 0; n < N; n++) y[m * N + n] = bias[n] + NAME(dot)(K, x + m * K, w + n * K);
+}
+
+static void NAME(few_backward)(long M, long K, long N, const REAL *x, const REAL *w, const REAL *dy, REAL *dx, REAL *dw,
+                               REAL *dbias) {
+  memset(dw, 0, N * K * sizeof(REAL));
+  memset(dbias, 0, N * sizeof(REAL));
+  if (dx) memset(dx, 0, M * K * sizeof(REAL));
+  for (long m = 0; m < M; m++)
+    for (long n = 0; n < N; n++) {
+      REAL d = dy[m * N + n];
+      dbias[n] += d;
+      NAME(add_times)(K, d, x + m * K, dw + n * K);
+      if (dx) NAME(add_times)(K, d, w + n * K, dx + m * K);
+    }
+}
+
+/* --- any number of outputs ------------------------------------------------------------------------------------------ */
+
 /* y (M, N) = x (M, K) w^T + bias, of which the tanh if is_tanh; w (N, K). */
 void NAME(dense_forward)(long M, long K, long N, long is_tanh, const REAL *x, const REAL *w, const REAL *bias, REAL *y, REAL *room) {
+  if (N <= FEW && !is_tanh) {
+    NAME(few_forward)(M, K, N, x, w, bias, y);
+    return;
+  }
   REAL *padded = room + NAME(packed)(K, N);
   NAME(pack)(K, N, w, 1, K, room);
   for (long j = 0; j < PADDED(N); j++) padded[j] = j < N ? bias[j] : 0;
@@ -28,6 +74,10 @@ void NAME(dense_forward)(long M, long K, long N, long is_tanh, const REAL *x, co
 /* Backward, from y and its gradient dy, both (M, N). Written: dx (M, K) unless null, dw, dbias. */
 void NAME(dense_backward)(long M, long K, long N, long is_tanh, const REAL *x, const REAL *w, const REAL *y, const REAL *dy,
                           REAL *dx, REAL *dw, REAL *dbias, REAL *room) {
+  if (N <= FEW && !is_tanh) {
+    NAME(few_backward)(M, K, N, x, w, dy, dx, dw, dbias);
+    return;
+  }
   long wide = PADDED(N);
   REAL *dz = room, *sum = dz + BLOCK * wide, *packed = sum + K * wide;
   memset(room, 0, (BLOCK + K) * wide * sizeof(REAL));

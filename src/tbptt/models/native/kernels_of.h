@@ -20,6 +20,7 @@ INLINE VECTOR NAME(tanh)(VECTOR x) { return 2 * NAME(inverse)(1 + NAME(exp)(-2 *
 #include "recurrent.h"
 #include "dense.h"
 #include "noise.h"
+#include "network.h"
 
 #undef VECTOR
 #undef LOOSE
