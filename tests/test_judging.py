@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from tbptt.cli.main import job, run
+from tbptt.evaluation import judged
 from tbptt.evaluation.losses import measure
 from tbptt.evaluation.results import Judged
 from tbptt.options.metrics import measured
@@ -27,6 +28,7 @@ from tbptt.runs.fit import Result, fit
 from tbptt.runs.module import SequenceModule
 from tbptt.runs.tracking import Run, Store
 from tbptt.serving.load import load_run
+from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.tasks.prepare import prepare
 
 Compose = Callable[..., DictConfig]
@@ -275,7 +277,19 @@ def test_no_trial_of_a_study_sees_the_test_part_and_its_table_has_what_a_decisio
     """One worker, in this process. Its trials are judged on val all the same."""
     from tbptt.studies.worker import work
 
-    monkeypatch.setattr("tbptt.studies.sweep._run_pool", lambda study, plan, spec, *_: work(spec))
+    threads: list[int] = []
+
+    def run_pool(study: object, plan: object, spec: WorkerSpec, *_: object) -> None:
+        work(spec)
+        torch.set_num_threads(2)  # as in the head of a study, which PyTorch gives all cores
+        monkeypatch.setattr(judged, "judge", judge_chosen)
+
+    def judge_chosen(*given: Any, **more: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return judge(*given, **more)
+
+    judge = judged.judge
+    monkeypatch.setattr("tbptt.studies.sweep._run_pool", run_pool)
     monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
     words = ["study.name=unseen", "objective=val/value", "optimizer.lr=0.001,0.01", f"tracking.uri={uri}"]
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", *OF_FILES, *words, "tracking.experiment=unseen"])
@@ -299,6 +313,7 @@ def test_no_trial_of_a_study_sees_the_test_part_and_its_table_has_what_a_decisio
         for name in ("val/value", "val/skill", "val/turnover", "val/advantage_r2"):
             assert float(row[name]) == pytest.approx(values[row["trial"]][f"best/{name}"])
     assert not [name for name in rows[0] if name.startswith("test/")]
+    assert threads == [1]  # the key threads, as in training
 
 
 def test_each_look_at_a_test_part_counts_once_also_in_the_same_run(files: Compose) -> None:

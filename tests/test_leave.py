@@ -61,7 +61,7 @@ def nothing_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     "how",
     [
         started("train.py", "clip=1"),
-        started("-m", "tbptt.studies.worker", argv="/x/tbptt/worker.py"),
+        started("-m", "tbptt.studies.worker_process", argv="/x/tbptt/worker_process.py"),
         started("-m", "tbptt", "train", "clip=1", argv="/x/tbptt/__main__.py"),
         started("/x/bin/tbptt", "train", "clip=1", argv="/x/bin/tbptt"),
     ],

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tbptt import sides
-from tbptt.tasks.q_values import default_horizon, q_values
+from tbptt.tasks.options import default_horizon
+from tbptt.tasks.q_values import q_values
 
 
 def bellman(prices: np.ndarray, gamma: float, fee: float) -> np.ndarray:

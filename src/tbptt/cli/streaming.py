@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tbptt.cli.ending import FAILED, as_mistakes
+from tbptt.system import collecting
 from tbptt.system.runtime import StopSignals, keep_freed_memory, say
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def answer_rows(source: "Source", data: dict[str, Any], state: Path | None, skip
 
     torch.set_num_threads(1)  # a second one slows steps as small as these
     keep_freed_memory()
+    collecting.as_usual()
     with as_mistakes():
         network, own = trained(source), data_of(source)
         said = {key: getattr(own, key, None) for key in ("delimiter", "decimal", "time", "time_format", "gaps")} | data

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from tbptt.system import early, folders
+from tbptt.system import collecting, early, folders
 from tbptt.system.command import started_as
 
 # By command: the function that does it, as MODULE:NAME of tbptt.cli, and what it does.
@@ -27,7 +27,7 @@ COMMANDS = {
 
 def console() -> NoReturn:
     """The command ``tbptt``, and ``python -m tbptt``. Ends the process."""
-    early.end_quietly()
+    _begin()
     _leave(main(sys.argv[1:], "python -m tbptt" if early.is_the_module() else "tbptt"))
 
 
@@ -38,7 +38,7 @@ def script(name: str, conf: Path) -> NoReturn:
         name: of the command.
         conf: the folder of the configs beside the script.
     """
-    early.end_quietly()
+    _begin()
     started_as(None)
     if "--version" in sys.argv[1:]:
         _leave(_say_version())
@@ -67,6 +67,13 @@ def main(argv: Sequence[str], program: str = "tbptt") -> int:
         if status := looked_at(conf):
             return status
     return _do(name)(words, conf)
+
+
+def _begin() -> None:
+    """Set the process up for a command's imports, if it is the command's own."""
+    early.end_quietly()
+    if early.is_the_command():
+        collecting.seldom()
 
 
 def _do(name: str) -> Callable[[Sequence[str], Path], int]:

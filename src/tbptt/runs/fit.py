@@ -37,7 +37,7 @@ from tbptt.runs.progress import Progress
 from tbptt.runs.system_metrics import monitored
 from tbptt.runs.tracking import Run, Store
 from tbptt.runs.versions import code_tags
-from tbptt.system import devices
+from tbptt.system import collecting, devices
 from tbptt.system.command import command, use_command
 from tbptt.system.devices import gpu_trouble, pick_device
 from tbptt.system.endings import ui_lines
@@ -122,6 +122,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
         ExitStack() as held,
     ):
         store = _reached(config, context, progress)
+        collecting.as_usual()  # all large libraries are imported, and the data are not there yet
         progress.now("preparing the data")
         with context.signals.at_once():
             data = SequenceDataModule(config.data, config.task, context.prepare)

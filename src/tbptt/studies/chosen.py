@@ -92,6 +92,7 @@ def _trained(store: Store, run_ids: Sequence[str]) -> "tuple[list[Network], Prep
     """The networks of a trial's runs at their best epochs, and their data. With folds, only the runs of the last fold
     count, because all other data lie before that fold. Raises ValueError if a checkpoint is missing or the data have
     changed."""
+    import torch
     from omegaconf import OmegaConf
 
     from tbptt.config.schema import typed
@@ -109,6 +110,7 @@ def _trained(store: Store, run_ids: Sequence[str]) -> "tuple[list[Network], Prep
             raise ValueError(f"run {run_id} has no checkpoint any more")
         state = checkpoint.load(path, contents.OF_A_RUN)
         cfg = typed(state["config"], needs=("model", "task", "data"))
+        torch.set_num_threads(cfg.threads)  # as its run was: threads that wait for a busy core take it from others
         data = cast(DataConfig, OmegaConf.to_object(cfg.data))
         fold = fold_of(data.fold) if isinstance(data, SplitData) and data.fold else None
         if fold and fold[0] < fold[1]:

@@ -29,12 +29,13 @@ def data_of(plan: Plan) -> dict[str, Any]:
     """
     from tbptt.data.split import load_split
     from tbptt.evaluation.data_words import described
-    from tbptt.tasks.prepare import prepare
 
     config = cast(Config, OmegaConf.to_object(plan.cfg))
     data = fold_data(config.data, plan.settings)[-1]
     warnings: tuple[str, ...] = ()
     if getattr(data, "inputs", None):
+        from tbptt.tasks.prepare import prepare  # imports torch, which the head of a sweep needs at its end only
+
         prepared = prepare(data, config.task)
         split, warnings = prepared.split, prepared.warnings
     else:

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tbptt.config.schema import StudyConfig
 from tbptt.data.options import DataConfig, SplitData, as_folds
+from tbptt.data.split import load_split
+from tbptt.tasks.options import TaskConfig
 
 if TYPE_CHECKING:
     from tbptt.studies.records import TrialRecord
@@ -65,10 +67,8 @@ def fold_data(data: DataConfig, settings: StudyConfig) -> Sequence[DataConfig]:
 def data_fingerprint(cfg: DictConfig) -> str:
     """The fingerprint of the whole series, with or without folds. A surrogate has its own fingerprint. Raises
     ValueError if the data cannot be used."""
-    from tbptt.tasks.prepare import fingerprint_of
-
     try:
-        return fingerprint_of(cfg)
+        return _fingerprint(cfg)
     except ValueError:
         if cfg.study.folds is None:
             raise
@@ -76,4 +76,9 @@ def data_fingerprint(cfg: DictConfig) -> str:
         whole = cfg.copy()
         OmegaConf.update(whole, "data.fold", f"{cfg.study.folds}/{cfg.study.folds}")
         OmegaConf.update(whole, "data.fold_window", "expanding")
-        return fingerprint_of(whole)
+        return _fingerprint(whole)
+
+
+def _fingerprint(cfg: DictConfig) -> str:
+    data, task = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)
+    return load_split(cast(DataConfig, data), cast(TaskConfig, task)).fingerprint()

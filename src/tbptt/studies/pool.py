@@ -36,8 +36,8 @@ STRIKES = 3  # the sweep gives up after so many workers in a row ended before th
 
 
 class WorkerProcess:
-    """``python -m tbptt.studies.worker``. It waits on stdin for its :class:`WorkerSpec`, and later for requests to
-    pause.
+    """``python -m tbptt.studies.worker_process``. It waits on stdin for its :class:`WorkerSpec`, and later for requests
+    to pause.
 
     Args:
         slot: the worker's index; workers take the machine's GPUs in turn.
@@ -49,7 +49,7 @@ class WorkerProcess:
             env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         # A session of its own: Ctrl-C reaches the command only, which then asks the workers to stop.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tbptt.studies.worker"],
+            [sys.executable, "-m", "tbptt.studies.worker_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,

@@ -41,6 +41,7 @@ from tbptt.studies.study import Budget, Study
 from tbptt.studies.sweep_end import HOW_TO_GO_ON, Report, settled
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
 from tbptt.studies.worker_spec import WorkerSpec
+from tbptt.system import collecting
 from tbptt.system.command import command
 from tbptt.system.devices import GpuFailed, gpu_trouble
 from tbptt.system.endings import SweepFailed, failure_line
@@ -91,6 +92,7 @@ def run_sweep(
     spec = _spec(plan)
     with StopSignals() as signals:
         study, store = _opened(plan, name, signals)
+        collecting.as_usual()  # what follows lasts as long as the study
         parent = _prepare(study, plan, store, points, chosen, spec)
         keep_data(name, parent, about)
         describe_begin(parent, study, plan, arguments)

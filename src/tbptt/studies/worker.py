@@ -39,7 +39,7 @@ from tbptt.studies.study import INTERRUPTED, Budget, Study
 from tbptt.studies.trial_reports import TrialReports
 from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system.devices import GPU_FAILED, NO_GPU, GpuFailed, NoGpu, gpu_trouble, lacks_gpu, release_memory
-from tbptt.system.endings import failure_line, leave
+from tbptt.system.endings import failure_line
 from tbptt.system.files import make_folder, open_own
 from tbptt.system.retry import retry
 from tbptt.system.runtime import Interrupted, LeaseLost, StopSignals, die_with_parent, prepare_output
@@ -298,8 +298,8 @@ def _write_to(path: str) -> None:
 
 
 def main() -> int:
-    """``python -m tbptt.studies.worker``. It reads a line of JSON from stdin: its :class:`WorkerSpec`, and ``log``, the
-    file to which it writes from then on.
+    """``python -m tbptt.studies.worker_process``. It reads a line of JSON from stdin: its :class:`WorkerSpec`, and
+    ``log``, the file to which it writes from then on.
 
     Exit status: 0 if nothing is left, or no line came; 128 + a signal's number; WORKER_STATUS + an error's number if
     the disk stopped it; GPU_FAILED or NO_GPU if the GPU did.
@@ -325,7 +325,3 @@ def main() -> int:
             return NO_GPU if isinstance(failed, NoGpu) else GPU_FAILED
         raise
     return 0
-
-
-if __name__ == "__main__":
-    leave(main())

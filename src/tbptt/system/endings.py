@@ -36,7 +36,7 @@ def leave(status: int) -> NoReturn:
 
 def _is_ours_alone() -> bool:
     """Whether this process was started as ``python train.py`` or as a worker, and nothing traces or inspects it."""
-    if not is_the_command() and sys.orig_argv[1:3] != ["-m", "tbptt.studies.worker"]:
+    if not is_the_command() and sys.orig_argv[1:3] != ["-m", "tbptt.studies.worker_process"]:
         return False
     if sys.flags.interactive or os.environ.get("PYTHONINSPECT"):
         return False

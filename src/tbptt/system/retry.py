@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 LOOK_EVERY = 0.1  # seconds between two calls of ``check`` while waiting
 T = TypeVar("T")
@@ -32,13 +33,15 @@ def retry(
         at_the_end: turns the last error into the one to raise when the time is over; None raises the last error itself.
     """
 
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential  # late: it imports tornado
+
     def wait(duration: float) -> None:
         until = time.monotonic() + duration
         while (left := until - time.monotonic()) > 0:
             check()
             time.sleep(min(left, LOOK_EVERY))
 
-    def give_up(state: RetryCallState) -> T:
+    def give_up(state: "RetryCallState") -> T:
         error = _error(state)
         if at_the_end is None:
             raise error
@@ -54,7 +57,7 @@ def retry(
     )(call)
 
 
-def _error(state: RetryCallState) -> BaseException:
+def _error(state: "RetryCallState") -> BaseException:
     assert state.outcome is not None
     error = state.outcome.exception()
     assert error is not None

@@ -1,5 +1,6 @@
 """Tasks, the choice of targets in a config: the interface of a task, and the article's own task."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from tbptt.options.option import Option, key
 from tbptt.options.takes import list_of, number, one_of, whole
-from tbptt.tasks.q_values import default_horizon, q_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,6 +141,15 @@ class TaskConfig(Option):
         return None
 
 
+def default_horizon(gamma: float) -> int:
+    """Steps until a reward's weight has fallen to 1 %: ceil(ln 0.01 / ln γ), and 0 for γ = 0.
+
+    The recursion starts from 0 at the last known price, so the targets of the last ``horizon`` steps have not reached
+    their level yet. Earlier targets are computed from them, but the network is not trained on them.
+    """
+    return math.ceil(math.log(0.01) / math.log(gamma)) if gamma > 0 else 0
+
+
 @dataclass
 class QValues(TaskConfig, options=["q_values"], new=True):
     """The article's task: Q-values of buying and of selling.
@@ -187,6 +196,8 @@ class QValues(TaskConfig, options=["q_values"], new=True):
         return 1 / (1 - self.gamma)
 
     def targets(self, prices: Array, change_std: Array) -> Array:
+        from tbptt.tasks.q_values import q_values  # late: it imports jaxtyping, which --help does without
+
         return q_values(prices, self.gamma, self.change_cost(change_std))
 
     def change_cost(self, change_std: Array) -> Array:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tbptt.data.features import LagFeatures, Scaler
@@ -262,9 +260,3 @@ def constant_loss(constant: Tensor, scored: Sequences) -> float:
     """The loss of a constant prediction, (O,) standardised."""
     prediction = constant.to(scored.targets).expand_as(scored.targets)
     return float(scored.loss(prediction, 0, scored.length)) / scored.count(0, scored.length)
-
-
-def fingerprint_of(cfg: DictConfig) -> str:
-    """The fingerprint of all prices of a config. Raises ValueError if they cannot be used."""
-    data, task = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.task)
-    return load_split(cast(DataConfig, data), cast(TaskConfig, task)).fingerprint()

@@ -1,18 +1,7 @@
 """Bellman Q-values of buying and selling: what the network learns to predict."""
 
-import math
-
 import numpy as np
 from jaxtyping import Float64
-
-
-def default_horizon(gamma: float) -> int:
-    """Steps until a reward's weight has fallen to 1 %: ceil(ln 0.01 / ln γ), and 0 for γ = 0.
-
-    The recursion starts from 0 at the last known price, so the targets of the last ``horizon`` steps have not reached
-    their level yet. Earlier targets are computed from them, but the network is not trained on them.
-    """
-    return math.ceil(math.log(0.01) / math.log(gamma)) if gamma > 0 else 0
 
 
 def q_values(
