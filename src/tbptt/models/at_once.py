@@ -17,7 +17,7 @@ from tbptt.models import kernels
 
 
 class Noise(NamedTuple):
-    """The noise of a call of :func:`network`: the arguments of :func:`tbptt.models.kernels.noise` for the first layer that
+    """The noise of a call of :func:`network`: what :func:`tbptt.models.kernels.noise` takes for the first layer that
     has some. Each further layer has the next call.
 
     Attributes:

@@ -48,7 +48,6 @@ from tbptt.system.runtime import (
     LeaseLost,
     StopSignals,
     keep_freed_memory,
-    lasting_objects_left_alone,
     say,
     set_precision,
 )
@@ -142,7 +141,6 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
                 with (
                     monitored(run, outbox.folder, config.tracking.system_metrics),
                     _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer,
-                    lasting_objects_left_alone(),
                 ):
                     trainer.fit(module, datamodule=data)
                 module.stop_reason = module.stop_reason or callbacks.ASKED  # before an epoch began

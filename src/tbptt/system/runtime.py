@@ -1,7 +1,6 @@
 """The process that trains: memory allocator, precision, signals, output."""
 
 import ctypes
-import gc
 import io
 import os
 import re
@@ -32,20 +31,6 @@ def keep_freed_memory() -> None:
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 << 20)
-
-
-@contextmanager
-def lasting_objects_left_alone() -> Iterator[None]:
-    """Within, Python's garbage collection looks only at objects made within.
-
-    Autograd makes objects at every update, and they set off collections, each of which walks over all that torch,
-    Lightning and MLflow have made since they were imported: 6 % of the time where a chunk has ten steps.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def die_with_parent() -> None:
