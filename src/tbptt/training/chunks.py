@@ -140,8 +140,7 @@ def train_pass(
         before_update: called with the number of each update in this pass before it is launched, to set its learning
             rate: that of the optimizer, or, where a graph holds the optimizer's step, ``share``.
         share: scalar tensor on the device; see :meth:`FlatParameters.guarded_step`.
-        memory: lets segments keep their activations, where it has room, instead of computing them twice; the result is
-            the same. Keep it from pass to pass, for one network. By default only one segment's are in memory.
+        memory: where segments keep their activations, to be kept from pass to pass; by default they compute them twice.
     """
     step = Step(network, parameters, optimizer, clip, clip_mode, share)
     bounds = chunk_bounds(sequences.length, chunks)
@@ -149,8 +148,7 @@ def train_pass(
     record = PassRecord(len(bounds), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     state = network.zero_state(sequences.batch)
-    memory = memory or SegmentMemory(0)
-    memory.begin_pass(network, device)
+    (memory := memory or SegmentMemory(0)).begin_pass(network, device)
     parameters.attach()
     with fresh_casts():
         for i, (start, stop) in enumerate(bounds):
