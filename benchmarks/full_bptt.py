@@ -3,10 +3,15 @@
     python benchmarks/full_bptt.py [STEPS ...]
 
 15 series of random numbers, 128 features, the article's network with noise; one update of one chunk that is the whole
-sequence. ``segments`` is what segment_length=auto does. ``autograd`` is the same loop with segment_length=null;
-``plain PyTorch`` is that with PyTorch's layers and malloc as it comes. Each measurement is a process of its own, so
-that its peak memory is its own: what an update adds to what was there before it. The last two are left out above
-20,000 steps. Without arguments: 2,000, 20,000, 200,000 and 1,000,000.
+sequence. ``auto`` is what segment_length=auto does with segment_memory=auto, ``0 MB`` with segment_memory=0, which
+computes every segment twice, and ``500 MB`` with that much. ``autograd`` is the same loop with segment_length=null;
+``plain PyTorch`` is that with PyTorch's layers and malloc as it comes. The first update, in which segments are measured
+and none keeps its activations, is not timed.
+
+Each way is a process of its own, so that its peak memory is its own: what updates add to what was there before. The
+processes take turns: one computes an update while the others wait. Times are of the processor, so that other programs
+count less. The last two ways are left out above 20,000 steps,
+and ``auto`` alone remains above 200,000. Without arguments: 2,000, 20,000, 200,000 and 1,000,000.
 """
 
 import json
@@ -15,18 +20,21 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from machine import machine, spread
 
 STEPS = (2_000, 20_000, 200_000, 1_000_000)
-WAYS = ("segments", "autograd", "plain PyTorch")
-MOST_FOR_AUTOGRAD = 20_000
+MEMORY = {"auto": "auto", "0 MB": 0, "500 MB": 500}
+WAYS = (*MEMORY, "autograd", "plain PyTorch")
+MOST_FOR_AUTOGRAD, MOST_FOR_ALL = 20_000, 200_000
 BATCH, WINDOW = 15, 128
-UPDATES = {2_000: 40, 20_000: 6}  # timed; one of the longer ones
+UPDATES = {2_000: 40, 20_000: 8, 200_000: 2}  # timed; one of the longer ones
 
 
 def measure(way: str, steps: int) -> None:
-    """Print seconds of each update, memory before and at the peak, as JSON."""
+    """For each line of the standard input, compute an update, and print as JSON: its processor seconds, memory before
+    the first one and at the peak, the loss."""
     from contextlib import nullcontext
 
     import torch
@@ -40,6 +48,7 @@ def measure(way: str, steps: int) -> None:
     from tbptt.training.chunks import train_pass
     from tbptt.training.flat import FlatParameters
     from tbptt.training.optimizers import build_optimizer
+    from tbptt.training.segments import SegmentMemory
 
     if way != "plain PyTorch":
         keep_freed_memory()
@@ -53,15 +62,16 @@ def measure(way: str, steps: int) -> None:
     network = QNetwork(WINDOW)
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], "adam", lr=0.001)
+    segment, memory = ("auto" if way in MEMORY else None), SegmentMemory(MEMORY.get(way, 0))
     before = peak()
-    seconds = []
     with kernels.torch_only() if way == "plain PyTorch" else nullcontext():
-        for _ in range(1 + UPDATES[steps] if steps in UPDATES else 1):
-            began = time.perf_counter()
-            segment = "auto" if way == "segments" else None
-            train_pass(network, parameters, optimizer, sequences, 1, clip=1.0, segment_length=segment).to_host()
-            seconds.append(time.perf_counter() - began)
-    print(json.dumps({"seconds": seconds[1:] or seconds, "before": before, "peak": peak()}))
+        for _ in sys.stdin:
+            began = time.process_time()
+            loss = train_pass(
+                network, parameters, optimizer, sequences, 1, clip=1.0, segment_length=segment, memory=memory
+            ).to_host()[0][0]
+            seconds = time.process_time() - began
+            print(json.dumps({"seconds": seconds, "before": before, "peak": peak(), "loss": loss}), flush=True)
 
 
 def peak() -> float:
@@ -69,21 +79,39 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def in_turn(steps: int, ways: Sequence[str]) -> dict[str, list[dict[str, float]]]:
+    """What each way measured, update by update."""
+    command = [sys.executable, __file__, "--measure"]
+    running = {
+        way: subprocess.Popen([*command, way, str(steps)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for way in ways
+    }
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(1 + UPDATES.get(steps, 1)):
+        for way, process in running.items():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            found[way].append(json.loads(process.stdout.readline()))
+    for process in running.values():
+        process.communicate()
+    return {way: updates[1:] for way, updates in found.items()}
+
+
 def main() -> None:
     print(machine())
     for steps in [int(word) for word in sys.argv[1:]] or STEPS:
-        found = {}
-        for way in WAYS if steps <= MOST_FOR_AUTOGRAD else WAYS[:1]:
-            command = [sys.executable, __file__, "--measure", way, str(steps)]
-            found[way] = one = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            times = spread([1e6 * s / steps for s in one["seconds"]], "µs a step")
-            memory = f"+{one['peak'] - one['before']:,.0f} MB, {one['peak']:,.0f} in all"
-            print(f"{steps:>9,} steps  {way:<14}{times}  {memory}")
-        ours = found.pop("segments")
+        ways = WAYS if steps <= MOST_FOR_AUTOGRAD else tuple(MEMORY) if steps <= MOST_FOR_ALL else WAYS[:1]
+        found = in_turn(steps, ways)
+        for way, updates in found.items():
+            times = spread([1e6 * each["seconds"] / steps for each in updates], "µs a step")
+            before, most = updates[-1]["before"], updates[-1]["peak"]
+            print(f"{steps:>9,} steps  {way:<14}{times}  +{most - before:,.0f} MB, {most:,.0f} in all")
+        if len({tuple(each["loss"] for each in found[way]) for way in MEMORY if way in found}) > 1:
+            sys.exit("the losses of segments depend on their memory")
+        ours = found.pop("auto")
         for way, other in found.items():
-            took = statistics.median(ours["seconds"]) / statistics.median(other["seconds"])
-            grew = (ours["peak"] - ours["before"]) / (other["peak"] - other["before"])
-            print(f"{'':>9}        segments, of {way}: {took:.2f} of the time, {grew:.2f} of the memory")
+            took = statistics.median(each["seconds"] for each in ours) / statistics.median(e["seconds"] for e in other)
+            print(f"{'':>9}        auto, of {way}: {took:.2f} of the time")
 
 
 if __name__ == "__main__":

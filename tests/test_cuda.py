@@ -37,6 +37,7 @@ from tbptt.training.chunks import train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
 from tbptt.training.optimizers import build_optimizer
+from tbptt.training.segments import SegmentMemory
 
 DEVICE = "cuda"
 pytestmark = [
@@ -64,13 +65,17 @@ def test_a_pass_never_waits(name: str, mode: str, graphs: bool) -> None:
     parameters = FlatParameters(network)
     optimizer = build_optimizer([parameters.vector], name, lr=0.01, capturable=graphs)
     sequences = Problem().sequences(torch.float32).to(DEVICE)
-    fixed = FixedSteps() if graphs else None
+    fixed, memory = FixedSteps() if graphs else None, SegmentMemory()
 
     def one_pass() -> None:
         train_pass(network, parameters, optimizer, sequences, 5, clip=0.1, clip_mode=mode, fixed=fixed)
-        train_pass(network, parameters, optimizer, sequences, 1, clip=0.1, clip_mode=mode, segment_length=5)
+        for kept in (None, memory):
+            train_pass(
+                network, parameters, optimizer, sequences, 1, clip=0.1, clip_mode=mode, segment_length=5, memory=kept
+            )
 
-    one_pass()  # makes what the libraries need, and captures
+    one_pass()  # makes what the libraries need, captures, and measures what segments take
+    one_pass()  # begins by reading what was measured
     with no_waiting():
         one_pass()
         evaluate(network, sequences)

@@ -138,6 +138,7 @@ class Config:
     device: str = key(one_of("auto", "cpu", "cuda"), "auto")
     precision: Any = key(NOT_16, 32)
     segment_length: Any = key(whole(1, "auto", None), "auto")
+    segment_memory: Any = key(whole(0, "auto", high=10**9), "auto", new=True)  # no value of it computes anything else
     kernels: str = key(one_of("auto", "torch"), "auto")
     cuda_graphs: bool = key(one_of(True, False), False)
     threads: int = key(whole(1, high=1024), 1)

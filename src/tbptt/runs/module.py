@@ -22,6 +22,7 @@ from tbptt.training.lr_schedules import Moment
 from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates
 from tbptt.training.rates import Rates
 from tbptt.training.schedule import ChunkSchedule
+from tbptt.training.segments import SegmentMemory
 
 
 class SequenceModule(pl.LightningModule):
@@ -61,6 +62,7 @@ class SequenceModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}
         self._restored: dict[str, Any] | None = None
         self._fixed: FixedSteps | None = None
+        self._memory = SegmentMemory(config.segment_memory, config.study.workers)
         self._rates: list[float] = []
         self._lr_schedule = config.lr_schedule.begin() if config.lr_schedule.changes else None
         self._scheduled: Rates | None = None
@@ -114,6 +116,7 @@ class SequenceModule(pl.LightningModule):
             first_update=self.updates,
             before_update=self._set_rates if self._scheduled else None,
             share=self._scheduled.share if self._scheduled else None,
+            memory=self._memory,
         )
         self._rates = rates(optimizer)
         self._losses, self._norms, self._clipped, self._finite = record.to_host()  # the epoch's one transfer

@@ -17,7 +17,8 @@ _LONGEST = 16  # characters of a value that was typed for a run of its own
 # Typed keys that say nothing of what is trained, or are said anyway.
 _UNSAID = (
     *("notes", "tags", "tracking", "study", "study/sampler", "study/pruner", "device", "threads", "kernels", "hydra"),
-    *("cuda_graphs", "segment_length", "progress", "resume", "sweep", "figure", "cluster", "seed", "space"),
+    *("cuda_graphs", "segment_length", "segment_memory", "progress", "resume", "sweep", "figure", "cluster", "seed"),
+    "space",
 )
 
 

@@ -41,6 +41,7 @@ NOT_IN_THE_NAME = (
     "kernels",
     "cuda_graphs",
     "segment_length",
+    "segment_memory",
     "progress",
     "notes",
     "tags",

@@ -18,7 +18,7 @@ NONE_SEEN = "PyTorch sees none"
 # Keys that may ask for a GPU.
 ASK_FOR_GPU = ("device", "precision", "cuda_graphs")
 GPU_FAILED, NO_GPU = 60, 61  # exit statuses of a worker: another process may succeed; no process will
-LESS_MEMORY = "fewer study.workers on this GPU, a shorter segment_length or a smaller model take less"
+LESS_MEMORY = "fewer study.workers on this GPU, less segment_memory, a shorter segment_length or a smaller model help"
 # How errors of CUDA and its libraries are told apart by their text. BLAMES_THE_CALL: the call was wrong, not the GPU.
 OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 CONTEXT_IS_LOST = (

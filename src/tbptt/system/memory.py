@@ -13,6 +13,11 @@ def free_memory() -> int | None:
     return min(_limits(), default=None)
 
 
+def resident_memory() -> int:
+    """Bytes of memory that this process has now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def _limits() -> Iterator[int]:
     with suppress(OSError):
         yield int(psutil.virtual_memory().available)

@@ -13,9 +13,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
 
+MOST_KEPT = 2**31 - 1  # bytes of freed memory that malloc keeps by keep_freed_memory()
 
-def keep_freed_memory() -> None:
+
+def keep_freed_memory(most: int = MOST_KEPT) -> None:
     """Tell glibc's malloc to keep freed blocks instead of giving them back; harmless elsewhere.
+
+    Args:
+        most: bytes at the heap's end that are kept, up to ``MOST_KEPT``; -1: all.
 
     Every update frees a chunk's activations and allocates them again. If malloc returned them to the system each time,
     page faults would take up to 40 % of the training time. (mallopt(3): M_MMAP_MAX 0 takes large blocks from the heap
@@ -29,7 +34,7 @@ def keep_freed_memory() -> None:
         return
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(trim_threshold, most)
     mallopt(top_pad, 64 << 20)
 
 

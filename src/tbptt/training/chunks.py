@@ -3,10 +3,9 @@
 Nothing in the loop waits for the host: losses, norms and the finite flag stay on the device until the pass ends.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +14,11 @@ from torch import Tensor
 from tbptt.data.sequences import Sequences
 from tbptt.models import noise
 from tbptt.models.protocol import Network
-from tbptt.models.state import State, detach, leaves, rebuild
+from tbptt.models.state import State, detach, leaves
 from tbptt.training.clipping import clip_gradients
 from tbptt.training.flat import FlatParameters, Steps
 from tbptt.training.schedule import chunk_bounds
+from tbptt.training.segments import SegmentMemory, by_segments
 
 if TYPE_CHECKING:
     from tbptt.training.cuda_graphs import FixedSteps
@@ -123,6 +123,7 @@ def train_pass(
     first_update: int = 0,
     before_update: Callable[[int], None] | None = None,
     share: Tensor | None = None,
+    memory: SegmentMemory | None = None,
 ) -> PassRecord:
     """Train once on every valid step of every sequence, with ``chunks`` updates. The state is ``zero_state`` at the
     start; between chunks it is carried on and detached.
@@ -131,7 +132,7 @@ def train_pass(
         chunks: the number of chunks into which each sequence is cut.
         clip, clip_mode: see :func:`tbptt.training.clipping.clip_gradients`.
         segment_length: in steps. A longer chunk is backpropagated through segment by segment: the gradient is the same,
-            and only one segment's activations are in memory. ``auto`` chooses the length; None never cuts.
+            and few segments' activations are in memory. ``auto`` chooses the length; None never cuts.
         after_chunk: called when a segment or an update has been launched; may raise to stop.
         fixed: computes chunks that are not cut into segments in memory of its own, as a CUDA graph needs. Keep it from
             pass to pass, for one network and optimizer.
@@ -139,6 +140,7 @@ def train_pass(
         before_update: called with the number of each update in this pass before it is launched, to set its learning
             rate: that of the optimizer, or, where a graph holds the optimizer's step, ``share``.
         share: scalar tensor on the device; see :meth:`FlatParameters.guarded_step`.
+        memory: where segments keep their activations, to be kept from pass to pass; by default they compute them twice.
     """
     step = Step(network, parameters, optimizer, clip, clip_mode, share)
     bounds = chunk_bounds(sequences.length, chunks)
@@ -146,6 +148,7 @@ def train_pass(
     record = PassRecord(len(bounds), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     state = network.zero_state(sequences.batch)
+    (memory := memory or SegmentMemory(0)).begin_pass(network, device)
     parameters.attach()
     with fresh_casts():
         for i, (start, stop) in enumerate(bounds):
@@ -161,7 +164,7 @@ def train_pass(
                 if segment is None:
                     loss, state = step.backward(sequences, start, stop, state, count)
                 else:
-                    loss, state = _by_segments(step, sequences, start, stop, state, count, segment, after_chunk)
+                    loss, state = by_segments(step, sequences, start, stop, state, count, segment, after_chunk, memory)
                 step.apply(loss, finite, record.of(i))
             after_chunk()
     return record
@@ -199,108 +202,8 @@ def _segment(length: int, asked: int | str | None) -> int | None:
     return int(asked) if asked is not None and length > int(asked) else None
 
 
-def _by_segments(
-    step: Step,
-    sequences: Sequences,
-    start: int,
-    stop: int,
-    state: State,
-    count: int,
-    length: int,
-    after_chunk: Callable[[], None],
-) -> tuple[Tensor, State]:
-    """Compute the same loss, state and gradient as :meth:`Step.backward`, but hold one segment's activations at a time.
-
-    First, all segments run forward without a graph, and the state at the start of each is kept. Then, from the last
-    segment to the first, each runs forward again, with the same noise, and backward, with the gradient of its end state
-    that the later segment computed (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost", along time).
-    """
-    step.parameters.grad.zero_()
-    network = step.network
-    borders = [*range(start, stop, length), stop]
-    segments = len(borders) - 1
-    random = _RandomState(sequences.targets.device)
-    form, given = state, leaves(state)
-    # One tensor for all segments: small tensors that outlive the large ones around them would leave holes in the heap.
-    states = [_rows(leaf, segments) for leaf in given]
-    buffers = [_rows(buffer, segments) for buffer in network.buffers()]
-    randoms = [first.new_empty(segments, len(first)) for first in random.get()]
-    with torch.no_grad():
-        for i, (a, b) in enumerate(pairwise(borders)):
-            _keep(i, randoms, random.get())
-            _keep(i, states, leaves(state))
-            _keep(i, buffers, network.buffers())
-            step.begin(step.update, a - start)
-            _, state = network(sequences.features(a, b), state)
-            after_chunk()
-    after, buffers_after = random.get(), [buffer.clone() for buffer in network.buffers()]
-    total = torch.zeros((), device=sequences.targets.device, dtype=sequences.targets.dtype)
-    handed_over: list[Tensor | None] = [None] * len(given)  # gradients of the state's tensors, or None
-    for i in reversed(range(segments)):
-        a, b = borders[i], borders[i + 1]
-        random.set([rows[i].clone() for rows in randoms])  # PyTorch crashes on a view
-        _put_back(network, [rows[i] for rows in buffers])
-        before = [
-            rows[i].detach().requires_grad_(rows.is_floating_point() and (i > 0 or leaf.requires_grad))
-            for rows, leaf in zip(states, given, strict=True)
-        ]
-        step.begin(step.update, a - start)
-        y, end = network(sequences.features(a, b), rebuild(form, before))
-        loss = sequences.loss(y, a, b) / count
-        ends, gradients = _with_gradient(leaves(end), handed_over)
-        torch.autograd.backward([loss, *ends], [None, *gradients])
-        handed_over = [leaf.grad for leaf in before]
-        total += loss.detach()
-        after_chunk()
-    if any(gradient is not None for gradient in handed_over):
-        torch.autograd.backward(*_with_gradient(given, handed_over))
-    random.set(after)
-    _put_back(network, buffers_after)
-    return total, detach(state)
-
-
 def _is_trained(state: State) -> bool:
     return any(leaf.requires_grad for leaf in leaves(state))
-
-
-def _rows(tensor: Tensor, count: int) -> Tensor:
-    """An empty tensor with room for ``count`` tensors like this one."""
-    return tensor.new_empty(count, *tensor.shape)
-
-
-def _keep(row: int, kept: list[Tensor], tensors: Iterable[Tensor]) -> None:
-    for rows, tensor in zip(kept, tensors, strict=True):
-        rows[row] = tensor
-
-
-@torch.no_grad()
-def _put_back(network: Network, values: list[Tensor]) -> None:
-    """Set the network's buffers to the given values."""
-    for buffer, value in zip(network.buffers(), values, strict=True):
-        buffer.copy_(value)
-
-
-def _with_gradient(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors to backpropagate from, and their gradients. Leaves out tensors that nothing used, which have no
-    gradient, and tensors that depend on no parameter."""
-    pairs = [(t, g) for t, g in zip(tensors, gradients, strict=True) if t.requires_grad and g is not None]
-    return [t for t, _ in pairs], [g for _, g in pairs]
-
-
-class _RandomState:
-    """The states of the random generators that a network may use: the CPU's, and its GPU's if it is on one."""
-
-    def __init__(self, device: torch.device):
-        self.device = device if device.type == "cuda" else None
-
-    def get(self) -> list[Tensor]:
-        of_gpu = [torch.cuda.get_rng_state(self.device)] if self.device else []
-        return [torch.get_rng_state(), *of_gpu]
-
-    def set(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self.device:
-            torch.cuda.set_rng_state(states[1], self.device)
 
 
 def epoch_loss(losses: Sequence[float], sequences: Sequences) -> float:
