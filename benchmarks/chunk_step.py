@@ -44,7 +44,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chunk_table import table
+from chunk_table import for_a_page, table
 from floor import SETS, Peak, processor_sets
 from machine import machine, on_core
 
@@ -226,9 +226,11 @@ def main() -> None:
     parser.add_argument("--only", metavar="KEY,KEY", help=", ".join(one.key for one in contenders()))
     parser.add_argument("--json", type=Path, metavar="FILE", help="where every pass is kept")
     parser.add_argument("--again", type=Path, metavar="FILE", help="print the table of such a file; measure nothing")
+    parser.add_argument("--markdown", action="store_true", help="with --again: as docs/performance.md has it")
     options = parser.parse_args()
     if options.again:
-        print("\n".join(table(json.loads(options.again.read_text()))))
+        record = json.loads(options.again.read_text())
+        print("\n".join(for_a_page(record) if options.markdown else table(record)))
         return
     everyone = chosen(options.only)
     cores: list[int | None] = [None, None]

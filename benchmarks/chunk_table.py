@@ -50,6 +50,26 @@ def row(record: Record, contender: Record, ours: Record) -> str:
     return f"{name}{numbers}{losses}  {facts['versions'].get('layers', '')}".rstrip()
 
 
+def for_a_page(record: Record) -> list[str]:
+    """The table in Markdown, as docs/performance.md has it."""
+    measured = [contender for contender in record["contenders"] if not contender["missing"]]
+    lines = ["| | ms, median (smallest to largest) | times ours | times the floor |", "|---|---|--:|--:|"]
+    above = ""
+    for contender in measured:
+        name = contender["name"]
+        if name.startswith(" "):
+            name = f"{above}, {name.strip()}"
+        else:
+            above = name.removesuffix(", no logger")
+        walls = [one["wall_ms"] for turn in contender["rounds"] for process in turn for one in process]
+        pairs = zip(medians(contender, "wall_ms"), medians(measured[0], "wall_ms"), strict=True)
+        ratio = statistics.median(a / b for a, b in pairs)
+        times = times_floor(record, contender) if record["peaks"] else []
+        floor = f"{statistics.median(times):.2f}" if times else ""
+        lines.append(f"| {name} | {spread(walls)} | {ratio:.2f} | {floor} |")
+    return lines
+
+
 def floor_lines(record: Record) -> list[str]:
     """The core's peak and the floor of an update; or why they are not known."""
     if not record["peaks"]:

@@ -110,3 +110,11 @@ def test_without_a_compiler_there_is_no_floor(tmp_path: Path, capsys: pytest.Cap
     assert "no floor: no C compiler (cc)" in lines
     assert not any("x floor" in line for line in lines)
     assert [line.split()[6:8] for line in lines if line.startswith("ours")] == [["1.00", "1,234"]]
+
+
+@pytest.mark.parametrize("name", ["chunk_step", "chunk_step_both"])
+def test_the_page_has_what_was_measured(name: str) -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    lines = of_benchmarks("chunk_table").for_a_page(record)
+    assert len(lines) > 10
+    assert "\n".join(lines) in (ROOT / "docs" / "performance.md").read_text()

@@ -163,7 +163,9 @@ def test_what_a_graph_takes_is_what_autograd_saves_for_it() -> None:
     assert step * (WINDOW + hidden + 2) <= found <= step * (WINDOW + hidden + 4 * 2)
 
 
-def test_auto_is_half_of_what_is_free_shared_by_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_half_of_what_is_free_shared_by_the_workers_and_no_more_than_malloc_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     network = Bare()
     graph = trained(network, SegmentMemory(PLENTY)).memory.graph_bytes or 0
     monkeypatch.setattr(segments, "resident_memory", lambda: 1000)
@@ -171,6 +173,10 @@ def test_auto_is_half_of_what_is_free_shared_by_the_workers(monkeypatch: pytest.
         monkeypatch.setattr(segments, "free_memory", lambda free=free: free)
         found = trained(network, SegmentMemory("auto", workers))
         assert found.forwards[1:] == [2 * SEGMENTS - kept] * (PASSES - 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "free_memory", lambda: 100 * graph)
+        patch.setattr(segments, "MOST_KEPT", 2 * graph)
+        assert trained(network, SegmentMemory("auto")).forwards[1:] == [2 * SEGMENTS - 2] * (PASSES - 1)
     memory = SegmentMemory("auto")
     monkeypatch.setattr(segments, "free_memory", lambda: 4 * graph)
     monkeypatch.setattr(segments, "resident_memory", lambda: 1000 + 2 * graph)  # malloc keeps the rest for it

@@ -41,7 +41,7 @@ class SegmentMemory:
 
     Args:
         asked: MB of all graphs together; ``auto`` is half of the memory that is free when a pass begins, divided by
-            ``workers``.
+            ``workers``, and on a CPU at the most what malloc keeps for the next update (MOST_KEPT).
         workers: processes like this one that share the machine's memory.
     """
 
@@ -106,11 +106,10 @@ class SegmentMemory:
         """Bytes that ``auto`` allows now."""
         if device.type == "cuda":
             unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-            free = torch.cuda.mem_get_info(device)[0] + unused
-        else:
-            # What this process has grown by is what earlier passes used: malloc keeps it for the next one.
-            free = (free_memory() or 0) + max(0, resident_memory() - self._resident)
-        return int(SHARE * free) // self.workers
+            return int(SHARE * (torch.cuda.mem_get_info(device)[0] + unused)) // self.workers
+        # What this process has grown by is what earlier passes used: malloc keeps it for the next one.
+        free = (free_memory() or 0) + max(0, resident_memory() - self._resident)
+        return min(int(SHARE * free) // self.workers, MOST_KEPT)
 
 
 @dataclass(frozen=True)
