@@ -39,9 +39,10 @@ COMPILER = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"
 # asked when the package is used (kernels.py), so that what is built on one machine is as fast on another.
 SETS = {"plain": list[str]()}
 if platform.machine() in ("x86_64", "AMD64"):
-    SETS["avx2"] = ["-march=x86-64-v3"]
+    SETS["avx2"] = ["-mavx2", "-mfma", "-mbmi2"]
     # GCC takes narrower vectors for plain loops on most Intel processors unless it is told.
-    SETS["avx512"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+    avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+    SETS["avx512"] = [*SETS["avx2"], *avx512]
 
 setup(
     cmdclass={"build_py": WithConf},
