@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from tbptt.models import kernels, noise
 from tbptt.models.article import GRU, LSTM, QNetwork
+from tbptt.models.layers import Dense
 from tbptt.models.state import leaves, rebuild
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.fit import fit
@@ -174,6 +176,34 @@ def test_layers_of_another_type_than_their_input_are_refused() -> None:
         network(x, network.zero_state(2))
     with torch.no_grad(), pytest.raises(TypeError, match="takes one type"):
         network(x, network.zero_state(2))
+
+
+REFUSED = (ValueError, TypeCheckError)  # the second by jaxtyping, which looks at annotated functions in tests only
+
+
+def test_the_shape_that_is_taken_is_said() -> None:
+    with pytest.raises(ValueError, match=r"^a layer's input, state or weight is \(2, 3\); takes \(3, 3\)$"):
+        kernels.check(torch.float32, (torch.ones(2), (2,)), (torch.ones(2, 3), (3, 3)))
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_does_not_fit_is_refused_and_no_other_memory_read(cell: str, graph: bool) -> None:
+    network = QNetwork(4, [3], [5, 6], cell)
+    good = network.zero_state(2)
+    with torch.set_grad_enabled(graph):
+        for x, state in (
+            (torch.randn(2, 3, 5), good),
+            (torch.randn(3, 3, 4), good),
+            (torch.randn(2, 3, 4), good[::-1]),
+            (torch.randn(2, 3, 4), QNetwork(4, [3], [5, 5], cell).zero_state(2)),
+        ):
+            with pytest.raises(REFUSED):
+                network(x, state)
+        network(torch.randn(2, 3, 4), good)
+        network.dense[0] = Dense(4, 2)
+        with pytest.raises(REFUSED):
+            network(torch.randn(2, 3, 4), good)
 
 
 def test_every_set_is_another_library_and_the_best_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

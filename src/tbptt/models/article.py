@@ -104,7 +104,7 @@ class QNetwork(nn.Module):
         self.recurrent = nn.ModuleList(CELLS[cell](a, b) for a, b in zip(sizes, hidden, strict=False))
         self.noise = GaussianNoise(noise_std, noise_pool)
         self.head = Linear(sizes[-1], outputs)
-        self.cell, self.dense_sizes, self.hidden = cell, list(dense), list(hidden)
+        self.cell, self.hidden = cell, list(hidden)
         if init == "keras":
             self._init_keras()
 
@@ -143,11 +143,11 @@ class QNetwork(nn.Module):
     def _at_once(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What :meth:`forward` computes of a time-major x, in one call of the compiled library."""
         weights = [w for layer in (*self.dense, *self.recurrent, self.head) for w in layer.parameters()]
-        sizes = self.dense_sizes, self.hidden
-        noise = self.noise.of_calls(len(self.dense) + len(self.recurrent) - 1, x.dtype)
+        layers = len(self.dense), len(self.recurrent)
+        noise = self.noise.of_calls(sum(layers) - 1, x.dtype)
         before = [tensor for of_layer in state for tensor in of_layer]
-        y, after = at_once.network(x, before, weights, sizes, noise)
-        parts = len(before) // len(self.hidden)
+        y, after = at_once.network(x, before, weights, layers, noise)
+        parts = len(before) // layers[1]
         return y.transpose(0, 1), [tuple(after[i : i + parts]) for i in range(0, len(after), parts)]
 
     def zero_state(self, batch: int) -> State:

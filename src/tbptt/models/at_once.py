@@ -34,7 +34,7 @@ def network(
     x: Float[Tensor, "T B I"],
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
-    sizes: tuple[Sequence[int], Sequence[int]],
+    layers: tuple[int, int],
     noise: Noise | None,
 ) -> tuple[Float[Tensor, "T B O"], list[Tensor]]:
     """Dense layers with tanh, recurrent layers and a linear one, in one call, to be trained: the same numbers as from
@@ -45,17 +45,41 @@ def network(
         state: of each recurrent layer h, and c of an LSTM, (1, B, H) each.
         weights: of each dense layer weight and bias, of each recurrent one w_ih, w_hh, b_ih and b_hh, of the linear one
             weight and bias.
-        sizes: of the dense and of the recurrent layers.
+        layers: how many are dense, and how many recurrent.
 
     Returns:
         (T, B, O), and the state after the last step.
     """
-    dense, hidden = sizes
-    is_lstm = len(state) > len(hidden)
+    dense, recurrent = layers
+    is_lstm = len(state) > recurrent
     of_noise = (1, noise.first_step, noise.seed, *noise.counter) if noise else (0,) * 6
-    plan = (*x.shape, len(weights[-1]), len(dense), len(hidden), int(is_lstm), *of_noise, *dense, *hidden)
+    sizes = _checked(x, state, weights, dense, is_lstm)
+    plan = (*x.shape, len(weights[-1]), dense, recurrent, int(is_lstm), *of_noise, *sizes)
     y, *after = _Network.apply(plan, noise and noise.table, x, len(state), *state, *weights)
     return y, after
+
+
+def _checked(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], dense: int, is_lstm: bool) -> list[int]:
+    """The sizes of the dense and recurrent layers. Raises as :func:`tbptt.models.kernels.check` does."""
+    _, batch, size = x.shape
+    sizes: list[int] = []
+    biases = weights[1 : 2 * dense : 2]
+    for weight, bias in zip(weights[: 2 * dense : 2], biases, strict=True):
+        kernels.check(x.dtype, (weight, (len(bias), size)), (bias, (len(bias),)))
+        size = len(bias)
+        sizes.append(size)
+    parts, gates = (2, 4) if is_lstm else (1, 3)
+    for i, first in enumerate(range(2 * dense, len(weights) - 2, 4)):
+        w_ih, w_hh, *two = weights[first : first + 4]
+        hidden = w_hh.shape[1]
+        kernels.check(x.dtype, (w_ih, (gates * hidden, size)), (w_hh, (gates * hidden, hidden)))
+        kernels.check(x.dtype, *((bias, (gates * hidden,)) for bias in two))
+        kernels.check(x.dtype, *((each, (1, batch, hidden)) for each in state[i * parts : (i + 1) * parts]))
+        size = hidden
+        sizes.append(size)
+    weight, bias = weights[-2:]
+    kernels.check(x.dtype, (weight, (len(bias), size)), (bias, (len(bias),)))
+    return sizes
 
 
 def _pointers(tensors: Sequence[Tensor]) -> Any:
@@ -69,7 +93,6 @@ class _Network(torch.autograd.Function):
         ctx: Any, numbers: tuple[int, ...], table: Tensor | None, x: Tensor, states: int, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         x = x.contiguous()
-        kernels.check(x.dtype, tensors)
         state, weights = [t.contiguous() for t in tensors[:states]], tensors[states:]
         found, prefix = kernels.library(), kernels.PREFIX[x.dtype]
         assert found is not None

@@ -8,7 +8,7 @@ while a graph is written down (traced.py), and within ``torch_only``. Both give 
 import ctypes
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -189,15 +189,20 @@ def _any_trained(*tensors: Tensor) -> bool:
 
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tensor | None) -> Any:
     """Call a function of the library. Every tensor must be contiguous."""
-    check(dtype, tensors)
     return getattr(library(), PREFIX[dtype] + name)(*sizes, *[t if t is None else t.data_ptr() for t in tensors])
 
 
-def check(dtype: torch.dtype, tensors: Sequence[Tensor | None]) -> None:
-    """Raises TypeError where PyTorch would; the library would read other numbers."""
-    for tensor in tensors:
-        if tensor is not None and tensor.dtype is not dtype:
+def check(dtype: torch.dtype, *given: tuple[Tensor, tuple[int, ...]]) -> None:
+    """Compare tensors with the type and the shapes that a function takes. The library would read other memory.
+
+    Raises:
+        TypeError, ValueError: where PyTorch's layers raise RuntimeError.
+    """
+    for tensor, shape in given:
+        if tensor.dtype is not dtype:
             raise TypeError(f"a layer has {tensor.dtype} beside an input of {dtype}; takes one type")
+        if tensor.shape != shape:
+            raise ValueError(f"a layer's input, state or weight is {tuple(tensor.shape)}; takes {shape}")
 
 
 def _memory(name: str, like: Tensor, *sizes: int) -> Tensor:
@@ -211,7 +216,9 @@ def _lstm_forward(
     """What :func:`lstm` returns, and the tensors that the backward pass needs; these are only valid with ``keep``."""
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     sizes = (*x.shape, w_hh.shape[1])
-    steps, batch, _, hidden = sizes
+    steps, batch, inputs, hidden = sizes
+    state, gates = (1, batch, hidden), 4 * hidden
+    check(x.dtype, (h0, state), (c0, state), (w_ih, (gates, inputs)), (w_hh, (gates, hidden)), (bias, (gates,)))
     h, c_end = x.new_empty(steps + 1, batch, hidden), torch.empty_like(c0)
     kept, room = _memory("lstm_kept", x, steps, batch, hidden, keep), _memory("lstm_room", x, *sizes)
     _call("lstm_forward", x.dtype, (*sizes, keep), x, w_ih, w_hh, bias, h0, c0, h, c_end, kept, room)
@@ -244,7 +251,10 @@ def _gru_forward(
     """What :func:`gru` returns, and the tensors that the backward pass needs; these are only valid with ``keep``."""
     x, h0 = x.contiguous(), h0.contiguous()
     sizes = (*x.shape, w_hh.shape[1])
-    steps, batch, _, hidden = sizes
+    steps, batch, inputs, hidden = sizes
+    gates = 3 * hidden
+    check(x.dtype, (h0, (1, batch, hidden)), (w_ih, (gates, inputs)), (w_hh, (gates, hidden)))
+    check(x.dtype, (b_ih, (gates,)), (b_hh, (gates,)))
     h = x.new_empty(steps + 1, batch, hidden)
     kept, room = _memory("gru_kept", x, steps, batch, hidden, keep), _memory("gru_room", x, *sizes)
     _call("gru_forward", x.dtype, (*sizes, keep), x, w_ih, w_hh, b_ih, b_hh, h0, h, kept, room)
@@ -277,6 +287,7 @@ class _Dense(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
         x = x.contiguous()
         outputs, inputs = weight.shape
+        check(x.dtype, (x, (*x.shape[:-1], inputs)), (weight, (outputs, inputs)), (bias, (outputs,)))
         y = x.new_empty(*x.shape[:-1], outputs)
         room = _memory("dense_room", x, inputs, outputs)
         sizes = (x.numel() // inputs, inputs, outputs, int(tanh))
