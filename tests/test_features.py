@@ -58,6 +58,7 @@ def test_inputs_are_the_standardised_changes_of_the_definition(window: int, kind
     assert (features.batch, features.length) == (3, 30)
     for start, stop in [(0, 30), (0, 1), (0, 7), (11, 19), (29, 30), (13, 30)]:
         np.testing.assert_allclose(numbers(features, start, stop), expected[:, start:stop], rtol=0, atol=1e-12)
+        assert features(start, stop).transpose(0, 1).is_contiguous()  # as the layers want them, without a copy
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

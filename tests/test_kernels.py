@@ -215,8 +215,9 @@ def test_every_set_is_another_library_and_the_best_is_used(monkeypatch: pytest.M
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         assert said == f"compiled {kernels.VERSION} ({used})\n"
     monkeypatch.setenv("TBPTT_KERNELS", "sse9")
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said == "torch\n"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "torch\n"
+    assert ended.stderr == f"TBPTT_KERNELS=sse9: PyTorch's layers are used; takes {' or '.join(HERE)} here\n"
 
 
 @pytest.mark.usefixtures("each_set")
@@ -238,6 +239,24 @@ def test_a_bad_input_reaches_its_own_sequence_from_then_on_and_no_other() -> Non
     assert y[0].isfinite().all()
     assert y[1, :3].isfinite().all()
     assert y[1, 3:].isnan().all()
+
+
+@pytest.mark.parametrize("cell", [LSTM, GRU])
+def test_weights_that_are_not_contiguous_are_taken_as_they_are(cell: type[LSTM | GRU]) -> None:
+    layer, x, state = recurrent(cell, 6, 5), torch.randn(4, 9, 6), a_state(cell, 9, 5)
+
+    def everything() -> list[Tensor]:
+        y, _ = layer(x, state)
+        return [y, *torch.autograd.grad(weighted(y), list(layer.parameters()))]
+
+    as_made = everything()
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        weight = getattr(layer, name)
+        weight.data = weight.data.T.contiguous().T
+        assert not weight.is_contiguous()
+    assert all(torch.equal(a, b) for a, b in zip(everything(), as_made, strict=True))
+    weight = torch.randn(6, 3).T
+    close(kernels.dense(x, weight, torch.ones(3)), nn.functional.linear(x, weight, torch.ones(3)))
 
 
 @pytest.mark.usefixtures("each_set")

@@ -93,7 +93,8 @@ class _Network(torch.autograd.Function):
         ctx: Any, numbers: tuple[int, ...], table: Tensor | None, x: Tensor, states: int, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         x = x.contiguous()
-        state, weights = [t.contiguous() for t in tensors[:states]], tensors[states:]
+        tensors = tuple(t.contiguous() for t in tensors)
+        state, weights = tensors[:states], tensors[states:]
         found, prefix = kernels.library(), kernels.PREFIX[x.dtype]
         assert found is not None
         plan = (ctypes.c_long * len(numbers))(*numbers)

@@ -7,6 +7,7 @@ while a graph is written down (traced.py), and within ``torch_only``. Both give 
 
 import ctypes
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ _TAKES = {
     "network_room": (0, 1),
 }
 _NUMBERS = [name for name in _TAKES if name.endswith(("_kept", "_room"))]  # they return one
+log = logging.getLogger("tbptt")
 _torch_only = False
 
 
@@ -50,10 +52,17 @@ _torch_only = False
 def library() -> Any | None:
     """The compiled library for the best instruction set that this processor has. None if there is none.
 
-    The environment's TBPTT_KERNELS names another set, to compare them.
+    The environment's TBPTT_KERNELS names another set, to compare them. Where that is not there, a warning says so, and
+    there is no library.
     """
     asked = os.environ.get("TBPTT_KERNELS")
-    return next((found for name in SETS if asked in (None, "", name) and (found := of_set(name))), None)
+    if not asked:
+        return next((found for name in SETS if (found := of_set(name))), None)
+    found = of_set(asked) if asked in SETS else None
+    if found is None:
+        here = " or ".join(name for name in SETS if of_set(name)) or "nothing, as no layers were compiled"
+        log.warning("TBPTT_KERNELS=%s: PyTorch's layers are used; takes %s here", asked, here)
+    return found
 
 
 @cache
@@ -214,7 +223,7 @@ def _lstm_forward(
     x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, keep: bool
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
     """What :func:`lstm` returns, and the tensors that the backward pass needs; these are only valid with ``keep``."""
-    x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
+    x, h0, c0, w_ih, w_hh, bias = (t.contiguous() for t in (x, h0, c0, w_ih, w_hh, bias))
     sizes = (*x.shape, w_hh.shape[1])
     steps, batch, inputs, hidden = sizes
     state, gates = (1, batch, hidden), 4 * hidden
@@ -249,7 +258,7 @@ def _gru_forward(
     x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, keep: bool
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """What :func:`gru` returns, and the tensors that the backward pass needs; these are only valid with ``keep``."""
-    x, h0 = x.contiguous(), h0.contiguous()
+    x, h0, w_ih, w_hh, b_ih, b_hh = (t.contiguous() for t in (x, h0, w_ih, w_hh, b_ih, b_hh))
     sizes = (*x.shape, w_hh.shape[1])
     steps, batch, inputs, hidden = sizes
     gates = 3 * hidden
@@ -285,7 +294,7 @@ class _GRU(torch.autograd.Function):
 class _Dense(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
-        x = x.contiguous()
+        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
         outputs, inputs = weight.shape
         check(x.dtype, (x, (*x.shape[:-1], inputs)), (weight, (outputs, inputs)), (bias, (outputs,)))
         y = x.new_empty(*x.shape[:-1], outputs)
