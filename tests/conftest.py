@@ -172,6 +172,12 @@ def gpu() -> Iterator[None]:
     devices._looked.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test's config took from the environment is not hidden in the lines of the next test."""
+    monkeypatch.setattr("tbptt.system.secrets._hidden", {})
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the working directory, where runs leave what they leave."""

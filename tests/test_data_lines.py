@@ -331,7 +331,6 @@ def test_a_path_from_the_environment_is_kept_as_it_was_typed(
     here: Path, config: Callable[..., DictConfig], panels: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_FOLDER", "/home/canary7")
-    monkeypatch.setattr("tbptt.system.secrets._hidden", {})
     panels(panel_of({"Close": 400}, days(400), findings=FINDINGS))
     cfg = config(*PRICES, "data.reading=auto", "data.path=${oc.env:SECRET_FOLDER}/prices.csv", "epochs=1")
     assert checks.problems(cfg) == []

@@ -130,9 +130,6 @@ def give(
     monkeypatch.setattr("tbptt.studies.sweep._run_pool", lambda study, plan, spec, *_: work(spec))
     monkeypatch.setattr("tbptt.studies.pool.early", lambda config: [])
     monkeypatch.setenv("TBPTT_STORAGE", "sqlite:///sweeps/optuna.db")
-    monkeypatch.setattr(
-        "tbptt.system.secrets._hidden", {}
-    )  # what comes from there is hidden, in the tests after this one too
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
     train = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 

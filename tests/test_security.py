@@ -425,7 +425,6 @@ def test_servers_in_the_docs_and_scripts_listen_on_loopback_only() -> None:
 def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TBPTT_STORAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("tbptt.system.secrets._hidden", {})
 
 
 def composed_with(*words: str) -> tuple[Any, list[str]]:
