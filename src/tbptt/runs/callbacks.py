@@ -15,8 +15,8 @@ from tbptt.runs.best import Best
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.epoch import Epoch, packed
 from tbptt.runs.journal import Outbox
-from tbptt.runs.module import SequenceModule
 from tbptt.runs.progress import Progress
+from tbptt.runs.training import Training
 
 log = logging.getLogger("tbptt")
 
@@ -58,7 +58,7 @@ class CloseEpoch(pl.Callback):
         self.shown: set[str] = set()  # the metrics of the epoch before
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, SequenceModule)
+        assert isinstance(pl_module, Training)
         pl_module.close_epoch()
         # Lightning's own callbacks, such as EarlyStopping, look for metrics in trainer.callback_metrics.
         for name in self.shown - set(pl_module.metrics):  # metrics that this epoch does not have
@@ -71,11 +71,11 @@ class AfterEpoch(pl.Callback):
     """An action on each closed epoch."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, SequenceModule)
+        assert isinstance(pl_module, Training)
         assert pl_module.finished is not None
         self.take(pl_module, pl_module.finished)
 
-    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+    def take(self, module: Training, epoch: Epoch) -> None:
         raise NotImplementedError  # each has its own
 
 
@@ -85,8 +85,8 @@ class StopWhereAsked(AfterEpoch):
     It also stops a run that was to stop, if such a callback has unset ``trainer.should_stop``.
     """
 
-    def take(self, module: SequenceModule, epoch: Epoch) -> None:
-        if module.trainer.should_stop or module.stop_reason is not None:
+    def take(self, module: Training, epoch: Epoch) -> None:
+        if module.is_asked_to_stop() or module.stop_reason is not None:
             module.stop(ASKED)
             module.make_last()
 
@@ -97,7 +97,7 @@ class Prune(AfterEpoch):
     def __init__(self, after_epoch: Callable[[Epoch], bool]):
         self.after_epoch = after_epoch
 
-    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+    def take(self, module: Training, epoch: Epoch) -> None:
         if self.after_epoch(epoch):
             module.stop("pruned")
 
@@ -113,30 +113,47 @@ class SaveCheckpoints(AfterEpoch):
         outbox: Outbox,
         own: Sequence[pl.Callback] = (),
     ):
-        self.cfg, self.data, self.best, self.outbox, self.own = cfg, data, best, outbox, own
+        self.data, self.best, self.outbox, self.own = data, best, outbox, own
+        self.config = plain(cfg)
         self.save = checkpoint.save_and_try  # for the first checkpoint; later ones are checked in memory
 
-    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+    def take(self, module: Training, epoch: Epoch) -> None:
         improved = self.best.take(epoch)
+        content = self.content(module, module.snapshot(epoch), epoch)
+        self.write(content, content if improved else None)
+
+    def content(
+        self, module: Training, snapshot: dict[str, Any], epoch: Epoch, before: Sequence[Epoch] = ()
+    ) -> dict[str, Any]:
+        """The checkpoint of an epoch that was just closed and compared with the best.
+
+        Args:
+            snapshot: of the module.
+            before: epochs that are not in the journal yet.
+        """
         content: dict[str, Any] = {
-            "config": plain(self.cfg),
+            "config": self.config,
             "scaler": self.data.scaler.state_dict(),
             "series": self.data.series,
             "change_std": self.data.change_std,
             "borders": self.data.borders,
-            "best": vars(self.best),
+            "best": dict(vars(self.best)),
             "stop_reason": module.stop_reason,
             "record": asdict(epoch),
-            **module.snapshot(epoch),
+            **snapshot,
             **own_callbacks.kept(self.own),
         }
-        run = self.outbox.run
-        if not run.is_local:  # another machine may resume the run, and would not have the journal
-            content["records"] = [packed(one) for one in [*self.outbox.epochs, epoch]]
-        self.save(run.folder / "checkpoints" / "last.ckpt", content, keep_previous=True)
+        if not self.outbox.run.is_local:  # another machine may resume the run, and would not have the journal
+            content["records"] = [packed(one) for one in [*self.outbox.epochs, *before, epoch]]
+        return content
+
+    def write(self, last: dict[str, Any], best: dict[str, Any] | None) -> None:
+        """Write the checkpoint of the last epoch, and that of the best one if it is new."""
+        folder = self.outbox.run.folder / "checkpoints"
+        self.save(folder / "last.ckpt", last, keep_previous=True)
         self.save = checkpoint.save_seen
-        if improved:
-            checkpoint.save(run.folder / "checkpoints" / "best.ckpt", content)
+        if best is not None:
+            checkpoint.save(folder / "best.ckpt", best)
 
 
 class WriteJournal(AfterEpoch):
@@ -145,7 +162,7 @@ class WriteJournal(AfterEpoch):
     def __init__(self, outbox: Outbox):
         self.outbox = outbox
 
-    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+    def take(self, module: Training, epoch: Epoch) -> None:
         self.outbox.add(epoch)
 
 
@@ -155,7 +172,7 @@ class SendToStore(AfterEpoch):
     def __init__(self, outbox: Outbox):
         self.outbox = outbox
 
-    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+    def take(self, module: Training, epoch: Epoch) -> None:
         self.outbox.send()
 
 
@@ -165,7 +182,7 @@ class ShowProgress(AfterEpoch):
     def __init__(self, progress: Progress, best: Best):
         self.progress, self.best = progress, best
 
-    def take(self, module: SequenceModule, epoch: Epoch) -> None:
+    def take(self, module: Training, epoch: Epoch) -> None:
         self.progress.epoch(epoch, module.schedule, self.best.value)
         if epoch.diverged_at is not None:
             log.warning(_divergence(epoch, self.best))

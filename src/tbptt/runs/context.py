@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tbptt.data.options import DataConfig
 from tbptt.runs.epoch import Epoch
 from tbptt.system.runtime import StopSignals
 from tbptt.tasks.options import TaskConfig
 from tbptt.tasks.prepare import Prepared, prepare
+
+if TYPE_CHECKING:
+    from tbptt.runs.lane import Pace
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class RunContext:
         check_lease: raises LeaseLost if another worker may have the run by now; this process then leaves it alone.
         test: whether the best epoch is judged on the test part; a study judges its chosen trial only.
         retry_seconds: for how long a run that begins retries a tracking server that is away.
+        pack: what the run shares with the other runs of its pack (:mod:`tbptt.runs.lane`); None for a run alone.
     """
 
     name: str = ""
@@ -47,6 +52,7 @@ class RunContext:
     check_lease: Callable[[], None] = lambda: None
     test: bool = True
     retry_seconds: float = 0.0
+    pack: "Pace | None" = None
 
     def check(self) -> None:
         """Raise Interrupted or LeaseLost if the run must stop.

@@ -44,8 +44,7 @@ class SequenceDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Move the data to the device, once."""
         assert self.trainer is not None
-        device = self.trainer.strategy.root_device
-        self.train, self.val = self.train.to(device), self.val.to(device)
+        self.train, self.val = self.prepared.on(self.trainer.strategy.root_device)
 
     def train_dataloader(self) -> "OneBatch":
         return OneBatch(self.train)

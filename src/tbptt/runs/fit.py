@@ -5,7 +5,7 @@ import re
 import signal
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,10 +32,12 @@ from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.dataset import log_dataset, tags_of
 from tbptt.runs.epoch import Epoch, unpacked
 from tbptt.runs.journal import Outbox, deliver_pending, hold
+from tbptt.runs.lane import Lane, in_a_pack
 from tbptt.runs.module import SequenceModule
 from tbptt.runs.progress import Progress
 from tbptt.runs.system_metrics import monitored
 from tbptt.runs.tracking import Run, Store
+from tbptt.runs.training import Training
 from tbptt.runs.versions import code_tags
 from tbptt.system import collecting, devices
 from tbptt.system.command import command, use_command
@@ -108,16 +110,29 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the run is closed as KILLED and can be resumed.
         LeaseLost: another worker may have the run by now; this process leaves the run as it is.
     """
-    context = context or RunContext()
+    steps = in_steps(cfg, context or RunContext())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+def in_steps(cfg: DictConfig, context: RunContext) -> Generator[Lane, None, Result]:
+    """:func:`fit`, which stops whenever the run's next epoch is to be trained by the pack that the context names. It
+    then yields its lane, and expects to be resumed when the epoch has been trained. A run outside a pack, or one that
+    only Lightning can train, does not stop."""
     config = cast(Config, OmegaConf.to_object(cfg))
     own = own_callbacks.built(config.callback)
+    pack = context.pack if not own and config.precision != "bf16" else None
     objectives = as_objectives(config.objective)
     device = _set_up(config)
     mode = config.progress if context.show else "silent"
     with (
         context.signals,
         Progress(mode, config.epochs, objectives[0], context.name) as progress,
-        kernels.torch_only() if config.kernels == "torch" else nullcontext(),
+        kernels.torch_only() if config.kernels == "torch" and pack is None else nullcontext(),
         ExitStack() as held,
     ):
         store = _reached(config, context, progress)
@@ -130,7 +145,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
         outbox = Outbox(run, config.tracking.update_points)
         with _closing(run, outbox, context.signals) as ending:
             judged: Judged | None = None
-            module = _module(config, context, progress)
+            module = _training(config, context, progress, device, is_lane=pack is not None)
             best = _begin_or_go_on(cfg, outbox, state, module, context, data) or Best(objectives)
             own_callbacks.restore(own, (state or {}).get("callbacks", {}))
             progress.parts = lambda: parts_of(data.train.length, module.schedule.chunks, config.segment_length)
@@ -138,15 +153,20 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
             if module.stop_reason is None:
                 judging.forget(run.folder)
                 ours = callbacks.in_order(cfg, data, best, outbox, progress, context.after_epoch, own)
-                with (
-                    monitored(run, outbox.folder, config.tracking.system_metrics),
-                    _let_go(_trainer(config, device, config.epochs - module.first_epoch, ours), module) as trainer,
-                ):
-                    trainer.fit(module, datamodule=data)
+                with monitored(run, outbox.folder, config.tracking.system_metrics):
+                    if isinstance(module, SequenceModule):
+                        epochs = config.epochs - module.first_epoch
+                        with _let_go(_trainer(config, device, epochs, ours), module) as trainer:
+                            trainer.fit(module, datamodule=data)
+                    else:
+                        assert pack is not None
+                        yield from in_a_pack(module, data, ours, pack)
                 module.stop_reason = module.stop_reason or callbacks.ASKED  # before an epoch began
             if module.stop_reason != "pruned":
                 progress.now("judging the best epoch")
-                judged = judging.judge_best(run.folder, module.to(device).network, data.prepared, context.test)
+                network = module.network.to(device)
+                with module.at_work() if isinstance(module, Lane) else nullcontext():
+                    judged = judging.judge_best(run.folder, network, data.prepared, context.test)
             ending.reason = module.stop_reason
         assert module.stop_reason is not None
         result = Result(run.id, run.experiment, module.stop_reason, best, data.baseline)
@@ -177,9 +197,13 @@ def _set_up(config: Config) -> str:
 def _reached(config: Config, context: RunContext, progress: Progress) -> Store:
     """The store of runs; what earlier runs could not deliver is sent to it first, if it takes it now."""
     progress.now(hide(f"opening {config.tracking.uri}"))
+    if context.pack and context.pack.store:
+        return context.pack.store
     with nullcontext() if sqlite_path(config.tracking.uri) else context.signals.at_once():
         store = Store(config.tracking, context.retry_seconds, context.check)
     deliver_pending(store, config.tracking.update_points)
+    if context.pack:
+        context.pack.store = store
     return store
 
 
@@ -220,12 +244,16 @@ def _opened(
     return run, state
 
 
-def _module(config: Config, context: RunContext, progress: Progress) -> SequenceModule:
+def _training(
+    config: Config, context: RunContext, progress: Progress, device: str, is_lane: bool
+) -> Lane | SequenceModule:
     def after_chunk() -> None:
         context.check()
         progress.moved()
 
     network = build_network(config.model, config.data.input_size, config.task.outputs)
+    if is_lane:
+        return Lane(network, config, _schedule(config), after_chunk, device)
     return SequenceModule(network, config, _schedule(config), after_chunk)
 
 
@@ -233,7 +261,7 @@ def _begin_or_go_on(
     cfg: DictConfig,
     outbox: Outbox,
     state: dict[str, Any] | None,
-    module: SequenceModule,
+    module: Training,
     context: RunContext,
     data: SequenceDataModule,
 ) -> Best | None:

@@ -48,6 +48,16 @@ class Prepared:
         """The fingerprint of all prices."""
         return self.split.fingerprint()
 
+    def on(self, device: torch.device) -> tuple[Sequences, Sequences]:
+        """train and val on a device. They are moved once: all runs that were prepared together share them."""
+        if device not in self._on:
+            self._on[device] = self.train.to(device), self.val.to(device)
+        return self._on[device]
+
+    @cached_property
+    def _on(self) -> dict[torch.device, tuple[Sequences, Sequences]]:
+        return {}
+
     def test(self) -> Sequences | None:
         """The sequences of the test part; None if there is none.
 

@@ -277,5 +277,5 @@ class RandomState:
 
     def set(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
-        if self.device:
+        if self.device and len(states) > 1:  # those of a run on a CPU go on with this GPU's generator as it is
             torch.cuda.set_rng_state(states[1], self.device)

@@ -1,0 +1,248 @@
+"""A trial in a pack: several runs that one process trains at once, an epoch of each at a time.
+
+Each run is a generator (:func:`tbptt.runs.fit.in_steps`) that yields its lane whenever its next epoch is to be trained,
+and does everything else as a run of its own does. :func:`train_epoch` trains an epoch of all lanes together.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+
+from tbptt.config.schema import Config
+from tbptt.models import kernels
+from tbptt.models.protocol import Network
+from tbptt.runs.callbacks import AfterEpoch, Prune, SaveCheckpoints, SendToStore, ShowProgress, WriteJournal
+from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.tracking import Store
+from tbptt.runs.training import Training
+from tbptt.system.runtime import LeaseLost
+from tbptt.training.pack import Row, train_together
+from tbptt.training.schedule import ChunkSchedule
+from tbptt.training.segments import RandomState, SegmentMemory
+
+T = TypeVar("T")
+
+
+class Lane(Training):
+    """The training of one run in a pack.
+
+    The random generators of PyTorch are one for the whole process. Here each run has their states to itself
+    (:meth:`at_work`), so that it draws the same numbers in any pack as alone.
+
+    Args:
+        after_chunk: called after each chunk of the pack; may raise to stop.
+    """
+
+    def __init__(
+        self, network: Network, config: Config, schedule: ChunkSchedule, after_chunk: Callable[[], None], device: str
+    ):
+        self._init_training(network, config, schedule, after_chunk)
+        self.device = torch.device(device)
+        self.epoch = 0
+        self._stops = False
+        self._random = RandomState(self.device).get()
+
+    def begin(self, data: SequenceDataModule) -> None:
+        """Move everything to the device, and restore what a checkpoint has of the optimizer and the generators."""
+        self.network.to(self.device)
+        self.train, self.val = data.prepared.on(self.device)
+        self.epoch = self.first_epoch
+        if restored := self.restored_random():
+            self._random[: len(restored)] = restored
+        self.optimizer = self.make_optimizer()
+        self.network.train(True)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within, PyTorch's random generators are this run's, and the layers those that its config asks for."""
+        generators = RandomState(self.device)
+        before = generators.get()
+        generators.set(self._random)
+        try:
+            with kernels.torch_only() if self.config.kernels == "torch" else nullcontext():
+                yield
+        finally:
+            self._random = generators.get()
+            generators.set(before)
+
+    def is_asked_to_stop(self) -> bool:
+        return self._stops
+
+    def ask_to_stop(self, is_asked: bool) -> None:
+        self._stops = is_asked
+
+    def optimizer_itself(self) -> torch.optim.Optimizer:
+        return self.optimizer
+
+    def row(self) -> Row:
+        """What the pack needs to train the next epoch."""
+        self.heed_changes()
+        return Row(
+            network=self.network,
+            parameters=self.parameters_,
+            optimizer=self.optimizer,
+            clip=self.config.clip,
+            clip_mode=self.config.clip_mode,
+            first_update=self.updates,
+            before_update=self.set_rates if self.scheduled else None,
+            share=self.scheduled.share if self.scheduled else None,
+            fixed=self._fixed,
+            at_work=self.at_work,
+        )
+
+    def end_epoch(self) -> Epoch:
+        """Validate and close the epoch that the pack has trained."""
+        with self.at_work():
+            self.validate(self.val)
+            self.close_epoch()
+        assert self.finished is not None
+        return self.finished
+
+    def kind(self) -> object:
+        """Lanes of one kind can be trained together: they have the same data, network and ways to compute."""
+        c = self.config
+        return (id(self.train), repr(c.model), c.precision, c.kernels, c.segment_length, c.threads, str(self.device))
+
+    def snapshot(self, epoch: Epoch) -> dict[str, Any]:
+        with self.at_work():
+            return super().snapshot(epoch)
+
+
+class Pace:
+    """When a lane of a pack is to be saved, so that all of them together spend a small share of the time on that.
+
+    With an epoch a second or more, each lane is saved after each of its epochs, as a run alone is.
+
+    Attributes:
+        store: the store of runs that they share, once the first of them has opened it.
+    """
+
+    SHARE, EVERY = 0.1, 1.0  # of the time; seconds between two savings of a lane at least
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self._began, self._spent = time.monotonic(), 0.0
+
+    def is_due(self, last: float) -> bool:
+        """Whether a lane that was saved at ``last``, a time.monotonic(), is due."""
+        now = time.monotonic()
+        return now - last >= self.EVERY and self._spent <= self.SHARE * (now - self._began)
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """Within, a lane is saved."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent += time.monotonic() - began
+
+
+class Keeper(AfterEpoch):
+    """Saves, journals and sends a lane's epochs: not after each one, but when the pack's pace allows, and at the end.
+
+    Until then they are kept in memory, and so are the checkpoints of the last one and of the best one. After a kill the
+    run goes on from its last checkpoint, and computes the epochs after it again, bit for bit.
+
+    Args:
+        save: makes the checkpoints.
+        after: is called for each epoch that is in a checkpoint: the journal first.
+        send: is called after that, with the last of them.
+    """
+
+    def __init__(self, save: SaveCheckpoints, after: WriteJournal, send: SendToStore, pace: Pace):
+        self.save, self.after, self.send, self.pace = save, after, send, pace
+        self._epochs: list[Epoch] = []
+        self._last: dict[str, Any] = {}
+        self._best: dict[str, Any] | None = None
+        self._saved = time.monotonic()
+
+    def take(self, module: Training, epoch: Epoch) -> None:
+        improved = self.save.best.take(epoch)
+        # A copy: the snapshot holds the optimizer's own tensors, which the next epoch changes.
+        self._last = self.save.content(module, copy.deepcopy(module.snapshot(epoch)), epoch, self._epochs)
+        self._epochs.append(epoch)
+        if improved:
+            self._best = self._last
+        if module.stop_reason is not None:
+            self.flush(module)
+        elif self.pace.is_due(self._saved):
+            with self.pace.spending():
+                self.flush(module)
+
+    def flush(self, module: Training) -> None:
+        """Save and send what is kept in memory."""
+        if not self._epochs:
+            return
+        self.save.write(self._last, self._best)
+        epochs, self._epochs, self._best = self._epochs, [], None
+        self._saved = time.monotonic()
+        for epoch in epochs:
+            self.after.take(module, epoch)
+        self.send.take(module, epochs[-1])
+
+
+def in_a_pack(lane: Lane, data: SequenceDataModule, actions: Sequence[pl.Callback], pace: Pace) -> Generator[Lane]:
+    """Train a run in a pack to its end. Yields the lane whenever its next epoch is to be trained.
+
+    Args:
+        actions: those of a run alone (:func:`tbptt.runs.callbacks.in_order`), in their order.
+    """
+    prune, show = _the(Prune, actions), _the(ShowProgress, actions)
+    keeper = Keeper(_the(SaveCheckpoints, actions), _the(WriteJournal, actions), _the(SendToStore, actions), pace)
+    lane.begin(data)
+    try:
+        while lane.stop_reason is None:
+            yield lane
+            epoch = lane.end_epoch()
+            prune.take(lane, epoch)
+            keeper.take(lane, epoch)
+            show.take(lane, epoch)
+            lane.epoch += 1
+    except LeaseLost:  # another process may have the run by now
+        raise
+    except BaseException:
+        with suppress(Exception):  # it is the first error that counts
+            keeper.flush(lane)
+        raise
+    finally:
+        lane.release()
+
+
+def _the(kind: type[T], actions: Sequence[pl.Callback]) -> T:
+    return next(action for action in actions if isinstance(action, kind))
+
+
+def train_epoch(lanes: Sequence[Lane], memory: SegmentMemory, after_chunk: Callable[[], None]) -> None:
+    """Train the next epoch of each lane. Lanes of one kind that have the same number of chunks step together.
+
+    Args:
+        memory: where segments keep their activations; of one kind of lane.
+        after_chunk: called after each chunk of a group; may raise to stop.
+    """
+    groups: dict[object, list[Lane]] = {}
+    for lane in lanes:
+        groups.setdefault((lane.kind(), lane.schedule.chunks), []).append(lane)
+    for group in groups.values():
+        first = group[0]
+        for lane in group:
+            lane.begin_epoch()
+        began = time.perf_counter()
+        records = train_together(
+            [lane.row() for lane in group],
+            first.train,
+            first.schedule.chunks,
+            segment_length=first.config.segment_length,
+            threads=first.config.threads,
+            after_chunk=after_chunk,
+            memory=memory,
+        )
+        share = (time.perf_counter() - began) / len(group)  # of the time that they took together
+        for lane, record in zip(group, records, strict=True):
+            lane.take_pass(record, first.train, share)
