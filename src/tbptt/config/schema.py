@@ -97,6 +97,7 @@ class StudyConfig:
     placebo_of: str | None = key(Takes("the name of a study, or null", STUDY_NAME.test), None, new=True)
     timeout: float | None = key(number(0, open_low=True, null=True), None)
     workers: int = key(whole(1, high=10000), 1)
+    pack: Any = key(whole(1, "auto", high=10000), "auto", new=True)  # no value of it computes anything else
     max_failures: int | None = key(whole(1, None), None)
     retries: int = key(whole(0), 1)
     heartbeat: int = key(whole(1, high=86400), 15)

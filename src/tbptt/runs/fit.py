@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -60,6 +60,7 @@ from tbptt.training.chunks import parts_of
 from tbptt.training.schedule import ChunkSchedule
 
 log = logging.getLogger("tbptt")
+T = TypeVar("T")
 
 # Lightning uses a PyTorch name that PyTorch will drop soon; a user can do nothing about it.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning.*")
@@ -110,13 +111,17 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the run is closed as KILLED and can be resumed.
         LeaseLost: another worker may have the run by now; this process leaves the run as it is.
     """
-    steps = in_steps(cfg, context or RunContext())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+    return to_the_end(in_steps(cfg, context or RunContext()))
+
+
+def to_the_end(steps: Generator[Lane, None, T]) -> T:
+    """The result of what does not stop, as it is not part of a pack."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise RuntimeError("it waits for a pack")
 
 
 def in_steps(cfg: DictConfig, context: RunContext) -> Generator[Lane, None, Result]:

@@ -1,7 +1,7 @@
 """A trial in a pack: several runs that one process trains at once, an epoch of each at a time.
 
 Each run is a generator (:func:`tbptt.runs.fit.in_steps`) that yields its lane whenever its next epoch is to be trained,
-and does everything else as a run of its own does. :func:`train_epoch` trains an epoch of all lanes together.
+and does everything else as a run of its own does. :class:`Epochs` trains an epoch of all lanes together.
 """
 
 import copy
@@ -45,6 +45,7 @@ class Lane(Training):
         self._init_training(network, config, schedule, after_chunk)
         self.device = torch.device(device)
         self.epoch = 0
+        self.failure: Exception | None = None  # that of the epoch that was to be trained
         self._stops = False
         self._random = RandomState(self.device).get()
 
@@ -200,6 +201,9 @@ def in_a_pack(lane: Lane, data: SequenceDataModule, actions: Sequence[pl.Callbac
     try:
         while lane.stop_reason is None:
             yield lane
+            if lane.failure is not None:
+                raise lane.failure
+            lane.after_chunk()  # others may have taken the run over
             epoch = lane.end_epoch()
             prune.take(lane, epoch)
             keeper.take(lane, epoch)
@@ -219,17 +223,28 @@ def _the(kind: type[T], actions: Sequence[pl.Callback]) -> T:
     return next(action for action in actions if isinstance(action, kind))
 
 
-def train_epoch(lanes: Sequence[Lane], memory: SegmentMemory, after_chunk: Callable[[], None]) -> None:
-    """Train the next epoch of each lane. Lanes of one kind that have the same number of chunks step together.
+class Epochs:
+    """Trains epochs of several lanes together.
 
     Args:
-        memory: where segments keep their activations; of one kind of lane.
-        after_chunk: called after each chunk of a group; may raise to stop.
+        check: called after each chunk; may raise to stop.
     """
-    groups: dict[object, list[Lane]] = {}
-    for lane in lanes:
-        groups.setdefault((lane.kind(), lane.schedule.chunks), []).append(lane)
-    for group in groups.values():
+
+    def __init__(self, check: Callable[[], None]):
+        self.check = check
+        self._memories: dict[object, SegmentMemory] = {}
+
+    def train(self, lanes: Sequence[Lane]) -> None:
+        """Train the next epoch of each lane. Lanes of one kind that have the same number of chunks step together."""
+        groups: dict[tuple[object, int], list[Lane]] = {}
+        for lane in lanes:
+            groups.setdefault((lane.kind(), lane.schedule.chunks), []).append(lane)
+        kinds = {kind for kind, _ in groups}
+        self._memories = {kind: memory for kind, memory in self._memories.items() if kind in kinds}
+        for (kind, _), group in groups.items():
+            self._train(group, self._memories.setdefault(kind, _memory_for(group[0].config)))
+
+    def _train(self, group: Sequence[Lane], memory: SegmentMemory) -> None:
         first = group[0]
         for lane in group:
             lane.begin_epoch()
@@ -240,9 +255,16 @@ def train_epoch(lanes: Sequence[Lane], memory: SegmentMemory, after_chunk: Calla
             first.schedule.chunks,
             segment_length=first.config.segment_length,
             threads=first.config.threads,
-            after_chunk=after_chunk,
+            after_chunk=self.check,
             memory=memory,
         )
         share = (time.perf_counter() - began) / len(group)  # of the time that they took together
         for lane, record in zip(group, records, strict=True):
-            lane.take_pass(record, first.train, share)
+            if isinstance(record, Exception):
+                lane.failure = record
+            else:
+                lane.take_pass(record, first.train, share)
+
+
+def _memory_for(config: Config) -> SegmentMemory:
+    return SegmentMemory(config.segment_memory, config.study.workers)

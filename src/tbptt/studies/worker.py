@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -23,12 +23,14 @@ from tbptt.config.schema import TrackingConfig
 from tbptt.options.values import Value
 from tbptt.runs import tracking
 from tbptt.runs.context import RunContext
-from tbptt.runs.fit import Result, fit
+from tbptt.runs.fit import Result, in_steps, to_the_end
 from tbptt.runs.journal import deliver_pending
+from tbptt.runs.lane import Lane, Pace
 from tbptt.runs.naming import trial_name
 from tbptt.runs.pending import RunTaken
 from tbptt.runs.store_errors import is_outage as is_run_outage
 from tbptt.studies.folds import runs_of
+from tbptt.studies.pack import Pack, pack_of
 from tbptt.studies.plan import Plan
 from tbptt.studies.pool import wait_while_paused
 from tbptt.studies.postgres import RETRY_SECONDS, Heartbeat, ServerStorage
@@ -106,18 +108,20 @@ class Worker:
 
     def work(self) -> None:
         """Run trials until none is left."""
+        size, grows = pack_of(self.plan, self.prepare)
+        if size > 1:
+            Pack(self, size, grows).work()
+        else:
+            while (claimed := self.claim()) is not None:
+                to_the_end(self.trial(*claimed))
+        self._deliver_the_rest()
+
+    def claim(self) -> tuple[Trial, dict[str, Value]] | None:
+        """The next trial and its point; None if none is left."""
+        self.signals.check()
         plan, settings = self.plan, self.plan.settings
         budget = Budget(plan.n_trials, self.deadline, settings.max_failures, settings.retries)
-        while True:
-            self.signals.check()
-            claimed = self.study.claim(
-                plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid
-            )
-            if claimed is None:
-                break
-            self._run_trial(*claimed)
-            self.retention.ended(claimed[0].number)
-        self._deliver_the_rest()
+        return self.study.claim(plan.space, budget, settings.sampler, settings.pruner, plan.cfg.epochs, plan.is_grid)
 
     def _deliver_the_rest(self) -> None:
         """Wait until a tracking server has the rest of the last runs, because no next run will deliver it."""
@@ -133,14 +137,18 @@ class Worker:
         with suppress(StillPending):  # the next command tries again
             retry(deliver, lambda error: isinstance(error, StillPending), RETRY_SECONDS, self.signals.check)
 
-    def _run_trial(self, trial: Trial, point: dict[str, Value]) -> None:
+    def trial(self, trial: Trial, point: dict[str, Value], pace: Pace | None = None) -> Generator[Lane]:
         """Train a point, once per seed and fold, and tell the study how it ended. Raises errors that end this worker
-        too."""
+        too.
+
+        Args:
+            pace: of the pack that trains it; it then yields a lane for each epoch (:func:`tbptt.runs.fit.in_steps`).
+        """
         had_room = True
         try:
             with Heartbeat(self.server, trial_id(trial)) if self.server else nullcontext() as heartbeat:
                 check_lease = heartbeat.check_lease if heartbeat else lambda: None
-                self._tell(trial, self._train_point(trial, point, check_lease))
+                self._tell(trial, (yield from self._train_point(trial, point, check_lease, pace)))
         except RunTaken as error:  # given out again when the other process is done with it
             log.warning("trial %d: %s", trial.number, error)
             self.study.fail(trial.number, INTERRUPTED, again=True)
@@ -166,6 +174,7 @@ class Worker:
                 log.error("trial %d failed: %s", trial.number, failure_line(error))
         if not had_room:  # only now: until here, the error held the trial's memory
             release_memory()
+        self.retention.ended(trial.number)
 
     def _give_back(self, trial: Trial, error: Exception) -> None:
         """Give a trial back to the study after its GPU's error, so that it goes on later. If the GPU was only short of
@@ -196,7 +205,9 @@ class Worker:
             return
         self.study.optuna.tell(trial, means)
 
-    def _train_point(self, trial: Trial, point: dict[str, Value], check_lease: Callable[[], None]) -> list[Result]:
+    def _train_point(
+        self, trial: Trial, point: dict[str, Value], check_lease: Callable[[], None], pace: Pace | None
+    ) -> Generator[Lane, None, list[Result]]:
         """Train one run per seed, with folds one per seed and fold. A run that is pruned or diverges is the last."""
         words = self.plan.space.overrides(point)
         cfg = self._composed(trial, words)
@@ -224,8 +235,9 @@ class Worker:
                     test=False,
                     check_lease=check_lease,
                     retry_seconds=RETRY_SECONDS,
+                    pack=pace,
                 )
-                results.append(fit(cfg, context))
+                results.append((yield from in_steps(cfg, context)))
                 if results[-1].stop_reason in ("pruned", "diverged"):
                     break
             reports.ended([result.best.epoch for result in results])

@@ -48,8 +48,11 @@ def train_together(
     threads: int = 1,
     after_chunk: Callable[[], None] = lambda: None,
     memory: SegmentMemory | None = None,
-) -> list[PassRecord]:
-    """Train each row once on every valid step of every sequence, as :func:`tbptt.training.chunks.train_pass` does."""
+) -> list[PassRecord | Exception]:
+    """Train each row once on every valid step of every sequence, as :func:`tbptt.training.chunks.train_pass` does.
+
+    Returns the record of each row, or the error that kept it from being trained. What ``after_chunk`` raises is raised.
+    """
     return by_turns(rows, sequences, chunks, segment_length, after_chunk, memory)
 
 
@@ -60,13 +63,22 @@ def by_turns(
     segment_length: int | str | None,
     after_chunk: Callable[[], None],
     memory: SegmentMemory | None,
-) -> list[PassRecord]:
+) -> list[PassRecord | Exception]:
     """One row after the other: what the other backends are held against, and what works for every network."""
-    records = []
+    stopped: list[Exception] = []
+
+    def check() -> None:
+        try:
+            after_chunk()
+        except Exception as error:
+            stopped.append(error)
+            raise
+
+    records: list[PassRecord | Exception] = []
     for row in rows:
-        with row.at_work():
-            records.append(
-                train_pass(
+        try:
+            with row.at_work():
+                record = train_pass(
                     row.network,
                     row.parameters,
                     row.optimizer,
@@ -75,12 +87,16 @@ def by_turns(
                     clip=row.clip,
                     clip_mode=row.clip_mode,
                     segment_length=segment_length,
-                    after_chunk=after_chunk,
+                    after_chunk=check,
                     fixed=row.fixed,
                     first_update=row.first_update,
                     before_update=row.before_update,
                     share=row.share,
                     memory=memory,
                 )
-            )
+            records.append(record)
+        except Exception as error:
+            if stopped:
+                raise
+            records.append(error)
     return records
