@@ -115,7 +115,7 @@ class QNetwork(nn.Module):
         copied.
         """
         x = x.transpose(0, 1)  # (K, B, D)
-        if torch.is_grad_enabled() and kernels.usable(x) and self._is_as_made():
+        if torch.is_grad_enabled() and kernels.usable(x) and self.is_as_made():
             return self._at_once(x, state)
         for layer in self.dense:
             x = self.noise(layer(x))
@@ -132,7 +132,7 @@ class QNetwork(nn.Module):
             after.append(new if self.cell == "lstm" else (new,))
         return self.head(x).transpose(0, 1), after
 
-    def _is_as_made(self) -> bool:
+    def is_as_made(self) -> bool:
         """Whether all layers are those of this class, and nobody listens at them: then one call computes the same."""
         kinds = {Dense, CELLS[self.cell], GaussianNoise, Linear}
         layers = (*self.dense, *self.recurrent, self.noise, self.head)
@@ -142,13 +142,16 @@ class QNetwork(nn.Module):
 
     def _at_once(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What :meth:`forward` computes of a time-major x, in one call of the compiled library."""
-        weights = [w for layer in (*self.dense, *self.recurrent, self.head) for w in layer.parameters()]
         layers = len(self.dense), len(self.recurrent)
         noise = self.noise.of_calls(sum(layers) - 1, x.dtype)
         before = [tensor for of_layer in state for tensor in of_layer]
-        y, after = at_once.network(x, before, weights, layers, noise)
+        y, after = at_once.network(x, before, self.weights(), layers, noise)
         parts = len(before) // layers[1]
         return y.transpose(0, 1), [tuple(after[i : i + parts]) for i in range(0, len(after), parts)]
+
+    def weights(self) -> list[nn.Parameter]:
+        """All weights, in the order in which :func:`tbptt.models.at_once.network` takes them."""
+        return [w for layer in (*self.dense, *self.recurrent, self.head) for w in layer.parameters()]
 
     def zero_state(self, batch: int) -> State:
         """The state at the start of every sequence."""

@@ -53,13 +53,13 @@ def network(
     dense, recurrent = layers
     is_lstm = len(state) > recurrent
     of_noise = (1, noise.first_step, noise.seed, *noise.counter) if noise else (0,) * 6
-    sizes = _checked(x, state, weights, dense, is_lstm)
-    plan = (*x.shape, len(weights[-1]), dense, recurrent, int(is_lstm), *of_noise, *sizes)
+    sizes = layer_sizes(x, state, weights, dense, is_lstm)
+    plan = (*x.shape, len(weights[-1]), dense, recurrent, int(is_lstm), 1, *of_noise, *sizes)
     y, *after = _Network.apply(plan, noise and noise.table, x, len(state), *state, *weights)
     return y, after
 
 
-def _checked(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], dense: int, is_lstm: bool) -> list[int]:
+def layer_sizes(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], dense: int, is_lstm: bool) -> list[int]:
     """The sizes of the dense and recurrent layers. Raises as :func:`tbptt.models.kernels.check` does."""
     _, batch, size = x.shape
     sizes: list[int] = []
@@ -82,7 +82,7 @@ def _checked(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], dens
     return sizes
 
 
-def _pointers(tensors: Sequence[Tensor]) -> Any:
+def pointers(tensors: Sequence[Tensor]) -> Any:
     """An array of the tensors' addresses."""
     return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
 
@@ -102,8 +102,8 @@ class _Network(torch.autograd.Function):
         y, after = x.new_empty(*x.shape[:2], numbers[3]), [torch.empty_like(t) for t in state]
         kept, room = x.new_empty(getattr(found, prefix + "network_kept")(plan)), x.new_empty(ctx.room)
         getattr(found, prefix + "network_forward")(
-            *(plan, _pointers(weights), _pointers(state), x.data_ptr(), None if table is None else table.data_ptr()),
-            *(y.data_ptr(), _pointers(after), kept.data_ptr(), room.data_ptr()),
+            *(plan, pointers(weights), pointers(state), x.data_ptr(), None if table is None else table.data_ptr()),
+            *(y.data_ptr(), pointers(after), kept.data_ptr(), room.data_ptr()),
         )
         ctx.save_for_backward(x, kept, *weights)
         return y, *after
@@ -117,7 +117,7 @@ class _Network(torch.autograd.Function):
         dweights = [torch.empty_like(w) for w in weights]
         dy, room = dy.contiguous(), x.new_empty(ctx.room)
         getattr(kernels.library(), kernels.PREFIX[x.dtype] + "network_backward")(
-            *(ctx.plan, _pointers(weights), x.data_ptr(), kept.data_ptr(), dy.data_ptr(), _pointers(dstate)),
-            *(None if dx is None else dx.data_ptr(), _pointers(dweights), room.data_ptr()),
+            *(ctx.plan, pointers(weights), x.data_ptr(), kept.data_ptr(), dy.data_ptr(), pointers(dstate)),
+            *(None if dx is None else dx.data_ptr(), pointers(dweights), room.data_ptr()),
         )
         return None, None, dx, None, *dstate, *dweights

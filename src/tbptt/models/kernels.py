@@ -21,7 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from tbptt.models.traced import traced
 
-VERSION = 5  # of native/kernels.c
+VERSION = 5  # of what native/kernels.c computes
+_FUNCTIONS = 6  # of its functions, and of what they take
 SETS = ("avx512", "avx2", "plain")  # the best first; plain is what every processor of the architecture has
 PREFIX = {torch.float32: "float_", torch.float64: "double_"}
 # Of each function, how many whole numbers and how many pointers it takes.
@@ -42,6 +43,9 @@ _TAKES = {
     "network_backward": (0, 9),
     "network_kept": (0, 1),
     "network_room": (0, 1),
+    "rows_forward": (0, 4),
+    "rows_backward": (0, 4),
+    "rows_room": (0, 1),
 }
 _NUMBERS = [name for name in _TAKES if name.endswith(("_kept", "_room"))]  # they return one
 log = logging.getLogger("tbptt")
@@ -74,11 +78,12 @@ def of_set(name: str) -> Any | None:
         return None
     try:
         found: Any = ctypes.CDLL(spec.origin)
-        if found.kernels_version() != VERSION or not found.kernels_fit():
+        if found.kernels_version() != _FUNCTIONS or not found.kernels_fit():
             return None
     except (OSError, AttributeError):  # built on another system
         return None
     found.set_name = name
+    found.kernels_mode.argtypes = [ctypes.c_void_p]
     for prefix in PREFIX.values():
         for function, (numbers, pointers) in _TAKES.items():
             one = getattr(found, prefix + function)

@@ -74,11 +74,16 @@ class GaussianNoise(nn.Module):
     def of_calls(self, calls: int, dtype: torch.dtype) -> at_once.Noise | None:
         """What so many calls from here on would add, for :func:`tbptt.models.at_once.network`; None if nothing."""
         assert self.is_counted
-        if not self.training or self.std == 0:
+        table = self.table(dtype) if self.training else None
+        if table is None:
             return None
         counter = (self._calls, self._update, self._layer)
         self._calls += calls
-        return at_once.Noise(_table(self.std, dtype), self._first_step, self.seed, counter)
+        return at_once.Noise(table, self._first_step, self.seed, counter)
+
+    def table(self, dtype: torch.dtype) -> Tensor | None:
+        """(PLACES,) what is added, by 16 random bits; None if nothing is."""
+        return _table(self.std, dtype) if self.std != 0 else None
 
     @property
     def is_counted(self) -> bool:

@@ -48,6 +48,7 @@ static void NAME(few_backward)(long M, long K, long N, const REAL *x, const REAL
       NAME(add_times)(K, d, x + m * K, dw + n * K);
       if (dx) NAME(add_times)(K, d, w + n * K, dx + m * K);
     }
+  for (long i = 0; i < N * K; i++) dw[i] += 0;
 }
 
 /* --- any number of outputs ------------------------------------------------------------------------------------------ */
@@ -71,7 +72,8 @@ void NAME(dense_forward)(long M, long K, long N, long is_tanh, const REAL *x, co
   }
 }
 
-/* Backward, from y and its gradient dy, both (M, N). Written: dx (M, K) unless null, dw, dbias. */
+/* Backward, from y and its gradient dy, both (M, N). Written: dx (M, K) unless null, dw, dbias; of these
+ * two no number is -0 (see unpack). */
 void NAME(dense_backward)(long M, long K, long N, long is_tanh, const REAL *x, const REAL *w, const REAL *y, const REAL *dy,
                           REAL *dx, REAL *dw, REAL *dbias, REAL *room) {
   if (N <= FEW && !is_tanh) {
@@ -102,8 +104,10 @@ void NAME(dense_backward)(long M, long K, long N, long is_tanh, const REAL *x, c
       NAME(product)(K, SMALLER(wide - n, SPAN), &f, sum + n, wide, NAME(from_c), 0);
     }
   }
-  for (long n = 0; n < N; n++)
-    for (long k = 0; k < K; k++) dw[n * K + k] = sum[k * wide + n];
+  for (long n = 0; n < N; n++) {
+    dbias[n] += 0;
+    for (long k = 0; k < K; k++) dw[n * K + k] = sum[k * wide + n] + 0;
+  }
 }
 
 long NAME(dense_room)(long K, long N) {

@@ -2,6 +2,7 @@
  * this package trains: some ten sequences and some hundred units. This is a plain shared library. kernels.py calls it
  * through ctypes, so neither Python's nor PyTorch's headers are needed to build it. setup.py builds it once for each
  * instruction set; the same code serves all, and the compiler's own macros say which set it is for. */
+#include <fenv.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -109,8 +110,14 @@ INLINE void philox(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t key,
 #define NAME(x) double_##x
 #include "kernels_of.h"
 
-/* Increased with every change to the functions that kernels.py calls. */
-long kernels_version(void) { return 5; }
+/* How this thread rounds, and whether it takes denormal numbers for 0: other threads compute the same with it (rows.h). */
+long kernels_mode(fenv_t *to) {
+  _Static_assert(sizeof *to <= 128, "rows.py has 128 bytes for it");
+  return fegetenv(to);
+}
+
+/* Increased with every change to the functions that Python calls, or to what they take. */
+long kernels_version(void) { return 6; }
 
 /* Whether this processor has the instructions that the library uses. */
 long kernels_fit(void) {

@@ -21,6 +21,7 @@ INLINE VECTOR NAME(tanh)(VECTOR x) { return 2 * NAME(inverse)(1 + NAME(exp)(-2 *
 #include "dense.h"
 #include "noise.h"
 #include "network.h"
+#include "rows.h"
 
 #undef VECTOR
 #undef LOOSE

@@ -4,7 +4,7 @@
 
 /* What Python hands over, number by number. */
 typedef struct {
-  long T, B, inputs, outputs, dense, recurrent, is_lstm;
+  long T, B, inputs, outputs, dense, recurrent, is_lstm, keep; /* keep: whether a backward pass follows */
   long has_noise, first_step, seed, call, update, layer; /* of the noise: where it begins, and of which bits it is */
   long sizes[];                                          /* of the dense layers and then of the recurrent ones */
 } NAME(plan);
@@ -26,7 +26,7 @@ static long NAME(lay_out)(const NAME(plan) * p, REAL *memory, NAME(place) * plac
   for (long i = 0; i < NAME(layers)(p); i++) {
     long size = p->sizes[i], is_dense = i < p->dense;
     long numbers[] = {is_dense ? rows * size : 0, NAME(is_noisy)(p, i) ? rows * size : 0, is_dense ? 0 : (p->T + 1) * p->B * size,
-                      is_dense ? 0 : NAME(kept)(p->is_lstm, p->T, p->B, size)};
+                      is_dense ? 0 : NAME(kept)(p->is_lstm, p->keep ? p->T : 1, p->B, size)};
     REAL *at[4];
     for (int j = 0; j < 4; j++) at[j] = memory ? memory + used : 0, used += numbers[j];
     if (places) places[i] = (NAME(place)){at[0], at[1], at[2], at[3]};
@@ -47,7 +47,8 @@ static void NAME(add_noise)(const NAME(plan) * p, long i, const REAL *table, con
 }
 
 /* weights: of each dense layer w and bias, of each recurrent one wi, wh and two biases, of the last w and bias. state: of
- * each recurrent layer h, and c of an LSTM; after: the same, written. y (T, B, outputs) and memory are written. */
+ * each recurrent layer h, and c of an LSTM; after: the same, written, which may be the same memory. y (T, B, outputs) and
+ * memory are written. */
 void NAME(network_forward)(const NAME(plan) * p, const REAL *const *weights, const REAL *const *state, const REAL *x,
                            const REAL *table, REAL *y, REAL *const *after, REAL *memory, REAL *room) {
   NAME(place) places[NAME(layers)(p)];
@@ -63,11 +64,11 @@ void NAME(network_forward)(const NAME(plan) * p, const REAL *const *weights, con
       output = to->h + B * size;
       if (p->is_lstm) {
         for (long j = 0; j < 4 * size; j++) room[j] = weights[2][j] + weights[3][j];
-        NAME(lstm_forward)(T, B, I, size, 1, input, weights[0], weights[1], room, state[0], state[1], to->h, after[1], to->kept,
+        NAME(lstm_forward)(T, B, I, size, p->keep, input, weights[0], weights[1], room, state[0], state[1], to->h, after[1], to->kept,
                            room + 4 * size);
         state += 2;
       } else {
-        NAME(gru_forward)(T, B, I, size, 1, input, weights[0], weights[1], weights[2], weights[3], state[0], to->h, to->kept, room);
+        NAME(gru_forward)(T, B, I, size, p->keep, input, weights[0], weights[1], weights[2], weights[3], state[0], to->h, to->kept, room);
         state += 1;
       }
       memcpy(after[0], to->h + T * B * size, B * size * sizeof(REAL));
@@ -80,7 +81,8 @@ void NAME(network_forward)(const NAME(plan) * p, const REAL *const *weights, con
 }
 
 /* Backward from dy (T, B, outputs) and from dstate, the gradients of the state after, which become those of the state
- * before. Written: dx (T, B, inputs) unless null, and the gradients of all weights. */
+ * before. Written: dx (T, B, inputs) unless null, and the gradients of all weights; that of a recurrent layer's second
+ * bias unless null. */
 void NAME(network_backward)(const NAME(plan) * p, const REAL *const *weights, const REAL *x, REAL *memory, const REAL *dy,
                             REAL *const *dstate, REAL *dx, REAL *const *dweights, REAL *room) {
   NAME(place) places[NAME(layers)(p)];
@@ -105,7 +107,7 @@ void NAME(network_backward)(const NAME(plan) * p, const REAL *const *weights, co
       if (p->is_lstm) {
         NAME(lstm_backward)(T, B, I, size, input, weights[0], weights[1], places[i].h, places[i].kept, d, dstate[0], dstate[1], to,
                             dweights[0], dweights[1], dweights[2], room);
-        memcpy(dweights[3], dweights[2], 4 * size * sizeof(REAL));
+        if (dweights[3]) memcpy(dweights[3], dweights[2], 4 * size * sizeof(REAL));
       } else {
         NAME(gru_backward)(T, B, I, size, input, weights[0], weights[1], places[i].h, places[i].kept, d, dstate[0], to, dweights[0],
                            dweights[1], dweights[2], dweights[3], room);

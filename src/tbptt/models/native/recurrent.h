@@ -47,13 +47,14 @@ static void NAME(pack_backward)(long gates, const long *order, long H, long N, c
   }
 }
 
-/* The gradient dw (gates x H, K) from what was summed up panel by panel, (panels, K, gates, LANES). */
+/* The gradient dw (gates x H, K) from what was summed up panel by panel, (panels, K, gates, LANES). A sum that underflowed
+ * may be -0; with + 0 it is what a gradient is that is added to a gradient of 0. */
 static void NAME(unpack)(long gates, const long *order, long H, long K, const REAL *from, REAL *dw) {
   for (long p = 0; p < PANELS(H); p++)
     for (long g = 0; g < gates; g++)
       for (long j = 0; j < SMALLER(H - p * LANES, LANES); j++) {
         REAL *row = dw + (order[g] * H + p * LANES + j) * K;
-        for (long k = 0; k < K; k++) row[k] = from[((p * K + k) * gates + g) * LANES + j];
+        for (long k = 0; k < K; k++) row[k] = from[((p * K + k) * gates + g) * LANES + j] + 0;
       }
 }
 
@@ -340,7 +341,7 @@ void NAME(lstm_backward)(long T, long B, long I, long H, const REAL *x, const RE
   NAME(bias_back)(4, NAME(lstm).of_input, H, 0, m.sum, dbias);
 }
 
-/* The same for a GRU. */
+/* The same for a GRU, with two biases; dbh may be null. */
 void NAME(gru_backward)(long T, long B, long I, long H, const REAL *x, const REAL *wi, const REAL *wh, const REAL *h,
                         const REAL *kept, const REAL *dh, REAL *dh_end, REAL *dx, REAL *dwi, REAL *dwh, REAL *dbi, REAL *dbh,
                         REAL *room) {
@@ -349,7 +350,7 @@ void NAME(gru_backward)(long T, long B, long I, long H, const REAL *x, const REA
   NAME(back) s = {T, B, I, H, x, wi, wh, h, 0, kept, 0, dh, dh_end, 0, dx, dwi, dwh};
   NAME(backward)(0, &s, &m);
   NAME(bias_back)(3, NAME(gru).of_input, H, 0, m.sum, dbi);
-  NAME(bias_back)(3, NAME(gru).of_state, H, 1, m.sum, dbh);
+  if (dbh) NAME(bias_back)(3, NAME(gru).of_state, H, 1, m.sum, dbh);
 }
 
 /* How many numbers of scratch memory (room) a layer needs. */
