@@ -22,7 +22,7 @@ from tbptt.runs.epoch import Epoch
 from tbptt.runs.tracking import Store
 from tbptt.runs.training import Training
 from tbptt.system.runtime import LeaseLost
-from tbptt.training.pack import Row, train_together
+from tbptt.training.pack import Row, Together
 from tbptt.training.schedule import ChunkSchedule
 from tbptt.training.segments import RandomState, SegmentMemory
 
@@ -95,6 +95,7 @@ class Lane(Training):
             share=self.scheduled.share if self.scheduled else None,
             fixed=self._fixed,
             at_work=self.at_work,
+            compiled=self.config.kernels == "auto",
         )
 
     def end_epoch(self) -> Epoch:
@@ -227,44 +228,42 @@ class Epochs:
     """Trains epochs of several lanes together.
 
     Args:
+        threads: how many of the machine's cores they have.
         check: called after each chunk; may raise to stop.
     """
 
-    def __init__(self, check: Callable[[], None]):
-        self.check = check
-        self._memories: dict[object, SegmentMemory] = {}
+    def __init__(self, threads: int, check: Callable[[], None]):
+        self.threads, self.check = threads, check
+        self._kinds: dict[object, Together] = {}
 
     def train(self, lanes: Sequence[Lane]) -> None:
         """Train the next epoch of each lane. Lanes of one kind that have the same number of chunks step together."""
         groups: dict[tuple[object, int], list[Lane]] = {}
         for lane in lanes:
             groups.setdefault((lane.kind(), lane.schedule.chunks), []).append(lane)
-        kinds = {kind for kind, _ in groups}
-        self._memories = {kind: memory for kind, memory in self._memories.items() if kind in kinds}
+        for gone in self._kinds.keys() - {kind for kind, _ in groups}:
+            self._kinds.pop(gone).close()
         for (kind, _), group in groups.items():
-            self._train(group, self._memories.setdefault(kind, _memory_for(group[0].config)))
+            if kind not in self._kinds:
+                config = group[0].config
+                memory = SegmentMemory(config.segment_memory, config.study.workers)
+                self._kinds[kind] = Together(memory, self.threads)
+            self._train(group, self._kinds[kind])
 
-    def _train(self, group: Sequence[Lane], memory: SegmentMemory) -> None:
-        first = group[0]
+    def close(self) -> None:
+        """End the threads."""
+        for together in self._kinds.values():
+            together.close()
+
+    def _train(self, group: Sequence[Lane], together: Together) -> None:
+        first, began = group[0], time.perf_counter()
         for lane in group:
             lane.begin_epoch()
-        began = time.perf_counter()
-        records = train_together(
-            [lane.row() for lane in group],
-            first.train,
-            first.schedule.chunks,
-            segment_length=first.config.segment_length,
-            threads=first.config.threads,
-            after_chunk=self.check,
-            memory=memory,
-        )
+        rows, chunks = [lane.row() for lane in group], first.schedule.chunks
+        records = together.train(rows, first.train, chunks, first.config.segment_length, self.check)
         share = (time.perf_counter() - began) / len(group)  # of the time that they took together
         for lane, record in zip(group, records, strict=True):
             if isinstance(record, Exception):
                 lane.failure = record
             else:
                 lane.take_pass(record, first.train, share)
-
-
-def _memory_for(config: Config) -> SegmentMemory:
-    return SegmentMemory(config.segment_memory, config.study.workers)

@@ -4,6 +4,7 @@ Each trial is a generator (:meth:`tbptt.studies.worker.Worker.trial`) that stops
 trained. When one ends, pruned, diverged or finished, the next trial takes its place at once.
 """
 
+import os
 from collections.abc import Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
@@ -38,7 +39,7 @@ class Pack:
 
     def __init__(self, worker: "Worker", size: int, grows: bool):
         self.worker, self.size, self._grows = worker, size, grows
-        self.pace, self.epochs = Pace(), Epochs(worker.signals.check)
+        self.pace, self.epochs = Pace(), Epochs(_cores(worker.plan.settings.workers), worker.signals.check)
         self.trials: dict[Generator[Lane], Lane] = {}
 
     def work(self) -> None:
@@ -53,6 +54,8 @@ class Pack:
         except BaseException as error:
             self._stop(error)
             raise
+        finally:
+            self.epochs.close()
 
     def _fill(self) -> bool:
         """Begin new trials in the places that are free; returns whether any trial is there."""
@@ -83,6 +86,11 @@ class Pack:
             with suppress(BaseException):  # each ends as it can; the first error is told
                 trial.throw(cast(Exception, error) if trouble else Interrupted(signum))
         self.trials.clear()
+
+
+def _cores(workers: int) -> int:
+    """How many of this machine's cores a worker has to itself."""
+    return max(1, len(os.sched_getaffinity(0)) // workers) if hasattr(os, "sched_getaffinity") else 1
 
 
 def pack_of(plan: Plan, prepare: PreparedLast) -> tuple[int, bool]:

@@ -202,6 +202,11 @@ def _segment(length: int, asked: int | str | None) -> int | None:
     return int(asked) if asked is not None and length > int(asked) else None
 
 
+def is_in_segments(length: int, asked: int | str | None) -> bool:
+    """Whether a chunk of this length is backpropagated through segment by segment."""
+    return _segment(length, asked) is not None
+
+
 def _is_trained(state: State) -> bool:
     return any(leaf.requires_grad for leaf in leaves(state))
 

@@ -4,7 +4,9 @@ The runs of a call have the same sequences, network shape and number of chunks. 
 of the gradient, a learning rate and noise of its own.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -13,9 +15,11 @@ from torch import Tensor
 
 from tbptt.data.sequences import Sequences
 from tbptt.models.protocol import Network
-from tbptt.training.chunks import PassRecord, train_pass
+from tbptt.models.rows import NetworkRows
+from tbptt.training.chunks import PassRecord, Step, is_in_segments, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
+from tbptt.training.schedule import chunk_bounds
 from tbptt.training.segments import SegmentMemory
 
 
@@ -25,6 +29,7 @@ class Row:
 
     Attributes:
         at_work: gives a context within which the process's random generators are this run's.
+        compiled: whether the compiled layers may compute it.
     """
 
     network: Network
@@ -37,23 +42,125 @@ class Row:
     share: Tensor | None = None
     fixed: FixedSteps | None = None
     at_work: Callable[[], AbstractContextManager[None]] = nullcontext
+    compiled: bool = True
 
 
-def train_together(
-    rows: Sequence[Row],
-    sequences: Sequences,
-    chunks: int,
-    *,
-    segment_length: int | str | None = "auto",
-    threads: int = 1,
-    after_chunk: Callable[[], None] = lambda: None,
-    memory: SegmentMemory | None = None,
-) -> list[PassRecord | Exception]:
-    """Train each row once on every valid step of every sequence, as :func:`tbptt.training.chunks.train_pass` does.
+class Together:
+    """Trains passes of rows that have the same sequences and network shape.
 
-    Returns the record of each row, or the error that kept it from being trained. What ``after_chunk`` raises is raised.
+    Small networks of the compiled layers are computed by threads that share the rows: most of the time of such an
+    update would go to Python and autograd (:class:`tbptt.models.rows.NetworkRows`). All others train in turns.
+
+    Args:
+        memory: where segments keep their activations.
+        threads: how many train rows at once, this one among them.
     """
-    return by_turns(rows, sequences, chunks, segment_length, after_chunk, memory)
+
+    def __init__(self, memory: SegmentMemory | None = None, threads: int = 1):
+        self.memory, self.threads = memory, threads
+        self._pool = ThreadPoolExecutor(threads - 1, "pack") if threads > 1 else None
+        self._shares: dict[tuple[int, ...], _Share] = {}
+
+    def train(
+        self,
+        rows: Sequence[Row],
+        sequences: Sequences,
+        chunks: int,
+        segment_length: int | str | None = "auto",
+        after_chunk: Callable[[], None] = lambda: None,
+    ) -> list[PassRecord | Exception]:
+        """Train each row once on every valid step of every sequence, as :func:`tbptt.training.chunks.train_pass` does.
+
+        Returns the record of each row, or the error that kept it from being trained. What ``after_chunk`` raises is
+        raised.
+        """
+        longest = -(-sequences.length // chunks)
+        if is_in_segments(longest, segment_length) or not all(row.compiled and row.fixed is None for row in rows):
+            return by_turns(rows, sequences, chunks, segment_length, after_chunk, self.memory)
+        try:
+            shares = self._parted(rows)
+        except ValueError:  # the compiled layers cannot compute these networks
+            return by_turns(rows, sequences, chunks, segment_length, after_chunk, self.memory)
+        return self._by_threads(shares, sequences, chunks, after_chunk)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _parted(self, rows: Sequence[Row]) -> "list[_Share]":
+        """The rows, parted among the threads. Those of the last passes are kept, as long as they have the same rows."""
+        size = -(-len(rows) // self.threads)
+        shares: dict[tuple[int, ...], _Share] = {}
+        for first in range(0, len(rows), size):
+            some = rows[first : first + size]
+            key = tuple(id(row.parameters) for row in some)
+            shares[key] = self._shares.get(key) or _Share([row.parameters for row in some], some)
+            shares[key].rows = some
+        self._shares = shares
+        return list(shares.values())
+
+    def _by_threads(
+        self, shares: "Sequence[_Share]", sequences: Sequences, chunks: int, after_chunk: Callable[[], None]
+    ) -> list[PassRecord | Exception]:
+        is_over = threading.Event()
+        others = [self._pool.submit(share.train, sequences, chunks, is_over) for share in shares[1:] if self._pool]
+        try:
+            found = shares[0].train(sequences, chunks, is_over, after_chunk)
+        except BaseException:
+            is_over.set()
+            raise
+        finally:
+            wait(others)
+        return [*found, *(record for other in others for record in other.result())]
+
+
+class _Share:
+    """The rows that one thread trains."""
+
+    def __init__(self, parameters: Sequence[FlatParameters], rows: Sequence[Row]):
+        self.rows, self._parameters = rows, parameters  # which have the memory that the networks' weights are in
+        self._networks = NetworkRows([row.network for row in rows], [p.grads for p in parameters])  # type: ignore[misc]
+
+    def train(
+        self,
+        sequences: Sequences,
+        chunks: int,
+        is_over: threading.Event,
+        after_chunk: Callable[[], None] = lambda: None,
+    ) -> list[PassRecord | Exception]:
+        """Train a pass of each row, or stop when ``is_over``."""
+        rows, networks, every = self.rows, self._networks, range(len(self.rows))
+        steps = [Step(r.network, r.parameters, r.optimizer, r.clip, r.clip_mode, r.share) for r in rows]
+        bounds = chunk_bounds(sequences.length, chunks)
+        records = [PassRecord(chunks, "cpu") for _ in rows]
+        finite = [torch.ones((), dtype=torch.bool) for _ in rows]
+        state = networks.zero_state(sequences.batch)
+        for row in rows:
+            row.parameters.attach()
+        for i, (start, stop) in enumerate(bounds):
+            count = sequences.count(start, stop)
+            x = sequences.features(start, stop).transpose(0, 1)  # (T, B, D), once for all rows
+            y = networks.forward(x, every, state, [row.first_update + i for row in rows])  # (n, T, B, O)
+            dy = torch.empty_like(y)
+            losses = [_loss(sequences, start, stop, count, *both) for both in zip(y, dy, strict=True)]
+            networks.backward(dy)
+            for row, step, loss, is_finite, record in zip(rows, steps, losses, finite, records, strict=True):
+                if row.before_update is not None:
+                    row.before_update(i)
+                step.apply(loss, is_finite, record.of(i))
+            after_chunk()
+            if is_over.is_set():
+                break
+        return [*records]
+
+
+def _loss(sequences: Sequences, start: int, stop: int, count: int, y: Tensor, dy: Tensor) -> Tensor:
+    """The loss of a row's predictions (T, B, O), a scalar; its gradient goes into ``dy``."""
+    y = y.detach().requires_grad_()
+    loss = sequences.loss(y.transpose(0, 1), start, stop) / count
+    dy.copy_(torch.autograd.grad(loss, y)[0])
+    return loss.detach()
 
 
 def by_turns(

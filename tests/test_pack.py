@@ -1,0 +1,208 @@
+"""Several trials that one process trains at once: the curves of each are those that it has alone, bit for bit."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from conftest import SMALL
+from forked import command
+from mlflow import MlflowClient
+from omegaconf import DictConfig
+from optuna.trial import FrozenTrial
+from parts import walks, written
+
+from tbptt.runs import checkpoint
+from tbptt.runs.context import RunContext
+from tbptt.runs.epoch import Epoch
+from tbptt.runs.fit import Result, fit, in_steps
+from tbptt.runs.lane import Epochs, Lane, Pace
+from tbptt.system.runtime import Interrupted
+from tbptt.tasks.prepare import PreparedLast
+from tbptt.training.pack import Together
+
+# Runs of different everything that may differ in a pack.
+DIFFERENT = {
+    "adam": ["seed=1"],
+    "rmsprop, clipped by value": ["optimizer=rmsprop", "clip_mode=value", "clip=0.01", "seed=2"],
+    "muon, other chunks": ["optimizer=muon", "schedule.chunks=[7,3]", "lr_schedule=constant"],
+    "momentum, cosine": ["optimizer=momentum", "lr_schedule=cosine", "clip=null"],
+    "plateau, shorter": ["lr_schedule=plateau", "clip_mode=tensor_norm", "epochs=2"],
+    "adagrad, diverges": ["optimizer=adagrad", "optimizer.lr=1e30", "seed=5"],
+    "adamw, std": ["optimizer=adamw", "clip_mode=std", "clip=2", "seed=6"],
+}
+
+
+@dataclass
+class Seen:
+    """What a run has shown: its epochs and its end."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    result: Result | None = None
+    run_id: str = ""
+
+    def began(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def curves(self) -> list[dict[str, Any]]:
+        """Everything but times, of each epoch."""
+        return [
+            {
+                **asdict(epoch),
+                "time": 0,
+                "metrics": {name: v for name, v in epoch.metrics.items() if not name.startswith("time/")},
+            }
+            for epoch in self.epochs
+        ]
+
+    def saved(self, name: str = "last") -> dict[str, Any]:
+        """A checkpoint, without times."""
+        assert self.result is not None
+        (path,) = Path.cwd().rglob(f"*{self.result.run_id}*/**/{name}.ckpt")
+        content = checkpoint.load(path)
+        return {name: value for name, value in content.items() if name not in ("record", "metrics", "train_seconds")}
+
+
+@pytest.fixture
+def every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "EVERY", 0.0)
+    monkeypatch.setattr(Pace, "SHARE", 1.0)
+
+
+def alone(cfg: DictConfig, **more: Any) -> Seen:
+    seen = Seen()
+    seen.result = fit(cfg, RunContext(show=False, test=False, after_epoch=noting(seen), **more))
+    return seen
+
+
+def noting(seen: Seen) -> Callable[[Epoch], bool]:
+    return lambda epoch: seen.epochs.append(epoch) or False  # type: ignore[func-returns-value]
+
+
+class Packed:
+    """Runs in a pack, driven by hand."""
+
+    def __init__(self, cfgs: Sequence[DictConfig], threads: int = 2, resume: Sequence[str | None] = ()):
+        self.seen = [Seen() for _ in cfgs]
+        self.pace, prepare = Pace(), PreparedLast()
+        self.epochs = Epochs(threads, lambda: None)
+        self.runs = {}
+        for i, cfg in enumerate(cfgs):
+            context = RunContext(
+                show=False,
+                test=False,
+                prepare=prepare,
+                pack=self.pace,
+                after_epoch=noting(self.seen[i]),
+                on_start=self.seen[i].began,
+                resume=resume[i] if resume else None,
+            )
+            self.runs[i] = in_steps(cfg, context)
+        self.lanes: dict[int, Lane] = {}
+        for i in list(self.runs):
+            self.go_on(i)
+
+    def go_on(self, i: int) -> None:
+        self.lanes.pop(i, None)
+        try:
+            self.lanes[i] = next(self.runs[i])
+        except StopIteration as end:
+            self.seen[i].result = end.value
+
+    def epoch(self) -> None:
+        self.epochs.train(list(self.lanes.values()))
+        for i in list(self.lanes):
+            self.go_on(i)
+
+    def to_the_end(self) -> list[Seen]:
+        while self.lanes:
+            self.epoch()
+        self.epochs.close()
+        return self.seen
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def assert_same(one: Seen, other: Seen) -> None:
+    assert one.curves() == other.curves()
+    assert one.result is not None
+    assert other.result is not None
+    assert one.result.stop_reason == other.result.stop_reason
+    assert one.result.best == other.result.best
+    for name in ("last", "best") if one.result.best.epoch is not None else ("last",):
+        assert equal(one.saved(name), other.saved(name)), name
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "shared",
+    [
+        "",
+        "model.cell=gru model.init=torch segment_length=7",
+        "kernels=torch",
+        "model.noise_from=pool",
+        "data=prices data.path=prices.csv",
+    ],
+)
+def test_the_curves_are_those_of_each_run_alone(small: Callable[..., DictConfig], shared: str) -> None:
+    written(Path(), walks((150, 130, 140)))  # of different lengths, so that there are masks
+    cfgs = [small(*shared.split(), *words) for words in DIFFERENT.values()]
+    expected = [alone(cfg) for cfg in cfgs]
+    for one, other in zip(expected, Packed(cfgs).to_the_end(), strict=True):
+        assert_same(one, other)
+    assert [seen.result.stop_reason for seen in expected if seen.result].count("diverged") == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_small_networks_are_computed_together_and_long_chunks_in_turns(
+    small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the test above has compared both."""
+    together: list[int] = []
+    by_threads = Together._by_threads
+
+    def counted(self: Together, shares: Any, sequences: Any, chunks: int, check: Any) -> Any:
+        together.append(sum(len(share.rows) for share in shares))
+        return by_threads(self, shares, sequences, chunks, check)
+
+    monkeypatch.setattr(Together, "_by_threads", counted)
+    Packed([small("seed=1"), small("seed=2"), small("seed=3", "schedule.chunks=[5]")]).to_the_end()
+    assert together == [2, 1, 2, 1, 2, 1]
+    together.clear()
+    Packed([small("seed=1", "segment_length=7"), small("seed=2", "segment_length=7")]).to_the_end()
+    assert together == []  # 120 steps in 10 chunks are longer than 7
+
+
+@pytest.mark.usefixtures("here", "every_epoch_is_saved")
+def test_a_run_of_a_pack_goes_on_alone_and_back(small: Callable[..., DictConfig]) -> None:
+    cfgs = [small("seed=1"), small("seed=2", "optimizer=rmsprop", "lr_schedule=plateau")]
+    expected = [alone(cfg) for cfg in cfgs]
+    pack = Packed(cfgs)
+    pack.epoch()
+    ids = []
+    for i, run in pack.runs.items():
+        with pytest.raises(Interrupted, match="go on with it: python train.py resume="):
+            run.throw(Interrupted(signal.SIGTERM))
+        ids.append(pack.seen[i].run_id)
+    went_on = alone(cfgs[0], resume=ids[0])
+    assert [epoch.number for epoch in went_on.epochs] == [0, 1, 2]
+    assert_same(expected[0], went_on)
+    again = Packed(cfgs, resume=[None, ids[1]])
+    assert_same(expected[1], again.to_the_end()[1])
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlruns/mlflow.db")
+    assert client.get_run(ids[0]).info.status == "FINISHED"
