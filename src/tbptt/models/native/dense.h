@@ -104,10 +104,8 @@ void NAME(dense_backward)(long M, long K, long N, long is_tanh, const REAL *x, c
       NAME(product)(K, SMALLER(wide - n, SPAN), &f, sum + n, wide, NAME(from_c), 0);
     }
   }
-  for (long n = 0; n < N; n++) {
-    dbias[n] += 0;
-    for (long k = 0; k < K; k++) dw[n * K + k] = sum[k * wide + n] + 0;
-  }
+  for (long n = 0; n < N; n++) dbias[n] += 0;
+  NAME(turn)(1, K, N, sum, wide, dw, K);
 }
 
 long NAME(dense_room)(long K, long N) {

@@ -16,6 +16,7 @@ typedef REAL NAME(loose) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeo
 INLINE VECTOR NAME(sigmoid)(VECTOR x) { return NAME(inverse)(1 + NAME(exp)(-x)); }
 INLINE VECTOR NAME(tanh)(VECTOR x) { return 2 * NAME(inverse)(1 + NAME(exp)(-2 * x)) - 1; }
 
+#include "transpose.h"
 #include "products.h"
 #include "recurrent.h"
 #include "dense.h"

@@ -111,10 +111,14 @@ static long NAME(packed)(long K, long N) { return K * PADDED(N); }
 static void NAME(pack)(long K, long N, const REAL *b, long row, long column, REAL *to) {
   for (long n = 0; n < N; n += SPAN) {
     long width = SMALLER(N - n, SPAN), padded = PADDED(width);
-    for (long k = 0; k < K; k++, to += padded) {
-      for (long j = 0; j < width; j++) to[j] = b[k * row + (n + j) * column];
-      for (long j = width; j < padded; j++) to[j] = 0;
+    if (row == 1) {
+      NAME(turn)(0, width, K, b + n * column, column, to, padded);
+    } else {
+      for (long k = 0; k < K; k++)
+        for (long j = 0; j < width; j++) to[k * padded + j] = b[k * row + (n + j) * column];
     }
+    for (long k = 0; k < K; k++, to += padded)
+      for (long j = width; j < padded; j++) to[j] = 0;
   }
 }
 

@@ -22,15 +22,12 @@ static const NAME(layout) NAME(gru) = {3, 1, {2, 0, 1}, {0, 1, 2}};
  * every k, the gates in order. */
 static void NAME(pack_forward)(long gates, const long *order, long H, long K, const REAL *w, REAL *to, long panel) {
   for (long p = 0; p < PANELS(H); p++)
-    for (long g = 0; g < gates; g++)
-      for (long j = 0; j < LANES; j++) {
-        REAL *column = to + p * panel + g * LANES + j;
-        const REAL *row = w + (order[g] * H + p * LANES + j) * K;
-        if (p * LANES + j < H)
-          for (long k = 0; k < K; k++) column[k * gates * LANES] = row[k];
-        else
-          for (long k = 0; k < K; k++) column[k * gates * LANES] = 0;
-      }
+    for (long g = 0; g < gates; g++) {
+      REAL *columns = to + p * panel + g * LANES;
+      long units = SMALLER(H - p * LANES, LANES);
+      NAME(turn)(0, units, K, w + (order[g] * H + p * LANES) * K, K, columns, gates * LANES);
+      for (long k = 0; k < K && units < LANES; k++) memset(columns + k * gates * LANES + units, 0, (LANES - units) * sizeof(REAL));
+    }
 }
 
 /* The same as the right operand of the backward pass, packed for packed_product: its rows are the units' gates. */
@@ -52,10 +49,8 @@ static void NAME(pack_backward)(long gates, const long *order, long H, long N, c
 static void NAME(unpack)(long gates, const long *order, long H, long K, const REAL *from, REAL *dw) {
   for (long p = 0; p < PANELS(H); p++)
     for (long g = 0; g < gates; g++)
-      for (long j = 0; j < SMALLER(H - p * LANES, LANES); j++) {
-        REAL *row = dw + (order[g] * H + p * LANES + j) * K;
-        for (long k = 0; k < K; k++) row[k] = from[((p * K + k) * gates + g) * LANES + j] + 0;
-      }
+      NAME(turn)(1, K, SMALLER(H - p * LANES, LANES), from + (p * K * gates + g) * LANES, gates * LANES,
+                 dw + (order[g] * H + p * LANES) * K, K);
 }
 
 /* rows x H numbers into panels (panels, rows, LANES), or out of them; what fills up is 0. */
