@@ -1,5 +1,8 @@
 """Many networks at once (models/packed.py) against one at a time, in float64 with PyTorch's own layers."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -75,6 +78,21 @@ def test_each_row_has_the_noise_of_a_trial_alone() -> None:
             if std:
                 expected = noise.noise(count, std, torch.float64, begin, seed, (call, update, 0))
             assert torch.equal(drawn[call][row], expected)
+
+
+def test_the_kernel_draws_the_same() -> None:
+    """In Triton's interpreter, which is asked for before Triton is imported."""
+    pytest.importorskip("triton")
+    code = """
+import torch
+from tbptt.models.packed_noise import PackedNoise, as_signed
+seeds = torch.tensor([as_signed(seed) for seed in (5, 2**64 - 1, 2**63 + 12345)])
+noise = PackedNoise([0.1, 0.0, 0.3], seeds, torch.tensor([0, 2**40, 7]), torch.float32)
+first, counts = [0, 37, 80000], [100, 5000, 16]
+for call, expected in enumerate(noise.draw(first, counts)):
+    assert expected.any() and torch.equal(noise.draw_with_triton(call, first[call], counts[call]), expected), call
+"""
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, check=True)
 
 
 # --- the network ----------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The article's network for N trials at once, each with weights of its own: a row of a matrix.
 
 What all trials share, the inputs, is computed once. A layer is one product of N matrices, on views of the matrix: no
-weight is copied. Recurrent layers are Triton kernels on a GPU (packed_triton.py); elsewhere, and where there is no
-Triton, a loop over the steps, which is the reference too.
+weight is copied. Recurrent layers are Triton kernels on a GPU (packed_triton.py); elsewhere, and where these cannot
+compute them, a loop over the steps, which is the reference too.
 """
 
 from collections.abc import Iterator
@@ -122,7 +122,7 @@ class PackedNetwork:
         w_hh, b_hh = self.named[f"{name}.weight_hh_l0"], self.named.get(f"{name}.bias_hh_l0")
         b_ih = self.named[f"{name}.bias_ih_l0"]
         w_ih = self.named[f"{name}.weight_ih_l0"].transpose(1, 2)
-        layers = recurrent_layers(x)
+        layers = recurrent_layers(x, w_hh.shape[2])
         if self.is_lstm:
             bias = b_ih if b_hh is None else b_ih + b_hh
             xg = torch.baddbmm(bias[:, None], x, w_ih).unflatten(1, (-1, before[0].shape[1]))
@@ -168,9 +168,9 @@ class StepByStep:
             i, f, g, o = torch.baddbmm(xg[:, t], h, w).chunk(4, dim=2)
             new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             new_h = torch.sigmoid(o) * torch.tanh(new_c)
-            goes_on = (t < lengths)[:, None, None]
-            h, c = torch.where(goes_on, new_h, h), torch.where(goes_on, new_c, c)
-            found.append(torch.where(goes_on, new_h, 0.0))
+            is_over = (t >= lengths)[:, None, None]
+            h, c = torch.where(is_over, h, new_h), torch.where(is_over, c, new_c)
+            found.append(new_h.masked_fill(is_over, 0.0))
         return torch.stack(found, dim=1), h, c
 
     @staticmethod
@@ -189,17 +189,16 @@ class StepByStep:
             z = torch.sigmoid(xz + hz)
             new = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
             new = new + z * (h - new)
-            goes_on = (t < lengths)[:, None, None]
-            h = torch.where(goes_on, new, h)
-            found.append(torch.where(goes_on, new, 0.0))
+            is_over = (t >= lengths)[:, None, None]
+            h = torch.where(is_over, h, new)
+            found.append(new.masked_fill(is_over, 0.0))
         return torch.stack(found, dim=1), h
 
 
-def recurrent_layers(x: Tensor) -> Any:
-    """What computes the recurrent layers of an input like this one: has ``lstm`` and ``gru``."""
-    if x.is_cuda:
-        try:
-            return import_module("tbptt.models.packed_triton")
-        except ModuleNotFoundError:  # Triton is there where PyTorch was installed for CUDA, but not on Windows
-            pass
+def recurrent_layers(x: Tensor, hidden: int) -> Any:
+    """What computes the recurrent layers of ``hidden`` units for an input like this one: has ``lstm`` and ``gru``."""
+    if x.is_cuda and x.dtype == torch.float32:
+        kernels = import_module("tbptt.models.packed_triton")
+        if kernels.why_not(hidden) is None:
+            return kernels
     return StepByStep

@@ -5,6 +5,7 @@ CUDA graph draws the noise of another update at each replay.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -49,6 +50,9 @@ class PackedNoise:
         Returns:
             For each call (N, its count).
         """
+        if self.seeds.is_cuda and has_triton():
+            each = enumerate(zip(first, counts, strict=True))
+            return [self.draw_with_triton(call, begin, count) for call, (begin, count) in each]
         device = self.seeds.device
         blocks, calls, parts = [], [], []
         at = 0
@@ -63,6 +67,20 @@ class PackedNoise:
         words = philox(self.seeds[:, None], (torch.cat(blocks), torch.cat(calls), self.updates[:, None]))
         places = words.view(torch.int16)  # (N, elements)
         return [self._tables[(places[:, part].to(torch.int32) & (PLACES - 1)) + self._begin] for part in parts]
+
+    def draw_with_triton(self, call: int, first: int, count: int) -> Tensor:
+        """The same (N, count) of one call, from a Triton kernel."""
+        from tbptt.models import noise_kernel
+
+        trials = len(self.seeds)
+        out = self._tables.new_empty(trials, count)
+        block, skip = divmod(first, A_BLOCK)
+        of_a_program = 128  # blocks
+        grid = trials, -(-(skip + count) // (of_a_program * A_BLOCK))
+        given = self.seeds, self.updates, self._tables, self._begin, out, call, block, skip, count
+        with torch.cuda.device_of(out):
+            noise_kernel.draw[grid](*given, BLOCKS=of_a_program)
+        return out
 
 
 def philox(key: Tensor, counter: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -114,6 +132,16 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _pair(numbers: tuple[int, int], device: torch.device) -> Tensor:
     return torch.stack([torch.full((1, 1), as_signed(number), device=device) for number in numbers])
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton can be imported; it comes with PyTorch for CUDA."""
+    try:
+        import triton  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def as_signed(number: int) -> int:

@@ -79,6 +79,38 @@ class Arrangement:
         return cls(order, keys, [trials[row].noise_std for row in order], groups)
 
 
+class Replayed:
+    """Calls a function whose work on a GPU is captured as a CUDA graph, once, and replayed.
+
+    Args:
+        device: the GPU.
+    """
+
+    WARM = 3  # calls before the capture, in which cuBLAS and the kernels allocate their memory
+
+    def __init__(self, device: torch.device):
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._calls = 0
+        # Warm-up, capture and replay share a stream, as autograd runs a backward kernel on the stream of its forward.
+        self._stream = torch.cuda.Stream(device)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Do what the function does: always the same one, and what it reads and writes has fixed places in memory."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            if self._calls < self.WARM:
+                function()
+            else:
+                if self._graph is None:
+                    self._graph = torch.cuda.CUDAGraph()
+                    # Thread-local: the capture ignores the calls of other threads, such as a profiler or a logger.
+                    with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+                        function()
+                self._graph.replay()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        self._calls += 1
+
+
 class PackedStep:
     """The updates of some trials of a pack on chunks of up to ``length`` steps.
 
@@ -93,6 +125,7 @@ class PackedStep:
         length: the most steps of a chunk.
         segment: chunks are backpropagated through in segments of so many steps, of which all but the last run forward
             twice; the gradient is the same. None: in one piece.
+        captures: whether updates are captured as a CUDA graph. By default they are on a GPU only.
 
     Attributes:
         order: the rows, in the order in which everything here has them; n of them.
@@ -101,8 +134,6 @@ class PackedStep:
         seen: (4, n) the losses, norms, clipped and finite of the last update.
     """
 
-    WARM = 3  # updates before the capture, in which cuBLAS and the kernels allocate their memory
-
     def __init__(
         self,
         rows: PackedRows,
@@ -110,6 +141,7 @@ class PackedStep:
         sequences: Sequences,
         length: int,
         segment: int | None = None,
+        captures: bool | None = None,
     ):
         self._arranged = Arrangement.of(rows, chosen)
         self.rows, self.length, self.task = rows, length, sequences.task
@@ -128,10 +160,8 @@ class PackedStep:
         self._before = torch.empty_like(self.weights)
         self._spans = list(pairwise([*range(0, length, segment or length), length]))
         self._make_places(sequences)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._updates = 0
-        # Warm-up, capture and replay share a stream, as autograd runs a backward kernel on the stream of its forward.
-        self._stream = torch.cuda.Stream(self.weights.device) if self.weights.is_cuda else None
+        captures = self.weights.is_cuda if captures is None else captures
+        self._replayed = Replayed(self.weights.device) if captures else None
 
     def _make_places(self, sequences: Sequences) -> None:
         count, batch, device = len(self.order), sequences.batch, self.weights.device
@@ -194,26 +224,11 @@ class PackedStep:
             assert counts is not None
             self._lengths.copy_(lengths)
             self._counts.copy_(counts)
-        self._compute()
-        return self.seen
-
-    def _compute(self) -> None:
-        if self._stream is None:
+        if self._replayed:
+            self._replayed.call(self._update)
+        else:
             self._update()
-            return
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            if self._updates < self.WARM:
-                self._update()
-            else:
-                if self._graph is None:
-                    self._graph = torch.cuda.CUDAGraph()
-                    # Thread-local: the capture ignores the calls of other threads, such as a profiler or a logger.
-                    with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-                        self._update()
-                self._graph.replay()
-        torch.cuda.current_stream().wait_stream(self._stream)
-        self._updates += 1
+        return self.seen
 
     def _update(self) -> None:
         losses, state = self._backward()
@@ -296,8 +311,8 @@ def losses_of(
 class PackedSteps:
     """The steps of a pack, to be kept from pass to pass: a graph is captured once for its rows and length."""
 
-    def __init__(self, rows: PackedRows):
-        self._rows, self._steps = rows, list[tuple[int | None, PackedStep]]()
+    def __init__(self, rows: PackedRows, captures: bool | None = None):
+        self._rows, self._captures, self._steps = rows, captures, list[tuple[int | None, PackedStep]]()
 
     def of(self, chosen: Sequence[int], sequences: Sequences, chunks: int, segment: int | None = None) -> PackedStep:
         """The step for these rows and so many chunks: one that was there, or a new one."""
@@ -305,7 +320,7 @@ class PackedSteps:
         for asked, step in self._steps:
             if (asked, step.length) == (segment, stop - start) and step.fits(chosen):
                 return step
-        step = PackedStep(self._rows, chosen, sequences, stop - start, segment)
+        step = PackedStep(self._rows, chosen, sequences, stop - start, segment, self._captures)
         self._steps.append((segment, step))
         return step
 
