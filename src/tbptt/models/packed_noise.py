@@ -66,7 +66,7 @@ class PackedNoise:
             at += some * A_BLOCK
         words = philox(self.seeds[:, None], (torch.cat(blocks), torch.cat(calls), self.updates[:, None]))
         places = words.view(torch.int16)  # (N, elements)
-        return [self._tables[(places[:, part].to(torch.int32) & (PLACES - 1)) + self._begin] for part in parts]
+        return [self._tables.take((places[:, part].long() & (PLACES - 1)) + self._begin) for part in parts]
 
     def draw_with_triton(self, call: int, first: int, count: int) -> Tensor:
         """The same (N, count) of one call, from a Triton kernel."""
