@@ -25,8 +25,12 @@ SEEDS, UPDATES = [5, 2**64 - 1, 2**63 + 12345], [0, 2**40, 7]
 
 @pytest.fixture(autouse=True)
 def reference() -> Iterator[None]:
+    """PyTorch's layers, with one thread: more would wait for each other with so little to do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with kernels.torch_only():
         yield
+    torch.set_num_threads(threads)
 
 
 def networks(cell: str, init: str = "keras") -> list[QNetwork]:
@@ -165,6 +169,14 @@ def test_noise_is_there_in_training_only() -> None:
     together.training = False
     still, _ = together(x, together.zero_state(BATCH), lengths)
     assert [torch.equal(a, b) for a, b in zip(noisy, still, strict=True)] == [std == 0 for std in STDS]
+
+
+def test_one_recurrent_layer_without_dense_ones_has_no_noise() -> None:
+    torch.manual_seed(1)
+    alone = QNetwork(WINDOW, [], [3], noise_std=0.1).double()
+    together, x = packed([alone] * ROWS), inputs()
+    y, _ = together(x, together.zero_state(BATCH), torch.full((ROWS,), STEPS, dtype=torch.int32))
+    near(y[2], alone(x, alone.zero_state(BATCH))[0])
 
 
 def test_what_cannot_be_packed_is_said() -> None:

@@ -53,8 +53,12 @@ FEW = range(5)
 
 @pytest.fixture(autouse=True)
 def reference() -> Iterator[None]:
+    """PyTorch's layers, with one thread: more would wait for each other with so little to do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with kernels.torch_only():
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

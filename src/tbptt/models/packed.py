@@ -135,9 +135,9 @@ class PackedNetwork:
 
     def _noise(self, first: int, rows: int) -> Iterator[Tensor]:
         """The noise of each call in turn, (N, rows, size); nothing where there is none."""
-        if self.noise is None or not self.training:
-            return iter(())
         sizes = [*self.sizes, *self.hidden[:-1]]
+        if self.noise is None or not self.training or not sizes:
+            return iter(())
         drawn = self.noise.draw([first * size for size in sizes], [rows * size for size in sizes])
         return iter([one.unflatten(1, (rows, size)) for one, size in zip(drawn, sizes, strict=True)])
 
