@@ -86,7 +86,7 @@ class Packed:
     def __init__(self, cfgs: Sequence[DictConfig], threads: int = 2, resume: Sequence[str | None] = ()):
         self.seen = [Seen() for _ in cfgs]
         self.pace, prepare = Pace(), PreparedLast()
-        self.epochs = Epochs(threads, lambda: None)
+        self.epochs = Epochs(threads, len(cfgs), lambda: None)
         self.runs = {}
         for i, cfg in enumerate(cfgs):
             context = RunContext(
@@ -201,3 +201,38 @@ def test_a_run_of_a_pack_goes_on_alone_and_back(small: Callable[..., DictConfig]
     assert_same(expected[1], again.to_the_end()[1])
     client = MlflowClient(f"sqlite:///{Path.cwd()}/mlruns/mlflow.db")
     assert client.get_run(ids[0]).info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("here", "every_epoch_is_saved")
+@pytest.mark.parametrize("shared", ["", "model.cell=gru segment_length=50"])
+def test_what_is_computed_on_a_gpu_gives_the_same_curves_but_for_rounding(
+    small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, shared: str
+) -> None:
+    """Here on the CPU: the matrix of all weights, with PyTorch's own operations."""
+    cfgs = [small(*shared.split(), *words) for name, words in DIFFERENT.items() if "muon" not in name]
+    expected = [alone(cfg) for cfg in cfgs]
+    monkeypatch.setattr("tbptt.training.pack.why_not", lambda row: None)
+    pack = Packed(cfgs)
+    pack.epoch()
+    with pytest.raises(Interrupted):
+        pack.runs[0].throw(Interrupted(signal.SIGTERM))
+    again = Packed([cfgs[0]], resume=[pack.seen[0].run_id]).to_the_end()[0]  # in another row of another pack
+    del pack.lanes[0]
+    for one, other in zip(expected, [again, *pack.to_the_end()[1:]], strict=True):
+        assert one.result is not None
+        assert other.result is not None
+        assert one.result.stop_reason == other.result.stop_reason
+        for mine, theirs in zip(one.curves(), other.curves(), strict=True):
+            assert mine["chunks"] == theirs["chunks"]
+            assert mine["clipped"] == theirs["clipped"]
+            assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-3)
+            assert mine["metrics"] == pytest.approx(theirs["metrics"], rel=1e-3)
+        went_on, saved = (optimizer_tensors(seen.saved()) for seen in (one, other))
+        assert len(went_on) == len(saved)
+        for a, b in zip(went_on, saved, strict=True):
+            assert torch.allclose(a, b, rtol=1e-2, atol=1e-5)
+
+
+def optimizer_tensors(content: dict[str, Any]) -> list[torch.Tensor]:
+    states = content["optimizer"]["state"].values()
+    return [state[name] for state in states for name in sorted(state) if isinstance(state[name], torch.Tensor)]

@@ -22,6 +22,7 @@ from tbptt.runs.epoch import Epoch
 from tbptt.runs.tracking import Store
 from tbptt.runs.training import Training
 from tbptt.system.runtime import LeaseLost
+from tbptt.training.optimizers import rates
 from tbptt.training.pack import Row, Together
 from tbptt.training.schedule import ChunkSchedule
 from tbptt.training.segments import RandomState, SegmentMemory
@@ -46,6 +47,8 @@ class Lane(Training):
         self.device = torch.device(device)
         self.epoch = 0
         self.failure: Exception | None = None  # that of the epoch that was to be trained
+        self.together: Together | None = None  # what trains it
+        self._row: Row | None = None
         self._stops = False
         self._random = RandomState(self.device).get()
 
@@ -84,7 +87,8 @@ class Lane(Training):
     def row(self) -> Row:
         """What the pack needs to train the next epoch."""
         self.heed_changes()
-        return Row(
+        scheduled = self.scheduled
+        self._row = Row(
             network=self.network,
             parameters=self.parameters_,
             optimizer=self.optimizer,
@@ -96,7 +100,16 @@ class Lane(Training):
             fixed=self._fixed,
             at_work=self.at_work,
             compiled=self.config.kernels == "auto",
+            config=self.config.optimizer,
+            lr=next(iter(scheduled.full if scheduled else rates(self.optimizer)), None),
+            factor=(lambda i: scheduled.factor(self.moment(i))) if scheduled else None,
         )
+        return self._row
+
+    def optimizer_state(self) -> dict[str, Any]:
+        if self.together is None or self._row is None:  # it has not trained an epoch yet
+            return super().optimizer_state()
+        return self.together.optimizer_state(self._row)
 
     def end_epoch(self) -> Epoch:
         """Validate and close the epoch that the pack has trained."""
@@ -229,41 +242,50 @@ class Epochs:
 
     Args:
         threads: how many of the machine's cores they have.
+        most: lanes at once.
         check: called after each chunk; may raise to stop.
     """
 
-    def __init__(self, threads: int, check: Callable[[], None]):
-        self.threads, self.check = threads, check
+    def __init__(self, threads: int, most: int, check: Callable[[], None]):
+        self.threads, self.most, self.check = threads, most, check
         self._kinds: dict[object, Together] = {}
 
     def train(self, lanes: Sequence[Lane]) -> None:
         """Train the next epoch of each lane. Lanes of one kind that have the same number of chunks step together."""
-        groups: dict[tuple[object, int], list[Lane]] = {}
+        kinds: dict[object, list[Lane]] = {}
         for lane in lanes:
-            groups.setdefault((lane.kind(), lane.schedule.chunks), []).append(lane)
-        for gone in self._kinds.keys() - {kind for kind, _ in groups}:
+            kinds.setdefault(lane.kind(), []).append(lane)
+        for gone in self._kinds.keys() - kinds.keys():
             self._kinds.pop(gone).close()
-        for (kind, _), group in groups.items():
+        for kind, alike in kinds.items():
             if kind not in self._kinds:
-                config = group[0].config
+                config = alike[0].config
                 memory = SegmentMemory(config.segment_memory, config.study.workers)
-                self._kinds[kind] = Together(memory, self.threads)
-            self._train(group, self._kinds[kind])
+                self._kinds[kind] = Together(memory, self.threads, self.most)
+            self._train(alike, self._kinds[kind])
 
     def close(self) -> None:
         """End the threads."""
         for together in self._kinds.values():
             together.close()
 
-    def _train(self, group: Sequence[Lane], together: Together) -> None:
-        first, began = group[0], time.perf_counter()
-        for lane in group:
-            lane.begin_epoch()
-        rows, chunks = [lane.row() for lane in group], first.schedule.chunks
-        records = together.train(rows, first.train, chunks, first.config.segment_length, self.check)
-        share = (time.perf_counter() - began) / len(group)  # of the time that they took together
-        for lane, record in zip(group, records, strict=True):
-            if isinstance(record, Exception):
-                lane.failure = record
-            else:
-                lane.take_pass(record, first.train, share)
+    def _train(self, lanes: Sequence[Lane], together: Together) -> None:
+        """Train lanes of one kind."""
+        rows = {lane: lane.row() for lane in lanes}
+        together.keep(list(rows.values()))
+        groups: dict[int, list[Lane]] = {}
+        for lane in lanes:
+            groups.setdefault(lane.schedule.chunks, []).append(lane)
+        for chunks, group in groups.items():
+            began, first = time.perf_counter(), group[0]
+            for lane in group:
+                lane.begin_epoch()
+                lane.together = together
+            mine = [rows[lane] for lane in group]
+            records = together.train(mine, first.train, chunks, first.config.segment_length, self.check)
+            share = (time.perf_counter() - began) / len(group)  # of the time that they took together
+            for lane, record in zip(group, records, strict=True):
+                if isinstance(record, Exception):
+                    lane.failure = record
+                else:
+                    lane.take_pass(record, first.train, share)

@@ -85,7 +85,7 @@ class SequenceModule(Training, pl.LightningModule):
             share=self.scheduled.share if self.scheduled else None,
             memory=self._memory,
         )
-        self.take_pass(record, batch)
+        self.take_pass(record.to_host(), batch)  # the epoch's one transfer from the device
 
     def validation_step(self, batch: Sequences, batch_idx: int) -> None:
         self.validate(batch)

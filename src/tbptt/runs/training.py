@@ -14,7 +14,7 @@ from tbptt.evaluation.losses import evaluate, measure
 from tbptt.models.protocol import Network
 from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS, measured
 from tbptt.runs.epoch import Epoch
-from tbptt.training.chunks import PassRecord, epoch_loss
+from tbptt.training.chunks import epoch_loss
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
 from tbptt.training.lr_schedules import Moment
@@ -78,6 +78,10 @@ class Training:
         """The optimizer, without anything around it."""
         raise NotImplementedError
 
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimizer's state, in plain types."""
+        return optimizer_state(self.optimizer_itself(), self.parameters_)
+
     # --- an epoch ---------------------------------------------------------------------------------------------
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -115,18 +119,23 @@ class Training:
     def set_rates(self, i: int) -> None:
         """Set the learning rates of this epoch's update ``i``."""
         assert self.scheduled is not None
+        self.scheduled.before(self.moment(i))
+
+    def moment(self, i: int) -> Moment:
+        """How far training has come before this epoch's update ``i``."""
         epoch, epochs, chunks = self.epoch, self.config.epochs, self.schedule.chunks
         of_stage = self.schedule.share_of_stage(epoch, epochs, i / chunks)
-        self.scheduled.before(Moment(self.updates + i, epoch, chunks, (epoch + i / chunks) / epochs, of_stage))
+        return Moment(self.updates + i, epoch, chunks, (epoch + i / chunks) / epochs, of_stage)
 
-    def take_pass(self, record: PassRecord, batch: Sequences, seconds: float | None = None) -> None:
-        """Take the record of the pass over ``batch``: the epoch's one transfer from the device.
+    def take_pass(self, record: list[list[float]], batch: Sequences, seconds: float | None = None) -> None:
+        """Take the record of the pass over ``batch``.
 
         Args:
+            record: as :meth:`tbptt.training.chunks.PassRecord.to_host` gives it.
             seconds: what the pass took; by default all since :meth:`begin_epoch`.
         """
         self._rates = rates(self.optimizer_itself())
-        self._losses, self._norms, self._clipped, self._finite = record.to_host()
+        self._losses, self._norms, self._clipped, self._finite = record
         self._pass_seconds = time.perf_counter() - self._epoch_began if seconds is None else seconds
         self._batch = batch
 
@@ -268,7 +277,7 @@ class Training:
             "updates": self.updates,
             "train_seconds": self.train_seconds,
             "model": {name: weight.detach().clone() for name, weight in self.network.state_dict().items()},
-            "optimizer": optimizer_state(self.optimizer_itself(), self.parameters_),
+            "optimizer": self.optimizer_state(),
             "schedule": self.schedule.state_dict(),
             **of_schedule,
             "random": dict(zip(("cpu", "cuda"), RandomState(self.device).get(), strict=False)),

@@ -39,7 +39,7 @@ class Pack:
 
     def __init__(self, worker: "Worker", size: int, grows: bool):
         self.worker, self.size, self._grows = worker, size, grows
-        self.pace, self.epochs = Pace(), Epochs(_cores(worker.plan.settings.workers), worker.signals.check)
+        self.pace, self.epochs = Pace(), Epochs(_cores(worker.plan.settings.workers), size, worker.signals.check)
         self.trials: dict[Generator[Lane], Lane] = {}
 
     def work(self) -> None:

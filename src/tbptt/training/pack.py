@@ -9,18 +9,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from tbptt.data.sequences import Sequences
+from tbptt.models.article import QNetwork
 from tbptt.models.protocol import Network
 from tbptt.models.rows import NetworkRows
 from tbptt.training.chunks import PassRecord, Step, is_in_segments, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
+from tbptt.training.optimizers import optimizer_state
+from tbptt.training.options import OptimizerConfig
+from tbptt.training.pack_on_gpu import PackOnGpu, why_not
 from tbptt.training.schedule import chunk_bounds
 from tbptt.training.segments import SegmentMemory
+
+Record = list[list[float]]  # of a pass, as PassRecord.to_host() gives it
 
 
 @dataclass
@@ -30,6 +37,9 @@ class Row:
     Attributes:
         at_work: gives a context within which the process's random generators are this run's.
         compiled: whether the compiled layers may compute it.
+        config: of the optimizer; None where only the optimizer itself is known.
+        lr: the learning rate without its schedule.
+        factor: of the schedule on the learning rate of each update of the pass, by its number; None: 1.
     """
 
     network: Network
@@ -43,6 +53,9 @@ class Row:
     fixed: FixedSteps | None = None
     at_work: Callable[[], AbstractContextManager[None]] = nullcontext
     compiled: bool = True
+    config: OptimizerConfig | None = None
+    lr: float | None = None
+    factor: Callable[[int], float] | None = None
 
 
 class Together:
@@ -51,15 +64,35 @@ class Together:
     Small networks of the compiled layers are computed by threads that share the rows: most of the time of such an
     update would go to Python and autograd (:class:`tbptt.models.rows.NetworkRows`). All others train in turns.
 
+    On a GPU, networks of that kind are one matrix of weights (:class:`tbptt.training.pack_on_gpu.PackOnGpu`).
+
     Args:
         memory: where segments keep their activations.
         threads: how many train rows at once, this one among them.
+        most: rows at once.
     """
 
-    def __init__(self, memory: SegmentMemory | None = None, threads: int = 1):
-        self.memory, self.threads = memory, threads
+    def __init__(self, memory: SegmentMemory | None = None, threads: int = 1, most: int = 1):
+        self.memory, self.threads, self.most = memory, threads, most
+        self._on_gpu: PackOnGpu | None = None
         self._pool = ThreadPoolExecutor(threads - 1, "pack") if threads > 1 else None
         self._shares: dict[tuple[int, ...], _Share] = {}
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """Say which rows there are now; to be called before the first of their passes."""
+        if any(why_not(row) for row in rows):
+            self._on_gpu = None
+            return
+        if self._on_gpu is None or len(self._on_gpu.rows) < len(rows):
+            self._on_gpu = PackOnGpu(cast(QNetwork, rows[0].network), max(self.most, len(rows)))
+        self._on_gpu.keep(rows)
+
+    def optimizer_state(self, row: Row) -> dict[str, Any]:
+        """The state of a row's optimizer between two passes, as :func:`tbptt.training.optimizers.optimizer_state` gives
+        it."""
+        if self._on_gpu is not None:
+            return self._on_gpu.optimizer_state(row)
+        return optimizer_state(row.optimizer, row.parameters)
 
     def train(
         self,
@@ -68,12 +101,14 @@ class Together:
         chunks: int,
         segment_length: int | str | None = "auto",
         after_chunk: Callable[[], None] = lambda: None,
-    ) -> list[PassRecord | Exception]:
+    ) -> list[Record | Exception]:
         """Train each row once on every valid step of every sequence, as :func:`tbptt.training.chunks.train_pass` does.
 
-        Returns the record of each row, or the error that kept it from being trained. What ``after_chunk`` raises is
-        raised.
+        Returns the record of each row, as :meth:`PassRecord.to_host` gives it, or the error that kept it from being
+        trained. What ``after_chunk`` raises is raised.
         """
+        if self._on_gpu is not None:
+            return [*self._on_gpu.train(rows, sequences, chunks, segment_length, after_chunk)]
         longest = -(-sequences.length // chunks)
         if is_in_segments(longest, segment_length) or not all(row.compiled and row.fixed is None for row in rows):
             return by_turns(rows, sequences, chunks, segment_length, after_chunk, self.memory)
@@ -102,7 +137,7 @@ class Together:
 
     def _by_threads(
         self, shares: "Sequence[_Share]", sequences: Sequences, chunks: int, after_chunk: Callable[[], None]
-    ) -> list[PassRecord | Exception]:
+    ) -> list[Record | Exception]:
         is_over = threading.Event()
         others = [self._pool.submit(share.train, sequences, chunks, is_over) for share in shares[1:] if self._pool]
         try:
@@ -120,7 +155,7 @@ class _Share:
 
     def __init__(self, parameters: Sequence[FlatParameters], rows: Sequence[Row]):
         self.rows, self._parameters = rows, parameters  # which have the memory that the networks' weights are in
-        self._networks = NetworkRows([row.network for row in rows], [p.grads for p in parameters])  # type: ignore[misc]
+        self._networks = NetworkRows([cast(QNetwork, row.network) for row in rows], [p.grads for p in parameters])
 
     def train(
         self,
@@ -128,7 +163,7 @@ class _Share:
         chunks: int,
         is_over: threading.Event,
         after_chunk: Callable[[], None] = lambda: None,
-    ) -> list[PassRecord | Exception]:
+    ) -> list[Record | Exception]:
         """Train a pass of each row, or stop when ``is_over``."""
         rows, networks, every = self.rows, self._networks, range(len(self.rows))
         steps = [Step(r.network, r.parameters, r.optimizer, r.clip, r.clip_mode, r.share) for r in rows]
@@ -152,7 +187,7 @@ class _Share:
             after_chunk()
             if is_over.is_set():
                 break
-        return [*records]
+        return [record.to_host() for record in records]
 
 
 def _loss(sequences: Sequences, start: int, stop: int, count: int, y: Tensor, dy: Tensor) -> Tensor:
@@ -170,7 +205,7 @@ def by_turns(
     segment_length: int | str | None,
     after_chunk: Callable[[], None],
     memory: SegmentMemory | None,
-) -> list[PassRecord | Exception]:
+) -> list[Record | Exception]:
     """One row after the other: what the other backends are held against, and what works for every network."""
     stopped: list[Exception] = []
 
@@ -181,7 +216,7 @@ def by_turns(
             stopped.append(error)
             raise
 
-    records: list[PassRecord | Exception] = []
+    records: list[Record | Exception] = []
     for row in rows:
         try:
             with row.at_work():
@@ -201,7 +236,7 @@ def by_turns(
                     share=row.share,
                     memory=memory,
                 )
-            records.append(record)
+            records.append(record.to_host())
         except Exception as error:
             if stopped:
                 raise

@@ -41,12 +41,17 @@ class Rates:
 
     def before(self, at: Moment) -> None:
         """Set the rates of the update that comes."""
-        self._factor = self._schedule.factor(at)
+        self.factor(at)
         if self.share is not None:
             self.share.fill_(self._factor)
         else:
             self._last = [rate * self._factor for rate in self.full]
             set_rates(self._optimizer, self._last)
+
+    def factor(self, at: Moment) -> float:
+        """The schedule's factor on the rates of the update that comes; what makes the update must apply it."""
+        self._factor = self._schedule.factor(at)
+        return self._factor
 
     def heed_changes(self) -> None:
         """Take over what something else has changed since the last update."""
