@@ -178,6 +178,13 @@ def _nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tbptt.system.secrets._hidden", {})
 
 
+@pytest.fixture(autouse=True)
+def _one_trial_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a test asks for a pack: the data of most are so small that study.pack=auto would train all trials at
+    once."""
+    monkeypatch.setattr("tbptt.studies.pack.OF_TINY", 1)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the working directory, where runs leave what they leave."""

@@ -20,7 +20,7 @@ from tbptt.config.compose import CommandError, ConfigSource, parsed
 from tbptt.config.schema import register
 from tbptt.reports.page import write_report
 from tbptt.runs.context import RunContext
-from tbptt.runs.fit import fit
+from tbptt.runs.fit import fit, in_steps
 from tbptt.serving.load import load_run
 from tbptt.studies import sweep, worker
 from tbptt.studies.best_of import Chosen
@@ -75,7 +75,8 @@ def prepared(planned: Planned, *words: str) -> tuple[Study, WorkerSpec]:
     """The study of a command as that makes it, and what a worker is told."""
     plan, chosen = planned(*words), Chosen()
     study, store = sweep._opened(plan, plan.name, StopSignals())
-    parent = sweep._prepare(study, plan, store, plan.points(), chosen, sweep._spec(plan))
+    points = plan.points() if plan.is_grid else []
+    parent = sweep._prepare(study, plan, store, points, chosen, sweep._spec(plan))
     return study, sweep._worker_spec(plan, study.name, [*SMALL, *words], parent)
 
 
@@ -142,9 +143,9 @@ def test_a_trial_that_was_stopped_in_a_fold_goes_on_there(plan: Planned, monkeyp
                 context.signals.signum = 15
             return pruned
 
-        return fit(cfg, replace(context, after_epoch=after))
+        return in_steps(cfg, replace(context, after_epoch=after))
 
-    monkeypatch.setattr(worker, "fit", stopped)
+    monkeypatch.setattr(worker, "in_steps", stopped)
     with pytest.raises(Interrupted):
         worker.work(spec)
     (first,) = study.trials()

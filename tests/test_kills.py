@@ -49,15 +49,16 @@ def workers(folder: Path) -> list[dict[str, Any]]:
     return []
 
 
+@pytest.mark.parametrize("pack", [1, 3])
 @pytest.mark.parametrize(("kills", "trials", "epochs"), [(5, 6, 60), pytest.param(25, 12, 200, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_study_ends_whole(
-    here: Path, small: Callable[..., DictConfig], kills: int, trials: int, epochs: int
+    here: Path, small: Callable[..., DictConfig], kills: int, trials: int, epochs: int, pack: int
 ) -> None:
     chance = random.Random(kills)
     clips = [0.1 * (i + 1) for i in range(trials)]
     run = [f"epochs={epochs}", "schedule.patience=null", "schedule.stage_epochs=20", "model.noise_std=0.1"]
     words = ["-m", *SMALL, *run, f"clip={','.join(f'{c:.1f}' for c in clips)}", "study.workers=2", "study.name=killed"]
-    words += ["study.retries=1000"]
+    words += ["study.retries=1000", f"study.pack={pack}"]
     folder = here / "study"
     folder.mkdir()
     head = command(folder, *words)

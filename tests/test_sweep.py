@@ -64,7 +64,7 @@ class Finder(importlib.abc.MetaPathFinder):
         run = spec.loader.exec_module
         def exec_module(module):
             run(module)
-            module.fit = broken(module.fit)
+            module.in_steps = broken(module.in_steps)
         spec.loader.exec_module = exec_module
         return spec
 
@@ -579,7 +579,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[]
     """Does something at the beginning of the second epoch of trials, by number, or of every one, -1."""
     from tbptt.studies import worker
 
-    fit = worker.fit
+    in_steps = worker.in_steps
 
     def does(what: dict[int, Callable[[], None]]) -> None:
         def broken(cfg: Any, context: RunContext) -> Any:
@@ -589,9 +589,9 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[]
                     act()
                 return context.after_epoch(epoch)
 
-            return fit(cfg, replace(context, after_epoch=after))
+            return in_steps(cfg, replace(context, after_epoch=after))
 
-        monkeypatch.setattr("tbptt.studies.worker.fit", broken)
+        monkeypatch.setattr("tbptt.studies.worker.in_steps", broken)
 
     return does
 
@@ -624,7 +624,7 @@ def test_a_trial_interrupted_before_its_first_epoch_ends_is_run_again(
 ) -> None:
     from tbptt.studies import worker
 
-    fit, stops = worker.fit, [signal.SIGINT]
+    in_steps, stops = worker.in_steps, [signal.SIGINT]
 
     def cut(cfg: Any, context: RunContext) -> Any:
         def after(epoch: Any) -> Any:
@@ -633,9 +633,9 @@ def test_a_trial_interrupted_before_its_first_epoch_ends_is_run_again(
                 context.signals.check()
             return context.after_epoch(epoch)
 
-        return fit(cfg, replace(context, after_epoch=after))
+        return in_steps(cfg, replace(context, after_epoch=after))
 
-    monkeypatch.setattr("tbptt.studies.worker.fit", cut)
+    monkeypatch.setattr("tbptt.studies.worker.in_steps", cut)
     status, _, _ = sweep("clip=1,2")
     assert status == 130
     left = Left(place)
@@ -713,7 +713,7 @@ def test_an_outage_of_the_tracking_server_fails_no_trial(sweep: Sweep, place: Pa
 
     words = ["clip=1,2", "epochs=1", "study.name=away", "study.retries=0"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tbptt.studies.worker.fit", away)
+        patch.setattr("tbptt.studies.worker.in_steps", away)
         status, _, err = sweep(*words)
     assert status == 1
     assert "API request to http://host/api failed" in err

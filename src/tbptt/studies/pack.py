@@ -106,8 +106,8 @@ def pack_of(plan: Plan, prepare: PreparedLast) -> tuple[int, bool]:
         return min(int(settings.pack), most), False
     if pick_device(plan.cfg.device) == "cuda":
         return min(MOST_ON_A_GPU, most), most > 1
-    # A sampler learns less from trials that run at once: where it pays little, there is no pack.
-    if not plan.is_grid:
+    # A sampler learns less from trials that run at once, and more of them may fail before a study stops.
+    if not plan.is_grid or settings.max_failures is not None:
         return 1, False
     config = cast(Config, OmegaConf.to_object(plan.cfg))
     train = prepare(config.data, config.task).train

@@ -4,7 +4,6 @@ The runs of a call have the same sequences, network shape and number of chunks. 
 of the gradient, a learning rate and noise of its own.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -138,16 +137,29 @@ class Together:
     def _by_threads(
         self, shares: "Sequence[_Share]", sequences: Sequences, chunks: int, after_chunk: Callable[[], None]
     ) -> list[Record | Exception]:
-        is_over = threading.Event()
-        others = [self._pool.submit(share.train, sequences, chunks, is_over) for share in shares[1:] if self._pool]
+        brake = _Brake(after_chunk)
+        others = [self._pool.submit(share.train, sequences, chunks, brake) for share in shares[1:] if self._pool]
         try:
-            found = shares[0].train(sequences, chunks, is_over, after_chunk)
-        except BaseException:
-            is_over.set()
-            raise
+            found = shares[0].train(sequences, chunks, brake, checks=True)
         finally:
             wait(others)
+        if brake.error is not None:
+            raise brake.error
         return [*found, *(record for other in others for record in other.result())]
+
+
+class _Brake:
+    """Stops all threads where what is called after each chunk raises."""
+
+    def __init__(self, after_chunk: Callable[[], None]):
+        self._after_chunk = after_chunk
+        self.error: BaseException | None = None
+
+    def check(self) -> None:
+        try:
+            self._after_chunk()
+        except BaseException as error:
+            self.error = error
 
 
 class _Share:
@@ -157,14 +169,18 @@ class _Share:
         self.rows, self._parameters = rows, parameters  # which have the memory that the networks' weights are in
         self._networks = NetworkRows([cast(QNetwork, row.network) for row in rows], [p.grads for p in parameters])
 
-    def train(
-        self,
-        sequences: Sequences,
-        chunks: int,
-        is_over: threading.Event,
-        after_chunk: Callable[[], None] = lambda: None,
-    ) -> list[Record | Exception]:
-        """Train a pass of each row, or stop when ``is_over``."""
+    def train(self, sequences: Sequences, chunks: int, brake: _Brake, checks: bool = False) -> list[Record | Exception]:
+        """Train a pass of each row, or break off where the threads are to stop.
+
+        Args:
+            checks: whether this thread looks, after each chunk, if they are.
+        """
+        try:
+            return [*self._train(sequences, chunks, brake, checks)]
+        except Exception as error:  # such as a lack of memory: these rows have lost their epoch
+            return [error for _ in self.rows]
+
+    def _train(self, sequences: Sequences, chunks: int, brake: _Brake, checks: bool) -> list[Record]:
         rows, networks, every = self.rows, self._networks, range(len(self.rows))
         steps = [Step(r.network, r.parameters, r.optimizer, r.clip, r.clip_mode, r.share) for r in rows]
         bounds = chunk_bounds(sequences.length, chunks)
@@ -184,8 +200,9 @@ class _Share:
                 if row.before_update is not None:
                     row.before_update(i)
                 step.apply(loss, is_finite, record.of(i))
-            after_chunk()
-            if is_over.is_set():
+            if checks:
+                brake.check()
+            if brake.error is not None:
                 break
         return [record.to_host() for record in records]
 
@@ -207,14 +224,12 @@ def by_turns(
     memory: SegmentMemory | None,
 ) -> list[Record | Exception]:
     """One row after the other: what the other backends are held against, and what works for every network."""
-    stopped: list[Exception] = []
+    brake = _Brake(after_chunk)
 
     def check() -> None:
-        try:
-            after_chunk()
-        except Exception as error:
-            stopped.append(error)
-            raise
+        brake.check()
+        if brake.error is not None:
+            raise brake.error
 
     records: list[Record | Exception] = []
     for row in rows:
@@ -238,7 +253,7 @@ def by_turns(
                 )
             records.append(record.to_host())
         except Exception as error:
-            if stopped:
+            if brake.error is not None:
                 raise
             records.append(error)
     return records
