@@ -16,7 +16,7 @@ from tbptt.models.protocol import Network
 from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS, measured
 from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss, train_pass
-from tbptt.training.cuda_graphs import FixedSteps
+from tbptt.training.cuda_graphs import FixedSteps, holds
 from tbptt.training.flat import FlatParameters
 from tbptt.training.lr_schedules import Moment
 from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates
@@ -76,7 +76,7 @@ class SequenceModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Lightning calls this when the module is on its device, as FlatParameters needs it to be.
         self.parameters_ = FlatParameters(self.network)
-        self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
+        self._fixed = self._fixed_steps()
         optimizer = optimizer_of(self.config.optimizer, self.parameters_, capturable=self._fixed is not None)
         in_graph = self._fixed is not None
         self._scheduled = Rates(optimizer, self._lr_schedule, in_graph) if self._lr_schedule else None
@@ -85,6 +85,17 @@ class SequenceModule(pl.LightningModule):
             if self._scheduled:
                 self._scheduled.go_on(self._restored.get("rates"))
         return optimizer
+
+    def _fixed_steps(self) -> FixedSteps | None:
+        """What ``cuda_graphs`` asks for on this device."""
+        config, asked = self.config, self.config.cuda_graphs
+        if self.device.type != "cuda" or not asked:
+            return None
+        if asked == "auto" and not holds(
+            config.optimizer, config.clip_mode, [config.model, config.task, config.callback]
+        ):
+            return None
+        return FixedSteps(required=asked is True)
 
     def on_train_start(self) -> None:
         if self._restored:
