@@ -133,7 +133,7 @@ def fit(cfg: DictConfig, context: RunContext | None = None) -> Result:
             module = _module(config, context, progress)
             best = _begin_or_go_on(cfg, outbox, state, module, context, data) or Best(objectives)
             own_callbacks.restore(own, (state or {}).get("callbacks", {}))
-            progress.parts = lambda: parts_of(data.train.length, module.schedule.chunks, config.segment_length)
+            progress.parts = lambda: parts_of(data.train.length, module.schedule.chunks, module.cut)
             progress.opened(run.id, module.first_epoch)
             if module.stop_reason is None:
                 judging.forget(run.folder)

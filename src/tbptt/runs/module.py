@@ -22,7 +22,7 @@ from tbptt.training.lr_schedules import Moment
 from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates
 from tbptt.training.rates import Rates
 from tbptt.training.schedule import ChunkSchedule
-from tbptt.training.segments import SegmentMemory
+from tbptt.training.segments import Asked, SegmentMemory
 
 
 class SequenceModule(pl.LightningModule):
@@ -72,6 +72,12 @@ class SequenceModule(pl.LightningModule):
     def epoch(self) -> int:
         """The current epoch, counted from 0 at the run's beginning; Lightning counts from where it was resumed."""
         return self.first_epoch + self.current_epoch
+
+    @property
+    def cut(self) -> Asked:
+        """``segment_length``, or what ``auto`` is for the pass under way."""
+        asked: Asked = self.config.segment_length
+        return self._memory.chosen or asked
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Lightning calls this when the module is on its device, as FlatParameters needs it to be.
