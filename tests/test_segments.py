@@ -230,7 +230,7 @@ def passed(network: Any, memory: SegmentMemory, chunks: int, asked: Any = "auto"
 def test_what_tells_a_gpus_segments_changes_nothing_that_is_learnt(
     maker: Any, what: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs once, over the first steps; random numbers and buffers are put back. What is cut trains as if asked for."""
+    """It runs once, over the first steps, and puts random numbers back. What is cut trains as if asked for."""
     network = maker(what)
     plain = passed(network, SegmentMemory(0), 1, None)
     fake_gpu(monkeypatch, 10**9)

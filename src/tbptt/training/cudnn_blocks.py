@@ -72,11 +72,11 @@ def _laid_out(layer: nn.RNNBase, parameters: list[nn.Parameter]) -> Block:
 
 def check_in_place(laid_out: Iterable[Block]) -> None:
     """Warn, once in a process, if PyTorch says that cuDNN does not read the weights where they are."""
-    if any(_is_copied(block.layer) for block in laid_out):
+    if any(is_copied(block.layer) for block in laid_out):
         _say_that_weights_are_copied()
 
 
-def _is_copied(layer: nn.RNNBase) -> bool:
+def is_copied(layer: nn.RNNBase) -> bool:
     """Whether PyTorch warns that a layer's weights are copied together at every call. Calls the layer on one step."""
     kind: Any = next((kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(layer, kind)), None)
     if kind is None:

@@ -131,8 +131,8 @@ class SegmentMemory:
             longest: the longest chunk, in steps.
             held: how many chunks have their activations in memory at a time: each CUDA graph keeps its own.
         """
-        whole, self.chosen = memory_of_gpu(sequences.targets.device), None
-        if asked != "auto" or whole is None or longest <= AUTO.length:
+        self.chosen = None
+        if asked != "auto" or longest <= AUTO.length or (whole := memory_of_gpu(sequences.targets.device)) is None:
             return asked
         if self.step_bytes is None:
             self.step_bytes = _bytes_of_a_step(network, sequences, AUTO.length)
