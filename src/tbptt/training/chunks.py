@@ -144,11 +144,9 @@ def train_pass(
     record = PassRecord(len(bounds), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     state = network.zero_state(sequences.batch)
-    (memory := memory or SegmentMemory(0)).begin_pass(network, device)
     parameters.attach()
     with fresh_casts():
-        lengths = {stop - start for start, stop in bounds}
-        cut = memory.cut(segment_length, network, sequences, max(lengths), held=len(lengths) if fixed else 1)
+        cut = (memory := memory or SegmentMemory(0)).begin_pass(network, sequences, segment_length, bounds, bool(fixed))
         for i, (start, stop) in enumerate(bounds):
             count = sequences.count(start, stop)
             step.begin(first_update + i)

@@ -89,8 +89,24 @@ class SegmentMemory:
         """Whether this pass is the one that measures."""
         return self._usable is None
 
-    def begin_pass(self, network: Network, device: torch.device) -> None:
-        """Decide for the pass that begins. What the device found is read here, outside the chunk loop."""
+    def begin_pass(
+        self,
+        network: Network,
+        sequences: Sequences,
+        asked: int | str | None,
+        bounds: Sequence[tuple[int, int]],
+        has_graphs: bool,
+    ) -> Asked:
+        """Decide for the pass that begins. What the device found is read here, outside the chunk loop.
+
+        Args:
+            asked: ``segment_length``.
+            bounds: of the chunks of the pass, in steps.
+            has_graphs: whether CUDA graphs hold those chunks that are not cut.
+
+        Returns which chunks are cut (:meth:`cut`).
+        """
+        device = sequences.targets.device
         if self._usable is None:
             if self.asked == 0 or any(True for _ in network.buffers()):
                 self._usable = False
@@ -102,6 +118,8 @@ class SegmentMemory:
             self._room = self._free(device) if self.asked == "auto" else int(self.asked) * MB
             if device.type == "cpu" and self._room > MOST_KEPT:
                 keep_freed_memory(-1)  # to be given that much anew in each update takes as long as is saved
+        lengths = {stop - start for start, stop in bounds}
+        return self.cut(asked, network, sequences, max(lengths), held=len(lengths) if has_graphs else 1)
 
     def kept(self, segments: int) -> int:
         """How many of a chunk's segments keep their graphs. It is the last ones: they run backward first, so that all
