@@ -2,9 +2,11 @@
 
     python benchmarks/gpu.py [--minutes M] [--chunks N] [--rounds N] [--seconds S] [--at-once N ...] [--epochs N]
                              [--device DEVICE]
+    python benchmarks/gpu.py --first-day [--minutes M] [--only PART ...] [--device DEVICE] [--small] [--json FILE]
 
-Three tables, each measured in this one command on one GPU, the most telling first; what does not fit into ``--minutes``
-(5) any more is left out, which is said:
+``--first-day`` measures, part by part, what was decided without a GPU, in 8 minutes: see first_day.py.
+Without it three tables are measured in this one command on one GPU, the most telling first; what does not fit into
+``--minutes`` (5) any more is left out, which is said:
 
 - a chunk of 200 steps of the article's network, forward to optimizer: the plain PyTorch loop as one writes it, and
   ours, with and without CUDA graphs, in float32, TF32 and bf16; all take turns, a pass of ``--chunks`` (100) updates
@@ -17,7 +19,7 @@ Three tables, each measured in this one command on one GPU, the most telling fir
 
 ``--device cpu`` runs all of it small, without graphs and TF32, to see that the command works.
 
-Nothing has run on a GPU yet. What was decided without one, and tests/test_cuda.py has to show first:
+Nothing has run on a GPU yet. What was decided without one, and tests/test_cuda.py has to show too:
 
 - that a tiny sum tells a GPU that works from one that is only counted, and that its context is left to nobody;
 - which errors mean that the context is lost, and which that memory is short (devices.gpu_trouble); that Lightning's own
@@ -48,6 +50,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from first_day import LIMITS, first_day
 from machine import machine, spread
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
@@ -61,7 +64,7 @@ from tbptt.models.build import build_network
 from tbptt.system.devices import why_no_gpu
 from tbptt.system.runtime import set_precision
 from tbptt.tasks.prepare import prepare
-from tbptt.training.chunks import train_pass
+from tbptt.training.chunks import PassRecord, train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
 from tbptt.training.optimizers import build_optimizer
@@ -88,12 +91,12 @@ class Trial:
         self.fixed = FixedSteps() if graphs else None
         self.losses: list[float] = []
 
-    def one_pass(self) -> None:
-        """Train once on all data; comes back when the device is done."""
+    def launch(self, **settings: Any) -> PassRecord:
+        """Train once on all data; comes back when all is launched. ``settings`` are those of ``train_pass``."""
         set_precision(self.precision)
         bf16 = self.precision == "bf16"
         with torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext():
-            record = train_pass(
+            return train_pass(
                 self.network,
                 self.parameters,
                 self.optimizer,
@@ -101,8 +104,12 @@ class Trial:
                 self.chunks,
                 clip=self.clip,
                 fixed=self.fixed,
+                **settings,
             )
-        self.losses = record.to_host()[0]
+
+    def one_pass(self) -> None:
+        """Train once on all data; comes back when the device is done."""
+        self.losses = self.launch().to_host()[0]
 
 
 def plain_loop(data: Sequences, chunks: int, device: str) -> Callable[[], None]:
@@ -287,13 +294,17 @@ def many_table(data: Sequences, chunks: int, numbers: list[int], seconds: float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5, help="that all of it may take (5)")
+    parser.add_argument("--minutes", type=float, help="that all of it may take (5; --first-day: 8)")
     parser.add_argument("--chunks", type=int, default=100, help="updates a pass (100)")
     parser.add_argument("--rounds", type=int, default=3, help="timed passes of each (3)")
     parser.add_argument("--epochs", type=int, default=10, help="of the table of precisions (10)")
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32, 4, 16, 2])
     parser.add_argument("--seconds", type=float, default=5, help="of each number of trials at once (5)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--first-day", action="store_true", help="the parts of first_day.py instead of the tables")
+    parser.add_argument("--only", nargs="+", choices=LIMITS, help="of the parts of the first day")
+    parser.add_argument("--small", action="store_true", help="the first day's parts, only to see that they work")
+    parser.add_argument("--json", type=Path, help="where the first day's findings go")
     parser.add_argument("--one-of-many", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_of_many:
@@ -301,6 +312,9 @@ def main() -> None:
         return
     if options.device == "cuda" and (reason := why_no_gpu()):
         sys.exit(f"no GPU that PyTorch can use ({reason}); --device cpu tries the command without one")
+    options.minutes = options.minutes or (8 if options.first_day else 5)
+    if options.first_day:
+        sys.exit(first_day(options))
     clock = Clock(options.minutes)
     torch.set_num_threads(1)
     print(machine())

@@ -225,7 +225,7 @@ def test_a_command_without_a_name_is_still_the_same_study(
 
 def test_going_on_with_earlier_defaults_is_said_and_recorded(joined: Path) -> None:
     said = joined.with_name("outputs") / "err"
-    words = "model.noise_from=pool lr_schedule=constant seed=2 data.test_series=0"
+    words = "cuda_graphs=false model.noise_from=pool lr_schedule=constant seed=2 data.test_series=0"
     assert f"study {STUDY}: was begun by an earlier version: it goes on with {words} as then" in said.read_text()
     with chdir(joined):
         (again,) = (t for t in study().trials if t.user_attrs.get("retry_of") is not None)

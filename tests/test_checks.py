@@ -109,6 +109,15 @@ def test_what_only_gpus_have_is_refused_without_one(
         assert problems(config(word, f"device={device}")) == lines
 
 
+@pytest.mark.parametrize("value", ["maybe", "1", "null", "on"])
+def test_graphs_are_asked_for_in_three_words(config: Compose, value: str) -> None:
+    (line,) = problems(config(f"cuda_graphs={value}"))
+    assert line.startswith("cuda_graphs: got ")
+    assert line.endswith("; takes one of true, false, auto")
+    for word in ("cuda_graphs=auto", "cuda_graphs=false", "device=cpu"):
+        assert problems(config(word, "device=cpu")) == [], "what only GPUs have is not asked for"
+
+
 def test_a_graph_holds_no_step_that_does_not_say_that_it_can(config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config("cuda_graphs=true", "device=cuda")
     assert problems(cfg, here=False) == []  # another machine, with a GPU, will train

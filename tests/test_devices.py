@@ -15,11 +15,12 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig
 
 from tbptt.config.checks import problems
+from tbptt.config.plain import plain
 from tbptt.models import kernels
 from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import _and_then, fit
-from tbptt.runs.resume import resume_problems, resumed_config
+from tbptt.runs.resume import _changed, resume_problems, resumed_config
 from tbptt.system import devices
 from tbptt.system.devices import GpuFailed, NoGpu, pick_device
 from tbptt.system.stores import absolute_uri
@@ -183,6 +184,15 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu_without_what_only_gpus_have(
     tags = MlflowClient(absolute_uri("sqlite:///mlruns/mlflow.db")).get_run(ids[0]).data.tags
     assert tags["device"] == "cuda (A GPU), then cpu"
     assert tags["versions.kernels"] == f"cuDNN 91002, then {kernels.describe()}"
+
+
+@pytest.mark.parametrize(("begun", "goes_on"), [("true", False), ("auto", "auto"), ("false", False)])
+def test_graphs_that_were_not_required_are_kept_on_the_cpu(
+    begun: str, goes_on: object, small: Callable[..., DictConfig]
+) -> None:
+    cfg = small("device=cpu")
+    state = {"config": plain(small("precision=tf32", f"cuda_graphs={begun}"))}
+    assert _changed(state, cfg, ["device"]).cuda_graphs == goes_on
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ What only a GPU can show is in test_cuda.py.
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
@@ -18,6 +19,7 @@ from tbptt.evaluation.losses import evaluate
 from tbptt.models.article import QNetwork
 from tbptt.options.option import GROUPS
 from tbptt.system.runtime import full_float32, set_precision
+from tbptt.training import cudnn_blocks
 from tbptt.training.chunks import train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
@@ -174,6 +176,76 @@ def test_every_optimizer_can_be_told_that_a_graph_holds_it(words: str, config: C
     for told in (True, False):
         groups = optimizer_of(settings, FlatParameters(make()), capturable=told).param_groups
         assert all(group.get("capturable", told) == told for group in groups)
+
+
+def flattened(layer: nn.RNNBase) -> None:
+    """In another order than ours, and with elements that no parameter has, as cuDNN might want it."""
+    parameters = list(layer.parameters())
+    memory = torch.zeros(sum(p.numel() for p in parameters) + 24, dtype=parameters[0].dtype)
+    begin = 5
+    for p in reversed(parameters):
+        place = memory[begin : begin + p.numel()].view_as(p)
+        place.copy_(p.detach())
+        p.data = place
+        begin += p.numel() + 3
+
+
+@pytest.mark.parametrize("words", ["optimizer=adam", "optimizer=muon"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_block_lies_as_pytorch_lays_out_a_copy_of_its_layer(
+    cell: str, words: str, config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes and offsets are read; a vector with gaps trains the same, and has checkpoints in the same order."""
+    found = []
+    for laid_out in (False, True):
+        if laid_out:
+            monkeypatch.setattr(nn.RNNBase, "flatten_parameters", flattened)
+        network = make(cell, init="torch")
+        before = copy.deepcopy(network.state_dict())
+        parameters = FlatParameters(network, blocks=laid_out)
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        optimizer = optimizer_of(shipped(config, words), parameters)
+        for _ in range(3):
+            train_pass(network, parameters, optimizer, Problem().sequences(), 5, clip=0.1)
+        found.append((network.state_dict(), optimizer_state(optimizer, parameters)["state"]))
+    for layer in network.recurrent:
+        wanted = copy.deepcopy(layer)
+        flattened(wanted)
+        for ours, theirs in zip(layer.parameters(), wanted.parameters(), strict=True):
+            assert ours.storage_offset() == theirs.storage_offset()
+            assert ours.untyped_storage().nbytes() == theirs.untyped_storage().nbytes()
+        assert len({p.untyped_storage().data_ptr() for p in layer.parameters()}) == 1
+        assert (layer.bias_hh_l0.data_ptr() - 5 * 8 - parameters.vector.data_ptr()) % (64 * 8) == 0
+    (one, its_state), (other, other_state) = found
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-12)
+    for number, of_one in its_state.items():
+        for key, value in of_one.items():
+            torch.testing.assert_close(value, other_state[number][key], rtol=0, atol=1e-12)
+
+
+def test_weights_that_are_copied_at_every_call_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As PyTorch's own check says it."""
+    calls = nn.LSTM.forward
+
+    def complains(self: nn.LSTM, *given: Any) -> Any:
+        warnings.warn("RNN module weights are not part of single contiguous chunk of memory.", stacklevel=1)
+        return calls(self, *given)
+
+    laid_out = cudnn_blocks.blocks(make())
+    random = torch.get_rng_state()
+    cudnn_blocks.check_in_place(laid_out)
+    assert not caplog.messages
+    monkeypatch.setattr(nn.LSTM, "forward", complains)
+    cudnn_blocks._say_that_weights_are_copied.cache_clear()
+    for _ in range(2):
+        cudnn_blocks.check_in_place(laid_out)
+    (said,) = caplog.messages
+    assert said.startswith("cuDNN does not read the recurrent layers' weights where they are")
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 # --- precision ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tbptt.models import kernels
 from tbptt.runs.module import SequenceModule
 from tbptt.training import segments
 from tbptt.training.chunks import parts_of, train_pass
+from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.flat import FlatParameters
 from tbptt.training.optimizers import build_optimizer
 from tbptt.training.schedule import ChunkSchedule
@@ -198,3 +199,82 @@ def test_what_is_no_memory_is_a_line(value: str, config: Callable[..., DictConfi
     (line,) = problems(config(f"segment_memory={value}"))
     assert line.startswith("segment_memory: got ")
     assert line.endswith("; takes a whole number from 0 to 1000000000, or auto")
+
+
+# --- auto, by the memory of a GPU -------------------------------------------------------------------------------------
+
+
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+    """The CPU has memory of its own, as a GPU has; the first steps that are tried are few."""
+    monkeypatch.setattr(segments, "memory_of_gpu", lambda device: memory)
+    monkeypatch.setattr(segments, "AUTO", segments.Cut(4, 3))
+
+
+def passed(network: Any, memory: SegmentMemory, chunks: int, asked: Any = "auto", fixed: Any = None) -> Found:
+    network = copy.deepcopy(network)
+    parameters = FlatParameters(network)
+    optimizer = build_optimizer([parameters.vector], "adam", lr=0.05)
+    lengths: list[int] = []
+    network.register_forward_pre_hook(lambda module, given: lengths.append(given[0].shape[1]))
+    torch.manual_seed(5)
+    settings: dict[str, Any] = {"segment_length": asked, "memory": memory, "fixed": fixed}
+    losses = [
+        train_pass(network, parameters, optimizer, Problem().sequences(), chunks, **settings).to_host()[0]
+        for _ in range(2)
+    ]
+    weights = torch.cat([parameters.vector, *(b.flatten() for b in network.buffers())]).detach()
+    return Found(weights, losses, torch.get_rng_state(), lengths, [], memory)
+
+
+@pytest.mark.parametrize(("maker", "what"), MAKERS, ids=lambda v: getattr(v, "__name__", v))
+def test_what_tells_a_gpus_segments_changes_nothing_that_is_learnt(
+    maker: Any, what: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs once, over the first steps, and puts random numbers back. What is cut trains as if asked for."""
+    network = maker(what)
+    plain = passed(network, SegmentMemory(0), 1, None)
+    fake_gpu(monkeypatch, 10**9)
+    whole = passed(network, SegmentMemory(0), 1)
+    assert whole.forwards == [3, LENGTH, LENGTH]
+    same_bits(whole, plain)
+    of_a_step = whole.memory.step_bytes
+    assert of_a_step
+    fake_gpu(monkeypatch, int(2 * of_a_step * 22.5))  # half of it has room for 22 of 23 steps
+    tight = passed(network, SegmentMemory(0), 1)
+    threes = [3] * 7
+    assert tight.forwards == [3, *threes, 2, 2, *threes, *threes, 2, 2, *threes]
+    monkeypatch.undo()
+    same_bits(tight, passed(network, SegmentMemory(0), 1, 3))
+
+
+def test_a_chunk_is_cut_where_half_of_a_gpus_memory_has_no_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared by the workers, and by the graphs that are kept; never by what happens to be free."""
+    monkeypatch.setattr(segments, "free_memory", lambda: 0)
+    network, sequences = Bare(), Problem().sequences()
+
+    def cut(memory: int, longest: int = LENGTH, asked: Any = "auto", workers: int = 1, held: int = 1) -> Any:
+        fake_gpu(monkeypatch, memory)
+        return SegmentMemory("auto", workers).cut(asked, network, sequences, longest, held)
+
+    fake_gpu(monkeypatch, 1)
+    measured = SegmentMemory()
+    measured.cut("auto", network, sequences, LENGTH)
+    step = int(measured.step_bytes or 0)
+    assert cut(2 * 1600 * step) == (1600, 100)
+    assert cut(2 * 1600 * step - 1) == (1599, 99)
+    assert cut(2 * 1600 * step, workers=4) == (400, 25)
+    assert cut(2 * 1600 * step, held=2) == (800, 100), "segments have one length whatever the stage"
+    assert cut(1) == (0, 3), "no shorter ones than on a CPU"
+    assert [cut(1, longest=3), cut(1, asked=7), cut(1, asked=None)] == ["auto", 7, None]
+
+
+def test_a_graph_for_each_length_of_chunks_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpu(monkeypatch, 10**9)
+    step = passed(Bare(), SegmentMemory(0), 2).memory.step_bytes
+    fake_gpu(monkeypatch, int(2 * step * 13))  # chunks of 12 and 11 steps
+    one, two = (passed(Bare(), SegmentMemory(0), 2, fixed=fixed) for fixed in (None, FixedSteps()))
+    assert one.forwards == [3, *[12, 11] * 2]
+    assert max(two.forwards) == 3
+    assert one.memory.chosen == (13, 3)
+    assert two.memory.chosen == (6, 3)
+    assert parts_of(LENGTH, 2, two.memory.chosen) == 2 + 2 * (4 + 4)

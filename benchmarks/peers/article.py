@@ -17,18 +17,19 @@ from turns import STEPS
 
 from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import Config, register
-from tbptt.runs.datamodule import SequenceDataModule
+from tbptt.tasks.prepare import prepare
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
-def article(chunks: int, cell: str = "lstm") -> Config:
-    """The default run, ``chunks`` updates an epoch, each on 200 steps of every series; ``cell`` as in a config."""
+def article(chunks: int, cell: str = "lstm", optimizer: str = "adam") -> Config:
+    """The default run, ``chunks`` updates an epoch, each on 200 steps of every series; ``cell`` and ``optimizer`` as in
+    a config."""
     register()
     source = ConfigSource(CONF)
     with source.opened():
         size = [f"schedule.chunks=[{chunks}]", f"data.length={chunks * STEPS}", f"model.cell={cell}"]
-        cfg = source.compose(["schedule=fixed", *size])
+        cfg = source.compose(["schedule=fixed", f"optimizer={optimizer}", *size])
     return cast(Config, OmegaConf.to_object(cfg))
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     folder, chunks = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100
     config = article(chunks)
     (folder / "sizes.json").write_text(json.dumps(sizes(config)))
-    train = SequenceDataModule(config.data, config.task).train
+    train = prepare(config.data, config.task).train
     np.save(folder / "inputs.npy", train.features(0, train.length).contiguous().numpy())
     np.save(folder / "targets.npy", train.targets.contiguous().numpy())
 

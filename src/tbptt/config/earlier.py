@@ -59,6 +59,7 @@ CHANGES: tuple[tuple[Change, ...], ...] = (
         Change("lr_schedule", "optimizer", ("adam", "adamw"), "constant", "by_chunk"),
         Change("seed", None, (), 2, 0),
     ),
+    (Change("cuda_graphs", None, (), False, "auto"),),
 )
 
 

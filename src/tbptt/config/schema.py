@@ -33,6 +33,7 @@ NOT_16 = Takes(
     "unscaling it)",
     lambda v: v in (32, "32", "bf16", "tf32"),
 )
+GRAPHS = Takes("one of true, false, auto", lambda v: isinstance(v, bool) or v == "auto", (True, False, "auto"))
 
 
 # --- studies --------------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class Config:
     segment_length: Any = key(whole(1, "auto", None), "auto")
     segment_memory: Any = key(whole(0, "auto", high=10**9), "auto", new=True)  # no value of it computes anything else
     kernels: str = key(one_of("auto", "torch"), "auto")
-    cuda_graphs: bool = key(one_of(True, False), False)
+    cuda_graphs: Any = key(GRAPHS, False)
     threads: int = key(whole(1, high=1024), 1)
     progress: str = key(one_of("auto", "plain", "none"), "auto")
     resume: str | None = key(Takes("the id of an MLflow run, or null", lambda v: v is None or TEXT.test(v)), None)

@@ -153,7 +153,7 @@ def in_steps(cfg: DictConfig, context: RunContext) -> Generator[Lane, None, Resu
             module = _training(config, context, progress, device, is_lane=pack is not None)
             best = _begin_or_go_on(cfg, outbox, state, module, context, data) or Best(objectives)
             own_callbacks.restore(own, (state or {}).get("callbacks", {}))
-            progress.parts = lambda: parts_of(data.train.length, module.schedule.chunks, config.segment_length)
+            progress.parts = lambda: parts_of(data.train.length, module.schedule.chunks, module.cut)
             progress.opened(run.id, module.first_epoch)
             if module.stop_reason is None:
                 judging.forget(run.folder)

@@ -25,7 +25,7 @@ from tbptt.system.runtime import LeaseLost
 from tbptt.training.optimizers import rates
 from tbptt.training.pack import Row, Together
 from tbptt.training.schedule import ChunkSchedule
-from tbptt.training.segments import RandomState, SegmentMemory
+from tbptt.training.segments import Asked, RandomState, SegmentMemory
 
 T = TypeVar("T")
 
@@ -61,6 +61,12 @@ class Lane(Training):
             self._random[: len(restored)] = restored
         self.optimizer = self.make_optimizer()
         self.network.train(True)
+
+    @property
+    def cut(self) -> Asked:
+        """``segment_length``."""
+        asked: Asked = self.config.segment_length
+        return asked
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

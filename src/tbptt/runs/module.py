@@ -12,7 +12,7 @@ from tbptt.models.protocol import Network
 from tbptt.runs.training import Training
 from tbptt.training.chunks import train_pass
 from tbptt.training.schedule import ChunkSchedule
-from tbptt.training.segments import RandomState, SegmentMemory
+from tbptt.training.segments import Asked, RandomState, SegmentMemory
 
 
 class SequenceModule(Training, pl.LightningModule):
@@ -43,6 +43,12 @@ class SequenceModule(Training, pl.LightningModule):
     def epoch(self) -> int:  # type: ignore[override]
         """The current epoch, counted from 0 at the run's beginning; Lightning counts from where it was resumed."""
         return self.first_epoch + self.current_epoch
+
+    @property
+    def cut(self) -> Asked:
+        """``segment_length``, or what ``auto`` is for the pass under way."""
+        asked: Asked = self.config.segment_length
+        return self._memory.chosen or asked
 
     def is_asked_to_stop(self) -> bool:
         return self.trainer.should_stop

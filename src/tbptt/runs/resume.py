@@ -154,5 +154,6 @@ def _changed(state: dict[str, Any], cfg: DictConfig, given: Sequence[str]) -> Di
     if asks_for_gpu(begun) and (begun.device == "cpu" or (begun.device == "auto" and why_no_gpu())):
         if begun.precision == "tf32":
             begun.precision = 32
-        begun.cuda_graphs = False
+        if begun.cuda_graphs is True:
+            begun.cuda_graphs = False
     return begun

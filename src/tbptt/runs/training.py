@@ -15,7 +15,7 @@ from tbptt.models.protocol import Network
 from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS, measured
 from tbptt.runs.epoch import Epoch
 from tbptt.training.chunks import epoch_loss
-from tbptt.training.cuda_graphs import FixedSteps
+from tbptt.training.cuda_graphs import FixedSteps, holds
 from tbptt.training.flat import FlatParameters
 from tbptt.training.lr_schedules import Moment
 from tbptt.training.optimizers import load_optimizer, optimizer_of, optimizer_state, rates
@@ -88,7 +88,7 @@ class Training:
         """Make the optimizer, and restore its state; to be called when the network is on its device, as FlatParameters
         needs it to be."""
         self.parameters_ = FlatParameters(self.network)
-        self._fixed = FixedSteps() if self.config.cuda_graphs and self.device.type == "cuda" else None
+        self._fixed = self._fixed_steps()
         in_graph = self._fixed is not None
         optimizer = optimizer_of(self.config.optimizer, self.parameters_, capturable=in_graph)
         self.scheduled = Rates(optimizer, self._lr_schedule, in_graph) if self._lr_schedule else None
@@ -97,6 +97,17 @@ class Training:
             if self.scheduled:
                 self.scheduled.go_on(self._restored.get("rates"))
         return optimizer
+
+    def _fixed_steps(self) -> FixedSteps | None:
+        """What ``cuda_graphs`` asks for on this device."""
+        config, asked = self.config, self.config.cuda_graphs
+        if self.device.type != "cuda" or not asked:
+            return None
+        if asked == "auto" and not holds(
+            config.optimizer, config.clip_mode, [config.model, config.task, config.callback]
+        ):
+            return None
+        return FixedSteps(required=asked is True)
 
     def restored_random(self) -> list[torch.Tensor] | None:
         """The states of the random generators in the checkpoint that was restored, as RandomState takes them; None for

@@ -18,14 +18,10 @@ from tbptt.models.state import State, detach, leaves
 from tbptt.training.clipping import clip_gradients
 from tbptt.training.flat import FlatParameters, Steps
 from tbptt.training.schedule import chunk_bounds
-from tbptt.training.segments import SegmentMemory, by_segments
+from tbptt.training.segments import Asked, SegmentMemory, by_segments, segment_of
 
 if TYPE_CHECKING:
     from tbptt.training.cuda_graphs import FixedSteps
-
-# segment_length=auto cuts chunks of more than AUTO_FROM steps into segments of AUTO_SEGMENT steps: the activations of
-# such a segment stay in cache. Shorter chunks are faster without segments.
-AUTO_SEGMENT, AUTO_FROM = 500, 2000
 
 
 class PassRecord:
@@ -148,15 +144,15 @@ def train_pass(
     record = PassRecord(len(bounds), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     state = network.zero_state(sequences.batch)
-    (memory := memory or SegmentMemory(0)).begin_pass(network, device)
     parameters.attach()
     with fresh_casts():
+        cut = (memory := memory or SegmentMemory(0)).begin_pass(network, sequences, segment_length, bounds, bool(fixed))
         for i, (start, stop) in enumerate(bounds):
             count = sequences.count(start, stop)
             step.begin(first_update + i)
             if before_update is not None:
                 before_update(i)
-            segment = _segment(stop - start, segment_length)
+            segment = segment_of(stop - start, cut)
             # A CUDA graph cannot hold a start state that is trained: its gradient leads out of the graph's memory.
             if segment is None and fixed is not None and not _is_trained(state):
                 state = fixed.run(step, sequences, start, stop, state, count, finite, record.of(i))
@@ -171,11 +167,11 @@ def train_pass(
 
 
 @cache
-def parts_of(length: int, chunks: int, segment_length: int | str | None) -> int:
+def parts_of(length: int, chunks: int, segment_length: Asked) -> int:
     """The number of times that :func:`train_pass` calls ``after_chunk``."""
     total = 0
     for start, stop in chunk_bounds(length, chunks):
-        segment = _segment(stop - start, segment_length)
+        segment = segment_of(stop - start, segment_length)
         total += 1 if segment is None else 1 + 2 * -((start - stop) // segment)
     return total
 
@@ -195,16 +191,9 @@ def fresh_casts() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
-def _segment(length: int, asked: int | str | None) -> int | None:
-    """The length of the segments into which a chunk is cut, in steps; None if it is not cut."""
-    if asked == "auto":
-        return AUTO_SEGMENT if length > AUTO_FROM else None
-    return int(asked) if asked is not None and length > int(asked) else None
-
-
-def is_in_segments(length: int, asked: int | str | None) -> bool:
+def is_in_segments(length: int, asked: Asked) -> bool:
     """Whether a chunk of this length is backpropagated through segment by segment."""
-    return _segment(length, asked) is not None
+    return segment_of(length, asked) is not None
 
 
 def _is_trained(state: State) -> bool:

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tbptt.training.cudnn_blocks import Block, check_in_place
+from tbptt.training.cudnn_blocks import blocks as blocks_of
+
 _WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a number
 
 
@@ -42,10 +45,10 @@ class FlatParameters:
     works element by element gets the vector and computes the same numbers as on separate tensors. Any other optimizer
     gets the separate tensors. These are views of the vector too, and their gradients are views of its gradient.
 
-    On a GPU, each recurrent layer is a block of the vector, with its frozen biases, and each block has a storage of its
-    own. Otherwise cuDNN would copy the weights together at every call. Frozen biases are zero and get no gradient, so
-    every optimizer leaves them zero. A layer with other frozen parameters is no block, as weight decay would change
-    them.
+    On a GPU, each recurrent layer is a block of the vector, with its frozen biases, laid out as cuDNN wants it
+    (cudnn_blocks.py), and each block has a storage of its own. Otherwise cuDNN would copy the weights together at every
+    call. Frozen biases, and elements that no parameter has, are zero and get no gradient, so every optimizer leaves
+    them zero. A layer with other frozen parameters is no block, as weight decay would change them.
 
     Args:
         blocks: whether recurrent layers are blocks. By default they are on a GPU only.
@@ -68,17 +71,16 @@ class FlatParameters:
         self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         parameters = list(self.named.values())
         first = parameters[0]
-        layers = _blocks(module) if (blocks if blocks is not None else first.is_cuda) else []
-        starts, length = self._layout(parameters, layers)
+        laid_out = blocks_of(module) if (blocks if blocks is not None else first.is_cuda) else []
+        starts, begins, length = self._layout(parameters, laid_out)
         self.vector = nn.Parameter(first.detach().new_zeros(length))
         self.vector.grad = torch.zeros_like(self.vector)
         weights = self.vector.detach()
         memory: dict[nn.Parameter, tuple[Tensor, int]] = {}  # by parameter in a block: the block, and where it begins
-        for layer in layers:
-            begin, end = starts[layer[0]], starts[layer[-1]] + layer[-1].numel()
+        for block, begin in zip(laid_out, begins, strict=True):
             # DLPack is the only way to get a tensor with a storage of its own on this part of the vector's memory.
-            block = torch.utils.dlpack.from_dlpack(weights[begin:end])
-            memory |= dict.fromkeys(layer, (block, begin))
+            own = torch.utils.dlpack.from_dlpack(weights[begin : begin + block.size])
+            memory |= dict.fromkeys(block.starts, (own, begin))
         for p, start in starts.items():
             storage, begin = memory.get(p, (weights, 0))
             w = storage[start - begin : start - begin + p.numel()].view_as(p)
@@ -87,24 +89,27 @@ class FlatParameters:
         self.grads = [self.vector.grad[starts[p] : starts[p] + p.numel()].view_as(p) for p in parameters]
         self.weights = [p.detach() for p in parameters]
         places = [torch.arange(starts[p], starts[p] + p.numel(), device=first.device) for p in parameters]
-        self._places = torch.cat(places) if layers else None
+        self._places = torch.cat(places) if laid_out else None
         self.attach()
         self._before = torch.empty_like(self.vector.detach())
+        if first.is_cuda:
+            check_in_place(laid_out)
 
     def _layout(
-        self, trained: list[nn.Parameter], layers: list[list[nn.Parameter]]
-    ) -> tuple[dict[nn.Parameter, int], int]:
-        """The index in the vector at which each parameter begins, and the vector's length."""
+        self, trained: list[nn.Parameter], laid_out: list[Block]
+    ) -> tuple[dict[nn.Parameter, int], list[int], int]:
+        """The index in the vector at which each parameter begins, that of each block, and the vector's length."""
         starts: dict[nn.Parameter, int] = {}
+        begins: list[int] = []
         length = 0
-        for layer in layers:
-            length = -(-length // self.ALIGNED) * self.ALIGNED
-            for p in layer:
-                starts[p], length = length, length + p.numel()
+        for block in laid_out:
+            begins.append(-(-length // self.ALIGNED) * self.ALIGNED)
+            starts |= {p: begins[-1] + start for p, start in block.starts.items()}
+            length = begins[-1] + block.size
         for p in trained:
             if p not in starts:
                 starts[p], length = length, length + p.numel()
-        return starts, length
+        return starts, begins, length
 
     def in_order(self, values: Tensor) -> Tensor:
         """Sort numbers that belong to the vector's elements, (P,), by the module's trained parameters: in an order that
@@ -164,17 +169,3 @@ def as_bits(numbers: Tensor) -> Tensor:
 def bit_mask(condition: Tensor, like: Tensor) -> Tensor:
     """Scalar: all bits 1 if the scalar bool tensor is True, else all 0; in the type that ``as_bits(like)`` has."""
     return condition.to(_WHOLE[like.itemsize]).neg_()
-
-
-def _blocks(module: Module) -> list[list[nn.Parameter]]:
-    """The parameters of each recurrent layer that can be a block: it shares none of them, and its frozen ones are 0."""
-    layers: list[list[nn.Parameter]] = []
-    taken: set[nn.Parameter] = set()
-    for layer in (m for m in module.modules() if isinstance(m, nn.RNNBase)):
-        parameters = list(layer.parameters())
-        frozen = [p for p in parameters if not p.requires_grad]
-        is_own = taken.isdisjoint(parameters)
-        if is_own and len(frozen) < len(parameters) and not any(bool(p.any()) for p in frozen):
-            layers.append(parameters)
-            taken |= set(parameters)
-    return layers

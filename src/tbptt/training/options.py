@@ -22,7 +22,7 @@ class OptimizerConfig(Option):
             gets all parameters as one vector, and each tensor of its state has the vector's shape or is a scalar. If
             not, it gets the tensors by their names; see ``build``.
         capturable: whether a CUDA graph can capture its step: it never waits for the device and does the same at every
-            step. If not, ``cuda_graphs=true`` is refused.
+            step. If not, ``cuda_graphs=true`` is refused, and ``auto`` is off.
         not_arguments: the fields that its class does not take.
     """
 

@@ -5,13 +5,16 @@ between, the last segments keep their graphs (activations), as many as :class:`S
 run forward without a graph, and each runs forward again, with the same noise, before it runs backward (Chen et al.,
 2016, "Training Deep Nets with Sublinear Memory Cost", along time). What is computed is the same to the bit, however
 many keep theirs.
+
+Which chunks are too long is asked for (``segment_length``); ``auto`` is :data:`AUTO` on a CPU, and follows from the
+size of a GPU's memory (:meth:`SegmentMemory.cut`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +30,33 @@ if TYPE_CHECKING:
 
 MB = 10**6
 SHARE = 0.5  # of the free memory, that auto takes: one segment's backward pass, other programs and holes need the rest
+
+
+class Cut(NamedTuple):
+    """Chunks of more than ``above`` steps are cut into segments of ``length`` steps."""
+
+    above: int
+    length: int
+
+
+# The activations of a segment of so many steps stay in a CPU's cache. Shorter chunks are faster without segments.
+AUTO = Cut(2000, 500)
+PIECES = 16  # a GPU has room for so many segments: most of a chunk's are then computed once
+
+Asked = int | str | Cut | None  # segment_length, or what follows from it
+
+
+def segment_of(length: int, asked: Asked) -> int | None:
+    """The length of the segments into which a chunk is cut, in steps; None if it is not cut."""
+    if asked is None:
+        return None
+    cut = asked if isinstance(asked, Cut) else AUTO if asked == "auto" else Cut(int(asked), int(asked))
+    return cut.length if length > cut.above else None
+
+
+def memory_of_gpu(device: torch.device) -> int | None:
+    """Bytes of a GPU's whole memory; None for another device."""
+    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else None
 
 
 class SegmentMemory:
@@ -48,6 +78,8 @@ class SegmentMemory:
     def __init__(self, asked: int | str = "auto", workers: int = 1):
         self.asked, self.workers = asked, workers
         self.graph_bytes: int | None = None  # of one segment
+        self.step_bytes: float | None = None  # of one step of a graph, on a GPU
+        self.chosen: Cut | None = None  # how the pass under way is cut, if a GPU's memory says it
         self._same: Tensor | None = None  # on the device: whether each segment ended alike, as far as it was compared
         self._usable: bool | None = None  # the same, as it is known on the host; None while the first pass measures
         self._resident, self._room = resident_memory(), 0
@@ -57,8 +89,24 @@ class SegmentMemory:
         """Whether this pass is the one that measures."""
         return self._usable is None
 
-    def begin_pass(self, network: Network, device: torch.device) -> None:
-        """Decide for the pass that begins. What the device found is read here, outside the chunk loop."""
+    def begin_pass(
+        self,
+        network: Network,
+        sequences: Sequences,
+        asked: int | str | None,
+        bounds: Sequence[tuple[int, int]],
+        has_graphs: bool,
+    ) -> Asked:
+        """Decide for the pass that begins. What the device found is read here, outside the chunk loop.
+
+        Args:
+            asked: ``segment_length``.
+            bounds: of the chunks of the pass, in steps.
+            has_graphs: whether CUDA graphs hold those chunks that are not cut.
+
+        Returns which chunks are cut (:meth:`cut`).
+        """
+        device = sequences.targets.device
         if self._usable is None:
             if self.asked == 0 or any(True for _ in network.buffers()):
                 self._usable = False
@@ -70,6 +118,8 @@ class SegmentMemory:
             self._room = self._free(device) if self.asked == "auto" else int(self.asked) * MB
             if device.type == "cpu" and self._room > MOST_KEPT:
                 keep_freed_memory(-1)  # to be given that much anew in each update takes as long as is saved
+        lengths = {stop - start for start, stop in bounds}
+        return self.cut(asked, network, sequences, max(lengths), held=len(lengths) if has_graphs else 1)
 
     def kept(self, segments: int) -> int:
         """How many of a chunk's segments keep their graphs. It is the last ones: they run backward first, so that all
@@ -82,19 +132,31 @@ class SegmentMemory:
         if not self.measures or self.graph_bytes is not None:
             yield
             return
-        there = (*network.parameters(), *_tensors(sequences), *_tensors(sequences.features))
-        before = {tensor.untyped_storage().data_ptr() for tensor in there}
-        sizes: dict[int, int] = {}  # a tensor that is saved twice, or as two views, counts once
-
-        def count(saved: Tensor) -> Tensor:
-            storage = saved.untyped_storage()
-            if storage.data_ptr() not in before:
-                sizes[storage.data_ptr()] = storage.nbytes()
-            return saved
-
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
+        with _saved_by_autograd(network, sequences) as sizes:
             yield
         self.graph_bytes = sum(sizes.values())
+
+    def cut(
+        self, asked: int | str | None, network: Network, sequences: Sequences, longest: int, held: int = 1
+    ) -> Asked:
+        """Which chunks to cut, and into what: what is asked for, or for ``auto`` on a GPU what follows from its memory.
+
+        There a chunk is cut only if its activations take more than half (SHARE) of all memory, shared by the workers,
+        as a forward pass over its first steps tells. How much is free does not count: cut otherwise, the noise of a GPU
+        is drawn in another order, and what is learnt would depend on what else runs there.
+
+        Args:
+            longest: the longest chunk, in steps.
+            held: how many chunks have their activations in memory at a time: each CUDA graph keeps its own.
+        """
+        self.chosen = None
+        if asked != "auto" or longest <= AUTO.length or (whole := memory_of_gpu(sequences.targets.device)) is None:
+            return asked
+        if self.step_bytes is None:
+            self.step_bytes = _bytes_of_a_step(network, sequences, AUTO.length)
+        fit = int(SHARE * whole / self.workers / max(self.step_bytes, 1))
+        self.chosen = Cut(fit // held, max(fit // PIECES, AUTO.length))  # one length of segments for all stages
+        return self.chosen
 
     def compare(self, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
         """Compare what a segment left with a graph with what it left without one."""
@@ -234,6 +296,37 @@ def by_segments(
     chunk.random.set(after)
     _put_back(network, buffers_after)
     return total, detach(state)
+
+
+@contextmanager
+def _saved_by_autograd(network: Network, sequences: Sequences) -> Iterator[dict[int, int]]:
+    """Within, the bytes of all that autograd saves for a backward pass, by where they are; not of weights or data."""
+    there = (*network.parameters(), *_tensors(sequences), *_tensors(sequences.features))
+    before = {tensor.untyped_storage().data_ptr() for tensor in there}
+    sizes: dict[int, int] = {}  # a tensor that is saved twice, or as two views, counts once
+
+    def count(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in before:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
+        yield sizes
+
+
+def _bytes_of_a_step(network: Network, sequences: Sequences, steps: int) -> float:
+    """What autograd saves of a step, from a forward pass over some. Random generators and buffers are put back."""
+    random, buffers = RandomState(sequences.targets.device), [buffer.clone() for buffer in network.buffers()]
+    before = random.get()
+    with _saved_by_autograd(network, sequences) as sizes, torch.enable_grad():
+        y, _ = network(sequences.features(0, steps), network.zero_state(sequences.batch))
+        kept = sequences.loss(y, 0, steps)  # what it saved is counted while it lives
+    taken = sum(sizes.values()) / steps
+    del y, kept
+    random.set(before)
+    _put_back(network, buffers)
+    return taken
 
 
 def _tensors(holder: object) -> list[Tensor]:
