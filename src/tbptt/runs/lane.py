@@ -128,7 +128,16 @@ class Lane(Training):
     def kind(self) -> object:
         """Lanes of one kind can be trained together: they have the same data, network and ways to compute."""
         c = self.config
-        return (id(self.train), repr(c.model), c.precision, c.kernels, c.segment_length, c.threads, str(self.device))
+        return (
+            id(self.train),
+            repr(c.model),
+            c.precision,
+            c.kernels,
+            c.segment_length,
+            c.threads,
+            str(c.cuda_graphs),
+            str(self.device),
+        )
 
     def snapshot(self, epoch: Epoch) -> dict[str, Any]:
         with self.at_work():
@@ -267,7 +276,7 @@ class Epochs:
             if kind not in self._kinds:
                 config = alike[0].config
                 memory = SegmentMemory(config.segment_memory, config.study.workers)
-                self._kinds[kind] = Together(memory, self.threads, self.most)
+                self._kinds[kind] = Together(memory, self.threads, self.most, config.cuda_graphs)
             self._train(alike, self._kinds[kind])
 
     def close(self) -> None:

@@ -69,10 +69,11 @@ class Together:
         memory: where segments keep their activations.
         threads: how many train rows at once, this one among them.
         most: rows at once.
+        graphs: whether a GPU may replay an update as a CUDA graph.
     """
 
-    def __init__(self, memory: SegmentMemory | None = None, threads: int = 1, most: int = 1):
-        self.memory, self.threads, self.most = memory, threads, most
+    def __init__(self, memory: SegmentMemory | None = None, threads: int = 1, most: int = 1, graphs: bool | str = True):
+        self.memory, self.threads, self.most, self.graphs = memory, threads, most, graphs
         self._on_gpu: PackOnGpu | None = None
         self._pool = ThreadPoolExecutor(threads - 1, "pack") if threads > 1 else None
         self._shares: dict[tuple[int, ...], _Share] = {}
@@ -83,7 +84,8 @@ class Together:
             self._on_gpu = None
             return
         if self._on_gpu is None or len(self._on_gpu.rows) < len(rows):
-            self._on_gpu = PackOnGpu(cast(QNetwork, rows[0].network), max(self.most, len(rows)))
+            room = max(self.most, len(rows))
+            self._on_gpu = PackOnGpu(cast(QNetwork, rows[0].network), room, None if self.graphs else False)
         self._on_gpu.keep(rows)
 
     def optimizer_state(self, row: Row) -> dict[str, Any]:

@@ -34,11 +34,12 @@ class PackOnGpu:
     Args:
         network: one of that shape.
         count: rows that it has room for.
+        captures: whether updates are captured as a CUDA graph; None: on a GPU only.
     """
 
-    def __init__(self, network: QNetwork, count: int):
+    def __init__(self, network: QNetwork, count: int, captures: bool | None = None):
         self.rows = PackedRows(deepcopy(network), count)
-        self._steps = PackedSteps(self.rows)
+        self._steps = PackedSteps(self.rows, captures)
         self._places: dict[int, tuple[int, Row]] = {}  # by the id of a run's parameters
 
     def keep(self, rows: "Sequence[Row]") -> None:

@@ -20,6 +20,7 @@ from tbptt.models.packed_noise import PackedNoise
 from tbptt.models.state import State, copy_into, detach, leaves
 from tbptt.tasks.options import TaskConfig
 from tbptt.training.chunks import fresh_casts
+from tbptt.training.cuda_graphs import Capturing, Replayed
 from tbptt.training.flat import as_bits, bit_mask
 from tbptt.training.packed_clipping import clip_rows
 from tbptt.training.packed_optimizers import StepRows
@@ -79,38 +80,6 @@ class Arrangement:
         return cls(order, keys, [trials[row].noise_std for row in order], groups)
 
 
-class Replayed:
-    """Calls a function whose work on a GPU is captured as a CUDA graph, once, and replayed.
-
-    Args:
-        device: the GPU.
-    """
-
-    WARM = 3  # calls before the capture, in which cuBLAS and the kernels allocate their memory
-
-    def __init__(self, device: torch.device):
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._calls = 0
-        # Warm-up, capture and replay share a stream, as autograd runs a backward kernel on the stream of its forward.
-        self._stream = torch.cuda.Stream(device)
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Do what the function does: always the same one, and what it reads and writes has fixed places in memory."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            if self._calls < self.WARM:
-                function()
-            else:
-                if self._graph is None:
-                    self._graph = torch.cuda.CUDAGraph()
-                    # Thread-local: the capture ignores the calls of other threads, such as a profiler or a logger.
-                    with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-                        function()
-                self._graph.replay()
-        torch.cuda.current_stream().wait_stream(self._stream)
-        self._calls += 1
-
-
 class PackedStep:
     """The updates of some trials of a pack on chunks of up to ``length`` steps.
 
@@ -161,7 +130,7 @@ class PackedStep:
         self._spans = list(pairwise([*range(0, length, segment or length), length]))
         self._make_places(sequences)
         captures = self.weights.is_cuda if captures is None else captures
-        self._replayed = Replayed(self.weights.device) if captures else None
+        self._replayed = Replayed(self.weights.device, Capturing(required=False)) if captures else None
 
     def _make_places(self, sequences: Sequences) -> None:
         count, batch, device = len(self.order), sequences.batch, self.weights.device
