@@ -49,7 +49,7 @@ def lstm(
 
     Args:
         xg: (N, T, B, 4H), the inputs times w_ih plus both biases, gates in PyTorch's order.
-        w_hh: (N, 4H, H); each network's own must be contiguous, not all together, or it is copied.
+        w_hh: (N, 4H, H); it may be part of a matrix with a row for each network.
         h0, c0: (N, B, H), the states before the first step.
         lengths: (N,), int32: how many steps each network has, 0 to T. Its h is 0 afterwards, and no gradient comes from
             there.
@@ -138,11 +138,6 @@ def _by_row(t: Tensor) -> Tensor:
     return t if t[0].is_contiguous() else t.contiguous()
 
 
-def _forward_weights(w_hh: Tensor) -> Tensor:
-    """As the forward kernels take them: those that are read at each step are turned, (N, H, G), once and for all."""
-    return _by_row(w_hh) if w_hh.shape[2] <= RESIDENT else w_hh.transpose(1, 2).contiguous()
-
-
 def _by_step(t: Tensor) -> Tensor:
     """(N, T, B, X) → (N, T B, X), the same memory."""
     return t.flatten(1, 2)
@@ -158,8 +153,8 @@ def _lstm_forward(
     h = xg.new_empty(networks, steps + 1, batch, h0.shape[2])
     c, gates = (torch.empty_like(h), torch.empty_like(xg)) if keep else (h, h)
     h_end, c_end = torch.empty_like(h0), torch.empty_like(c0)
-    w = _forward_weights(w_hh)
-    given = (xg, w, w.stride(0), 1, h0, c0, lengths, h, c, gates, h_end, c_end, steps, batch)
+    turned = w_hh.transpose(1, 2).contiguous()
+    given = (xg, turned, h0, c0, lengths, h, c, gates, h_end, c_end, steps, batch)
     _launch("lstm_forward", h0, precision, *given, KEEP=keep)
     return (h[:, 1:], h_end, c_end), (w_hh, lengths, h, c, gates)
 
@@ -200,8 +195,8 @@ def _gru_forward(
     h = xg.new_empty(networks, steps + 1, batch, hidden)
     gates = xg.new_empty(networks, steps, batch, 4 * hidden) if keep else h
     h_end = torch.empty_like(h0)
-    w, b = _forward_weights(w_hh), _by_row(b_hh)
-    given = (xg, w, w.stride(0), 1, b, b.stride(0), h0, lengths, h, gates, h_end, steps, batch)
+    turned, b = w_hh.transpose(1, 2).contiguous(), _by_row(b_hh)
+    given = (xg, turned, b, b.stride(0), h0, lengths, h, gates, h_end, steps, batch)
     _launch("gru_forward", h0, precision, *given, KEEP=keep)
     return (h[:, 1:], h_end), (w_hh, lengths, h, gates)
 

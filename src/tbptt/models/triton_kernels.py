@@ -14,9 +14,7 @@ import triton
 import triton.language as tl
 
 # One program for all packs: numbers that a pack or a chunk may have otherwise are not compiled in.
-_kernel = triton.jit(
-    do_not_specialize=["w_row", "b_row", "one", "T", "B"], do_not_specialize_on_alignment=["w_hh", "b_hh"]
-)
+_kernel = triton.jit(do_not_specialize=["w_row", "b_row", "T", "B"], do_not_specialize_on_alignment=["w_hh", "b_hh"])
 
 
 @triton.jit
@@ -33,19 +31,9 @@ def _tile(B, H: tl.constexpr, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _turned(w, gate, one, H: tl.constexpr):
-    """A gate's weights as the right factor of h w^T.
-
-    ``one`` is 1, but the compiler must not know: it would lay the tile out in shared memory as it lies in memory, and
-    all threads of a warp would then read the same bank, in turn.
-    """
-    return tl.load(w + gate * H * H + tl.arange(0, H)[None, :] * H + tl.arange(0, H)[:, None] * one)
-
-
-@triton.jit
-def _straight(w, gate, H: tl.constexpr):
-    """A gate's weights as the right factor of d w."""
-    return tl.load(w + gate * H * H + tl.arange(0, H)[:, None] * H + tl.arange(0, H)[None, :])
+def _square(w, width, H: tl.constexpr):
+    """H × H weights as the right factor of a product, from rows of ``width``."""
+    return tl.load(w + tl.arange(0, H)[:, None] * width + tl.arange(0, H)[None, :])
 
 
 @triton.jit
@@ -63,20 +51,23 @@ def _add_product(sums, left, width, w, w_width, K: tl.constexpr, H: tl.constexpr
 
 @_kernel
 def lstm_forward(
-    xg, w_hh, w_row, one, h0, c0, lengths, h_kept, c_kept, gates, h_end, c_end, T, B,
+    xg, turned, h0, c0, lengths, h_kept, c_kept, gates, h_end, c_end, T, B,
     H: tl.constexpr, ROWS: tl.constexpr, RESIDENT: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What :func:`tbptt.models.packed_triton.lstm` computes.
 
-    ``w_hh``: (4H, H) a trial; without ``RESIDENT`` turned, (H, 4H). ``KEEP``: ``c_kept`` and ``gates`` are written.
+    ``turned`` are the weights as (N, H, 4H), contiguous. A tile that is read across its rows the compiler would lay out
+    in shared memory so that all threads of a warp read from the same bank. ``KEEP``: ``c_kept`` and ``gates`` are
+    written.
     """
     n = tl.program_id(0).to(tl.int64)
     row, unit, there = _tile(B, H, ROWS)
     state, four = row * H + unit, row * 4 * H + unit  # places in a step's state and gates
     step = B.to(tl.int64) * H
-    w = w_hh + n * w_row
+    w = turned + n * (4 * H * H)
     if RESIDENT:
-        wi, wf, wg, wo = _turned(w, 0, one, H), _turned(w, 1, one, H), _turned(w, 2, one, H), _turned(w, 3, one, H)
+        wi, wf = _square(w, 4 * H, H), _square(w + H, 4 * H, H)
+        wg, wo = _square(w + 2 * H, 4 * H, H), _square(w + 3 * H, 4 * H, H)
     h = tl.load(h0 + n * step + state, there, 0.0)
     c = tl.load(c0 + n * step + state, there, 0.0)
     length = tl.minimum(tl.load(lengths + n), T)
@@ -133,7 +124,8 @@ def lstm_backward(
     step = B.to(tl.int64) * H
     w = w_hh + n * w_row
     if RESIDENT:
-        wi, wf, wg, wo = _straight(w, 0, H), _straight(w, 1, H), _straight(w, 2, H), _straight(w, 3, H)
+        wi, wf = _square(w, H, H), _square(w + H * H, H, H)
+        wg, wo = _square(w + 2 * H * H, H, H), _square(w + 3 * H * H, H, H)
     dh = tl.load(dh_end + n * step + state, there, 0.0)
     dc = tl.load(dc_end + n * step + state, there, 0.0)
     length = tl.minimum(tl.load(lengths + n), T)
@@ -184,7 +176,7 @@ def lstm_backward(
 
 @_kernel
 def gru_forward(
-    xg, w_hh, w_row, one, b_hh, b_row, h0, lengths, h_kept, gates, h_end, T, B,
+    xg, turned, b_hh, b_row, h0, lengths, h_kept, gates, h_end, T, B,
     H: tl.constexpr, ROWS: tl.constexpr, RESIDENT: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """As :func:`lstm_forward`. ``gates`` keeps r, z, n, and what r is multiplied by."""
@@ -192,9 +184,9 @@ def gru_forward(
     row, unit, there = _tile(B, H, ROWS)
     state, three, four = row * H + unit, row * 3 * H + unit, row * 4 * H + unit
     step = B.to(tl.int64) * H
-    w, b = w_hh + n * w_row, b_hh + n * b_row + unit
+    w, b = turned + n * (3 * H * H), b_hh + n * b_row + unit
     if RESIDENT:
-        wr, wz, wn = _turned(w, 0, one, H), _turned(w, 1, one, H), _turned(w, 2, one, H)
+        wr, wz, wn = _square(w, 3 * H, H), _square(w + H, 3 * H, H), _square(w + 2 * H, 3 * H, H)
     h = tl.load(h0 + n * step + state, there, 0.0)
     length = tl.minimum(tl.load(lengths + n), T)
     at, kept = n * T * step, n * (T + 1) * step
@@ -243,7 +235,7 @@ def gru_backward(
     step = B.to(tl.int64) * H
     w = w_hh + n * w_row
     if RESIDENT:
-        wr, wz, wn = _straight(w, 0, H), _straight(w, 1, H), _straight(w, 2, H)
+        wr, wz, wn = _square(w, H, H), _square(w + H * H, H, H), _square(w + 2 * H * H, H, H)
     dh = tl.load(dh_end + n * step + state, there, 0.0)
     length = tl.minimum(tl.load(lengths + n), T)
     first, kept = n * T * step, n * (T + 1) * step
