@@ -128,16 +128,8 @@ class Lane(Training):
     def kind(self) -> object:
         """Lanes of one kind can be trained together: they have the same data, network and ways to compute."""
         c = self.config
-        return (
-            id(self.train),
-            repr(c.model),
-            c.precision,
-            c.kernels,
-            c.segment_length,
-            c.threads,
-            str(c.cuda_graphs),
-            str(self.device),
-        )
+        ways = (c.precision, c.kernels, c.segment_length, c.threads, c.cuda_graphs, self.device)
+        return (id(self.train), repr(c.model), repr(ways))
 
     def snapshot(self, epoch: Epoch) -> dict[str, Any]:
         with self.at_work():
