@@ -211,10 +211,12 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
         with suppress(Exception):
             client.delete_logged_model(made.model_id)
         raise
-    if run_id:
-        record = content.get("record", {"time": 0, "metrics": {}})  # a model that is taken from elsewhere has none
-        at, metrics = record["time"], record["metrics"] if is_best else {}  # else they would replace the run's own
-        client.log_batch(run_id, [Metric(f"best/{n}", v, at, 0, model_id=made.model_id) for n, v in metrics.items()])
-        client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=epoch)])
-    client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+    with store.together():
+        if run_id:
+            record = content.get("record", {"time": 0, "metrics": {}})  # a model that is taken from elsewhere has none
+            at, metrics = record["time"], record["metrics"] if is_best else {}  # else they would replace the run's own
+            points = [Metric(f"best/{name}", value, at, 0, model_id=made.model_id) for name, value in metrics.items()]
+            client.log_batch(run_id, points)
+            client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=epoch)])
+        client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
     return str(made.model_id)
