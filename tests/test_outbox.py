@@ -30,8 +30,9 @@ from tbptt.config.schema import TrackingConfig
 from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
-from tbptt.runs.journal import deliver_pending, metric_points, read_journal, thinned
+from tbptt.runs.journal import deliver_pending, read_journal
 from tbptt.runs.pending import CLAIM, OWNER, pending_folder, this_owner
+from tbptt.runs.points import metric_points, thinned
 from tbptt.runs.tracking import Run, Store
 from tbptt.system.stores import absolute_uri
 
@@ -237,8 +238,8 @@ def test_training_neither_waits_for_a_store_that_others_lock_nor_loses_a_point(
     here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is said of a lock that passes within a minute. What it kept back is sent in parts, between epochs."""
-    for name, value in (("LONGEST_SEND", 0.0), ("SEND_EVERY", 0.0), ("MOST_METRICS", 1)):  # no epochs go in together
-        monkeypatch.setattr(f"tbptt.runs.journal.{name}", value)
+    for name, value in (("journal.LONGEST_SEND", 0.0), ("journal.SEND_EVERY", 0.0), ("points.MOST_METRICS", 1)):
+        monkeypatch.setattr(f"tbptt.runs.{name}", value)  # no epochs go in together
     lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
     sent: list[int] = []
 

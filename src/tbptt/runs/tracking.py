@@ -22,7 +22,7 @@ from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
 from tbptt.options.values import shortened
 from tbptt.runs import local_files
-from tbptt.runs.pending import OWNER, pending_folder, this_owner
+from tbptt.runs.pending import OWNER, as_tag, pending_folder, this_owner
 from tbptt.runs.store_errors import is_locked, is_outage, said_shortly, still_locked
 from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_json
 from tbptt.system.retry import retry
@@ -384,17 +384,6 @@ class Run:
         if reason:
             self.set_tags({"stop.reason": reason})
         self.store.client.set_terminated(self.id, status)
-
-
-def how_to_restore(uri: str, run_id: str) -> str:
-    """The shell command that brings a deleted run back."""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"
-
-
-def as_tag(owner: Path) -> str:
-    """A process, as a tag's value."""
-    who = json.loads(owner.read_text())
-    return f"{who['host']} {who['pid']} {who['started']}"
 
 
 def as_text(value: object) -> str:
