@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.epoch import Epoch
-from tbptt.runs.journal import metric_points
+from tbptt.runs.points import metric_points
 from tbptt.runs.tracking import Store
 
 Points = list[tuple[str, float, int]]

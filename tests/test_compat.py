@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hydra.core.plugins import Plugins
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
@@ -331,6 +334,40 @@ def test_mlflow_removes_a_run_and_a_model_for_good(tmp_path: Path) -> None:
             for table in ("runs", "metrics", "latest_metrics", "params"):
                 assert database.execute(f"SELECT DISTINCT run_uuid FROM {table}").fetchall() == [(stays,)]
             assert database.execute("SELECT count(*) FROM logged_models").fetchone() == (0,)
+
+
+def test_what_is_written_to_mlflow_together_is_one_transaction(tmp_path: Path) -> None:
+    with contract("mlflow", "what makes its store's sessions (ManagedSessionMaker, engine)", "runs/tracking.py"):
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        experiment = client.create_experiment("e", artifact_location=tmp_path.as_uri())
+        kept, metric = client.create_run(experiment).info.run_id, Metric("loss", 1.0, 7, 0)
+
+        def there() -> tuple[int, int]:
+            with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+                counts = [database.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("runs", "metrics")]
+            return counts[0][0], counts[1][0]
+
+        with contextlib.suppress(ZeroDivisionError), compat.one_transaction(client):
+            run = client.create_run(experiment).info.run_id
+            client.log_batch(run, [metric])
+            assert client.get_run(run).data.metrics == {"loss": 1.0}
+            _ = 1 / 0
+        assert there() == (1, 0)
+        seen: list[str] = []
+        with compat.one_transaction(client), compat.one_transaction(client):
+            client.log_batch(kept, [metric])
+            client.log_batch(kept, [metric, Metric("loss", 2.0, 8, 1)])  # the first is there: MLflow takes back its own
+            client.log_batch(kept, params=[Param("a", "1")])
+            with pytest.raises(MlflowException, match="Changing param"):
+                client.log_batch(kept, [Metric("other", 2.0, 8, 1)], [Param("a", "2")])
+            assert there() == (1, 0)
+            other = Thread(target=lambda: seen.append(client.get_run(kept).info.run_id))  # not in the transaction
+            other.start()
+            other.join()
+        assert seen == [kept]
+        assert there() == (1, 2)
+        client.log_batch(kept, [Metric("loss", 3.0, 9, 2)])  # as before
+        assert there() == (1, 3)
 
 
 def test_mlflow_s_server_gives_the_points_of_many_runs(monkeypatch: pytest.MonkeyPatch) -> None:

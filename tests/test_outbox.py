@@ -13,22 +13,26 @@ from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
+import sqlalchemy
 from conftest import ROOT, SMALL
 from forked import command, python
 from mlflow import MlflowClient
-from omegaconf import DictConfig
+from mlflow.exceptions import MlflowException
+from omegaconf import DictConfig, OmegaConf
+from sqlalchemy.engine import Engine
 
 from tbptt.cli.servers import MLflow
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import fit
-from tbptt.runs.journal import deliver_pending, metric_points, read_journal, thinned
+from tbptt.runs.journal import deliver_pending, read_journal
 from tbptt.runs.pending import CLAIM, OWNER, pending_folder, this_owner
+from tbptt.runs.points import metric_points, thinned
 from tbptt.runs.tracking import Run, Store
 from tbptt.system.stores import absolute_uri
 
@@ -234,7 +238,8 @@ def test_training_neither_waits_for_a_store_that_others_lock_nor_loses_a_point(
     here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is said of a lock that passes within a minute. What it kept back is sent in parts, between epochs."""
-    monkeypatch.setattr("tbptt.runs.journal.LONGEST_SEND", 0.0)
+    for name, value in (("journal.LONGEST_SEND", 0.0), ("journal.SEND_EVERY", 0.0), ("points.MOST_METRICS", 1)):
+        monkeypatch.setattr(f"tbptt.runs.{name}", value)  # no epochs go in together
     lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
     sent: list[int] = []
 
@@ -256,6 +261,7 @@ def test_a_lock_that_does_not_pass_is_told_once_and_its_end_too(
     here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tbptt.runs.journal.LOCKED", 0.0)
+    monkeypatch.setattr("tbptt.runs.journal.SEND_EVERY", 0.0)
     lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
     run_id = fit(small("epochs=10", "schedule.patience=null"), RunContext(after_epoch=lock.after_epoch)).run_id
     why = f"tracking.uri: {lock.path} is locked by another process, for more than a minute"
@@ -307,3 +313,69 @@ def test_what_another_process_trains_is_left_to_it(here: Path) -> None:
     os.close(held)  # its process is gone
     assert deliver_pending(store, 50) == 0
     assert store.client.get_run(run.id).info.status == "KILLED"
+
+
+def test_short_epochs_go_in_together_and_a_run_takes_as_many_transactions_as_a_short_one(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction waits for the disk four times. The store has the same points as with one for each epoch."""
+    written: list[str] = []
+
+    @sqlalchemy.event.listens_for(Engine, "before_cursor_execute")
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        connection.info["writes"] = connection.info.get("writes", False) or statement.startswith(("INSERT", "UPDATE"))
+
+    @sqlalchemy.event.listens_for(Engine, "commit")
+    def count(connection: Any) -> None:
+        if connection.info.pop("writes", False):
+            written.append(str(connection.engine.url))
+
+    def counted(epochs: int, every: float) -> tuple[str, int]:
+        monkeypatch.setattr("tbptt.runs.journal.SEND_EVERY", every)
+        before = len(written)
+        return fit(small(f"epochs={epochs}", "schedule.patience=null")).run_id, len(written) - before
+
+    try:
+        fit(small("epochs=1"))  # makes the store
+        (alone, many), (together, few), (_, fewest) = counted(6, 0.0), counted(6, 1000.0), counted(2, 1000.0)
+    finally:
+        sqlalchemy.event.remove(Engine, "before_cursor_execute", note)
+        sqlalchemy.event.remove(Engine, "commit", count)
+    assert few == fewest <= 6
+    assert many >= few + 6
+    client = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db")
+    names = client.get_run(alone).data.metrics.keys()
+    assert client.get_run(together).data.metrics.keys() == names
+    for name in names:
+        of_each = [sorted((m.step, m.value) for m in client.get_metric_history(run, name)) for run in (alone, together)]
+        assert len(of_each[0]) == len(of_each[1])
+        if "time/" not in name:
+            assert of_each[0] == of_each[1], name
+
+
+def test_an_end_that_is_cut_off_is_delivered_whole_by_the_next_run(
+    here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What belongs together is in the store as a whole or not at all; each point once, one model."""
+    finish, cut = Run.finish, [True]
+
+    def cut_off(run: Run, *args: Any, **words: Any) -> None:
+        if cut.pop() if cut else False:
+            raise MlflowException("killed here")
+        finish(run, *args, **words)
+
+    monkeypatch.setattr(Run, "finish", cut_off)
+    cfg = small("epochs=3", "schedule.patience=null")
+    run_id = fit(cfg).run_id
+    client = MlflowClient(f"sqlite:///{here}/mlruns/mlflow.db")
+    between = client.get_run(run_id)
+    assert between.info.status == "RUNNING"
+    assert len(client.get_metric_history(run_id, "val/loss")) == 3
+    assert not [name for name in between.data.metrics if name.startswith("baseline/")]  # of the end
+    assert deliver_pending(Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking))), 100) == 0
+    whole = client.get_run(run_id)
+    assert whole.info.status == "FINISHED"
+    assert [name for name in whole.data.metrics if name.startswith("baseline/")]
+    assert len(client.get_metric_history(run_id, "val/loss")) == 3
+    assert len(client.search_logged_models([whole.info.experiment_id])) == 1
+    assert not pending_folder(here / "mlruns", run_id).exists()

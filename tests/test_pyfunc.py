@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import CONF, ROOT, SMALL
 from forked import python
 from hydra import initialize_config_dir
@@ -31,9 +32,10 @@ from test_outbox import free_port
 import tbptt
 from tbptt.config.compose import ConfigSource
 from tbptt.config.schema import register
+from tbptt.runs import checkpoint, model_files
 from tbptt.runs.context import RunContext
 from tbptt.runs.fit import fit
-from tbptt.runs.model import CHECKPOINT
+from tbptt.runs.model import CHECKPOINT, write
 from tbptt.serving.pyfunc import packed, unpacked
 
 LITTLE = [w for w in SMALL if not w.startswith("data.") or w.startswith("data.window")]
@@ -267,6 +269,36 @@ def test_a_folder_whose_files_fail_is_not_looked_at_again(here: Path) -> None:
         use_own(bad)
     assert own.of_models == before
     load_own()
+
+
+def test_a_later_model_is_what_mlflow_would_have_written(made: Made, here: Path) -> None:
+    """All files, but for the id and the time that each model has of its own; it loads and predicts."""
+    for run, ids in ((made.shared, ("a" * 32, "m-1")), (made.wide, (None, None))):
+        best = made.folder / "mlruns" / "artifacts" / run / "artifacts" / "checkpoints" / "best.ckpt"
+        content = checkpoint.load(best)
+        model_files._made.clear()
+        write(content, here / run / "first", "b" * 32, "m-0")
+        (kind,) = model_files._made
+        write(content, here / run / "later", *ids)
+        write({**content, "series": content["series"]}, here / run / "last", *ids)
+        assert [*model_files._made] == [kind]
+        model_files._made.clear()
+        by_mlflow = write(content, here / run / "mlflow", *ids)
+        for name in ("later", "last"):
+            folder = here / run / name
+            files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+            assert files == [path.relative_to(by_mlflow) for path in sorted(by_mlflow.rglob("*")) if path.is_file()]
+            said, expected = (yaml.safe_load((each / "MLmodel").read_text()) for each in (folder, by_mlflow))
+            own = [(each.pop("model_uuid"), each.pop("utc_time_created")) for each in (said, expected)]
+            assert list(said.items()) == list(expected.items())
+            assert len({*own[0], *own[1]}) == 4
+            assert [len(each) for each in own[0]] == [len(each) for each in own[1]]
+            for file in files:
+                assert file.name == "MLmodel" or (folder / file).read_bytes() == (by_mlflow / file).read_bytes()
+        table = pd.read_csv(made.folder / "prices.csv")[70:90].assign(price=walk(20))
+        columns = list(loaded(by_mlflow).metadata.get_input_schema().input_names())
+        table = table[[name for name in columns if name in table]]
+        pd.testing.assert_frame_equal(loaded(folder).predict(table), loaded(by_mlflow).predict(table))
 
 
 class Evil:

@@ -1,11 +1,13 @@
 """The study by itself, on objectives that train nothing: what is claimed, what is run again, what is counted."""
 
+import contextlib
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import optuna
@@ -13,6 +15,7 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
+from tbptt.compat import trial_id
 from tbptt.config.compose import CommandError
 from tbptt.config.schema import NSGAII, PrunerConfig, SamplerConfig, StartsRandom
 from tbptt.options.values import Value
@@ -159,6 +162,7 @@ def test_a_search_that_becomes_a_grid_runs_the_points_that_are_left(study: Study
 RACE = """
 import sys, time
 from pathlib import Path
+from threading import Thread
 sys.path.insert(0, {tests!r})
 from test_study import GRID, SEARCH, STORAGE, claim, loss, queue
 from tbptt.studies.study import Study
@@ -395,3 +399,29 @@ def test_a_point_is_known_before_and_while_it_is_suggested(study: Study) -> None
     assert point_of(study.optuna.trials[0]) == {"optimizer": "adam", "epochs": 2}
     study.optuna.ask()
     assert point_of(study.optuna.trials[1]) == {}
+
+
+def test_what_is_written_together_is_one_transaction(here: Path) -> None:
+    """optuna 4: RDBStorage.engine and .scoped_session, on which studies/together.py relies."""
+    study = Study("s", "sqlite:///sweeps/together.db", ["val/loss"])
+    other = Study("s", "sqlite:///sweeps/together.db", ["val/loss"])
+    trial = study.optuna.ask()
+    with contextlib.suppress(ZeroDivisionError), study.together():
+        trial.set_user_attr("reason", "half")
+        _ = 1 / 0
+    assert "reason" not in other.trials()[0].user_attrs
+    seen: list[Mapping[str, Any]] = []
+    with study.together(), study.together():
+        trial.report(2.0, 0)
+        trial.set_user_attr("reason", "whole")
+        assert study.trials()[0].user_attrs["reason"] == "whole"
+        thread = Thread(target=lambda: seen.append(study.storage.get_trial(trial_id(trial)).user_attrs))
+        thread.start()
+        thread.join()
+        assert other.trials()[0].intermediate_values == {}
+        study.optuna.tell(trial, 1.0)
+    assert seen == [{}]  # another thread of this process is not in the transaction
+    (ended,) = other.trials()
+    assert (ended.intermediate_values, ended.user_attrs["reason"], ended.value) == ({0: 2.0}, "whole", 1.0)
+    study.optuna.ask().set_user_attr("reason", "after")  # as before
+    assert other.trials()[1].user_attrs["reason"] == "after"

@@ -18,8 +18,8 @@ from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
 from tbptt.options.values import shortened
 from tbptt.runs import versions
-from tbptt.runs.store_errors import is_locked, is_outage, said_shortly
-from tbptt.runs.tracking import Run, Store, as_text, how_to_restore
+from tbptt.runs.store_errors import how_to_restore, is_locked, is_outage, said_shortly
+from tbptt.runs.tracking import Run, Store, as_text
 from tbptt.runs.versions import code_tags
 from tbptt.system import folders
 

@@ -7,6 +7,7 @@ only inside functions.
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,6 +215,51 @@ def remove_run_for_good(client: "MlflowClient", run_id: str) -> None:
 def remove_model_for_good(client: "MlflowClient", model_id: str) -> None:
     """The same for a logged model that is in the state "deleted"."""
     client._tracking_client.store._hard_delete_logged_model(model_id)
+
+
+class _MadeByThread:
+    """What makes the sessions of one of MLflow's stores: within :func:`one_transaction` the thread's own."""
+
+    def __init__(self, usual: Any):
+        self.usual, self.own = usual, threading.local()
+
+    def __call__(self, read_only: bool = True) -> Any:
+        return getattr(self.own, "maker", self.usual)(read_only=read_only)
+
+
+_INSTALLING = threading.Lock()
+
+
+@contextmanager
+def one_transaction(client: "MlflowClient") -> Iterator[None]:
+    """A context in which all that this thread does with MLflow's SQLite file is one transaction: the file gets all of
+    it at the end or, after an error, nothing. Each of MLflow's own transactions is a savepoint in it, so one that fails
+    takes back only itself. Within another such context, it is part of that one. Not for a server.
+
+    Waits for the lock of the file's writers at the beginning, as long as MLflow does.
+    """
+    from mlflow.store.db.utils import _get_managed_session_maker
+    from sqlalchemy.orm import sessionmaker
+
+    store = client._tracking_client.store
+    with _INSTALLING:
+        if not isinstance(store.ManagedSessionMaker, _MadeByThread):
+            store.ManagedSessionMaker = _MadeByThread(store.ManagedSessionMaker)
+    own = store.ManagedSessionMaker.own
+    if hasattr(own, "maker"):
+        yield
+        return
+    with store.engine.connect() as connection:
+        for setting in ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true"):  # as MLflow's
+            connection.exec_driver_sql(f"PRAGMA {setting}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        sessions = sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
+        own.maker = _get_managed_session_maker(sessions, store.db_type)
+        try:
+            yield
+            connection.commit()
+        finally:
+            del own.maker
 
 
 def points_in_bulk(uri: str, runs: Sequence[str], metric: str) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -77,6 +76,8 @@ class ConfigSource:
         GlobalHydra.instance().clear()
         _composed.cache_clear()  # the files may have changed since
         _chosen.cache_clear()
+        _parted.cache_clear()
+        _is_group.cache_clear()
         self.register()
         _look_at_files()
         try:
@@ -102,16 +103,16 @@ class ConfigSource:
 
     def compose_both(self, overrides: Iterable[str]) -> tuple[DictConfig, DictConfig]:
         """The config of one run, and Hydra's own."""
-        cfg, hydra = _composed(self, tuple(overrides))
-        return cfg.copy(), hydra
+        cfg, whole = _composed(self, tuple(overrides))
+        return cfg.copy(), whole.hydra
 
     def save(self, folder: Path, overrides: Sequence[str]) -> None:
         """Write the files that Hydra writes for a job: config.yaml, hydra.yaml, overrides.yaml."""
-        cfg, hydra = self.compose_both(overrides)
+        cfg, hydra = _composed(self, tuple(overrides))
         folder.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {"hydra": {"hydra": hydra}, "config": cfg, "overrides": list(overrides)}
+        content = {"hydra": hydra, "config": cfg, "overrides": OmegaConf.create(list(overrides))}
         for name, part in content.items():
-            write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(part)))
+            write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(part))
 
     def options(self, group: str) -> list[str]:
         """The options of a group in alphabetical order; empty if there is no such group."""
@@ -212,19 +213,36 @@ def _look_at_files() -> None:
 
 @lru_cache(maxsize=32)  # a trial's config is composed to check it and again to record it
 def _composed(source: ConfigSource, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-    """The config and Hydra's own part of it. Hydra takes 0.1 s to read and merge the files of the chosen options, and a
-    study's points mostly choose the same options. So those are composed once, and a function of Hydra's puts the other
-    values on top of a copy."""
-    words = OverridesParser.create().parse_overrides(list(overrides))
+    """The config, and Hydra's own part of it under the key ``hydra``. Hydra takes 0.1 s to read and merge the files of
+    the chosen options, and a study's points mostly choose the same options. So those are composed once, and a function
+    of Hydra's puts the other values on top of a copy."""
+    words = [_word(one) for one in overrides]
     changes = all(o.type == OverrideType.CHANGE or _names_more(o) for o in words)
     simple = changes and not any(o.is_hydra_override() or o.package is not None for o in words)
-    values = [o for o in words if simple and not source.options(o.key_or_group)]
-    cfg = deepcopy(_chosen(source, tuple(str(o.input_line) for o in words if o not in values)))
+    values = [o for o in words if simple and not _is_group(source, o.key_or_group)]
+    cfg, hydra = deepcopy(_parted(source, tuple(str(o.input_line) for o in words if o not in values)))
     if values:
         compat.put_on_top(cfg, values)
-        cfg.hydra.overrides.task = list(overrides)
-        cfg.hydra.job.override_dirname = compat.override_dirname(words, cfg.hydra.job.config.override_dirname)
-    hydra = OmegaConf.masked_copy(cfg, ["hydra"]).hydra
+        hydra.hydra.overrides.task = list(overrides)
+        hydra.hydra.job.override_dirname = compat.override_dirname(words, hydra.hydra.job.config.override_dirname)
+    return cfg, hydra
+
+
+@lru_cache(maxsize=1000)  # most words of a study's points are the same
+def _word(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
+
+
+@lru_cache(maxsize=1000)
+def _is_group(source: ConfigSource, key: str) -> bool:
+    return bool(source.options(key))
+
+
+@lru_cache(maxsize=32)
+def _parted(source: ConfigSource, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+    """The config without Hydra's own part, and that part alone: a copy of each is smaller than one of both."""
+    cfg = deepcopy(_chosen(source, overrides))
+    hydra = OmegaConf.masked_copy(cfg, ["hydra"])
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, hydra

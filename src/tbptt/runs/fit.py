@@ -277,10 +277,15 @@ def _begin_or_go_on(
     outbox.agree_with(Epoch(**state["record"]) if state else None, before)
     if state is None:
         params = {name: value for name, value in plain(cfg).items() if name not in ("notes", "tags")}
-        run.store.retry(lambda: run.log_params(flatten(params)))
         described = description.of_run(run, cfg.notes, context.overrides)
-        run.store.retry(lambda: run.set_tags(description.tags_for(described, {})))
-        log_dataset(run, data.about, data.fingerprint)
+
+        def described_in_store() -> None:
+            with run.store.together():
+                run.log_params(flatten(params))
+                run.set_tags(description.tags_for(described, {}))
+                log_dataset(run, data.about, data.fingerprint)
+
+        run.store.retry(described_in_store)
         return None
     module.restore(state)
     for epoch in outbox.epochs:

@@ -34,6 +34,7 @@ from tbptt.runs.pending import (
     pending_folder,
     this_owner,
 )
+from tbptt.runs.points import best_points, grouped, log_epochs
 from tbptt.runs.store_errors import is_locked, is_outage, still_locked
 from tbptt.runs.tracking import LOCKED, Run, Store
 from tbptt.system.claims import release
@@ -52,6 +53,7 @@ HELD_BY_OTHERS = 120.0  # seconds to wait for another process that delivers what
 CHECKPOINTS_EVERY = 5.0  # seconds between two checkpoints sent to a server
 SHORT_LOCK = 0.5  # seconds that training waits for others who write to a store on this machine; MLflow waits 20
 AFTER_A_LOCK = 5.0  # seconds until training tries again
+SEND_EVERY = 1.0  # seconds between two times that such a store gets points: shorter epochs go in together
 LONGEST_SEND = 1.0  # seconds of sending to such a store in one go: after a long lock, Ctrl-C must not wait for it all
 
 
@@ -92,7 +94,7 @@ class Outbox:
         self._closing = False
         self._warned = False
         self._locked_since: float | None = None
-        self._next_try = 0.0
+        self._next_try = time.monotonic() + SEND_EVERY
         self._thread = None if run.store.is_local else threading.Thread(target=self._send_always, daemon=True)
         if self._thread:
             self._thread.start()
@@ -124,12 +126,14 @@ class Outbox:
         self._epochs.append(epoch)
 
     def send(self) -> None:
-        """Send new epochs: to a store on this machine at once, to a server by the thread."""
+        """Send new epochs: to a server by the thread; to a store on this machine now, or with one of the next where
+        epochs are short."""
         if self._thread:
             self._wake.set()
         elif time.monotonic() >= self._next_try:
             try:
                 self._send_new()
+                self._next_try = time.monotonic() + SEND_EVERY
             except Exception as error:
                 self._keep(error)
 
@@ -185,11 +189,11 @@ class Outbox:
             self.run.send_checkpoints()
         if ready and self.run.store.path:
             refuse_locked(self.run.store.path, SHORT_LOCK)
-        for epoch in ready:
+        for group in grouped(ready, self.update_points):
             if self._closing:
                 return
-            self.run.log_points(metric_points(epoch, self.update_points), epoch.time)
-            self._sent += 1
+            log_epochs(self.run, group, self.update_points)
+            self._sent += len(group)
             if self.run.store.path and time.monotonic() - began > LONGEST_SEND:
                 break
         self._system_sent = system_metrics.send(self.run, self.folder, self._system_sent)
@@ -256,32 +260,6 @@ def _line(epoch: Epoch) -> str:
     return json.dumps(asdict(epoch)) + "\n"
 
 
-def metric_points(epoch: Epoch, update_points: int) -> list[tuple[str, float, int]]:
-    """The metric points of an epoch: (name, value, step)."""
-    found = [(name, value, epoch.number) for name, value in epoch.metrics.items()]
-    for i in thinned(len(epoch.losses), update_points):
-        found.append(("train/chunk_loss", epoch.losses[i], epoch.first_update + i))
-        found.append(("grad/norm", epoch.norms[i], epoch.first_update + i))
-    return found
-
-
-def best_points(best: Mapping[str, Any], epochs: Sequence[Epoch]) -> tuple[list[tuple[str, float, int]], int]:
-    """The points of a run's best epoch, and its time: ``best/NAME`` of every metric, and ``best/epoch``, counted from
-    1. There are no points if there is no best epoch.
-
-    They serve to sort a table of runs, as MLflow's table shows only the last value of a curve. Their step is 0, so
-    MLflow draws them as bars, one for each run.
-
-    Args:
-        best: of the last checkpoint; empty if there is none.
-    """
-    epoch = next((e for e in epochs if e.number == best.get("epoch")), None)
-    if epoch is None:
-        return [], 0
-    found = {"epoch": epoch.number + 1.0, **epoch.metrics}
-    return [(f"best/{name}", value, 0) for name, value in found.items()], epoch.time
-
-
 def _best(run: Run) -> Mapping[str, Any]:
     """A run's best epoch, as its last checkpoint has it; empty if it has none."""
     try:
@@ -299,12 +277,6 @@ def log_result(run: Run, best: Mapping[str, Any], reason: str | None) -> None:
         judged = Judged.of(content)
     lines = description.result(best or None, reason, judged)
     run.set_tags(description.added(tags, description.RESULT, description.bullets(lines)))
-
-
-def thinned(count: int, most: int) -> list[int]:
-    """At most ``most`` of range(count), evenly spread, the last one always among them."""
-    kept = min(count, most)
-    return [(i + 1) * count // kept - 1 for i in range(kept)]
 
 
 def write_updates(epochs: list[Epoch], path: Path) -> None:
@@ -337,21 +309,24 @@ def deliver(run: Run, folder: Path, epochs: list[Epoch], update_points: int, sys
     outcome = json.loads((folder / OUTCOME).read_text())
     if epochs and not run.is_local:
         run.send_checkpoints()  # see Outbox
-    for epoch in epochs:
-        if not run.is_own():
-            break
-        run.log_points(metric_points(epoch, update_points), epoch.time)
-    if not run.is_own():
+    best = _best(run)
+    with run.store.together():
+        for group in grouped(epochs, update_points):
+            if not run.is_own():
+                break
+            log_epochs(run, group, update_points)
+        if is_own := run.is_own():
+            run.log_points(*best_points(best, read_journal(folder / JOURNAL)))
+            system_metrics.send(run, folder, system_sent)
+    if not is_own:
         log.warning("run %s: another machine has gone on with it; what this one had of it is left out", run.id)
         shutil.rmtree(folder, ignore_errors=True)
         return
-    best = _best(run)
-    run.log_points(*best_points(best, read_journal(folder / JOURNAL)))
-    system_metrics.send(run, folder, system_sent)
     if outcome["status"] == "FINISHED":
         log_model(run)
-    log_result(run, best, outcome["reason"])
-    run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
+    with run.store.together():
+        log_result(run, best, outcome["reason"])
+        run.finish(outcome["status"], outcome["reason"], leave_out=OF_ITS_OWN)
     if outcome["status"] == "FINISHED" or outcome["reason"] == "pruned":
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the store now
     else:  # it may be resumed

@@ -5,26 +5,23 @@ Nothing in it is pickled. It holds our checkpoint, and ``tbptt.serving.pyfunc`` 
 """
 
 import ast
+import json
 import logging
-import os
-import re
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import cache
-from importlib import metadata
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt.config.moved import moved
 from tbptt.config.schema import typed
 from tbptt.options.option import GROUPS
 from tbptt.options.values import shortened
-from tbptt.runs import checkpoint, contents
+from tbptt.runs import checkpoint, contents, model_files
 from tbptt.runs.columns import RETURN_STATE, SERIES, STATE, Columns, columns_of
 from tbptt.runs.logged import EPOCH_TAG, models_of
 from tbptt.runs.store_errors import is_locked, is_outage
@@ -35,9 +32,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 log = logging.getLogger("tbptt")
-os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # else files of the working directory would go into each model
 
-LOADER = "tbptt.serving.pyfunc"
 FOLDER = "tbptt"  # below the model's folder data/
 FILE = "model.ckpt"
 CHECKPOINT = f"data/{FOLDER}/{FILE}"
@@ -46,9 +41,6 @@ OWN = "own"  # beside the checkpoint: the user's own files
 NEEDS = ("model", "task", "data")  # the groups whose options a network cannot do without
 # Of the config: where runs and studies are kept does not matter to a model, which may go elsewhere.
 LEFT_OUT = ("study", "space", "resume", "tracking")
-# Without requirements MLflow runs the model in a process of its own, to see what it imports, for seconds. Requirements
-# that hold here it looks up among all installed packages, for a second. So it gets one that never holds.
-NO_LOOK_UP = "mlflow; python_version < '3'"
 EXAMPLE_ROWS, EXAMPLE_CELLS = 3, 4000  # predictions in an input example; its most numbers
 
 
@@ -68,57 +60,29 @@ def write(content: dict[str, Any], folder: Path, run_id: str | None = None, mode
 
     Returns ``folder``.
     """
-    from mlflow.models import Model
-
-    cfg = typed(content["config"], needs=NEEDS)
+    cfg = _typed(content["config"])
     columns = columns_of(content, cfg)
-    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow about its own classes, and pandas about MLflow
-        import mlflow.pyfunc
-
-        data = Path(temporary) / FOLDER
-        data.mkdir()
-        (data / FILE).write_bytes(checkpoint.as_bytes(content_of(content)))
-        for name, source in own_files(cfg).items():
-            place = data / OWN / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(source)
-        mlflow.pyfunc.save_model(
-            path=str(folder),
-            loader_module=LOADER,
-            data_path=str(data),
-            mlflow_model=Model(run_id=run_id, model_id=model_id),
-            signature=signature_of(columns),
-            input_example=example_of(columns, content, cfg),
-            pip_requirements=[NO_LOOK_UP],
-        )
-    _require(folder, requirements())
+    data = {f"{FOLDER}/{FILE}": checkpoint.as_bytes(content_of(content))}
+    data |= {f"{FOLDER}/{OWN}/{name}": source for name, source in own_files(cfg).items()}
+    example = example_of(columns, content, cfg)
+    model_files.write(folder, data, signature_of(columns), example, run_id, model_id)
     return folder
 
 
-def _require(folder: Path, packages: list[str]) -> None:
-    """Have an MLflow model's files say which packages it needs."""
-    (folder / "requirements.txt").write_text("\n".join([*packages, ""]))
-    conda = yaml.safe_load((folder / "conda.yaml").read_text())
-    conda["dependencies"] = [*(one for one in conda["dependencies"] if isinstance(one, str)), {"pip": packages}]
-    (folder / "conda.yaml").write_text(yaml.safe_dump(conda, sort_keys=False))
+def _typed(config: Mapping[str, Any]) -> DictConfig:
+    """The part of a config that a network cannot do without, typed. Raises ValueError if it does not fit."""
+    now = moved(config)
+    text = json.dumps({name: now[name] for name in NEEDS if name in now})
+    if "${" in text:  # it may take a value from the rest
+        return typed(dict(config), needs=NEEDS)
+    names = {name: now[name].get("name") for name in NEEDS if isinstance(now.get(name), dict)}
+    return _typed_once(text, tuple(GROUPS[group].get(name) for group, name in names.items()))
 
 
-@cache
-def requirements() -> list[str]:
-    """The packages that tbptt needs, as they are installed here.
-
-    tbptt itself is not among them: it is installed from its repository, and whoever takes that name on PyPI is somebody
-    else.
-    """
-    found = []
-    with suppress(metadata.PackageNotFoundError):  # tbptt itself, which need not be installed
-        for line in metadata.requires("tbptt") or []:
-            name = re.match(r"[\w.-]+", line)
-            if name is not None and "extra ==" not in line:
-                with suppress(metadata.PackageNotFoundError):
-                    found.append(f"{name[0]}=={metadata.version(name[0]).split('+')[0]}")
-    return found
+@lru_cache(maxsize=32)  # it takes 35 ms, and a study's networks are mostly alike
+def _typed_once(text: str, options: tuple[type | None, ...]) -> DictConfig:
+    """A part of a config, as JSON. ``options`` are the classes of its groups, as those in ``own/`` may change."""
+    return typed(json.loads(text), needs=NEEDS)
 
 
 def signature_of(columns: Columns) -> "ModelSignature":
@@ -247,10 +211,12 @@ def model_in(store: Store, content: dict[str, Any], experiment: str, run_id: str
         with suppress(Exception):
             client.delete_logged_model(made.model_id)
         raise
-    if run_id:
-        record = content.get("record", {"time": 0, "metrics": {}})  # a model that is taken from elsewhere has none
-        at, metrics = record["time"], record["metrics"] if is_best else {}  # else they would replace the run's own
-        client.log_batch(run_id, [Metric(f"best/{n}", v, at, 0, model_id=made.model_id) for n, v in metrics.items()])
-        client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=epoch)])
-    client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+    with store.together():
+        if run_id:
+            record = content.get("record", {"time": 0, "metrics": {}})  # a model that is taken from elsewhere has none
+            at, metrics = record["time"], record["metrics"] if is_best else {}  # else they would replace the run's own
+            points = [Metric(f"best/{name}", value, at, 0, model_id=made.model_id) for name, value in metrics.items()]
+            client.log_batch(run_id, points)
+            client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=epoch)])
+        client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
     return str(made.model_id)

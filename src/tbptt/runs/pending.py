@@ -101,3 +101,9 @@ def has_living_owner(folder: Path, claims: bool = True) -> bool:
     if not is_process(who):
         return False
     return not (claims and LOCK in who) and who.get("pid") != os.getpid() and is_alive(who)
+
+
+def as_tag(owner: Path) -> str:
+    """A process, as a tag's value."""
+    who = json.loads(owner.read_text())
+    return f"{who['host']} {who['pid']} {who['started']}"

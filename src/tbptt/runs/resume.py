@@ -63,7 +63,8 @@ def resume_problems(cfg: DictConfig, given: Sequence[str], wrong: bool) -> list[
 
 def _problems_of_run(cfg: DictConfig, given: Sequence[str]) -> list[str]:
     """The problems that keep a run from being resumed; this process has claimed the run already."""
-    from tbptt.runs.tracking import Store, how_to_restore
+    from tbptt.runs.store_errors import how_to_restore
+    from tbptt.runs.tracking import Store
 
     store = Store(cast(TrackingConfig, OmegaConf.to_object(cfg.tracking)))
     run = store.run(cfg.resume)

@@ -58,3 +58,8 @@ def said_shortly(uri: str) -> Iterator[None]:
         is_away = sqlite_path(uri) is None and is_outage(error)
         said = "does not answer" if is_away else f"cannot be used: {reason}"
         raise ConnectionError(f"tracking.uri: {without_password(uri)} {said}") from error
+
+
+def how_to_restore(uri: str, run_id: str) -> str:
+    """The shell command that brings a deleted run back."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"

@@ -22,7 +22,7 @@ from tbptt.config.compose import CommandError
 from tbptt.config.schema import TrackingConfig
 from tbptt.options.values import shortened
 from tbptt.runs import local_files
-from tbptt.runs.pending import OWNER, pending_folder, this_owner
+from tbptt.runs.pending import OWNER, as_tag, pending_folder, this_owner
 from tbptt.runs.store_errors import is_locked, is_outage, said_shortly, still_locked
 from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_json
 from tbptt.system.retry import retry
@@ -40,6 +40,7 @@ SLOTS = {
     "best": ("checkpoints/best.ckpt", "checkpoints/best.previous.ckpt"),
 }
 WORKER_TAG = "worker"
+Point = tuple[str, float, int]  # of a metric: its name, value, step
 T = TypeVar("T")
 MODEL_TRAINING = "custom_model_development"  # the kind of experiment that opens in the UI's training view, with curves
 
@@ -124,6 +125,11 @@ class Store:
         if self.is_local:
             return retry(call, is_locked, LOCKED, self.check, at_the_end=lambda error: still_locked(self.tracking.uri))
         return retry(call, is_outage, self.retry_seconds, self.check)
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """A context whose writes to a store on this machine are one transaction: each by itself waits for the disk
+        several times. The store gets all of them, or none. What is sent to a server goes one by one."""
+        return compat.one_transaction(self.client) if self.is_local else contextlib.nullcontext()
 
     def start_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> "Run":
         """A new run, RUNNING."""
@@ -340,9 +346,14 @@ class Run:
         for part in _batches(entities, MOST_PARAMS):
             self.store.client.log_batch(self.id, params=part)
 
-    def log_points(self, points: Iterable[tuple[str, float, int]], milliseconds: int) -> None:
+    def log_points(self, points: Iterable[Point], milliseconds: int) -> None:
         """Log metric points (name, value, step) of one moment, in as few calls as MLflow allows."""
-        for part in _batches([Metric(name, value, milliseconds, step) for name, value, step in points], MOST_METRICS):
+        self.log_moments([(points, milliseconds)])
+
+    def log_moments(self, moments: Iterable[tuple[Iterable[Point], int]]) -> None:
+        """The same for several moments, each with its time in milliseconds."""
+        metrics = [Metric(name, value, time, step) for points, time in moments for name, value, step in points]
+        for part in _batches(metrics, MOST_METRICS):
             self.store.client.log_batch(self.id, metrics=part)
 
     def tags(self) -> dict[str, str]:
@@ -373,17 +384,6 @@ class Run:
         if reason:
             self.set_tags({"stop.reason": reason})
         self.store.client.set_terminated(self.id, status)
-
-
-def how_to_restore(uri: str, run_id: str) -> str:
-    """The shell command that brings a deleted run back."""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(absolute_uri(uri))} mlflow runs restore --run-id {run_id}"
-
-
-def as_tag(owner: Path) -> str:
-    """A process, as a tag's value."""
-    who = json.loads(owner.read_text())
-    return f"{who['host']} {who['pid']} {who['started']}"
 
 
 def as_text(value: object) -> str:

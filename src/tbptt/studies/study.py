@@ -27,12 +27,14 @@ from tbptt.studies.reading import read_trials
 from tbptt.studies.records import StudyRecord, TrialRecord
 from tbptt.studies.samplers import build_pruner, build_sampler
 from tbptt.studies.space import Space
+from tbptt.studies.together import together
 from tbptt.system.liveness import holding, identity
 from tbptt.system.stores import absolute_uri, locked, sqlite_path
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 INTERRUPTED = "interrupted"
+QUEUED_AT_ONCE = 200  # points in one transaction, for which others who write wait
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 T = TypeVar("T")
 
@@ -166,6 +168,10 @@ class Study:
         assert self.path is not None
         return locked(self.path.parent / f".{self.name}.lock")
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which this thread's writes are one transaction: see together.py."""
+        return together(self.storage)
+
     def _decide(self, what: Callable[[], T]) -> T:
         """Do something under the lock. If the server goes away meanwhile, do all of it again."""
 
@@ -201,9 +207,11 @@ class Study:
         if self.record.enqueued:
             return
         there = {frozenset(point_of(t).items()) for t in self.trials()}  # queued by a process that then died
-        for point in points:
-            if frozenset(point.items()) not in there:
-                self.optuna.enqueue_trial(dict(point))
+        new = [point for point in points if frozenset(point.items()) not in there]
+        for i in range(0, len(new), QUEUED_AT_ONCE):
+            with self.together():
+                for point in new[i : i + QUEUED_AT_ONCE]:
+                    self.optuna.enqueue_trial(dict(point))
         StudyRecord.enqueued.write(self.optuna, True)
 
     def claim(
@@ -223,8 +231,9 @@ class Study:
                     trial = self.optuna.ask()
                 if isinstance(self.storage, ServerStorage):  # before it has a worker: one without is taken for dead
                     self.storage.beat(trial_id(trial))
-                TrialRecord.worker.write(trial, holding(self.path.parent) if self.path else identity())
-                point = space.suggest(trial)
+                with self.together():
+                    TrialRecord.worker.write(trial, holding(self.path.parent) if self.path else identity())
+                    point = space.suggest(trial)
                 is_retry = TrialRecord.of(trial).retry_of is not None
                 twin = None if is_retry or is_grid else self._twin(trial, space)
                 if twin is None:
@@ -319,9 +328,10 @@ class Study:
 
     def _fail(self, number: int, reason: str, again: bool, died: bool) -> None:
         trial = self.optuna.get_trials(deepcopy=False)[number]
-        for key, value in ((TrialRecord.reason, reason), (TrialRecord.requeued, again), (TrialRecord.died, died)):
-            self.storage.set_trial_user_attr(trial_id(trial), key.name, value)
-        self.optuna.tell(number, state=TrialState.FAIL)
+        with self.together():
+            for key, value in ((TrialRecord.reason, reason), (TrialRecord.requeued, again), (TrialRecord.died, died)):
+                self.storage.set_trial_user_attr(trial_id(trial), key.name, value)
+            self.optuna.tell(number, state=TrialState.FAIL)
 
     def reap(self, retries: int) -> list[FrozenTrial]:
         """Find trials whose process is gone, mark them FAIL, and return them. They run again while retries last."""

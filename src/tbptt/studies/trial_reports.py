@@ -1,12 +1,14 @@
 """What a trial's runs tell the study while they train: their ids, the curves and the objective of the first run."""
 
 import math
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from types import TracebackType
 
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import NopPruner
 from optuna.trial import Trial
 
 from tbptt.compat import trial_id
@@ -17,6 +19,8 @@ from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
 from tbptt.studies.trial_progress import TrialProgress
 from tbptt.system.runtime import LeaseLost
+
+REPORT_EVERY = 1.0  # seconds between two reports of a trial that is not pruned: those of shorter epochs go in together
 
 
 class TrialReports:
@@ -30,7 +34,7 @@ class TrialReports:
     """
 
     def __init__(self, study: Study, trial: Trial, objectives: list[str], cfg: DictConfig, seeds: int, folds: int = 1):
-        self.trial, self.objectives = trial, objectives
+        self.study, self.trial, self.objectives = study, trial, objectives
         self.server = study.storage if isinstance(study.storage, ServerStorage) else None
         self._shown = TrialProgress(study.storage, trial_id(trial), cfg.epochs, seeds, folds)
         self._run_ids: list[str] = []
@@ -38,6 +42,8 @@ class TrialReports:
         self._measured = [VAL_LOSS, *(metric.name for metric in measured(cfg.task.name))]
         self._by_run: list[dict[int, dict[str, float]]] = []  # for each run, by epoch, the measured metrics
         self._to_report: list[tuple[float, int]] = []  # values and epochs that the study does not have yet
+        self._next_report = time.monotonic() + REPORT_EVERY
+        self._means: dict[str, float] | None = None
 
     def __enter__(self) -> "TrialReports":
         self._shown.__enter__()
@@ -47,9 +53,12 @@ class TrialReports:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._shown.__exit__()
-        for value, epoch in self._to_report:
-            self.trial.report(value, epoch)
-        TrialRecord.curves.write(self.trial, self._curves)
+        with self.study.together():
+            for value, epoch in self._to_report:
+                self.trial.report(value, epoch)
+            TrialRecord.curves.write(self.trial, self._curves)
+            if self._means is not None:
+                TrialRecord.metrics.write(self.trial, self._means)
 
     def on_start(self, run_id: str) -> None:
         """Keep the id of a run of the trial that has begun."""
@@ -80,16 +89,20 @@ class TrialReports:
             for name in self._measured
             if at_best and all(name in values for values in at_best)
         }
-        TrialRecord.metrics.write(self.trial, means)
+        self._means = means  # written on leaving, with the curves
 
     def _should_prune(self) -> bool:
         """Tell the study the values that it does not have yet. Returns whether to prune. Raises LeaseLost if others
         took this worker for dead."""
+        if isinstance(self.trial.study.pruner, NopPruner) and time.monotonic() < self._next_report:
+            return False
+        self._next_report = time.monotonic() + REPORT_EVERY
         try:
             with self.server.without_retry() if self.server else nullcontext():
-                while self._to_report:
-                    self.trial.report(*self._to_report[0])
-                    self._to_report.pop(0)
+                with self.study.together():
+                    while self._to_report:
+                        self.trial.report(*self._to_report[0])
+                        self._to_report.pop(0)
                 return self.trial.should_prune()
         except UpdateFinishedTrialError:  # the others also took over its run
             raise LeaseLost from None
