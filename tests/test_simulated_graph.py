@@ -5,19 +5,23 @@ What only a GPU can show is in test_cuda.py.
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
+from conftest import SMALL
 from omegaconf import DictConfig, OmegaConf
 from simulated_graph import Graph, simulated
 from test_bptt import CELLS, STEPS, Problem, make
 from torch import Tensor, nn
 
 from tbptt.models.article import QNetwork
+from tbptt.models.build import build_network
 from tbptt.options.option import GROUPS
+from tbptt.options.own import is_own
 from tbptt.runs.module import SequenceModule
+from tbptt.tasks.prepare import prepare
 from tbptt.training import cuda_graphs
 from tbptt.training.chunks import train_pass
 from tbptt.training.clip_modes import SHIPPED
@@ -29,6 +33,15 @@ from tbptt.training.schedule import ChunkSchedule
 
 CHUNKS, PASSES = 5, 3  # of 5 and of 4 steps: each length is captured after three updates, and replayed
 MODES = [(name, mode) for name in GROUPS["optimizer"] for mode in (SHIPPED if name == "adam" else ("norm",))]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tensors are tiny: a second thread would only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Found(NamedTuple):
@@ -135,6 +148,31 @@ def test_a_replayed_step_is_undone_where_something_is_not_finite(config: Callabl
     assert [record[3] for record in replayed.records] == [[1] * 5, [1] * 5, [1, 1, 0, 0, 0]]
     assert torch.equal(replayed.weights, plain.weights)
     assert replayed.weights.isfinite().all()
+
+
+@pytest.mark.parametrize("model", [name for name, option in GROUPS["model"].items() if not is_own(option)])
+@pytest.mark.parametrize("task", [name for name, option in GROUPS["task"].items() if not is_own(option)])
+def test_what_is_shipped_can_be_captured(task: str, model: str, config: Callable[..., DictConfig]) -> None:
+    """So auto needs to look at the user's own options only."""
+    words = [word for word in SMALL if task == "q_values" or not word.startswith("task.")]
+    settings: Any = OmegaConf.to_object(config(*words, "data.length=60", f"model={model}", f"task={task}"))
+    found = []
+    for fixed in (None, FixedSteps(captures=True)):
+        with simulated() as graphs:
+            torch.manual_seed(2)
+            network = build_network(settings.model, settings.data.input_size, settings.task.outputs)
+            parameters = FlatParameters(network)
+            optimizer = optimizer_of(settings.optimizer, parameters, capturable=fixed is not None)
+            sequences = prepare(settings.data, settings.task).train
+            records = [
+                train_pass(network, parameters, optimizer, sequences, 4, clip=1.0, fixed=fixed).to_host()
+                for _ in range(2)
+            ]
+        found.append((records, parameters.vector.detach().clone()))
+    assert graphs
+    assert sum(graph.replays for graph in graphs) >= 2
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
 
 
 # --- what no graph can hold -------------------------------------------------------------------------------------------
