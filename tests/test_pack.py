@@ -17,7 +17,7 @@ from tbptt.runs import checkpoint
 from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import Result, fit, in_steps
-from tbptt.runs.lane import Epochs, Lane, Pace
+from tbptt.runs.lane import TURNS, Epochs, Lane, Pace
 from tbptt.system.runtime import Interrupted
 from tbptt.tasks.prepare import PreparedLast
 from tbptt.training.pack import Together
@@ -112,8 +112,9 @@ class Packed:
 
     def epoch(self) -> None:
         self.epochs.train(list(self.lanes.values()))
-        for i in list(self.lanes):
-            self.go_on(i)
+        for _ in TURNS:
+            for i in list(self.lanes):
+                self.go_on(i)
 
     def to_the_end(self) -> list[Seen]:
         while self.lanes:
@@ -181,6 +182,17 @@ def test_small_networks_are_computed_together_and_long_chunks_in_turns(
     together.clear()
     Packed([small("seed=1", "segment_length=7"), small("seed=2", "segment_length=7")]).to_the_end()
     assert together == []  # 120 steps in 10 chunks are longer than 7
+
+
+@pytest.mark.usefixtures("here")
+def test_a_loss_of_another_form_gives_the_gradient_that_autograd_gives(
+    small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfgs = [small("seed=1"), small("seed=2")]
+    expected = Packed(cfgs).to_the_end()
+    monkeypatch.setattr("tbptt.training.pack_threads._is_squared_error", lambda task: False)
+    for one, other in zip(expected, Packed(cfgs).to_the_end(), strict=True):
+        assert_same(one, other)
 
 
 @pytest.mark.usefixtures("here", "every_epoch_is_saved")

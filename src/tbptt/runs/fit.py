@@ -125,9 +125,8 @@ def to_the_end(steps: Generator[Lane, None, T]) -> T:
 
 
 def in_steps(cfg: DictConfig, context: RunContext) -> Generator[Lane, None, Result]:
-    """:func:`fit`, which stops whenever the run's next epoch is to be trained by the pack that the context names. It
-    then yields its lane, and expects to be resumed when the epoch has been trained. A run outside a pack, or one that
-    only Lightning can train, does not stop."""
+    """:func:`fit`, which stops whenever the run has to wait for the pack that the context names, and yields its lane
+    (:data:`tbptt.runs.lane.TURNS`). A run outside a pack, or one that only Lightning can train, does not stop."""
     config = cast(Config, OmegaConf.to_object(cfg))
     own = own_callbacks.built(config.callback)
     pack = context.pack if not own and config.precision != "bf16" else None

@@ -1,6 +1,6 @@
 """A trial in a pack: several runs that one process trains at once, an epoch of each at a time.
 
-Each run is a generator (:func:`tbptt.runs.fit.in_steps`) that yields its lane whenever its next epoch is to be trained,
+Each run is a generator (:func:`tbptt.runs.fit.in_steps`) that yields its lane whenever it has to wait for the others,
 and does everything else as a run of its own does. :class:`Epochs` trains an epoch of all lanes together.
 """
 
@@ -16,6 +16,8 @@ import torch
 from tbptt.config.schema import Config
 from tbptt.models import kernels
 from tbptt.models.protocol import Network
+from tbptt.options.metrics import measured
+from tbptt.options.own import is_own
 from tbptt.runs.callbacks import AfterEpoch, Prune, SaveCheckpoints, SendToStore, ShowProgress, WriteJournal
 from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.epoch import Epoch
@@ -23,11 +25,15 @@ from tbptt.runs.tracking import Store
 from tbptt.runs.training import Training
 from tbptt.system.runtime import LeaseLost
 from tbptt.training.optimizers import rates
-from tbptt.training.pack import Row, Together
+from tbptt.training.pack import Together, error_of
+from tbptt.training.pack_row import Row
 from tbptt.training.schedule import ChunkSchedule
 from tbptt.training.segments import Asked, RandomState, SegmentMemory
 
 T = TypeVar("T")
+# The steps of an epoch, between which all lanes of a pack wait for each other: each epoch is trained and closed; all of
+# them are reported to the study, in one transaction; each is kept, and the run ends if it was the last.
+TURNS = CLOSE, REPORT, KEEP = ("close", "report", "keep")
 
 
 class Lane(Training):
@@ -49,6 +55,7 @@ class Lane(Training):
         self.failure: Exception | None = None  # that of the epoch that was to be trained
         self.together: Together | None = None  # what trains it
         self._row: Row | None = None
+        self._is_ended = False
         self._stops = False
         self._random = RandomState(self.device).get()
 
@@ -118,12 +125,24 @@ class Lane(Training):
         return self.together.optimizer_state(self._row)
 
     def end_epoch(self) -> Epoch:
-        """Validate and close the epoch that the pack has trained."""
-        with self.at_work():
-            self.validate(self.val)
-            self.close_epoch()
+        """Validate and close the epoch that the pack has trained, unless a thread of the pack has done so."""
+        if not self._is_ended:
+            with self.at_work():
+                self.end()
+        self._is_ended = False
         assert self.finished is not None
         return self.finished
+
+    def end(self) -> None:
+        self.validate(self.val)
+        self.close_epoch()
+        self._is_ended = True
+
+    def ends_in_a_thread(self) -> bool:
+        """Whether nothing that ends an epoch is the user's own: that may use what the whole process has once."""
+        task = self.config.task
+        ways = [way for metric in measured(task.name) for way in (metric.measure, metric.at_once)]
+        return not is_own(type(task)) and not any(is_own(way) for way in ways if way is not None)
 
     def kind(self) -> object:
         """Lanes of one kind can be trained together: they have the same data, network and ways to compute."""
@@ -211,7 +230,7 @@ class Keeper(AfterEpoch):
 
 
 def in_a_pack(lane: Lane, data: SequenceDataModule, actions: Sequence[pl.Callback], pace: Pace) -> Generator[Lane]:
-    """Train a run in a pack to its end. Yields the lane whenever its next epoch is to be trained.
+    """Train a run in a pack to its end. Yields the lane at each of TURNS.
 
     Args:
         actions: those of a run alone (:func:`tbptt.runs.callbacks.in_order`), in their order.
@@ -226,7 +245,11 @@ def in_a_pack(lane: Lane, data: SequenceDataModule, actions: Sequence[pl.Callbac
                 raise lane.failure
             lane.after_chunk()  # others may have taken the run over
             epoch = lane.end_epoch()
-            prune.take(lane, epoch)
+            yield lane
+            error = error_of(lambda epoch=epoch: prune.take(lane, epoch))  # type: ignore[misc]
+            yield lane
+            if error is not None:  # only now: what follows an error is no part of the transaction
+                raise error
             keeper.take(lane, epoch)
             show.take(lane, epoch)
             lane.epoch += 1
@@ -296,3 +319,7 @@ class Epochs:
                     lane.failure = record
                 else:
                     lane.take_pass(record, first.train, share)
+            if together.uses_threads:
+                ready = [lane for lane in group if lane.failure is None and lane.ends_in_a_thread()]
+                for lane, error in zip(ready, together.in_threads([lane.end for lane in ready]), strict=True):
+                    lane.failure = error

@@ -6,14 +6,14 @@ trained. When one ends, pruned, diverged or finished, the next trial takes its p
 
 import os
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, cast
 
 import torch
 from omegaconf import OmegaConf
 
 from tbptt.config.schema import Config
-from tbptt.runs.lane import Epochs, Lane, Pace
+from tbptt.runs.lane import REPORT, TURNS, Epochs, Lane, Pace
 from tbptt.studies.plan import Plan
 from tbptt.system.devices import gpu_trouble, pick_device
 from tbptt.system.runtime import Interrupted
@@ -49,8 +49,10 @@ class Pack:
                 self.epochs.train(list(self.trials.values()))
                 if self._grows:
                     self._grow()
-                for trial in list(self.trials):
-                    self._go_on(trial)
+                for turn in TURNS:
+                    with self.worker.study.together() if turn == REPORT else nullcontext():
+                        for trial in list(self.trials):
+                            self._go_on(trial)
         except BaseException as error:
             self._stop(error)
             raise
@@ -65,7 +67,7 @@ class Pack:
         return bool(self.trials)
 
     def _go_on(self, trial: Generator[Lane]) -> None:
-        """Let a trial do everything until it needs its next epoch trained, or to its end."""
+        """Let a trial do everything until it has to wait for the others, or to its end."""
         self.trials.pop(trial, None)
         with suppress(StopIteration):
             self.trials[trial] = next(trial)

@@ -191,19 +191,21 @@ class Worker:
 
     def _tell(self, trial: Trial, results: list[Result]) -> None:
         """Tell the study how a trial ended."""
-        TrialRecord.stop_reason.write(trial, results[-1].stop_reason)
-        TrialRecord.best_epochs.write(trial, [r.best.epoch for r in results])
-        TrialRecord.values_by_seed.write(trial, [list(r.best.values) for r in results])
-        of_seed = results[: self.plan.settings.folds or 1]
-        TrialRecord.baseline.write(trial, math.fsum(r.baseline for r in of_seed) / len(of_seed))
-        if results[-1].stop_reason in ("pruned", "diverged"):
-            self.study.optuna.tell(trial, state=TrialState.PRUNED)  # Optuna takes the last reported value for it
-            return
         means = [math.fsum(column) / len(results) for column in zip(*(r.best.values for r in results), strict=True)]
-        if not means or not all(map(math.isfinite, means)):
+        has_ended_early = results[-1].stop_reason in ("pruned", "diverged")
+        is_measured = bool(means) and all(map(math.isfinite, means))
+        of_seed = results[: self.plan.settings.folds or 1]
+        with self.study.together():
+            TrialRecord.stop_reason.write(trial, results[-1].stop_reason)
+            TrialRecord.best_epochs.write(trial, [r.best.epoch for r in results])
+            TrialRecord.values_by_seed.write(trial, [list(r.best.values) for r in results])
+            TrialRecord.baseline.write(trial, math.fsum(r.baseline for r in of_seed) / len(of_seed))
+            if has_ended_early:
+                self.study.optuna.tell(trial, state=TrialState.PRUNED)  # with the last value that was reported
+            elif is_measured:
+                self.study.optuna.tell(trial, means)
+        if not has_ended_early and not is_measured:
             self.study.fail(trial.number, f"an objective was never measured: {', '.join(self.plan.objectives)}")
-            return
-        self.study.optuna.tell(trial, means)
 
     def _train_point(
         self, trial: Trial, point: dict[str, Value], check_lease: Callable[[], None], pace: Pace | None

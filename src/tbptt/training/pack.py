@@ -6,55 +6,16 @@ of the gradient, a learning rate and noise of its own.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, cast
-
-import torch
-from torch import Tensor
 
 from tbptt.data.sequences import Sequences
 from tbptt.models.article import QNetwork
-from tbptt.models.protocol import Network
-from tbptt.models.rows import NetworkRows
-from tbptt.training.chunks import PassRecord, Step, is_in_segments, train_pass
-from tbptt.training.cuda_graphs import FixedSteps
-from tbptt.training.flat import FlatParameters
+from tbptt.training.chunks import is_in_segments, train_pass
 from tbptt.training.optimizers import optimizer_state
-from tbptt.training.options import OptimizerConfig
 from tbptt.training.pack_on_gpu import PackOnGpu, why_not
-from tbptt.training.schedule import chunk_bounds
+from tbptt.training.pack_row import Record, Row
+from tbptt.training.pack_threads import Brake, Share
 from tbptt.training.segments import SegmentMemory
-
-Record = list[list[float]]  # of a pass, as PassRecord.to_host() gives it
-
-
-@dataclass
-class Row:
-    """A run in a pack; see :func:`tbptt.training.chunks.train_pass` for what is not said here.
-
-    Attributes:
-        at_work: gives a context within which the process's random generators are this run's.
-        compiled: whether the compiled layers may compute it.
-        config: of the optimizer; None where only the optimizer itself is known.
-        lr: the learning rate without its schedule.
-        factor: of the schedule on the learning rate of each update of the pass, by its number; None: 1.
-    """
-
-    network: Network
-    parameters: FlatParameters
-    optimizer: torch.optim.Optimizer
-    clip: float | None = None
-    clip_mode: str = "norm"
-    first_update: int = 0
-    before_update: Callable[[int], None] | None = None
-    share: Tensor | None = None
-    fixed: FixedSteps | None = None
-    at_work: Callable[[], AbstractContextManager[None]] = nullcontext
-    compiled: bool = True
-    config: OptimizerConfig | None = None
-    lr: float | None = None
-    factor: Callable[[int], float] | None = None
 
 
 class Together:
@@ -74,12 +35,15 @@ class Together:
 
     def __init__(self, memory: SegmentMemory | None = None, threads: int = 1, most: int = 1, graphs: bool | str = True):
         self.memory, self.threads, self.most, self.graphs = memory, threads, most, graphs
+        self.uses_threads = False  # in the last pass
         self._on_gpu: PackOnGpu | None = None
         self._pool = ThreadPoolExecutor(threads - 1, "pack") if threads > 1 else None
-        self._shares: dict[tuple[int, ...], _Share] = {}
+        self._shares: dict[tuple[int, ...], Share] = {}  # by the ids of their rows' parameters, which they hold
 
     def keep(self, rows: Sequence[Row]) -> None:
         """Say which rows there are now; to be called before the first of their passes."""
+        there = {id(row.parameters) for row in rows}
+        self._shares = {key: share for key, share in self._shares.items() if there.issuperset(key)}
         if any(why_not(row) for row in rows):
             self._on_gpu = None
             return
@@ -108,6 +72,7 @@ class Together:
         Returns the record of each row, as :meth:`PassRecord.to_host` gives it, or the error that kept it from being
         trained. What ``after_chunk`` raises is raised.
         """
+        self.uses_threads = False
         if self._on_gpu is not None:
             return [*self._on_gpu.train(rows, sequences, chunks, segment_length, after_chunk)]
         longest = -(-sequences.length // chunks)
@@ -117,29 +82,41 @@ class Together:
             shares = self._parted(rows)
         except ValueError:  # the compiled layers cannot compute these networks
             return by_turns(rows, sequences, chunks, segment_length, after_chunk, self.memory)
+        self.uses_threads = True
         return self._by_threads(shares, sequences, chunks, after_chunk)
+
+    def in_threads(self, actions: Sequence[Callable[[], object]]) -> list[Exception | None]:
+        """Do what has nothing in common, by all threads; returns the error of each."""
+
+        def some(mine: Sequence[Callable[[], object]]) -> list[Exception | None]:
+            return [error_of(action) for action in mine]
+
+        size = -(-len(actions) // self.threads)
+        parts = [actions[first : first + size] for first in range(0, len(actions), size)]
+        others = [self._pool.submit(some, part) for part in parts[1:] if self._pool]
+        return [*some(parts[0]), *(error for other in others for error in other.result())]
 
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _parted(self, rows: Sequence[Row]) -> "list[_Share]":
-        """The rows, parted among the threads. Those of the last passes are kept, as long as they have the same rows."""
+    def _parted(self, rows: Sequence[Row]) -> list[Share]:
+        """The rows, parted among the threads. A share of the same rows is kept from pass to pass."""
         size = -(-len(rows) // self.threads)
-        shares: dict[tuple[int, ...], _Share] = {}
+        found = []
         for first in range(0, len(rows), size):
             some = rows[first : first + size]
             key = tuple(id(row.parameters) for row in some)
-            shares[key] = self._shares.get(key) or _Share([row.parameters for row in some], some)
-            shares[key].rows = some
-        self._shares = shares
-        return list(shares.values())
+            share = self._shares.get(key) or Share(some)
+            share.rows, self._shares[key] = some, share
+            found.append(share)
+        return found
 
     def _by_threads(
-        self, shares: "Sequence[_Share]", sequences: Sequences, chunks: int, after_chunk: Callable[[], None]
+        self, shares: Sequence[Share], sequences: Sequences, chunks: int, after_chunk: Callable[[], None]
     ) -> list[Record | Exception]:
-        brake = _Brake(after_chunk)
+        brake = Brake(after_chunk)
         others = [self._pool.submit(share.train, sequences, chunks, brake) for share in shares[1:] if self._pool]
         try:
             found = shares[0].train(sequences, chunks, brake, checks=True)
@@ -150,71 +127,13 @@ class Together:
         return [*found, *(record for other in others for record in other.result())]
 
 
-class _Brake:
-    """Stops all threads where what is called after each chunk raises."""
-
-    def __init__(self, after_chunk: Callable[[], None]):
-        self._after_chunk = after_chunk
-        self.error: BaseException | None = None
-
-    def check(self) -> None:
-        try:
-            self._after_chunk()
-        except BaseException as error:
-            self.error = error
-
-
-class _Share:
-    """The rows that one thread trains."""
-
-    def __init__(self, parameters: Sequence[FlatParameters], rows: Sequence[Row]):
-        self.rows, self._parameters = rows, parameters  # which have the memory that the networks' weights are in
-        self._networks = NetworkRows([cast(QNetwork, row.network) for row in rows], [p.grads for p in parameters])
-
-    def train(self, sequences: Sequences, chunks: int, brake: _Brake, checks: bool = False) -> list[Record | Exception]:
-        """Train a pass of each row, or break off where the threads are to stop.
-
-        Args:
-            checks: whether this thread looks, after each chunk, if they are.
-        """
-        try:
-            return [*self._train(sequences, chunks, brake, checks)]
-        except Exception as error:  # such as a lack of memory: these rows have lost their epoch
-            return [error for _ in self.rows]
-
-    def _train(self, sequences: Sequences, chunks: int, brake: _Brake, checks: bool) -> list[Record]:
-        rows, networks, every = self.rows, self._networks, range(len(self.rows))
-        steps = [Step(r.network, r.parameters, r.optimizer, r.clip, r.clip_mode, r.share) for r in rows]
-        bounds = chunk_bounds(sequences.length, chunks)
-        records = [PassRecord(chunks, "cpu") for _ in rows]
-        finite = [torch.ones((), dtype=torch.bool) for _ in rows]
-        state = networks.zero_state(sequences.batch)
-        for row in rows:
-            row.parameters.attach()
-        for i, (start, stop) in enumerate(bounds):
-            count = sequences.count(start, stop)
-            x = sequences.features(start, stop).transpose(0, 1)  # (T, B, D), once for all rows
-            y = networks.forward(x, every, state, [row.first_update + i for row in rows])  # (n, T, B, O)
-            dy = torch.empty_like(y)
-            losses = [_loss(sequences, start, stop, count, *both) for both in zip(y, dy, strict=True)]
-            networks.backward(dy)
-            for row, step, loss, is_finite, record in zip(rows, steps, losses, finite, records, strict=True):
-                if row.before_update is not None:
-                    row.before_update(i)
-                step.apply(loss, is_finite, record.of(i))
-            if checks:
-                brake.check()
-            if brake.error is not None:
-                break
-        return [record.to_host() for record in records]
-
-
-def _loss(sequences: Sequences, start: int, stop: int, count: int, y: Tensor, dy: Tensor) -> Tensor:
-    """The loss of a row's predictions (T, B, O), a scalar; its gradient goes into ``dy``."""
-    y = y.detach().requires_grad_()
-    loss = sequences.loss(y.transpose(0, 1), start, stop) / count
-    dy.copy_(torch.autograd.grad(loss, y)[0])
-    return loss.detach()
+def error_of(action: Callable[[], object]) -> Exception | None:
+    """Do something; the error that it ended with, or None."""
+    try:
+        action()
+    except Exception as error:
+        return error
+    return None
 
 
 def by_turns(
@@ -226,7 +145,7 @@ def by_turns(
     memory: SegmentMemory | None,
 ) -> list[Record | Exception]:
     """One row after the other: what the other backends are held against, and what works for every network."""
-    brake = _Brake(after_chunk)
+    brake = Brake(after_chunk)
 
     def check() -> None:
         brake.check()

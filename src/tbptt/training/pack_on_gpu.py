@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
@@ -10,16 +10,14 @@ from tbptt.data.sequences import Sequences
 from tbptt.models.article import QNetwork
 from tbptt.models.packed import why_not_packed
 from tbptt.training.optimizers import optimizer_state
+from tbptt.training.pack_row import Record, Row
 from tbptt.training.packed_rows import PackedRows, RowTrial, why_no_row
 from tbptt.training.packed_step import PackedSteps, packed_pass
-
-if TYPE_CHECKING:
-    from tbptt.training.pack import Row
 
 LONG, SEGMENT = 2000, 500  # steps: a longer chunk is backpropagated through in segments, unless the config says which
 
 
-def why_not(row: "Row") -> str | None:
+def why_not(row: Row) -> str | None:
     """Why a run cannot be a row on a GPU; None if it can."""
     if not row.parameters.vector.is_cuda:
         return "it is not on a GPU"
@@ -42,7 +40,7 @@ class PackOnGpu:
         self._steps = PackedSteps(self.rows, captures)
         self._places: dict[int, tuple[int, Row]] = {}  # by the id of a run's parameters
 
-    def keep(self, rows: "Sequence[Row]") -> None:
+    def keep(self, rows: Sequence[Row]) -> None:
         """Make room for these runs, and free the rows of all others. A run that is new is put into a row."""
         there = {id(row.parameters) for row in rows}
         for gone in self._places.keys() - there:
@@ -51,7 +49,7 @@ class PackOnGpu:
             if id(row.parameters) not in self._places:
                 self._put(row)
 
-    def _put(self, row: "Row") -> None:
+    def _put(self, row: Row) -> None:
         taken = {place for place, _ in self._places.values()}
         place = next(i for i in range(len(self.rows)) if i not in taken)
         assert row.config is not None
@@ -63,12 +61,12 @@ class PackOnGpu:
 
     def train(
         self,
-        rows: "Sequence[Row]",
+        rows: Sequence[Row],
         sequences: Sequences,
         chunks: int,
         segment_length: int | str | None,
         after_chunk: Callable[[], None],
-    ) -> list[list[list[float]]]:
+    ) -> list[Record]:
         """Train a pass of each row; returns what :meth:`PassRecord.to_host` gives of each. Their networks then have the
         new weights."""
         places = [self._places[id(row.parameters)][0] for row in rows]
@@ -91,6 +89,6 @@ class PackOnGpu:
             self.rows.to_network(place, cast(QNetwork, row.network))
         return [found[place] for place in places]
 
-    def optimizer_state(self, row: "Row") -> dict[str, Any]:
+    def optimizer_state(self, row: Row) -> dict[str, Any]:
         """The state of a run's optimizer, as :func:`tbptt.training.optimizers.optimizer_state` gives it."""
         return self.rows.optimizer_state(self._places[id(row.parameters)][0])
