@@ -32,6 +32,7 @@ LIMITS = {  # seconds; together more than all may take, as few parts need theirs
     "steps": 60,
     "updates": 100,
     "packed": 80,
+    "packs": 80,
     "processes": 110,
     "streams": 60,
     "leaks": 40,

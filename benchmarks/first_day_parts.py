@@ -20,12 +20,15 @@ from turns import STEPS
 
 from tbptt.data.sequences import Sequences
 from tbptt.models.article import QNetwork
+from tbptt.models.build import build_network
 from tbptt.system.runtime import set_precision
 from tbptt.training.chunks import train_pass
 from tbptt.training.cuda_graphs import FixedSteps
 from tbptt.training.cudnn_blocks import blocks, is_copied
 from tbptt.training.flat import FlatParameters
 from tbptt.training.optimizers import optimizer_of
+from tbptt.training.pack import Together
+from tbptt.training.pack_row import Row
 
 warnings.filterwarnings("ignore", message=".*capturable=True.*")  # the warm-up's steps are not captured
 OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "rmsprop", "adagrad", "adadelta", "muon")
@@ -238,6 +241,27 @@ def packed(here: Here) -> None:
             say("a layer of each trial", **facts, forward_ms=forward, both_ms=both)
 
 
+def packs(here: Here) -> None:
+    """Updates of N trials at once, as a pack makes them (study.pack), each with its own weights and clip value."""
+    chunks = here.size(10, 2)
+    data = here.data(chunks)
+    for n in (1, 8, 32, 128) if not here.small else (1, 2):
+        rows = []
+        for i in range(n):
+            config = article(1)
+            torch.manual_seed(i)
+            network = build_network(config.model, config.data.input_size, config.task.outputs).to(here.device)
+            parameters = FlatParameters(network)
+            optimizer = optimizer_of(config.optimizer, parameters)
+            rows.append(Row(network, parameters, optimizer, 0.5 + i, config=config.optimizer))
+        together = Together(most=n)
+        together.keep(rows)
+        for _ in range(1 if here.small else 2):  # the first updates allocate memory and are captured
+            together.train(rows, data, chunks)
+        took = here.ms(lambda rows=rows, together=together: together.train(rows, data, chunks))
+        say("a pack", trials=n, updates=chunks, ms_an_update=[each / chunks for each in took])
+
+
 def processes(here: Here) -> None:
     """Updates a second of several processes that share the GPU, a trial each."""
     for n in (1, 8, 32) if not here.small else (1,):
@@ -281,7 +305,8 @@ def leaks(here: Here) -> None:
 
 
 PARTS = {
-    part.__name__: part for part in (layouts, dtypes, waits, graphs, steps, updates, packed, processes, streams, leaks)
+    part.__name__: part
+    for part in (layouts, dtypes, waits, graphs, steps, updates, packed, packs, processes, streams, leaks)
 }
 
 

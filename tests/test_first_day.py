@@ -126,6 +126,7 @@ def test_what_the_parts_find_on_a_cpu(findings: Callable[[str], list[dict[str, A
     packed = findings("packed")
     assert [(f["trials"], f["way"]) for f in packed] == [(1, "packed"), (1, "cuDNN"), (2, "packed"), (2, "cuDNN")]
     assert all(f["largest_difference"] < 1e-6 for f in packed)
+    assert [(f["trials"], f["updates"]) for f in findings("packs")] == [(1, 2), (2, 2)]
     updates = findings("updates")
     assert {f.get("precision") for f in updates} == {None, "32", "bf16"}
     assert [f["segment_length"] for f in updates[-3:]] == ["auto", None, 5000]
