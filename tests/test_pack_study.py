@@ -18,6 +18,7 @@ from tbptt.studies.study import Study, state_of
 from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system.runtime import Interrupted
 from tbptt.tasks.prepare import PreparedLast
+from tbptt.training.pack import Together
 
 __all__ = ["plan"]  # a fixture
 # Of different optimizers, clip values, and chunks, so of different stages.
@@ -139,6 +140,21 @@ def test_of_a_pack_only_the_trial_that_fails_fails(plan: Planned, monkeypatch: p
     study = run(plan, "clip=0.5,1,2,3", "study.pack=4")
     assert [state_of(t) for t in study.trials()] == ["complete", "complete", "failed", "complete"]
     assert TrialRecord.of(study.trials()[2]).reason.startswith("RuntimeError: broken on purpose")
+
+
+def test_an_error_that_concerns_all_trials_of_a_kind_fails_them_and_ends(
+    plan: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Together.train
+
+    def broken(self: Together, rows: Any, *more: Any) -> Any:
+        if rows[0].network.cell == "gru":
+            raise MemoryError("no room for the pack")
+        return train(self, rows, *more)
+
+    monkeypatch.setattr(Together, "train", broken)
+    study = run(plan, "clip=0.5,2", "model.cell=lstm,gru", "study.pack=4")
+    assert sorted(state_of(t) for t in study.trials()) == ["complete", "complete", "failed", "failed"]
 
 
 def test_trials_are_pruned_in_a_pack(plan: Planned) -> None:

@@ -23,7 +23,7 @@ from tbptt.runs.datamodule import SequenceDataModule
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.tracking import Store
 from tbptt.runs.training import Training
-from tbptt.system.runtime import LeaseLost
+from tbptt.system.runtime import Interrupted, LeaseLost
 from tbptt.training.optimizers import rates
 from tbptt.training.pack import Together, error_of
 from tbptt.training.pack_row import Row
@@ -292,7 +292,13 @@ class Epochs:
                 config = alike[0].config
                 memory = SegmentMemory(config.segment_memory, config.study.workers)
                 self._kinds[kind] = Together(memory, self.threads, self.most, config.cuda_graphs)
-            self._train(alike, self._kinds[kind])
+            try:
+                self._train(alike, self._kinds[kind])
+            except Interrupted:
+                raise
+            except Exception as error:  # each of their trials ends with it, and others take their places
+                for lane in alike:
+                    lane.failure = error
 
     def close(self) -> None:
         """End the threads."""

@@ -27,6 +27,7 @@ from tbptt.runs.store_errors import is_locked, is_outage, said_shortly, still_lo
 from tbptt.system.files import is_own_file, make_folder, refuse_link, replaced, write_json
 from tbptt.system.retry import retry
 from tbptt.system.stores import absolute_uri, locked, sqlite_path
+from tbptt.system.trouble import first_error
 
 log = logging.getLogger("tbptt")
 
@@ -126,10 +127,12 @@ class Store:
             return retry(call, is_locked, LOCKED, self.check, at_the_end=lambda error: still_locked(self.tracking.uri))
         return retry(call, is_outage, self.retry_seconds, self.check)
 
-    def together(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
         """A context whose writes to a store on this machine are one transaction: each by itself waits for the disk
         several times. The store gets all of them, or none. What is sent to a server goes one by one."""
-        return compat.one_transaction(self.client) if self.is_local else contextlib.nullcontext()
+        with first_error(), compat.one_transaction(self.client) if self.is_local else contextlib.nullcontext():
+            yield
 
     def start_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> "Run":
         """A new run, RUNNING."""

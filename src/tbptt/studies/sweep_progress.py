@@ -97,7 +97,8 @@ class SweepProgress(Status):
         durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
         if not durations or self.n_trials is None:
             return None
-        return (self.n_trials - _count_done(trials)) * sum(durations) / len(durations) / self.workers
+        at_once = max(self.workers, sum(t.state == TrialState.RUNNING for t in trials))  # more than workers in packs
+        return (self.n_trials - _count_done(trials)) * sum(durations) / len(durations) / at_once
 
 
 def _count_done(trials: Sequence[FrozenTrial]) -> int:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from optuna.storages import RDBStorage
 
 from tbptt.studies.postgres import ServerStorage
+from tbptt.system.trouble import first_error
 
 JOINED = "tbptt.together"
 
@@ -23,7 +24,7 @@ def together(storage: RDBStorage) -> Iterator[None]:
     if isinstance(storage, ServerStorage) or (sessions.registry.has() and JOINED in sessions().info):
         yield
         return
-    with storage.engine.connect() as connection:
+    with first_error(), storage.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         sessions.remove()
         sessions(bind=connection, join_transaction_mode="create_savepoint", info={JOINED: True})

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 WHAT = {
@@ -58,6 +59,21 @@ def disk_trouble(error: BaseException) -> DiskTrouble | None:
             if found is not None:
                 return DiskTrouble(found)
     return None
+
+
+@contextmanager
+def first_error() -> Iterator[None]:
+    """Around one transaction of SQLite that has savepoints. Where the disk fails, SQLite ends the whole transaction. Then
+    a savepoint cannot be taken back either, and that error comes in place of the first. Raises DiskTrouble instead."""
+    try:
+        yield
+    except Exception as error:
+        before = error.__context__
+        while before is not None:
+            if isinstance(before, sqlite3.Error) and (trouble := disk_trouble(before)):
+                raise trouble from error
+            before = before.__context__
+        raise
 
 
 def fullest(folders: Iterable[Path]) -> str:

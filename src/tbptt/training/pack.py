@@ -91,10 +91,11 @@ class Together:
         def some(mine: Sequence[Callable[[], object]]) -> list[Exception | None]:
             return [error_of(action) for action in mine]
 
-        size = -(-len(actions) // self.threads)
+        size = max(1, -(-len(actions) // self.threads))
         parts = [actions[first : first + size] for first in range(0, len(actions), size)]
         others = [self._pool.submit(some, part) for part in parts[1:] if self._pool]
-        return [*some(parts[0]), *(error for other in others for error in other.result())]
+        mine = some(parts[0]) if parts else []
+        return [*mine, *(error for other in others for error in other.result())]
 
     def close(self) -> None:
         """End the threads."""
