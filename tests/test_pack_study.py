@@ -197,6 +197,13 @@ def test_large_trials_train_one_by_one(plan: Planned, monkeypatch: pytest.Monkey
     assert pack_of(planned, PreparedLast()) == (1, False)
 
 
+def test_data_that_cannot_be_read_are_the_trials_matter(plan: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tbptt.studies.pack.OF_TINY", OF_TINY)
+    planned = plan("clip=0.5,2")
+    Path("prices.csv").unlink()
+    assert pack_of(planned, PreparedLast()) == (1, False)
+
+
 def test_a_wrong_size_is_told(plan: Planned) -> None:
     for wrong in ("0", "'many'", "1.5"):
         with pytest.raises(CommandError) as error:

@@ -111,6 +111,14 @@ def pack_of(plan: Plan, prepare: PreparedLast) -> tuple[int, bool]:
     # A sampler learns less from trials that run at once, and more of them may fail before a study stops.
     if not plan.is_grid or settings.max_failures is not None:
         return 1, False
-    config = cast(Config, OmegaConf.to_object(plan.cfg))
-    train = prepare(config.data, config.task).train
-    return (min(OF_TINY, most) if train.batch * train.length <= TINY else 1), False
+    return (min(OF_TINY, most) if _is_tiny(plan, prepare) else 1), False
+
+
+def _is_tiny(plan: Plan, prepare: PreparedLast) -> bool:
+    """Whether the first trial is tiny, as far as its data can be read: if not, its trials say why."""
+    try:
+        config = cast(Config, OmegaConf.to_object(plan.cfg))
+        train = prepare(config.data, config.task).train
+    except Exception:
+        return False
+    return train.batch * train.length <= TINY

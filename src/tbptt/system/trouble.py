@@ -63,8 +63,8 @@ def disk_trouble(error: BaseException) -> DiskTrouble | None:
 
 @contextmanager
 def first_error() -> Iterator[None]:
-    """Around one transaction of SQLite that has savepoints. Where the disk fails, SQLite ends the whole transaction. Then
-    a savepoint cannot be taken back either, and that error comes in place of the first. Raises DiskTrouble instead."""
+    """Around one transaction of SQLite that has savepoints. Where the disk fails, SQLite ends all of it. A savepoint
+    cannot be taken back then, and that error comes in place of the first. Raises DiskTrouble instead."""
     try:
         yield
     except Exception as error:
