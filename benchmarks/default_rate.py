@@ -36,6 +36,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "default_rate.csv"
 
 BY_CHUNK = "lr_schedule=by_chunk lr_schedule.cap=0.1"
 CONSTANT = "lr_schedule=constant"
+ROOT = "lr_schedule=by_chunk lr_schedule.power=0.5 lr_schedule.cap=null"
 RULES = {
     "adam": (CONSTANT, BY_CHUNK),
     "adamw": (CONSTANT, BY_CHUNK),
@@ -45,13 +46,22 @@ RULES = {
         "lr_schedule=by_chunk lr_schedule.cap=null",
         "lr_schedule=by_chunk lr_schedule.power=0.5 lr_schedule.cap=0.3",
     ),
-    "muon": (CONSTANT, "lr_schedule=by_chunk lr_schedule.power=0.5 lr_schedule.cap=null"),
-    "momentum": (CONSTANT, "lr_schedule=by_chunk lr_schedule.power=0.5 lr_schedule.cap=null"),
-    "sgd": (CONSTANT, "lr_schedule=by_chunk lr_schedule.power=0.5 lr_schedule.cap=null"),
+    "muon": (CONSTANT, ROOT),
+    "momentum": (CONSTANT, ROOT),
+    "sgd": (CONSTANT, ROOT),
     "adagrad": (CONSTANT, BY_CHUNK, "lr_schedule=by_chunk lr_schedule.cap=null"),
-    "adadelta": (CONSTANT, BY_CHUNK, "lr_schedule=by_chunk lr_schedule.power=0.5 lr_schedule.cap=null"),
+    "adadelta": (CONSTANT, BY_CHUNK, ROOT),
 }
-CONFIRMED = {"adam": (BY_CHUNK, CONSTANT)}
+CONFIRMED = {
+    "adam": (BY_CHUNK, CONSTANT),
+    "adamw": (BY_CHUNK,),
+    "muon": (CONSTANT,),
+    "rmsprop": (CONSTANT,),
+    "momentum": (ROOT,),
+    "adagrad": (CONSTANT,),
+    "adadelta": (CONSTANT,),
+    "sgd": (CONSTANT,),
+}
 
 
 class Point(NamedTuple):
