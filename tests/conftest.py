@@ -185,6 +185,12 @@ def _one_trial_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tbptt.studies.pack.OF_TINY", 1)
 
 
+@pytest.fixture(autouse=True)
+def _each_epoch_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the store at its end, however short it was."""
+    monkeypatch.setattr("tbptt.runs.journal.SEND_EVERY", 0.0)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the working directory, where runs leave what they leave."""

@@ -238,7 +238,7 @@ def test_training_neither_waits_for_a_store_that_others_lock_nor_loses_a_point(
     here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is said of a lock that passes within a minute. What it kept back is sent in parts, between epochs."""
-    for name, value in (("journal.LONGEST_SEND", 0.0), ("journal.SEND_EVERY", 0.0), ("points.MOST_METRICS", 1)):
+    for name, value in (("journal.LONGEST_SEND", 0.0), ("points.MOST_METRICS", 1)):
         monkeypatch.setattr(f"tbptt.runs.{name}", value)  # no epochs go in together
     lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
     sent: list[int] = []
@@ -261,7 +261,6 @@ def test_a_lock_that_does_not_pass_is_told_once_and_its_end_too(
     here: Path, small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tbptt.runs.journal.LOCKED", 0.0)
-    monkeypatch.setattr("tbptt.runs.journal.SEND_EVERY", 0.0)
     lock = Lock(here / "mlruns" / "mlflow.db", 2, 6, monkeypatch)
     run_id = fit(small("epochs=10", "schedule.patience=null"), RunContext(after_epoch=lock.after_epoch)).run_id
     why = f"tracking.uri: {lock.path} is locked by another process, for more than a minute"

@@ -230,7 +230,6 @@ def test_metrics_are_sent_in_a_call_an_epoch_and_one_each_for_the_best_its_model
 
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
     monkeypatch.setattr(MlflowClient, "log_metric", lambda *_, **__: pytest.fail("a call a point"))
-    monkeypatch.setattr("tbptt.runs.journal.SEND_EVERY", 0.0)  # shorter epochs would go together
     result = len(result_of(fitted("eval_every=1")))
     by_epoch = len(EVERY_EPOCH) + 1  # and train/eval_loss
     expected = [*(by_epoch + 2 * chunks for chunks in (10, 2, 1)), by_epoch + 1, by_epoch, result]
