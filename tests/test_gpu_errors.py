@@ -22,7 +22,7 @@ from studies import made_study, made_trial
 
 from tbptt.config.compose import CommandError
 from tbptt.runs.context import RunContext
-from tbptt.runs.fit import fit
+from tbptt.runs.fit import fit, to_the_end
 from tbptt.studies import pool, worker
 from tbptt.studies.study import Counts
 from tbptt.system import devices
@@ -241,10 +241,11 @@ def test_a_worker_gives_back_what_its_gpu_stopped(
     one: Any = object.__new__(worker.Worker)
     one.study, one.server, one._train_point = Told(), None, train_point
     one.plan = SimpleNamespace(settings=SimpleNamespace(retries=2))
+    one.retention = SimpleNamespace(ended=lambda number: None)
     monkeypatch.setattr(worker, "release_memory", lambda: alive.append(kept[0]() is not None))
     trial: Any = SimpleNamespace(number=7, _trial_id=1)
     with nullcontext() if goes_on else pytest.raises(type(error)):
-        one._run_trial(trial, {})
+        to_the_end(one.trial(trial, {}))
     ((how, number, reason, more),) = one.study.calls
     assert (how, number, more) == (told[0], told[1], told[3])
     assert reason.startswith(told[2])
