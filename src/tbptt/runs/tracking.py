@@ -397,5 +397,4 @@ def as_text(value: object) -> str:
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for i in range(0, len(items), size):
-        yield items[i : i + size]
+    yield from (items[i : i + size] for i in range(0, len(items), size))
