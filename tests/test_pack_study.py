@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 from test_folds import Planned, plan, prepared
@@ -155,6 +156,41 @@ def test_an_error_that_concerns_all_trials_of_a_kind_fails_them_and_ends(
     monkeypatch.setattr(Together, "train", broken)
     study = run(plan, "clip=0.5,2", "model.cell=lstm,gru", "study.pack=4")
     assert sorted(state_of(t) for t in study.trials()) == ["complete", "complete", "failed", "failed"]
+
+
+def test_a_pack_without_room_goes_on_with_half_of_its_trials(plan: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    train = Together.train
+
+    def short_of_memory(self: Together, rows: Any, *more: Any) -> Any:
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return train(self, rows, *more)
+
+    monkeypatch.setattr(Together, "train", short_of_memory)
+    study = run(plan, "clip=0.5,1,2,3", "study.pack=4")
+    assert study.counts().complete == 4
+    assert study.counts().failed == 0  # their retries are not used up
+    assert sizes == [4, 2, 2, 2, 2]
+
+
+def test_on_a_gpu_a_pack_is_as_large_as_what_its_first_trial_took_allows(
+    plan: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    train = Epochs.train
+
+    def counted(self: Epochs, lanes: Any) -> None:
+        sizes.append(len(lanes))
+        train(self, lanes)
+
+    monkeypatch.setattr(Epochs, "train", counted)
+    monkeypatch.setattr(worker, "pack_of", lambda *_: (128, True))
+    for name, value in (("mem_get_info", (35, 100)), ("max_memory_allocated", 10), ("memory_reserved", 5)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert run(plan, "clip=0.5,1,2,3,4", "epochs=2").counts().complete == 5
+    assert sizes[:2] == [1, 3]  # four fifths of 40, each 10
 
 
 def test_trials_are_pruned_in_a_pack(plan: Planned) -> None:

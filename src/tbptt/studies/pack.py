@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tbptt.config.schema import Config
 from tbptt.runs.lane import REPORT, TURNS, Epochs, Lane, Pace
 from tbptt.studies.plan import Plan
-from tbptt.system.devices import gpu_trouble, pick_device
+from tbptt.system.devices import GpuMemory, gpu_trouble, pick_device
 from tbptt.system.runtime import Interrupted
 from tbptt.system.trouble import disk_trouble
 from tbptt.tasks.prepare import PreparedLast
@@ -47,8 +47,7 @@ class Pack:
         try:
             while self._fill():
                 self.epochs.train(list(self.trials.values()))
-                if self._grows:
-                    self._grow()
+                self._heed_memory()
                 for turn in TURNS:
                     with self.worker.study.together() if turn == REPORT else nullcontext():
                         for trial in list(self.trials):
@@ -72,9 +71,17 @@ class Pack:
         with suppress(StopIteration):
             self.trials[trial] = next(trial)
 
+    def _heed_memory(self) -> None:
+        """Take half as many trials if the GPU had no room for these, and as many as fit after the first epoch."""
+        failed = [lane.failure for lane in self.trials.values() if lane.failure is not None]
+        if any(isinstance(gpu_trouble(error), GpuMemory) for error in failed):
+            self.size = max(1, len(self.trials) // 2)
+        elif self._grows:
+            self._grow()
+        self._grows = False
+
     def _grow(self) -> None:
         """Take as many trials as fit beside the one that was measured."""
-        self._grows = False
         device = next(iter(self.trials.values())).device
         free, _ = torch.cuda.mem_get_info(device)
         taken = torch.cuda.max_memory_allocated(device)
