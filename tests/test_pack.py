@@ -1,7 +1,7 @@
 """Several trials that one process trains at once: the curves of each are those that it has alone, bit for bit."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tbptt.runs.context import RunContext
 from tbptt.runs.epoch import Epoch
 from tbptt.runs.fit import Result, fit, in_steps
 from tbptt.runs.lane import TURNS, Epochs, Lane, Pace
-from tbptt.system.runtime import Interrupted
+from tbptt.system.runtime import Interrupted, StopSignals
 from tbptt.tasks.prepare import PreparedLast
 from tbptt.training.pack import Together
 
@@ -64,6 +64,13 @@ class Seen:
         return {name: value for name, value in content.items() if name not in ("record", "metrics", "train_seconds")}
 
 
+@pytest.fixture(autouse=True)
+def _signals_are_as_they_were() -> Iterator[None]:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    yield
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
 @pytest.fixture
 def every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pace, "EVERY", 0.0)
@@ -85,7 +92,7 @@ class Packed:
 
     def __init__(self, cfgs: Sequence[DictConfig], threads: int = 2, resume: Sequence[str | None] = ()):
         self.seen = [Seen() for _ in cfgs]
-        self.pace, prepare = Pace(), PreparedLast()
+        self.pace, prepare, signals = Pace(), PreparedLast(), StopSignals()
         self.epochs = Epochs(threads, len(cfgs), lambda: None)
         self.runs = {}
         for i, cfg in enumerate(cfgs):
@@ -93,6 +100,7 @@ class Packed:
                 show=False,
                 test=False,
                 prepare=prepare,
+                signals=signals,
                 pack=self.pace,
                 after_epoch=noting(self.seen[i]),
                 on_start=self.seen[i].began,
@@ -115,6 +123,12 @@ class Packed:
         for _ in TURNS:
             for i in list(self.lanes):
                 self.go_on(i)
+
+    def stop(self, i: int) -> None:
+        """Stop a run as a signal does."""
+        with pytest.raises(Interrupted, match=r"go on with it: python train\.py resume="):
+            self.runs[i].throw(Interrupted(signal.SIGTERM))
+        del self.lanes[i]
 
     def to_the_end(self) -> list[Seen]:
         while self.lanes:
@@ -201,11 +215,9 @@ def test_a_run_of_a_pack_goes_on_alone_and_back(small: Callable[..., DictConfig]
     expected = [alone(cfg) for cfg in cfgs]
     pack = Packed(cfgs)
     pack.epoch()
-    ids = []
-    for i, run in pack.runs.items():
-        with pytest.raises(Interrupted, match=r"go on with it: python train\.py resume="):
-            run.throw(Interrupted(signal.SIGTERM))
-        ids.append(pack.seen[i].run_id)
+    ids = [seen.run_id for seen in pack.seen]
+    for i in pack.runs:
+        pack.stop(i)
     went_on = alone(cfgs[0], resume=ids[0])
     assert [epoch.number for epoch in went_on.epochs] == [0, 1, 2]
     assert_same(expected[0], went_on)
@@ -226,10 +238,8 @@ def test_what_is_computed_on_a_gpu_gives_the_same_curves_but_for_rounding(
     monkeypatch.setattr("tbptt.training.pack.why_not", lambda row: None)
     pack = Packed(cfgs)
     pack.epoch()
-    with pytest.raises(Interrupted):
-        pack.runs[0].throw(Interrupted(signal.SIGTERM))
+    pack.stop(0)
     again = Packed([cfgs[0]], resume=[pack.seen[0].run_id]).to_the_end()[0]  # in another row of another pack
-    del pack.lanes[0]
     for one, other in zip(expected, [again, *pack.to_the_end()[1:]], strict=True):
         assert one.result is not None
         assert other.result is not None

@@ -29,7 +29,8 @@ class RunContext:
         after_epoch: called with each finished epoch, also with those of a resumed run. If it returns True, the run is
             pruned: it stops with ``stop.reason=pruned``.
         on_start: called with the run's id as soon as it has one.
-        signals: records SIGINT, SIGTERM and SIGHUP; by default the run has its own.
+        signals: records SIGINT, SIGTERM and SIGHUP; by default the run has its own. The runs of a pack share one, as
+            they end in any order.
         prepare: returns the data.
         show: whether to show progress and result.
         check_lease: raises LeaseLost if another worker may have the run by now; this process then leaves it alone.
