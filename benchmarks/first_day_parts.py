@@ -28,6 +28,7 @@ from tbptt.training.cudnn_blocks import blocks, is_copied
 from tbptt.training.flat import FlatParameters
 from tbptt.training.optimizers import optimizer_of
 from tbptt.training.pack import Together
+from tbptt.training.pack_on_gpu import why_not
 from tbptt.training.pack_row import Row
 
 warnings.filterwarnings("ignore", message=".*capturable=True.*")  # the warm-up's steps are not captured
@@ -254,7 +255,7 @@ def packs(here: Here) -> None:
             parameters = FlatParameters(network)
             optimizer = optimizer_of(config.optimizer, parameters)
             rows.append(Row(network, parameters, optimizer, 0.5 + i, config=config.optimizer))
-        together = Together(most=n)
+        together = Together(most=n, on_gpu=why_not(rows[0]) is None)
         together.keep(rows)
         for _ in range(1 if here.small else 2):  # the first updates allocate memory and are captured
             together.train(rows, data, chunks)

@@ -205,6 +205,7 @@ def test_a_loss_of_another_form_gives_the_gradient_that_autograd_gives(
     cfgs = [small("seed=1"), small("seed=2")]
     expected = Packed(cfgs).to_the_end()
     monkeypatch.setattr("tbptt.training.pack_threads._is_squared_error", lambda task: False)
+    monkeypatch.setattr("tbptt.training.pack_threads.MOST", 1)  # and where memory has room for one row at a time
     for one, other in zip(expected, Packed(cfgs).to_the_end(), strict=True):
         assert_same(one, other)
 
@@ -235,7 +236,7 @@ def test_what_is_computed_on_a_gpu_gives_the_same_curves_but_for_rounding(
     """Here on the CPU: the matrix of all weights, with PyTorch's own operations."""
     cfgs = [small(*shared.split(), *words) for name, words in DIFFERENT.items() if "muon" not in name]
     expected = [alone(cfg) for cfg in cfgs]
-    monkeypatch.setattr("tbptt.training.pack.why_not", lambda row: None)
+    monkeypatch.setattr("tbptt.runs.lane.why_not", lambda row: None)
     pack = Packed(cfgs)
     pack.epoch()
     pack.stop(0)
@@ -258,3 +259,20 @@ def test_what_is_computed_on_a_gpu_gives_the_same_curves_but_for_rounding(
 def optimizer_tensors(content: dict[str, Any]) -> list[torch.Tensor]:
     states = content["optimizer"]["state"].values()
     return [state[name] for state in states for name in sorted(state) if isinstance(state[name], torch.Tensor)]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_trial_that_can_be_no_row_of_the_matrix_changes_nothing_for_those_that_are(
+    small: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one with an optimizer of your own, which takes the place of a trial that has ended."""
+    why = "an optimizer of your own"
+    monkeypatch.setattr("tbptt.runs.lane.why_not", lambda row: why if row.optimizer.defaults["lr"] == 0.5 else None)
+    rows, own = [small("seed=1"), small("seed=2")], small("seed=3", "optimizer.lr=0.5", "lr_schedule=constant")
+    expected = [*Packed(rows).to_the_end(), Packed([own]).to_the_end()[0]]
+    late = Packed([*rows, own])
+    waiting = late.lanes.pop(2)
+    late.epoch()
+    late.lanes[2] = waiting  # it comes when the others have trained an epoch
+    for one, other in zip(expected, late.to_the_end(), strict=True):
+        assert_same(one, other)

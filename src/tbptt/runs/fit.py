@@ -204,7 +204,9 @@ def _reached(config: Config, context: RunContext, progress: Progress) -> Store:
     if context.pack and context.pack.store:
         return context.pack.store
     with nullcontext() if sqlite_path(config.tracking.uri) else context.signals.at_once():
-        store = Store(config.tracking, context.retry_seconds, context.check)
+        # That of a pack outlives its first trial, whose lease is of no concern to the others.
+        check = context.signals.check if context.pack else context.check
+        store = Store(config.tracking, context.retry_seconds, check)
     deliver_pending(store, config.tracking.update_points)
     if context.pack:
         context.pack.store = store

@@ -8,6 +8,7 @@ import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -26,6 +27,7 @@ from tbptt.runs.training import Training
 from tbptt.system.runtime import Interrupted, LeaseLost
 from tbptt.training.optimizers import rates
 from tbptt.training.pack import Together, error_of
+from tbptt.training.pack_on_gpu import why_not
 from tbptt.training.pack_row import Row
 from tbptt.training.schedule import ChunkSchedule
 from tbptt.training.segments import Asked, RandomState, SegmentMemory
@@ -68,6 +70,7 @@ class Lane(Training):
             self._random[: len(restored)] = restored
         self.optimizer = self.make_optimizer()
         self.network.train(True)
+        self.on_gpu = why_not(self.row()) is None
 
     @property
     def cut(self) -> Asked:
@@ -147,7 +150,7 @@ class Lane(Training):
     def kind(self) -> object:
         """Lanes of one kind can be trained together: they have the same data, network and ways to compute."""
         c = self.config
-        ways = (c.precision, c.kernels, c.segment_length, c.threads, c.cuda_graphs, self.device)
+        ways = (c.precision, c.kernels, c.segment_length, c.threads, c.cuda_graphs, self.device, self.on_gpu)
         return (id(self.train), repr(c.model), repr(ways))
 
     def snapshot(self, epoch: Epoch) -> dict[str, Any]:
@@ -206,8 +209,11 @@ class Keeper(AfterEpoch):
 
     def take(self, module: Training, epoch: Epoch) -> None:
         improved = self.save.best.take(epoch)
-        # A copy: the snapshot holds the optimizer's own tensors, which the next epoch changes.
-        self._last = self.save.content(module, copy.deepcopy(module.snapshot(epoch)), epoch, self._epochs)
+        snapshot = module.snapshot(epoch)
+        for name in ("optimizer", "lr_schedule"):  # these may be the run's own, which the next epoch changes
+            if name in snapshot:
+                snapshot[name] = copy.deepcopy(snapshot[name])
+        self._last = self.save.content(module, snapshot, epoch, self._epochs)
         self._epochs.append(epoch)
         if improved:
             self._best = self._last
@@ -246,7 +252,7 @@ def in_a_pack(lane: Lane, data: SequenceDataModule, actions: Sequence[pl.Callbac
             lane.after_chunk()  # others may have taken the run over
             epoch = lane.end_epoch()
             yield lane
-            error = error_of(lambda epoch=epoch: prune.take(lane, epoch))  # type: ignore[misc]
+            error = error_of(partial(prune.take, lane, epoch))
             yield lane
             if error is not None:  # only now: what follows an error is no part of the transaction
                 raise error
@@ -291,7 +297,8 @@ class Epochs:
             if kind not in self._kinds:
                 config = alike[0].config
                 memory = SegmentMemory(config.segment_memory, config.study.workers)
-                self._kinds[kind] = Together(memory, self.threads, self.most, config.cuda_graphs)
+                graphs, on_gpu = config.cuda_graphs, alike[0].on_gpu
+                self._kinds[kind] = Together(memory, self.threads, self.most, on_gpu, graphs)
             try:
                 self._train(alike, self._kinds[kind])
             except Interrupted:

@@ -68,15 +68,15 @@ class Training:
 
     def is_asked_to_stop(self) -> bool:
         """Whether a callback has asked for the end of training."""
-        raise NotImplementedError
+        raise NotImplementedError  # the module and the lane each have their own
 
     def ask_to_stop(self, is_asked: bool) -> None:
         """Ask for the end of training, or take that back."""
-        raise NotImplementedError
+        raise NotImplementedError  # the same
 
     def optimizer_itself(self) -> torch.optim.Optimizer:
         """The optimizer, without anything around it."""
-        raise NotImplementedError
+        raise NotImplementedError  # the same
 
     def optimizer_state(self) -> dict[str, Any]:
         """The optimizer's state, in plain types."""

@@ -12,7 +12,7 @@ from tbptt.data.sequences import Sequences
 from tbptt.models.article import QNetwork
 from tbptt.training.chunks import is_in_segments, train_pass
 from tbptt.training.optimizers import optimizer_state
-from tbptt.training.pack_on_gpu import PackOnGpu, why_not
+from tbptt.training.pack_on_gpu import PackOnGpu
 from tbptt.training.pack_row import Record, Row
 from tbptt.training.pack_threads import Brake, Share
 from tbptt.training.segments import SegmentMemory
@@ -30,33 +30,40 @@ class Together:
         memory: where segments keep their activations.
         threads: how many train rows at once, this one among them.
         most: rows at once.
+        on_gpu: whether they are rows of one matrix (:func:`tbptt.training.pack_on_gpu.why_not`).
         graphs: whether a GPU may replay an update as a CUDA graph.
     """
 
-    def __init__(self, memory: SegmentMemory | None = None, threads: int = 1, most: int = 1, graphs: bool | str = True):
-        self.memory, self.threads, self.most, self.graphs = memory, threads, most, graphs
+    def __init__(
+        self,
+        memory: SegmentMemory | None = None,
+        threads: int = 1,
+        most: int = 1,
+        on_gpu: bool = False,
+        graphs: bool | str = True,
+    ):
+        self.memory, self.threads, self.most, self.on_gpu, self.graphs = memory, threads, most, on_gpu, graphs
         self.uses_threads = False  # in the last pass
-        self._on_gpu: PackOnGpu | None = None
+        self._rows: PackOnGpu | None = None
         self._pool = ThreadPoolExecutor(threads - 1, "pack") if threads > 1 else None
         self._shares: dict[tuple[int, ...], Share] = {}  # by the ids of their rows' parameters, which they hold
 
     def keep(self, rows: Sequence[Row]) -> None:
-        """Say which rows there are now; to be called before the first of their passes."""
+        """Say which rows there are now; to be called before the first of their passes. On a GPU all of them can be rows
+        of one matrix, or none (``on_gpu``): what has trained in a row has its optimizer's state only there."""
         there = {id(row.parameters) for row in rows}
         self._shares = {key: share for key, share in self._shares.items() if there.issuperset(key)}
-        if any(why_not(row) for row in rows):
-            self._on_gpu = None
+        if not self.on_gpu:
             return
-        if self._on_gpu is None or len(self._on_gpu.rows) < len(rows):
-            room = max(self.most, len(rows))
-            self._on_gpu = PackOnGpu(cast(QNetwork, rows[0].network), room, None if self.graphs else False)
-        self._on_gpu.keep(rows)
+        if self._rows is None:
+            self._rows = PackOnGpu(cast(QNetwork, rows[0].network), self.most, None if self.graphs else False)
+        self._rows.keep(rows)
 
     def optimizer_state(self, row: Row) -> dict[str, Any]:
         """The state of a row's optimizer between two passes, as :func:`tbptt.training.optimizers.optimizer_state` gives
         it."""
-        if self._on_gpu is not None:
-            return self._on_gpu.optimizer_state(row)
+        if self._rows is not None:
+            return self._rows.optimizer_state(row)
         return optimizer_state(row.optimizer, row.parameters)
 
     def train(
@@ -73,8 +80,8 @@ class Together:
         trained. What ``after_chunk`` raises is raised.
         """
         self.uses_threads = False
-        if self._on_gpu is not None:
-            return [*self._on_gpu.train(rows, sequences, chunks, segment_length, after_chunk)]
+        if self._rows is not None:
+            return [*self._rows.train(rows, sequences, chunks, segment_length, after_chunk)]
         longest = -(-sequences.length // chunks)
         if is_in_segments(longest, segment_length) or not all(row.compiled and row.fixed is None for row in rows):
             return by_turns(rows, sequences, chunks, segment_length, after_chunk, self.memory)
@@ -121,6 +128,9 @@ class Together:
         others = [self._pool.submit(share.train, sequences, chunks, brake) for share in shares[1:] if self._pool]
         try:
             found = shares[0].train(sequences, chunks, brake, checks=True)
+        except BaseException as error:
+            brake.error = error
+            raise
         finally:
             wait(others)
         if brake.error is not None:

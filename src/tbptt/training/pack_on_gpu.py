@@ -13,8 +13,7 @@ from tbptt.training.optimizers import optimizer_state
 from tbptt.training.pack_row import Record, Row
 from tbptt.training.packed_rows import PackedRows, RowTrial, why_no_row
 from tbptt.training.packed_step import PackedSteps, packed_pass
-
-LONG, SEGMENT = 2000, 500  # steps: a longer chunk is backpropagated through in segments, unless the config says which
+from tbptt.training.segments import segment_of
 
 
 def why_not(row: Row) -> str | None:
@@ -70,9 +69,8 @@ class PackOnGpu:
         """Train a pass of each row; returns what :meth:`PassRecord.to_host` gives of each. Their networks then have the
         new weights."""
         places = [self._places[id(row.parameters)][0] for row in rows]
-        longest = -(-sequences.length // chunks)
-        segment = (SEGMENT if longest > LONG else None) if segment_length == "auto" else segment_length
-        step = self._steps.of(places, sequences, chunks, None if segment is None else int(segment))
+        segment = segment_of(-(-sequences.length // chunks), segment_length)
+        step = self._steps.of(places, sequences, chunks, segment)
         by_place = dict(zip(places, rows, strict=True))
         in_order = [by_place[place] for place in step.order]
         factors = [[1.0 if row.factor is None else row.factor(i) for row in in_order] for i in range(chunks)]

@@ -19,6 +19,8 @@ from tbptt.training.chunks import PassRecord, Step
 from tbptt.training.pack_row import Record, Row
 from tbptt.training.schedule import chunk_bounds
 
+MOST = 20_000  # steps, of all series and rows of a call: of each some 4 kB are kept until it has run backward
+
 
 class Brake:
     """Stops all threads where what is called after each chunk raises."""
@@ -59,7 +61,7 @@ class Share:
             return [error for _ in self.rows]
 
     def _train(self, sequences: Sequences, chunks: int, brake: Brake, checks: bool) -> list[Record]:
-        rows, networks, every = self.rows, self._networks, range(len(self.rows))
+        rows, networks = self.rows, self._networks
         steps = [Step(r.network, r.parameters, r.optimizer, r.clip, r.clip_mode, r.share) for r in rows]
         records = [PassRecord(chunks, "cpu") for _ in rows]
         finite = [torch.ones((), dtype=torch.bool) for _ in rows]
@@ -69,13 +71,15 @@ class Share:
         for i, (start, stop) in enumerate(chunk_bounds(sequences.length, chunks)):
             count = sequences.count(start, stop)
             x = sequences.features(start, stop).transpose(0, 1)  # (T, B, D), once for all rows
-            y = networks.forward(x, every, state, [row.first_update + i for row in rows])  # (n, T, B, O)
-            losses, dy = _losses(sequences, start, stop, count, y)
-            networks.backward(dy)
-            for row, step, loss, is_finite, record in zip(rows, steps, losses, finite, records, strict=True):
-                if row.before_update is not None:
-                    row.before_update(i)
-                step.apply(loss, is_finite, record.of(i))
+            size = max(1, MOST // (len(x) * sequences.batch))
+            for some in (range(len(rows))[first : first + size] for first in range(0, len(rows), size)):
+                y = networks.forward(x, some, state, [rows[n].first_update + i for n in some])  # (n, T, B, O)
+                losses, dy = _losses(sequences, start, stop, count, y)
+                networks.backward(dy)
+                for n, loss in zip(some, losses, strict=True):
+                    if (before_update := rows[n].before_update) is not None:
+                        before_update(i)
+                    steps[n].apply(loss, finite[n], records[n].of(i))
             if checks:
                 brake.check()
             if brake.error is not None:
