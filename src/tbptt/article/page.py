@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from tbptt.article.claims import ARMS, DEFINITIONS, VIEWS, RunCurves, Runs, verdict, write_curves
 from tbptt.options.metrics import CHUNKS, TRAIN_EVAL_LOSS, TRAIN_LOSS, VAL_LOSS
 from tbptt.reports.figures import BEST, GREY, INK
-from tbptt.reports.page import embedded, rendered
+from tbptt.reports.html import embedded, rendered
 from tbptt.system.files import write_text
 
 RED, GREEN = BEST, "#009e73"  # the article's colours, taken from the report's palette
@@ -144,7 +144,11 @@ def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
         raise ValueError(f"--verdict: figure: got {', '.join(unknown)}; takes {', '.join(ARMS)}")
     by_figure = Runs(runs)
     claims, table = verdict(by_figure), arms(by_figure)
-    drawn = [(title, figure(title, colours, by_figure)) for title, colours in DRAWN.items()]
+    drawn = [
+        (title, embedded(each, f"figure-{i + 1}"))
+        for i, (title, colours) in enumerate(DRAWN.items())
+        if (each := figure(title, colours, by_figure)) is not None
+    ]
     page = rendered(
         "verdict.html",
         name=name,
@@ -152,7 +156,9 @@ def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
         arms=table,
         views=list(VIEWS.values()),
         definitions=DEFINITIONS,
-        figures=[(title, embedded(each)) for title, each in drawn if each is not None],
+        drawn_figures=drawn,
+        figures=[each for _, each in drawn],
+        labels={},
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_curves(runs, folder / "verdict.csv")

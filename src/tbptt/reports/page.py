@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
-from plotly.offline import get_plotlyjs
 
 from tbptt.config.names import SWEEPS
 from tbptt.options.metrics import sign
 from tbptt.options.values import short_value, shown
-from tbptt.reports import chosen, data, evidence, figures, frames, optuna_figures, thinning
+from tbptt.reports import chosen, data, evidence, figures, frames, html, optuna_figures, thinning
 from tbptt.reports.answer import answer, point_of
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
@@ -34,13 +31,6 @@ from tbptt.system.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
 
-PLOTLY = {
-    "responsive": True,
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-    "showSendToCloud": False,  # Plotly's button that uploads a figure and its data; it is there by default
-    "plotlyServerURL": "",
-}
 SHARED = (
     "report.html",
     "trials.csv",
@@ -79,61 +69,69 @@ def write_report(study: Study, store: Any | None = None) -> Path:
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
+PARTS = ("head", "answer", "data", "curves", "pairs", "sections", "failures", "trials", "searched")
+
+
 def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> str:
-    """The HTML. Everything from the study is data: Jinja escapes it, and Plotly's JSON holds no markup."""
+    """The HTML. Everything from the study is data: Jinja escapes it, and what is drawn holds no markup."""
+    return html.rendered("report.html", **content(study, trials, store, tried))
+
+
+def content(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> dict[str, Any]:
+    """What the page shows, by the names that its templates use."""
     record, params = study.record, params_of(trials)
     metrics = shown_metrics(metrics_of(trials, study.objectives), study.objectives)
     ranked = best_first(trials, *study.objectives)
-    sections, missing = _sections(trials, ranked, study.objectives)
+    loss_curves = _curves(trials, ranked, study.objectives[0])
+    sections, missing = _sections(trials, study.objectives)
+    if loss_curves is None:
+        missing.insert(0, "Loss curves: no trial has finished an epoch.")
     best = best_trial(trials, *study.objectives)
     verdict = judged_best.answer(study, trials, best)
     if verdict.found is not None and best is not None:
         on_test, not_drawn = chosen.sections(study, best)
-        at = 1 if figures.with_curves(ranked, study.objectives[0]) else 0
-        sections[at:at] = on_test
+        sections[:0] = on_test
         missing += not_drawn
-    drawn = thinning.numbers_in(figure for section in sections for figure in section.figures)
+    every = [*([loss_curves] if loss_curves else []), *sections]
+    named = thinning.numbers_in(figure for section in every for figure in section.figures)
     failures = [t for t in trials if t.state == TrialState.FAIL]
-    return rendered(
-        "report.html",
-        name=study.name,
-        objectives=study.objectives,
-        counts=_counts(study, trials),
-        answer=answer(study, trials, verdict, tried),
-        study=record,
-        data=data.section(study, store),
-        sections=[
-            {"title": title, "note": note, "figures": [embedded(figure) for figure in drawn]}
-            for title, note, drawn in sections
-        ],
-        missing=missing,
-        pairs=[] if record.changes else [p.said for p in pairs(trials, 0, study.objectives[0])],
-        paired=[len(some) for some in paired(trials)],
-        failures=[(t.number, TrialRecord.of(t), point_of(t)) for t in failures[: thinning.MOST_ROWS]],
-        failed=len(failures),
-        labels={t.number: figures.label(t) for t in trials if t.number in drawn},
-        params=params,
-        metrics=metrics,
-        first_sort="ascending" if sign(study.objectives[0]) == 1 else "descending",
-        in_set=bool(tried.inside),
-        rows=[_row(t, params, metrics, study.objectives, store, tried) for t in ranked[: thinning.MOST_ROWS]],
-        total=len(ranked),
-        parent=_run_link(record.parent_run, store),
-        runs=_study_link(study, store),
-        ui=_ui_command(study),
-        written=time.strftime("%Y-%m-%d %H:%M"),
-    )
+    shown_sections = [_shown(section) for section in sections]
+    curves = _shown(loss_curves) if loss_curves else None
+    return {
+        "parts": PARTS,
+        "name": study.name,
+        "objectives": study.objectives,
+        "counts": _counts(study, trials),
+        "answer": answer(study, trials, verdict, tried),
+        "study": record,
+        "data": data.section(study, store),
+        "curves": curves,
+        "sections": shown_sections,
+        "figures": [f for section in [*([curves] if curves else []), *shown_sections] for f in section["figures"]],
+        "missing": missing,
+        "pairs": [] if record.changes else [p.said for p in pairs(trials, 0, study.objectives[0])],
+        "paired": [len(some) for some in paired(trials)],
+        "failures": [(t.number, TrialRecord.of(t), point_of(t)) for t in failures[: thinning.MOST_ROWS]],
+        "failed": len(failures),
+        "labels": {t.number: figures.label(t) for t in trials if t.number in named},
+        "params": params,
+        "metrics": metrics,
+        "first_sort": "ascending" if sign(study.objectives[0]) == 1 else "descending",
+        "in_set": bool(tried.inside),
+        "rows": [_row(t, params, metrics, study.objectives, store, tried) for t in ranked[: thinning.MOST_ROWS]],
+        "total": len(ranked),
+        "parent": _run_link(record.parent_run, store),
+        "runs": _study_link(study, store),
+        "ui": _ui_command(study),
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+    }
 
 
-def rendered(template: str, **content: Any) -> str:
-    """A page, from the template of this name. ``content`` is data: Jinja escapes it."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tbptt.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    return environment.get_template(template).render(plotlyjs=get_plotlyjs(), plotly_config=PLOTLY, **content)
+def _shown(section: Section) -> dict[str, Any]:
+    """A section as the templates show it. The name of a figure is that of its section and its place there."""
+    name = html.slug(section.title)
+    figures = [html.embedded(figure, f"{name}-{i + 1}") for i, figure in enumerate(section.figures)]
+    return {"title": section.title, "note": section.note, "figures": figures}
 
 
 def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
@@ -143,23 +141,25 @@ def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
     return ", ".join(parts) + (f", of {asked}" if asked else "")
 
 
-def _sections(
-    trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objectives: list[str]
-) -> tuple[list[Section], list[str]]:
-    """The sections, in the order in which people look at them, and a line for each figure that cannot be drawn."""
+def _curves(trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objective: str) -> Section | None:
+    """The loss curves of trials; None if no trial has finished an epoch."""
+    with_curves = figures.with_curves(ranked, objective)
+    if not with_curves:
+        return None
+    drawn = figures.thinned(with_curves)
+    note = "Click a curve, or a trial's number in the table, to highlight it."
+    if any(len(TrialRecord.of(t).by_seed(0)) > 1 for t in trials):
+        note += " Curves are those of the first seed."
+    if any(TrialRecord.of(t).folds > 1 for t in trials):
+        note += " Curves are those of the first fold."
+    note += thinning.said(drawn, with_curves, "trials")
+    return Section("Loss curves", note, [figures.curves(drawn, objective)])
+
+
+def _sections(trials: Sequence[FrozenTrial], objectives: list[str]) -> tuple[list[Section], list[str]]:
+    """The sections below the curves, in the order in which people look at them, and a line for each figure that cannot
+    be drawn."""
     sections, missing = optuna_figures.sections(trials, objectives)
-    with_curves = figures.with_curves(ranked, objectives[0])
-    if with_curves:
-        drawn = figures.thinned(with_curves)
-        note = "Click a curve, or a trial's number in the table, to highlight it."
-        if any(len(TrialRecord.of(t).by_seed(0)) > 1 for t in trials):
-            note += " Curves are those of the first seed."
-        if any(TrialRecord.of(t).folds > 1 for t in trials):
-            note += " Curves are those of the first fold."
-        note += thinning.said(drawn, with_curves, "trials")
-        sections.insert(0, Section("Loss curves", note, [figures.curves(drawn, objectives[0])]))
-    else:
-        missing.insert(0, "Loss curves: no trial has finished an epoch.")
     front = pareto(trials, objectives)
     if front:
         sections.append(front)
@@ -173,29 +173,6 @@ def _sections(
     else:
         missing.append("Timeline: no trial has begun.")
     return sections, missing
-
-
-def embedded(figure: go.Figure) -> dict[str, Any]:
-    """What the pages' templates need of a figure: ``json``, ``height``, ``min_width``. The figure also gets the pages'
-    style."""
-    figure.update_layout(
-        template="plotly_white",
-        title=None,
-        font={"family": "system-ui, sans-serif", "size": 12, "color": figures.INK},
-        margin={"l": 10, "r": 14, "t": figure.layout.margin.t or 60, "b": 10},
-        width=None,
-        autosize=True,
-        hoverlabel={"align": "left", "namelength": -1},
-    )
-    axes = {"automargin": True, "exponentformat": "power"}  # "B", the default, writes 0.0001 as 100µ
-    figure.update_xaxes(axes).update_yaxes(axes)
-    for choose in (figure.update_xaxes, figure.update_yaxes):  # else Plotly writes small digits between powers of ten
-        choose(selector={"type": "log"}, tickformat="~g")
-    return {
-        "json": figure.to_json(),  # with < and > as \\u003c and \\u003e, so that no text in it ends its script element
-        "height": figure.layout.height,
-        "min_width": (figure.layout.meta or {}).get("min_width", 0),
-    }
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
