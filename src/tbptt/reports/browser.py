@@ -1,0 +1,115 @@
+"""Figures as SVG and PDF: Chrome or Chromium draws them, which kaleido starts once for all of them.
+
+The browser reads Plotly's script from the package. It reaches no host: it is given a proxy that does not exist.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import plotly.graph_objects as go
+import psutil
+
+from tbptt.system.command import install
+
+FORMATS = ("svg", "pdf")
+LONGEST = 90.0  # seconds that the browser may take to start, or to draw a figure
+NO_PROXY = "http://127.0.0.1:9"  # the port "discard": nothing listens there
+HOW_TO = "install your system's chromium, or run plotly_get_chrome"
+
+
+def found() -> str:
+    """The path of the browser. Raises ValueError with a line that says what is missing and how to get it."""
+    if find_spec("kaleido") is None:
+        raise ValueError(f"--figures needs kaleido: {install('kaleido', 'figures')}")
+    from choreographer.browsers import Chromium
+
+    path = Chromium.find_browser(skip_local=False)
+    if path and os.access(path, os.X_OK) and Path(path).is_file():
+        return str(path)
+    named = os.environ.get("BROWSER_PATH")
+    what = f"BROWSER_PATH names {named}, which is none" if named else "there is none here"
+    raise ValueError(f"--figures needs Chrome or Chromium, and {what}: {HOW_TO}")
+
+
+def draw(figures: Mapping[str, go.Figure], folder: Path, browser: str) -> None:
+    """Write each figure as ``NAME.svg`` and ``NAME.pdf``, in its own width and height in pixels, of which an inch has 96.
+
+    Args:
+        folder: must exist. If an error is raised, it may hold some of the files.
+        browser: the path that :func:`found` gave.
+
+    Raises:
+        ValueError: the browser did not start, died, hung, or did not draw a figure; with a line for the user.
+    """
+    for name in ("kaleido", "choreographer", "browser_proc"):  # what goes wrong is said below
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    work = _Work(figures, folder, browser)
+    thread = Thread(target=work.run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+            if time.monotonic() - work.moved > LONGEST:
+                work.error = TimeoutError(f"nothing came for {LONGEST:g} seconds")
+                break
+    finally:  # also if the user stops it
+        if thread.is_alive():
+            work.kill()
+            thread.join(5)
+    if work.error is not None:
+        said = " ".join(str(work.error).split()) or type(work.error).__name__
+        what = f"the browser {browser} did not draw {work.at}" if work.at else f"the browser {browser} did not start"
+        raise ValueError(f"--figures: {what} ({said[:200]}); nothing was written. For another one {HOW_TO}")
+
+
+class _Work:
+    """What the thread does. kaleido is asynchronous, and a browser that hangs keeps it waiting for ever.
+
+    Attributes:
+        at: the file that is being drawn; empty before the browser has started.
+        moved: when it went on last, by the monotonic clock.
+        error: why it ended too early.
+    """
+
+    def __init__(self, figures: Mapping[str, go.Figure], folder: Path, browser: str):
+        self.figures, self.folder, self.browser = figures, folder, browser
+        self.at, self.moved = "", time.monotonic()
+        self.error: Exception | None = None
+        self._kaleido: Any = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._drawn())
+        except Exception as error:
+            self.error = self.error or error
+
+    async def _drawn(self) -> None:
+        import kaleido
+
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of tasks that a dead browser leaves
+        self._kaleido = kaleido.Kaleido(path=self.browser, mathjax=False, proxy_server=NO_PROXY, timeout=LONGEST)
+        async with self._kaleido as drawing:
+            for name, figure in self.figures.items():
+                for form in FORMATS:
+                    self.at, self.moved = f"{name}.{form}", time.monotonic()
+                    content = await drawing.calc_fig(figure, {"format": form})
+                    (self.folder / self.at).write_bytes(content)
+
+    def kill(self) -> None:
+        """End the browser with all its processes."""
+        process = getattr(self._kaleido, "subprocess", None)
+        if process is None:
+            return
+        with suppress(psutil.Error):
+            first = psutil.Process(process.pid)
+            for each in (*first.children(recursive=True), first):
+                with suppress(psutil.Error):
+                    each.kill()
