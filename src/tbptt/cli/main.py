@@ -104,7 +104,9 @@ def _report(argv: Sequence[str], conf: Path) -> int:
     if "--help" in argv or "-h" in argv:
         say(usage)
         return 0
-    if (is_verdict and figures is not None) or not words or any(word.startswith("-") for word in words) or "=" in words[0]:
+    if (is_verdict and figures is not None) or not words or words[0].startswith("-") or "=" in words[0]:
+        return ended(usage, WRONG)
+    if any(word.startswith("-") for word in words):
         return ended(usage, WRONG)
     cfg = keys_of(words[1:], conf, OF_STORES)
     from tbptt.cli.reports import figures_of, report_again, verdict_on
@@ -118,7 +120,7 @@ def _report(argv: Sequence[str], conf: Path) -> int:
 
 
 def _folder_of_figures(argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """The words without ``--figures FOLDER``, and FOLDER. A flag without its folder stays, and is refused as unknown."""
+    """The words without ``--figures FOLDER``, and FOLDER. A flag without a folder stays, and is refused."""
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--figures=") else [word])]
     at = words.index("--figures") if "--figures" in words else len(words)
     if at + 1 >= len(words) or not words[at + 1] or words[at + 1].startswith("-"):

@@ -40,7 +40,7 @@ def found() -> str:
 
 
 def draw(figures: Mapping[str, go.Figure], folder: Path, browser: str) -> None:
-    """Write each figure as ``NAME.svg`` and ``NAME.pdf``, in its own width and height in pixels, of which an inch has 96.
+    """Write each figure as ``NAME.svg`` and ``NAME.pdf``, in its own width and height in pixels, 96 an inch.
 
     Args:
         folder: must exist. If an error is raised, it may hold some of the files.

@@ -1,5 +1,6 @@
 """The curves of a study for a paper: means over runs, and bands that say how far runs differ."""
 
+import html
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,21 +17,22 @@ from tbptt.options.values import short_value
 from tbptt.reports.drawable import numbers_first
 from tbptt.reports.figures import BEST, GREY, axis_type, cut, name_of, safe
 from tbptt.reports.frames import SECONDS, runs_of
-from tbptt.reports.paper_style import COLOURS, DASHES, LINE, styled
+from tbptt.reports.paper_style import COLOURS, DASHES, INCH, LINE, styled
 from tbptt.reports.tables import params_of
 from tbptt.reports.thinning import MOST_DRAWN, at_random
 from tbptt.studies.ranking import best_first, complete
 from tbptt.studies.records import TrialRecord, is_number
 from tbptt.system.endings import failure_line
 from tbptt.system.runtime import Interrupted
-from tbptt.system.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
 
 MOST_TRIALS = 10  # in the figure of the best
 MOST_VALUES = 8  # of a key: as many as can be told apart in a figure
 
-Curves = Mapping[str, pd.DataFrame]  # by metric: a row for each run, named by its trial's number; a column for each epoch
+Curves = Mapping[
+    str, pd.DataFrame
+]  # by metric: a row for each run, named by its trial's number; a column for each epoch
 
 
 # --- the numbers ----------------------------------------------------------------------------------------------------
@@ -74,9 +76,9 @@ def _from_store(trials: Sequence[FrozenTrial], metrics: Sequence[str], store: An
 
     try:
         points = curves_of(store, list(runs), metrics, SECONDS).points
+    except Interrupted:
+        raise
     except Exception as error:
-        if disk_trouble(error) or isinstance(error, Interrupted):
-            raise
         log.warning("curves: %s", failure_line(error))
         return nothing
     points = points.astype({"run": "str", "metric": "str"})
@@ -91,7 +93,7 @@ def _wide(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(runs: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
-    """By epoch: the ``mean`` over the trials' means over their runs, and the quantiles ``low`` and ``high`` of the runs.
+    """By epoch: the ``mean`` over the trials' means over their runs, and the runs' quantiles ``low`` and ``high``.
 
     An epoch that fewer than half of the runs have is left out: where most have ended, the mean would be that of a few.
 
@@ -166,7 +168,7 @@ def _of_key(key: str, groups: Mapping[str, Sequence[FrozenTrial]], runs: pd.Data
             _add_band(figure, its, colour, 0.18, None)
     for (text, its), colour, dash in zip(said.items(), COLOURS, DASHES, strict=False):
         _add_line(figure, its["mean"], {"color": colour, "width": 2 * LINE, "dash": dash}, text)
-    return figure.update_layout(legend_title={"text": name_of(key, 40), "side": "top left"})
+    return figure.update_layout(legend_title={"text": name_of(key, 40), "side": "top"})
 
 
 def _add_band(figure: go.Figure, said: pd.DataFrame, colour: str, opacity: float, name: str | None) -> None:
@@ -223,4 +225,8 @@ def _finished(figure: go.Figure, metric: str, trials: Sequence[FrozenTrial]) -> 
         },
         yaxis={"title": {"text": "<br>".join(lines)}, "type": axis_type(values)},
     )
-    return styled(figure, wide=False, height=2.7 * 96)
+    names = [html.unescape(trace.name) for trace in figure.data if trace.showlegend]
+    rows = len(names) if max(map(len, names)) > 20 else -(-len(names) // 2)  # of the legend
+    heading = figure.layout.legend.title.text
+    rows += heading.count("<br>") + 1 if heading else 0
+    return styled(figure, wide=False, height=2.1 * INCH + 15 * rows)

@@ -1,5 +1,5 @@
-"""One style for all figures of a paper: a column's or a page's width, text of 8 pt in print, colours and line styles that
-can be told apart by the colour-blind and in black and white."""
+"""One style for all figures of a paper: a column's or a page's width, text of 8 pt in print, colours that the
+colour-blind tell apart, and lines that everybody does in black and white."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import convert_to_RGB_255, sample_colorscale, unconvert_from_RGB_255, unlabel_rgb
 
-from tbptt.reports.figures import INK
+from tbptt.reports.figures import INK, name_of
 
 INCH = 96  # pixels, as Plotly, SVG and PDF have them
 COLUMN, PAGE = 3.5 * INCH, 7.0 * INCH  # widths of figures
@@ -17,6 +17,7 @@ SMALL = 7 / 72 * INCH
 LINE = 1.25  # pixels
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999")  # Okabe and Ito's
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px,2px,2px,2px,2px", "2px,1px")
+SYMBOLS = ("circle", "diamond", "x", "square")
 AXIS = {
     "automargin": True,
     "exponentformat": "power",
@@ -43,6 +44,18 @@ STYLE = go.layout.Template(
         "yaxis": AXIS,
     }
 )
+BAR = {  # a colour bar on the right: below one on top, Plotly puts the title of the axis onto its ticks
+    "orientation": "v",
+    "x": 1.02,
+    "xanchor": "left",
+    "y": 0.5,
+    "yanchor": "middle",
+    "len": 1,
+    "thickness": 7,
+    "outlinewidth": 0.5,
+    "tickfont": {"size": SMALL},
+    "title": {"side": "right", "font": {"size": TEXT}},
+}
 # A legend lies above what is drawn, and never on it.
 LEGEND = {
     "orientation": "h",
@@ -51,6 +64,7 @@ LEGEND = {
     "y": 1.02,
     "yanchor": "bottom",
     "font": {"size": SMALL},
+    "title": {"font": {"size": TEXT}},
     "itemwidth": 30,
     "bgcolor": "rgba(0,0,0,0)",
     "borderwidth": 0,
@@ -82,9 +96,16 @@ def styled(figure: go.Figure, wide: bool, height: float | None = None) -> go.Fig
         font=None,
         legend={**LEGEND, "traceorder": made.layout.legend.traceorder},
     )
-    made.update_xaxes(title_standoff=6, title_font=None).update_yaxes(title_standoff=6, title_font=None)
+    made.update_layout(legend_title_text=figure.layout.legend.title.text)
+    for axis, most in ((made.layout.xaxis, 80 if wide else 38), (made.layout.yaxis, 34)):
+        if axis.title.text and "<br>" not in axis.title.text:
+            axis.title.text = name_of(axis.title.text, most)
+        axis.title.standoff = None
     for trace in made.data:
         _thin(trace)
+    marked = [trace for trace in made.data if trace.type == "scatter" and trace.mode == "markers"]
+    for trace, symbol in zip(marked, SYMBOLS, strict=False):  # as colours are not seen in black and white
+        trace.marker.symbol = trace.marker.symbol or symbol
     if _is_parallel(made):
         _darker(made)
     for letter in "xy":
@@ -114,9 +135,11 @@ def _thin(trace: Any) -> None:
             trace.marker.size = max(0.6 * trace.marker.size, 2.5)
     if trace.type == "bar" and trace.marker.pattern.shape:  # PDF would have a pattern as an image
         trace.marker.update(pattern=None, line={"color": "black", "width": 1})
+    if trace.type == "contour":
+        trace.contours.coloring = "fill"  # "heatmap", which Optuna chooses, is an image of pixels
     coloured = trace.marker if trace.type in ("scatter", "bar") else trace
     if coloured.to_plotly_json().get("colorbar"):
-        coloured.colorbar.update(tickfont={"size": SMALL}, thickness=7, outlinewidth=0.5, title={"font": {"size": TEXT}})
+        coloured.colorbar.update(BAR)
 
 
 def _is_parallel(figure: go.Figure) -> bool:
@@ -162,9 +185,7 @@ def _as_cells(figure: go.Figure, i: int) -> None:
             share = 0.5 if high == low else (value - low) / (high - low)
             red, green, blue = _colour(scale, 1 - share if table.reversescale else share)
             place = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.48, "y1": y + 0.48}
-            figure.add_shape(
-                type="rect", layer="below", line_width=0, fillcolor=f"rgb({red},{green},{blue})", **place
-            )
+            figure.add_shape(type="rect", layer="below", line_width=0, fillcolor=f"rgb({red},{green},{blue})", **place)
             is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 140
             for name, one in zip(marks, (x, y, table.text[y][x], value, "white" if is_dark else INK), strict=True):
                 marks[name].append(one)

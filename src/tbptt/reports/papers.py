@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tbptt.options.values import text_of
 from tbptt.reports import browser, chosen, curves_for_papers, data, evidence, figures, frames, optuna_figures
 from tbptt.reports.optuna_figures import Section
-from tbptt.reports.paper_style import styled
 from tbptt.reports.pairs import pairs
+from tbptt.reports.paper_style import styled
 from tbptt.reports.pareto import pareto
 from tbptt.reports.tables import params_of, write_explained, write_table
 from tbptt.reports.thinning import at_random
@@ -29,7 +30,6 @@ from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
 from tbptt.system.endings import failure_line
 from tbptt.system.runtime import Interrupted, say
-from tbptt.system.trouble import disk_trouble
 
 log = logging.getLogger("tbptt")
 
@@ -104,8 +104,8 @@ def drawn(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> dic
         made[name] = figure
 
     curves = curves_for_papers.curves(trials, study.objectives, store)
-    for words, figure in curves_for_papers.figures(trials, study.objectives, curves).items():
-        add(words, figure)
+    for of_curves, figure in curves_for_papers.figures(trials, study.objectives, curves).items():
+        add(of_curves, figure)
     for section in _sections(study, trials):
         for words, figure in _named(section):
             add(words, styled(figure, WIDE.match(slug(" ".join(words))) is not None))
@@ -127,10 +127,25 @@ def _sections(study: Study, trials: Sequence[FrozenTrial]) -> list[Section]:
         found += chosen.sections(study, best)[0]
     found += optuna_figures.sections(trials, objectives)[0]
     if front := pareto(trials, objectives):
-        found.append(front)
+        found.append(front._replace(figures=[flat for figure in front.figures for flat in _flat(figure)]))
     if timeline := figures.timeline(at_random([t for t in trials if t.datetime_start])):
         found.append(Section("Timeline", "", [timeline]))
     return found
+
+
+def _flat(figure: go.Figure) -> list[go.Figure]:
+    """A figure in space as one for each pair of its axes: a browser would draw it as an image of pixels."""
+    if not any(trace.type == "scatter3d" for trace in figure.data):
+        return [figure]
+    flat = []
+    for a, b in combinations("xyz", 2):
+        titles = [figure.layout.scene[f"{letter}axis"].title.text for letter in (a, b)]
+        made = go.Figure(layout={"xaxis": {"title": titles[0]}, "yaxis": {"title": titles[1]}})
+        for trace in figure.data:
+            marks = {"color": trace.marker.color, "size": 9, "line": {"width": 0.5}}
+            made.add_scatter(x=trace[a], y=trace[b], mode="markers", marker=marks, name=trace.name)
+        flat.append(made)
+    return flat
 
 
 def _named(section: Section) -> Iterator[tuple[list[str], go.Figure]]:
@@ -138,9 +153,9 @@ def _named(section: Section) -> Iterator[tuple[list[str], go.Figure]]:
     figures apart, what is on their axes."""
     title, _, keys = section.title.partition(": ")
     for figure in section.figures:
-        axes = [figure.layout.xaxis, figure.layout.yaxis] if keys else [figure.layout.xaxis]
-        there = [_plain(axis.title.text) for axis in axes if axis.title.text]
-        yield [title, *(there if keys or len(section.figures) > 1 else ())], figure
+        across, up = (_plain(axis.title.text or "") for axis in (figure.layout.xaxis, figure.layout.yaxis))
+        several = [across] if len(section.figures) > 1 else []
+        yield [title, *([across, up] if keys or (title.startswith("Pareto") and several) else several)], figure
 
 
 def _plain(text: str) -> str:
@@ -169,20 +184,21 @@ def _write_tables(folder: Path, study: Study, trials: Sequence[FrozenTrial], sto
         ],
     )
     front = pareto_front(trials, objectives) if len(objectives) > 1 else []
-    rows = [[t.number, *t.values, *(text_of(t.params[k]) if k in t.params else "" for k in params)] for t in front]
+    rows = [[t.number, *t.values, *_point(t, params)] for t in front]
     _write(folder / "pareto-front.csv", ["trial", *objectives, *params], rows)
     _write(folder / "data.csv", *data.whole_table(study, store))
     failed = [(t, TrialRecord.of(t)) for t in trials if t.state == TrialState.FAIL]
-    rows = [
-        [t.number, r.reason or "", str(r.requeued).lower(), *(text_of(t.params[k]) if k in t.params else "" for k in params)]
-        for t, r in failed
-    ]
+    rows = [[t.number, r.reason or "", str(r.requeued).lower(), *_point(t, params)] for t, r in failed]
     _write(folder / "failures.csv", ["trial", "reason", "run_again", *params], rows)
     told = [*((key, "searched", words) for key, words in record.space.items())]
     told += [(key, "fixed", text_of(value)) for key, value in record.config.items()]
-    told += [("study.seeds", "fixed", text_of(list(record.seeds)))] if record.seeds else []
+    told += [("study.seeds", "fixed", ", ".join(map(str, record.seeds)))] if record.seeds else []
     told += [("study.folds", "fixed", f"{record.folds}, {record.fold_window}")] if record.folds else []
     _write(folder / "settings.csv", ["key", "how", "value"], told)
+
+
+def _point(trial: FrozenTrial, params: Sequence[str]) -> list[str]:
+    return [text_of(trial.params[key]) if key in trial.params else "" for key in params]
 
 
 def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -196,7 +212,7 @@ def _write_curves(path: Path, study: Study, trials: Sequence[FrozenTrial], store
     """Write ``curves.csv``. If the store cannot be read, a warning says so."""
     try:
         frames.write_curves(path, study, trials, store)
+    except (OSError, Interrupted):  # of the file, and not of the store
+        raise
     except Exception as error:
-        if disk_trouble(error) or isinstance(error, Interrupted):
-            raise
         log.warning("study %s: curves.csv is not written: %s", study.name, failure_line(error))
