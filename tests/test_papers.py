@@ -5,10 +5,13 @@ import os
 import random
 import re
 import shutil
+import socket
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,12 +62,31 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         Path("paper/mine.tex").write_text("mine")
         Path("paper/trials.csv").write_text("old")
         page_titles = [section.title for section in page._sections(study.read(), study.read(), study.objectives)[0]]
-        status = main.report(["a-study", "--figures", "paper"], CONF)
+        with asked_for() as (address, hosts), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(browser, "NO_PROXY", address)
+            status = main.report(["a-study", "--figures", "paper"], CONF)
         write_report(study)
         names = list(papers.drawn(study, study.read(), None))
-        yield SimpleNamespace(folder=there / "paper", status=status, titles=page_titles, names=names)
+        yield SimpleNamespace(folder=there / "paper", status=status, titles=page_titles, names=names, hosts=hosts)
     finally:
         os.chdir(before)
+
+
+@contextmanager
+def asked_for() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that refuses everything: its address, and the first line of each request."""
+    lines: list[str] = []
+
+    def serve() -> None:
+        with suppress(OSError):  # once it is closed
+            while True:
+                with server.accept()[0] as connection:
+                    lines.append(connection.recv(1000).decode(errors="replace").split("\r\n")[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", lines
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def texts_of(path: Path) -> list[str]:
@@ -88,6 +110,15 @@ def test_each_figure_of_the_report_is_there_as_svg_and_pdf_and_each_table(writte
     ), "nothing else is left"
     assert tables - files <= {"side-by-side.csv"}, "there are no pairs where each trial has a clip of its own"
     assert (written.folder / "mine.tex").read_text() == "mine"
+
+
+@needs_browser
+def test_figures_need_nothing_from_a_host(written: Any) -> None:
+    """The browser asks its makers' hosts for this and that, all through the proxy, which outside this test is none."""
+    hosts = {re.sub(r"\w+ (?:http://)?([^/: ]+).*", r"\1", line) for line in written.hosts if line}
+    assert all(host.endswith(".google.com") or host.endswith(".googleapis.com") for host in hosts)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(browser.NO_PROXY.rpartition(":")[2])), timeout=5)
 
 
 @needs_browser
