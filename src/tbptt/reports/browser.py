@@ -6,6 +6,7 @@ The browser reads Plotly's script from the package. It reaches no host: it is gi
 import asyncio
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -51,7 +52,18 @@ def draw(figures: Mapping[str, go.Figure], folder: Path, browser: str) -> None:
     """
     for name in ("kaleido", "choreographer", "browser_proc"):  # what goes wrong is said below
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    work = _Work(figures, folder, browser)
+    at_home = Path.home() if "snap" in browser else None  # a browser of snap does not see /tmp
+    with tempfile.TemporaryDirectory(prefix=".tbptt-", dir=at_home, ignore_cleanup_errors=True) as profile:
+        work = _Work(figures, folder, browser, profile)
+        _watch(work)
+    if work.error is not None:
+        said = " ".join(str(work.error).split()) or type(work.error).__name__
+        what = f"the browser {browser} did not draw {work.at}" if work.at else f"the browser {browser} did not start"
+        raise ValueError(f"--figures: {what} ({said[:200]}); nothing was written. For another one {HOW_TO}")
+
+
+def _watch(work: "_Work") -> None:
+    """Have the work done, and end the browser if it hangs or the user stops the command."""
     thread = Thread(target=work.run, daemon=True)
     thread.start()
     try:
@@ -60,14 +72,10 @@ def draw(figures: Mapping[str, go.Figure], folder: Path, browser: str) -> None:
             if time.monotonic() - work.moved > LONGEST:
                 work.error = TimeoutError(f"nothing came for {LONGEST:g} seconds")
                 break
-    finally:  # also if the user stops it
+    finally:
         if thread.is_alive():
             work.kill()
             thread.join(5)
-    if work.error is not None:
-        said = " ".join(str(work.error).split()) or type(work.error).__name__
-        what = f"the browser {browser} did not draw {work.at}" if work.at else f"the browser {browser} did not start"
-        raise ValueError(f"--figures: {what} ({said[:200]}); nothing was written. For another one {HOW_TO}")
 
 
 class _Work:
@@ -79,8 +87,8 @@ class _Work:
         error: why it ended too early.
     """
 
-    def __init__(self, figures: Mapping[str, go.Figure], folder: Path, browser: str):
-        self.figures, self.folder, self.browser = figures, folder, browser
+    def __init__(self, figures: Mapping[str, go.Figure], folder: Path, browser: str, profile: str):
+        self.figures, self.folder, self.browser, self.profile = figures, folder, browser, profile
         self.at, self.moved = "", time.monotonic()
         self.error: Exception | None = None
         self._kaleido: Any = None
@@ -95,7 +103,9 @@ class _Work:
         import kaleido
 
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of tasks that a dead browser leaves
-        self._kaleido = kaleido.Kaleido(path=self.browser, mathjax=False, proxy_server=NO_PROXY, timeout=LONGEST)
+        self._kaleido = kaleido.Kaleido(
+            path=self.browser, tmp_dir=self.profile, mathjax=False, proxy_server=NO_PROXY, timeout=LONGEST
+        )
         async with self._kaleido as drawing:
             for name, figure in self.figures.items():
                 for form in FORMATS:
@@ -110,6 +120,8 @@ class _Work:
             return
         with suppress(psutil.Error):
             first = psutil.Process(process.pid)
-            for each in (*first.children(recursive=True), first):
+            every = [*first.children(recursive=True), first]
+            for each in every:
                 with suppress(psutil.Error):
                     each.kill()
+            psutil.wait_procs(every[:-1], 5)  # the last one is waited for by the thread
