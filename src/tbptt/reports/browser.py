@@ -6,13 +6,14 @@ The browser reads Plotly's script from the package. It reaches no host: it is gi
 import asyncio
 import logging
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import plotly.graph_objects as go
@@ -64,18 +65,19 @@ def draw(figures: Mapping[str, go.Figure], folder: Path, browser: str) -> None:
 
 def _watch(work: "_Work") -> None:
     """Have the work done, and end the browser if it hangs or the user stops the command."""
-    thread = Thread(target=work.run, daemon=True)
-    thread.start()
+    Thread(target=work.run, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.1)
+        while not work.done.wait(0.1):  # not Thread.join, which takes a thread for ended once a signal interrupts it
             if time.monotonic() - work.moved > LONGEST:
                 work.error = TimeoutError(f"nothing came for {LONGEST:g} seconds")
                 break
     finally:
-        if thread.is_alive():
+        end = time.monotonic() + 10
+        while not work.process and time.monotonic() < end and not work.done.wait(0.05):
+            pass  # the browser may be just starting
+        if not work.done.is_set():
             work.kill()
-            thread.join(5)
+            work.done.wait(5)
 
 
 class _Work:
@@ -85,12 +87,14 @@ class _Work:
         at: the file that is being drawn; empty before the browser has started.
         moved: when it went on last, by the monotonic clock.
         error: why it ended too early.
+        done: set once it has ended.
     """
 
     def __init__(self, figures: Mapping[str, go.Figure], folder: Path, browser: str, profile: str):
         self.figures, self.folder, self.browser, self.profile = figures, folder, browser, profile
         self.at, self.moved = "", time.monotonic()
         self.error: Exception | None = None
+        self.done = Event()
         self._kaleido: Any = None
 
     def run(self) -> None:
@@ -98,6 +102,8 @@ class _Work:
             asyncio.run(self._drawn())
         except Exception as error:
             self.error = self.error or error
+        finally:
+            self.done.set()
 
     async def _drawn(self) -> None:
         import kaleido
@@ -113,14 +119,20 @@ class _Work:
                     content = await drawing.calc_fig(figure, {"format": form})
                     (self.folder / self.at).write_bytes(content)
 
+    @property
+    def process(self) -> Any:
+        """The browser's process; None before it has one."""
+        return getattr(self._kaleido, "subprocess", None)
+
     def kill(self) -> None:
-        """End the browser with all its processes."""
-        process = getattr(self._kaleido, "subprocess", None)
-        if process is None:
+        """End the browser with all its processes, which are a group of their own."""
+        if self.process is None:
             return
         with suppress(psutil.Error):
-            first = psutil.Process(process.pid)
+            first = psutil.Process(self.process.pid)
             every = [*first.children(recursive=True), first]
+            with suppress(OSError, AttributeError):  # Windows has no groups
+                os.killpg(first.pid, signal.SIGKILL)
             for each in every:
                 with suppress(psutil.Error):
                     each.kill()
