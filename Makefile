@@ -24,7 +24,7 @@ endif
 	@echo '$(CURDIR)' > $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[cluster,export,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[cluster,export,figures,dev]'
 	@touch $@
 
 # What CI installs: the packages of requirements.lock and no others, each file held against its hash.
@@ -41,7 +41,7 @@ locked:
 # Write requirements.lock anew.
 lock: .tools/installed
 	.tools/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
-	  --no-emit-find-links --extra cluster --extra export --extra dev --output-file .tools/all.lock pyproject.toml
+	  --no-emit-find-links --extra cluster --extra export --extra figures --extra dev --output-file .tools/all.lock pyproject.toml
 	(sed -n '/^#/p;/^[^#]/q' requirements.lock; \
 	  awk '/^[a-z0-9]/ {keep = !/^torch==/} /^#/ {next} keep' .tools/all.lock) > .tools/new.lock
 	mv .tools/new.lock requirements.lock

@@ -46,7 +46,7 @@ def _is_from_shipped() -> bool:
     return hydra.job.config_name == "config" and providers <= {"hydra", "main", "schema"}
 
 
-REPORT_TAKES = "STUDY|verdict.csv [--verdict] [study.storage=URI] [tracking.uri=URI]"
+REPORT_TAKES = "STUDY|verdict.csv [--verdict | --figures FOLDER] [study.storage=URI] [tracking.uri=URI]"
 
 
 def run(hydra_main: Callable[[], None], conf: Path) -> int:
@@ -87,25 +87,42 @@ def _typed_mode(argv: Sequence[str]) -> str:
 
 
 def report(argv: Sequence[str], conf: Path) -> int:
-    """Run ``python report.py STUDY [--verdict] [KEY=VALUE …]`` and return the exit status, as :func:`run` does.
+    """Run ``python report.py STUDY [--verdict | --figures FOLDER] [KEY=VALUE …]`` and return the exit status, as
+    :func:`run` does.
 
     KEY is ``study.storage`` or ``tracking.uri``, if they are not the defaults. ``--verdict`` compares the article's
-    claims with a study of ``sweep=article``, or with its verdict.csv.
+    claims with a study of ``sweep=article``, or with its verdict.csv. ``--figures`` writes the report's figures and
+    tables for a paper.
     """
     return ran(lambda: _report(argv, conf))
 
 
 def _report(argv: Sequence[str], conf: Path) -> int:
     usage = f"usage: {command('report')} {REPORT_TAKES}"
-    words = [word for word in argv if word != "--verdict"]
+    words, figures = _folder_of_figures([word for word in argv if word != "--verdict"])
+    is_verdict = "--verdict" in argv
     if "--help" in argv or "-h" in argv:
         say(usage)
         return 0
-    if not words or any(word.startswith("-") for word in words) or "=" in words[0]:
+    if (is_verdict and figures is not None) or not words or words[0].startswith("-") or "=" in words[0]:
+        return ended(usage, WRONG)
+    if any(word.startswith("-") for word in words):
         return ended(usage, WRONG)
     cfg = keys_of(words[1:], conf, OF_STORES)
-    from tbptt.cli.reports import report_again, verdict_on
+    from tbptt.cli.reports import figures_of, report_again, verdict_on
 
     uri = stores_named(cfg, words[1:])[0]
-    say(str((report_again if len(words) == len(argv) else verdict_on)(words[0], cfg, uri)))
+    if figures is not None:
+        say(figures_of(words[0], cfg, uri, Path(figures)))
+        return 0
+    say(str((verdict_on if is_verdict else report_again)(words[0], cfg, uri)))
     return 0
+
+
+def _folder_of_figures(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """The words without ``--figures FOLDER``, and FOLDER. A flag without a folder stays, and is refused."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--figures=") else [word])]
+    at = words.index("--figures") if "--figures" in words else len(words)
+    if at + 1 >= len(words) or not words[at + 1] or words[at + 1].startswith("-"):
+        return words, None
+    return [*words[:at], *words[at + 2 :]], words[at + 1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from tbptt.cli.ending import as_mistakes
 from tbptt.config.compose import CommandError
 from tbptt.config.names import SWEEPS
 from tbptt.config.schema import TrackingConfig
@@ -57,6 +58,19 @@ def verdict_on(name: str, cfg: DictConfig, uri: str | None) -> Path:
         raise CommandError([f"STUDY: got {name!r}; there is no such file"]) from None
     except ValueError as error:
         raise CommandError([str(error)]) from None
+
+
+def figures_of(name: str, cfg: DictConfig, uri: str | None, folder: Path) -> str:
+    """Write the figures and tables of a study's report for a paper. Returns a line on what was written.
+
+    Raises CommandError if there is no such study, nothing to draw with, or ``folder`` is none.
+    """
+    from tbptt.reports import papers
+
+    with as_mistakes():
+        browser = papers.checked(folder)
+        study = _study(name, cfg)
+        return papers.write(study, _store(study, cfg, uri), folder, browser)
 
 
 def _study(name: str, cfg: DictConfig) -> "Study":

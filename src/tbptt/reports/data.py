@@ -34,6 +34,21 @@ def section(study: Study, store: Any | None) -> dict[str, Any] | None:
     return {"says": _says(about), "warnings": about["warnings"], **_table(about)}
 
 
+def whole_table(study: Study, store: Any | None) -> tuple[list[str], list[list[Any]]]:
+    """The columns and rows of the section's table, with all series and numbers as they are; a last row is of all
+    together. No rows if it is not known what the study trained on."""
+    about = _kept(study, store)
+    head = ["series", "first", "last", "rows", *(f"steps_{part}" for part in PARTS)]
+    if about is None:
+        return head, []
+    rows = [
+        [one["name"], one["first"] or "", one["last"] or "", one["rows"], *(one["steps"][part] for part in PARTS)]
+        for one in about["series"]
+    ]
+    steps = [about["parts"][part]["steps"] for part in PARTS]
+    return head, [*rows, ["all", about["first"] or "", about["last"] or "", about["rows"], *steps]]
+
+
 def _says(about: Mapping[str, Any]) -> list[str]:
     rows, span = f"{about['rows']:,} row{'' if about['rows'] == 1 else 's'}", span_words(about)
     if not about["series"]:
