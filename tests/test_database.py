@@ -22,10 +22,12 @@ from test_outbox import free_port
 from test_study import GRID, SEARCH, loss, run, taken
 
 from tbptt.cli.servers import PostgreSQL, ServerTrouble
+from tbptt.compat import study_id, trial_id
 from tbptt.config.checks import problems
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.tracking import Store
 from tbptt.studies import postgres
+from tbptt.studies.listed import facts_of
 from tbptt.studies.postgres import Heartbeat, ServerStorage, is_outage
 from tbptt.studies.study import Budget, Study
 from tbptt.system.liveness import identity, is_alive, is_seen_to_be_gone
@@ -257,6 +259,23 @@ def test_one_with_a_heartbeat_is_not(toy: Study) -> None:
         time.sleep(6)
         assert toy.reap(1) == []
         heartbeat.check_lease()
+
+
+def test_a_heartbeat_is_a_sign_of_life_by_the_servers_clock(toy: Study) -> None:
+    assert isinstance(toy.storage, ServerStorage)
+    number = study_id(toy.optuna)
+    assert toy.storage.silence(number) is None
+    trial, _ = taken(toy, SEARCH, total=1)
+    with toy.storage.engine.begin() as connection:
+        ago = "current_timestamp - interval '90 seconds'"
+        connection.execute(sqlalchemy.text(f"update trial_heartbeats set heartbeat = {ago}"))
+    assert toy.storage.silence(number) == pytest.approx(90, abs=30)
+    toy.storage.beat(trial_id(trial))
+    assert toy.storage.silence(number) == pytest.approx(0, abs=30)
+    seen = facts_of(toy, None).seen
+    assert seen == pytest.approx(time.time(), abs=60)
+    toy.optuna.tell(trial, 1.0)
+    assert toy.storage.silence(number) is None  # of trials that have ended nobody is heard
 
 
 def test_one_that_is_cut_off_stops_before_others_take_over(toy: Study, server: PostgreSQL) -> None:

@@ -146,9 +146,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
 
-def text_of(status: Status) -> str:
+def text_of(status: Status, width: int = 200) -> str:
     """What a live display shows now."""
-    console = Console(width=200, file=io.StringIO())
+    console = Console(width=width, file=io.StringIO())
     with console.capture() as captured:
         console.print(status._render())
     return captured.get()
@@ -178,6 +178,26 @@ def test_live_line_moves_within_an_epoch(third: Epoch, terminal: None) -> None:
         for _ in range(6):
             progress.moved()
         assert "4:30 left  (epoch 4: 75%)" in text_of(progress)
+
+
+@pytest.mark.parametrize(
+    ("width", "says"),
+    [
+        (200, "{whole}"),
+        (80, "epoch  3/12  train 0.5  held-out 0.25  best 0.125  4:30 left  (epoch 4: 75%)"),
+        (60, "epoch  3/12  held-out 0.25  best 0.125  4:30 left"),
+    ],
+)
+def test_the_live_line_is_one_line_with_what_matters(third: Epoch, terminal: None, width: int, says: str) -> None:
+    with Progress("auto", 12, "val/loss") as progress:
+        progress.parts = lambda: 8
+        progress.epoch(third, SCHEDULE, 0.125)
+        for _ in range(6):
+            progress.moved()
+        whole = progress.line(third, SCHEDULE, 0.125) + "  (epoch 4: 75%)"
+        (line,) = text_of(progress, width).splitlines()
+    assert len(line) <= width
+    assert line[2:].rstrip() == says.replace("{whole}", whole)
 
 
 @pytest.mark.parametrize("segment", ["auto", None, 3, 50])

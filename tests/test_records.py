@@ -45,6 +45,7 @@ STUDY: dict[str, tuple[Any, Any]] = {
     "n_trials": (9, 9),
     "tracking_uri": ("sqlite:///a.db", "sqlite:///a.db"),
     "parent_run": ("ab", "ab"),
+    "commands": (["tbptt train -m clip=1,2"], ["tbptt train -m clip=1,2"]),
     "notes": ("mine", "mine"),
     "tags": ({"desk": "fx"}, {"desk": "fx"}),
     "changes": (["epochs was 1, is 2"], ["epochs was 1, is 2"]),
@@ -76,6 +77,15 @@ def test_every_key_reads_what_was_written_under_its_name(
     assert read == {name: written for name, (written, _) in known.items()}
     record = kind.of(study.trials[0] if kind is TrialRecord else study)
     assert {name: getattr(record, name) for name in known} == {name: meant for name, (_, meant) in known.items()}
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [(1.8e9, 1.8e9), (7, 7), ("noon", None), (True, None), (-1, None), (1e300, None), (float("nan"), None)],
+)
+def test_the_time_of_a_note_is_a_time_or_none(stored: Any, read: float | None) -> None:
+    at = TrialRecord({"progress": AT | {"at": stored}}).progress
+    assert at == HowFar(1, 2, 3, 4, None, 5.5, at=read)
 
 
 @pytest.mark.parametrize(("kind", "known"), KINDS)

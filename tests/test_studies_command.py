@@ -1,9 +1,12 @@
 """tbptt studies: what it lists, what it says of one, what it removes, and what it never touches."""
 
 import contextlib
+import datetime
 import json
+import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,8 @@ import pytest
 from conftest import CONF
 from holding import held_elsewhere, made_model, run_with_files, worker_elsewhere
 from mlflow.entities import ViewType
-from studies import STORAGE, made_study, made_trial
+from rich.cells import cell_len
+from studies import BEGAN, STORAGE, made_study, made_trial
 
 from tbptt.cli import studies as command
 from tbptt.config.schema import TrackingConfig
@@ -19,10 +23,12 @@ from tbptt.runs import removing
 from tbptt.runs.pending import CLAIM, JOURNAL, pending_folder
 from tbptt.runs.tracking import Store
 from tbptt.studies import living, removal
+from tbptt.studies.listed import ago
 from tbptt.studies.study import Study
 from tbptt.system.claims import is_held_here
 
 URI = "sqlite:///mlruns/mlflow.db"
+NOTE = {"seed": 2, "seeds": 3, "epoch": 4, "epochs": 50, "held_out": 0.61, "seconds_left": 130.0}
 Typed = Callable[..., tuple[int, str, str]]
 
 
@@ -90,36 +96,124 @@ def test_studies_are_listed_with_their_state_their_trials_and_their_best(store: 
     with worker_elsewhere(Path("sweeps")) as who:
         study = a_study(store, "running", n_trials=9)[0]
         study.optuna.add_trial(made_trial("RUNNING", params={"clip": 1.0}, worker=json.loads(who)))
-        status, out, err = typed("list")
+        status, out, err = typed()
         assert (status, err) == (0, "")
-        head, *rows = [[cell for cell in line.split("  ") if cell] for line in out.splitlines()]
-        assert [cell.strip() for cell in head] == ["study", "state", "trials", "best", "last", "size"]
-        said = [[cell.strip() for cell in row[:4]] for row in rows]
-        assert said == [
-            ["a-study", "finished", "1 complete, 1 failed, of 2", "0.5"],
-            ["running", "running, 1 worker", "1 complete, 1 failed, 1 running, of 9", "0.5"],
-            ["stopped", "stopped", "1 complete, 1 failed, of 9", "0.5"],
-        ]
-        assert {row[5].strip() for row in rows} == {"160 bytes"}  # a report of 100, six checkpoints of 10
-        assert {row[4].strip() for row in rows} == {"2024-01-01 10:00"}
-    assert "running  stopped " in typed("list")[1]  # its process has ended, and nobody has put that down yet
+        head, *rows = [[cell.strip() for cell in line.split("  ") if cell] for line in out.splitlines()]
+        assert head == ["study", "state", "trials", "best", "workers", "last sign of life", "size"]
+        ended = [*("1/9, 1 failed", "0.5"), "2024-01-01 10:00", "160 bytes"]  # a report of 100, six checkpoints of 10
+        assert (
+            rows
+            == [
+                ["running", "running", "1/9, 1 failed", "0.5", "1", *ended[2:]],  # it begins, and nothing is noted yet
+                ["a-study", "finished", "1/2, 1 failed", *ended[1:]],
+                ["stopped", "stopped", *ended],
+            ]
+        )
+        assert typed("list")[1] == out == typed(f"study.storage={STORAGE}")[1]
+    assert "running  stopped " in typed()[1]  # its process has ended, and nobody has put that down yet
+
+
+def test_running_studies_come_first_then_those_that_were_seen_last(store: Store, typed: Typed) -> None:
+    day = datetime.timedelta(days=1)
+    for name, days in (("old", 0), ("older", -9), ("new", 3)):
+        trial = made_trial(values=[0.5], params={"clip": 0.5})
+        trial.datetime_complete = BEGAN + days * day
+        made_study([trial], name=name)
+    made_study([], name="empty")
+    with worker_elsewhere(Path("sweeps")) as who:
+        worker = json.loads(who)
+        for name, seconds in (("heard", 15), ("silent", 4000)):
+            at = NOTE | {"at": time.time() - seconds}
+            made_study([made_trial("RUNNING", params={"clip": 1.0}, worker=worker, progress=at)], name=name)
+        rows = [re.split("  +", line) for line in typed()[1].splitlines()[1:]]
+        status = typed("status", "heard")[1].splitlines()
+    assert [row[0] for row in rows] == ["heard", "silent", "new", "old", "older", "empty"]
+    assert re.fullmatch(r"1\d s ago", rows[0][4])
+    assert rows[1][4] == "1 h ago"
+    assert [row[-2] for row in rows[2:5]] == [f"2024-01-{d} 10:00" for d in ("04", "01")] + ["2023-12-23 10:00"]
+    assert status[0] == "study heard: running, 1 worker"
+    at = status.index(f"  worker: {worker['host']}, process {worker['pid']}")
+    assert re.fullmatch(
+        r"    trial 0: seed 2/3  epoch 4/50  held-out 0.61  2:10 left  \(noted 1\d s ago\)", status[at + 1]
+    )
+    assert re.fullmatch(r"  last sign of life: 1\d s ago", status[at + 2])
+    assert "to go on" not in status[-1]
+
+
+@pytest.mark.parametrize(
+    ("age", "says"),
+    [
+        (-30, "0 s ago"),
+        (12.4, "12 s ago"),
+        (59.4, "59 s ago"),
+        (60, "1 min ago"),
+        (3599, "59 min ago"),
+        (3600, "1 h ago"),
+        (86399, "23 h ago"),
+        (86400, "2023-12-31 10:00"),
+        (-3600, "2024-01-01 11:00"),  # a clock that is wrong is no sign that it was just now
+    ],
+)
+def test_a_moment_is_an_age_or_a_date(age: float, says: str) -> None:
+    assert ago(BEGAN.timestamp() - age, BEGAN.timestamp()) == says
+
+
+def test_on_a_narrow_terminal_names_lose_their_middle_and_elsewhere_they_are_whole(
+    store: Store, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["schedule.chunks-clip-model.hidden-3f9ac01d", "schedule.chunks-clip-model.hidden-77a01e55", "数" * 30]
+    for name in names:
+        made_study([made_trial(values=[0.5], params={"clip": 0.5})], name=name)
+    whole = typed()[1]
+    assert all(f"{name}  " in whole for name in names)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for width in (80, 70):
+        monkeypatch.setenv("COLUMNS", str(width))
+        head, *rows = typed()[1].splitlines()
+        assert all(cell_len(line) <= width for line in (head, *rows))
+        assert max(map(cell_len, (head, *rows))) >= width - 1  # all the room is used
+        assert {row.split("  ")[0][-2:] for row in rows} == {"1d", "55", "数数"}
+        assert {re.split("  +", row)[-2] for row in rows} == {"2024-01-01 10:00"}
+    monkeypatch.setenv("COLUMNS", "300")
+    assert typed()[1] == whole
+
+
+def test_a_study_whose_metric_is_gone_is_said_below_the_others(store: Store, typed: Typed) -> None:
+    made_study([made_trial(values=[0.5], params={"clip": 0.5})])
+    made_study([], name="gone", objectives=("val/loss",)).optuna.set_user_attr("objectives", ["val/of_mine"])
+    status, out, _ = typed()
+    assert status == 0
+    assert out.splitlines()[1].startswith("a-study  finished")
+    says = "its objective val/of_mine is not there; takes the file in own/ that brings this metric"
+    assert out.splitlines()[2:] == [f"study gone: {says}"]
+
+
+def test_what_is_listed_is_only_read(store: Store, typed: Typed) -> None:
+    study = a_study(store)[0]
+    study.optuna.add_trial(made_trial("RUNNING", params={"clip": 1.0}, worker={"host": "gone", "pid": 1}))
+    study.close()
+    with contextlib.closing(sqlite3.connect("sweeps/optuna.db")) as database:
+        before = list(database.iterdump())
+        assert typed()[0] == typed("status", "a-study")[0] == 0
+        assert list(database.iterdump()) == before
 
 
 def test_one_study_is_told_of_with_what_goes_on(store: Store, typed: Typed) -> None:
-    a_study(store, n_trials=9)
+    a_study(store, n_trials=9, commands=["python train.py -m clip=1", "python train.py -m clip=1,2"])
     status, out, _ = typed("status", "sweeps/a-study")
     assert status == 0
     lines = [line.strip() for line in out.splitlines()]
-    assert lines[:4] == [
+    assert lines[:5] == [
         "study a-study: stopped",
         "trials: 1 complete, 1 failed, of 9",
         "budget: 9 trials, 7 still to begin",
+        "last sign of life: 2024-01-01 10:00",
         "best: trial 0  val/loss 0.5  clip=0.5",
     ]
     assert "train it again: python train.py --config-dir sweeps/a-study --config-name best" in lines
     assert "use it: python predict.py a-study data.path=FILE" in lines
     assert any(line.startswith("report: sweeps/a-study/report.html, of ") for line in lines)
-    assert lines[-1] == "to go on: give the command that began it again"
+    assert lines[-2:] == ["to go on: give the command that began it again:", "python train.py -m clip=1,2"]
 
 
 @pytest.mark.parametrize(
@@ -150,11 +244,10 @@ def test_a_mistake_costs_a_line_and_removes_nothing(store: Store, typed: Typed, 
 
 def test_help_is_given_and_nothing_made(here: Path, typed: Typed) -> None:
     assert typed("--help")[:2] == (0, command.usage() + "\n")
-    assert typed()[:2] == (2, command.usage() + "\n")
     with pytest.raises(SystemExit) as ended:
         typed("remove", "--help")
     assert not ended.value.code
-    assert typed("list")[:2] == (0, f"no study yet in {STORAGE}\n")
+    assert typed("list")[:2] == typed()[:2] == (0, f"no study yet in {STORAGE}\n")
     assert list(here.iterdir()) == []
 
 
@@ -162,7 +255,7 @@ def test_help_says_what_is_typed_and_what_goes(
     here: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TBPTT_COMMAND", "python -m tbptt")
-    assert typed("--help")[1].startswith("usage: python -m tbptt studies list\n       python -m tbptt studies status")
+    assert typed("--help")[1].startswith("usage: python -m tbptt studies [list]\n       python -m tbptt studies status")
     with pytest.raises(SystemExit):
         typed("clean", "--help")
     shown = " ".join(capsys.readouterr().out.split())

@@ -1,26 +1,40 @@
 """What a person sees of a running study: one line, and a line a finished trial where there is no terminal."""
 
 import io
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.cells import cell_len
 from rich.console import Console
 
+from tbptt.options.values import short_value
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
 
 BEGAN = datetime(2026, 1, 1)
-DISTRIBUTIONS = {"clip": FloatDistribution(0.1, 10), "optimizer": CategoricalDistribution(["adam", "sgd"])}
+POINT = {"clip": 0.123456789, "optimizer": "adam"}
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "clip": FloatDistribution(0.1, 10),
+    "optimizer": CategoricalDistribution(["adam", "sgd"]),
+}
 
 
-def trial(number: int, state: TrialState, value: float | None = None, seconds: float = 60, **attrs: Any) -> FrozenTrial:
+def trial(
+    number: int,
+    state: TrialState,
+    value: float | None = None,
+    seconds: float = 60,
+    point: Mapping[str, Any] = POINT,
+    **attrs: Any,
+) -> FrozenTrial:
     made = create_trial(
         state=state,
         value=value,
-        params={"clip": 0.123456789, "optimizer": "adam"},
-        distributions=DISTRIBUTIONS,
+        params=dict(point),
+        distributions={k: DISTRIBUTIONS.get(k, CategoricalDistribution([v])) for k, v in point.items()},
         user_attrs=attrs,
     )
     made.number = number
@@ -45,17 +59,19 @@ def test_the_line_says_how_a_study_stands() -> None:
     assert line.split("  ") == [
         "study clip-1",
         "4/9 done",
-        "2 pruned",
-        "1 failed",
-        "1 running",
-        "best 0.25 (trial 2: clip=0.123457 optimizer=adam)",
+        "best 0.25",
+        "by trial 2",
         "2:30 left",  # 5 more, 60 s each, 2 at once
+        "1 running",
+        "1 failed",
+        "2 pruned",
+        "best at clip=0.123457 optimizer=adam",
     ]
 
 
 def test_a_study_without_a_total_or_a_trial_says_what_it_can() -> None:
     progress = SweepProgress("none", "s", None, ["val/loss"], 1)
-    assert progress.line([]) == "study s  0/… done  0 pruned  0 failed  0 running"
+    assert progress.line([]) == "study s  0/… done  0 running  0 failed  0 pruned"
     assert " left" not in progress.line(TRIALS)
 
 
@@ -92,6 +108,13 @@ def running(number: int, **at: Any) -> FrozenTrial:
     return trial(number, TrialState.RUNNING, **({"progress": noted | at} if at else {}))
 
 
+def on_a_terminal(progress: SweepProgress, width: int, height: int = 24) -> list[str]:
+    """What a terminal of this size shows of a sweep."""
+    console = Console(width=width, height=height, file=io.StringIO(), record=True)
+    console.print(progress._render())
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
 def test_a_terminal_shows_the_study_and_each_running_trial(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,27 +124,77 @@ def test_a_terminal_shows_the_study_and_each_running_trial(
         assert progress.mode == "live"
         assert "starting 3 workers" in str(progress._spinner.text)
         progress.update(trials)
-        console = Console(width=90, file=io.StringIO())
-        with console.capture() as captured:
-            console.print(progress._render())
-    assert str(progress._spinner.text) == progress.line(trials)
+        study, *others = on_a_terminal(progress, 140)
+    assert study[2:] == progress.line(trials, 138)
     point = "clip=0.123457 optimizer=adam"
-    assert [line.rstrip() for line in captured.get().splitlines()][-3:] == [
-        f"  trial 6  {point}  first epoch",
-        f"  trial 7  {point}  epoch 4/50  held-out 0.61  2:10 left",
-        f"  trial 8  {point}  seed 2/3  epoch 4/50  held-out -  2:10 left",
+    assert others == [
+        f"  trial 6  first epoch  {point}",
+        f"  trial 7  epoch  4/50  held-out 0.61  2:10 left  {point}",
+        f"  trial 8  seed 2/3  epoch  4/50  held-out -  2:10 left  {point}",
     ]
     assert "trial 2  complete" not in capsys.readouterr().err
 
 
 def test_many_running_trials_are_not_all_shown() -> None:
-    progress = SweepProgress("none", "s", 99, ["val/loss"], 64)
-    progress._running = [str(n) for n in range(64)]
-    console = Console(width=90, file=io.StringIO())
-    with console.capture() as captured:
-        console.print(progress._render())
-    assert captured.get().splitlines()[-1].strip() == "… 48 more"
-    assert len(captured.get().splitlines()) == 18
+    progress = SweepProgress("live", "s", 99, ["val/loss"], 64)
+    progress.update([running(n) for n in range(64)])
+    lines = on_a_terminal(progress, 80)
+    assert (len(lines), lines[-1].strip()) == (18, "… 48 more")
+    lines = on_a_terminal(progress, 80, height=10)
+    assert (len(lines), lines[-1].strip()) == (9, "… 57 more")
+
+
+LONG = {"schedule.chunks": "[100, 50, 20, 10, 5, 2, 1]", "clip": 0.123456789, "model.hidden": "[128, 128, 64]"}
+
+
+def a_large_sweep(name: str) -> SweepProgress:
+    """Of long points: 203 of 500 trials are done, and two run."""
+    states = [TrialState.COMPLETE] * 200 + [TrialState.PRUNED] * 3 + [TrialState.FAIL] + [TrialState.RUNNING] * 2
+    trials = []
+    for number, state in enumerate(states):
+        at = {"epoch": 4 + number, "epochs": 500, "held_out": 0.61234, "seconds_left": 5000.0}
+        noted = {"progress": {"seed": 2, "seeds": 3, "fold": 1, "folds": 4} | at}
+        values = 1 - number / 1000 if state == TrialState.COMPLETE else None
+        trials.append(trial(number, state, values, 60, LONG, **(noted if state == TrialState.RUNNING else {})))
+    progress = SweepProgress("live", name, 500, ["val/loss"], 2)
+    progress.update(trials)
+    return progress
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("name", ["clip-1", "schedule.chunks-clip-model.hidden-3f9ac01d", "网络" * 20])
+def test_on_any_terminal_each_line_says_what_matters_and_is_one_line(width: int, name: str) -> None:
+    study, *trials = on_a_terminal(a_large_sweep(name), width)
+    assert all(cell_len(line) <= width for line in (study, *trials))
+    assert {"203/500 done", "best 0.801", "2:28:30 left"} <= set(study.split("  "))  # 297 more, 60 s each, 2 at once
+    assert study.startswith(f"⠋ study {name[:3]}")
+    assert study.split("  ")[0].endswith(name[-2:])
+    assert len(trials) == 2
+    for number, line in zip((204, 205), trials, strict=True):
+        parts = line.strip().split("  ")
+        assert parts[0] == f"trial {number}"
+        assert {f"epoch {4 + number}/500", "1:23:20 left"} <= set(parts)
+        assert ("held-out 0.6123" in parts) or width == 60
+    if width == 200:
+        assert study.split("  ")[0] == f"⠋ study {name}"
+        assert {"by trial 199", "2 running", "1 failed", "3 pruned"} <= set(study.split("  "))
+        assert trials[0].endswith(" ".join(f"{k}={short_value(v)}" for k, v in LONG.items()))
+
+
+def test_a_point_in_little_room_loses_the_middle_of_lists_then_keys() -> None:
+    line = a_large_sweep("s")
+    study, *_ = on_a_terminal(line, 181)
+    assert study.endswith("best at schedule.chunks=[100, 50…, 2, 1] clip=0.123457 model.hidden=[128, 128, 64]")
+    study, *_ = on_a_terminal(line, 160)
+    assert study.endswith("  best at schedule.chunks=[100, 50…, 2, 1] clip=0.123457 +1")
+    study, *_ = on_a_terminal(line, 100)
+    assert study.endswith("2 running  1 failed  3 pruned")
+
+
+def test_another_activity_takes_the_place_of_the_study_s_line() -> None:
+    progress = a_large_sweep("s")
+    progress.now("waiting for the server")
+    assert on_a_terminal(progress, 80) == ["⠋ waiting for the server"]
 
 
 def test_without_a_terminal_running_trials_get_a_line_now_and_then(

@@ -33,11 +33,12 @@ def epoch(number: int, seconds: float = 2.0) -> Epoch:
 
 def test_an_epoch_is_noted_with_the_time_left_over_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage()
+    monkeypatch.setattr("tbptt.studies.trial_progress.time.time", lambda: 1e9)
     with TrialProgress(storage, 7, epochs=10, seeds=3) as shown:
         shown.epoch(epoch(3), run=1)
         assert storage.wrote.acquire(timeout=DEADLINE)
     (noted,) = storage.noted
-    of_seeds = {"seed": 2, "seeds": 3, "fold": 1, "folds": 1}
+    of_seeds = {"seed": 2, "seeds": 3, "fold": 1, "folds": 1, "at": 1e9}
     assert noted == {**of_seeds, "epoch": 4, "epochs": 10, "held_out": 0.5, "seconds_left": 2.0 * (6 + 10)}
 
 

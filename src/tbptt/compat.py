@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     import optuna
+    import sqlalchemy
     from hydra.core.override_parser.types import Override
     from mlflow import MlflowClient
     from omegaconf import DictConfig, ListConfig, Node
@@ -133,6 +134,21 @@ def storage_calls() -> list[str]:
 def stale_trials(storage: "RDBStorage", study: int) -> set[int]:
     """The ids of a study's running trials whose last heartbeat is older than the storage's grace period."""
     return set(storage._get_stale_trial_ids(study))
+
+
+def last_heartbeat(engine: "sqlalchemy.Engine", study: int) -> float | None:
+    """The seconds since the newest heartbeat of a study's running trials, by the database's clock; None if there is
+    none."""
+    import sqlalchemy
+    from optuna.trial import TrialState
+
+    models = optuna_tables()
+    beats, trials = models.TrialHeartbeatModel.__table__.c, models.TrialModel.__table__.c
+    newest = sqlalchemy.select(sqlalchemy.func.max(beats.heartbeat), sqlalchemy.func.current_timestamp())
+    newest = newest.where(beats.trial_id == trials.trial_id, trials.study_id == study)
+    with engine.connect() as connection:
+        beat, now = connection.execute(newest.where(trials.state == TrialState.RUNNING)).one()
+    return None if beat is None else float((now.replace(tzinfo=None) - beat.replace(tzinfo=None)).total_seconds())
 
 
 # --- MLflow ---------------------------------------------------------------------------------------------------------

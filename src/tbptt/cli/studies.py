@@ -1,5 +1,6 @@
 """``tbptt studies``: list studies, say how one is, remove one, or remove the checkpoints of its beaten trials."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from tbptt.studies.study import Study
 
 ACTIONS = {
-    "list": ("list", "the studies: state, trials, best value, size"),
-    "status": ("status STUDY", "more of one: workers, budget, best trial, report, how to go on"),
+    "list": ("[list]", "the studies: state, trials done, best value, workers, last sign of life, size"),
+    "status": ("status STUDY", "more of one: what each worker does, budget, best trial, report, how to go on"),
     "remove": ("remove STUDY [--yes] [--keep-runs]", "a study with its trials, folder, runs and their files, for good"),
     "clean": (
         "clean STUDY --keep best|last",
@@ -45,10 +46,12 @@ def main(argv: Sequence[str], conf: Path) -> int:
 
 
 def _main(argv: Sequence[str], conf: Path) -> int:
-    if not argv or argv[0] in ("--help", "-h"):
+    if argv and argv[0] in ("--help", "-h"):
         say(usage())
-        return 0 if argv else 2
+        return 0
     actions = {"list": _list, "status": _status, "remove": _remove, "clean": _clean}
+    if not argv or "=" in argv[0]:
+        argv = ["list", *argv]
     action = argv[0]
     if action not in actions:
         from tbptt.options.similar import did_you_mean
@@ -74,31 +77,28 @@ def _main(argv: Sequence[str], conf: Path) -> int:
 
 
 def _list(given: Any, cfg: DictConfig) -> int:
-    from tbptt.studies.listed import HEAD, facts_of, row_of, table
+    from tbptt.studies.listed import HEAD, facts_of, newest_first, row_of, table
     from tbptt.studies.study import Study
 
-    rows: list[tuple[str, ...]] = []
-    for name, record in sorted(Study.records(cfg.study.storage).items()):
-        if not record.objectives:
-            continue  # of another program
-        try:
-            study = Study.existing(name, cfg.study.storage)
-        except ValueError as error:  # an own metric, whose file is gone
-            rows.append((name, str(error).partition(": ")[2], "", "", "", ""))
-            continue
-        rows.append(row_of(facts_of(study, stores_named(cfg, given.words)[0])))
-        study.close()
-    if not rows:
+    uri = stores_named(cfg, given.words)[0]
+    studies = Study.every(cfg.study.storage)
+    found = newest_first([facts_of(study, uri) for study in studies.values() if isinstance(study, Study)])
+    rows = [row_of(facts, time.time()) for facts in found]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if not studies:
         say(f"no study yet in {cfg.study.storage}")
-    for line in table([HEAD, *rows]) if rows else ():
+    for line in table([HEAD, *rows], width) if rows else ():
         say(line)
+    for error in studies.values():
+        if isinstance(error, ValueError):
+            say(str(error))
     return 0
 
 
 def _status(given: Any, cfg: DictConfig) -> int:
     from tbptt.studies.listed import facts_of, status_lines
 
-    for line in status_lines(facts_of(_study(given, cfg), stores_named(cfg, given.words)[0])):
+    for line in status_lines(facts_of(_study(given, cfg), stores_named(cfg, given.words)[0]), time.time()):
         say(line)
     return 0
 

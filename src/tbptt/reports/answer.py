@@ -13,6 +13,7 @@ from tbptt.options.values import short_value, shown
 from tbptt.reports import figures
 from tbptt.reports.evidence import Tried
 from tbptt.studies import judged_best
+from tbptt.studies.next_steps import next_steps, with_other_seeds
 from tbptt.studies.placebo import placebo_line
 from tbptt.studies.ranking import (
     best_run,
@@ -41,12 +42,15 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
     Args:
         verdict: on the best trial, by the test part, by which nothing was chosen.
         tried: how the trials compare on the validation part, by which they were chosen.
+
+    Of its entries, ``commands`` are the next steps: what each does, in words, and the command.
     """
     best, objective = best_trial(trials, *study.objectives), study.objectives[0]
     front = pareto_front(trials, study.objectives) if len(study.objectives) > 1 else []
     ahead = _ahead(trials, best, objective)
     if best is None:
-        return {"best": None, "says": [f"No trial is complete yet. {ahead}".strip()], "front": []}
+        says = [f"No trial is complete yet. {ahead}".strip()]
+        return {"best": None, "says": says, "front": [], "commands": next_steps(study, trials)}
     has_config = (SWEEPS / study.name / "best.yaml").exists()
     return {
         "best": best.number,
@@ -59,6 +63,7 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
         "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
         "command": rerun_command(study) if has_config else None,
         "use": use_best_command(study),
+        "commands": next_steps(study, trials),
         "luck": best_run(study, best)[1] if has_config else "",
         "front": [(t.number, [shown(v) for v in t.values], point_of(t)) for t in front],
         "complete": len(complete(trials)),
@@ -83,13 +88,9 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
         yield "One seed: how much of what sets trials apart is chance is not known."
     yield from (folds_line(best), placebo_line(study))
     if not of_study.chosen and len(trials) > 1:
-        others = f"study.best_of={study.name} study.name={study.name}-again study.n_trials=5"
-        used = study.seeds_used()
-        new = [seed for seed in range(10, 13 + len(used)) if seed not in used][:3]
         yield (
             "It is the best of several, so part of it is luck. What the best five are worth with other seeds, on "
-            f"the same validation part: the same command with {others} study.seeds={str(new).replace(' ', '')} behind "
-            "it."
+            f"the same validation part: the same command with {' '.join(with_other_seeds(study))} behind it."
         )
     for chosen in of_study.chosen:
         if chosen["point"] == best.params and of_study.best_of:

@@ -4,6 +4,7 @@ MLflow stores the absolute path of the files when it creates an experiment or a 
 moved, this path is a folder of another project, or does not exist any more.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tbptt import compat
+from tbptt.system.files import is_own_file
 from tbptt.system.stores import without_password
 
 CHECKPOINTS = "checkpoints"  # a run's folder of them, and the tag that says which of them were removed: removing.py
@@ -120,3 +122,14 @@ def _is_same(uri: str, folder: Path) -> bool:
         return False
     path = _path(uri)
     return path == folder or (path.exists() and folder.exists() and path.samefile(folder))
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text has the form of MLflow's run ids. Folders are named after runs, and in a database from elsewhere
+    an id may be ``..``."""
+    return bool(re.fullmatch(r"[0-9a-f]{32}", text))
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files in a folder; links are not followed."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if is_own_file(path))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from threading import Timer
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # importing torch and Lightning takes seconds, and the head o
 
 log = logging.getLogger("tbptt")
 
+FRAME = 2  # letters that the spinner takes at the beginning of its line
 LASTS = 3.0  # seconds after which an activity is worth a plain line
 
 
@@ -121,6 +123,48 @@ def about(mode: str, lines: Sequence[str], warnings: Sequence[str], name: str = 
             say(f"{name}{line}", sys.stderr)
 
 
+Part = tuple[str, int]  # of a line: its text, and its rank; where there is no room, parts of higher ranks go first
+
+
+def fitted(parts: Sequence[Part], width: int) -> list[str]:
+    """The texts of a line's parts, in their order, without those of the highest ranks that ``width`` letters have no
+    room for. Parts of rank 0 always stay."""
+    kept = list(parts)
+    while cell_len("  ".join(text for text, _ in kept)) > width and (last := max(rank for _, rank in kept)):
+        kept.remove(next(part for part in reversed(kept) if part[1] == last))
+    return [text for text, _ in kept]
+
+
+def in_the_middle(text: str, width: int) -> str:
+    """A text of at most ``width`` letters, from 1: a longer one loses its middle, as its ends tell it from others."""
+    if cell_len(text) <= width:
+        return text
+    for letters in range(width - 1, 0, -1):  # some letters are two cells wide
+        end = letters // 2
+        if cell_len(short := f"{text[: letters - end]}…{text[len(text) - end :]}") <= width:
+            return short
+    return "…"
+
+
+class FitToWidth:
+    """What Rich shows on one terminal line each, made anew for the width that the terminal has now.
+
+    Args:
+        lines: gives the lines for a width and a height; the first one follows the spinner.
+    """
+
+    def __init__(self, spinner: Spinner, lines: Callable[[int, int], Sequence[str]]):
+        self.spinner, self.lines = spinner, lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        first, *others = self.lines(options.max_width, console.size.height)
+        self.spinner.update(text=Text(first))
+        cut = options.update(no_wrap=True, overflow="ellipsis")
+        shown: list[RenderableType] = [self.spinner, *map(Text, others)]
+        for each in shown:
+            yield from console.render(each, cut)
+
+
 class Pace:
     """Estimates how long epochs take, from the last five."""
 
@@ -152,10 +196,12 @@ class Progress(Status):
         self.parts: Callable[[], int] = lambda: 0
         self._moved = 0
         self._epoch = 0
-        self._line = ""
+        self._parts: list[Part] = []  # of the last epoch's line
+        self._has_news = True  # an activity is shown, and not that line
         self._pace = Pace()
 
     def now(self, what: str, after: float = LASTS) -> None:
+        self._has_news = True
         super().now(f"{self.name}{what}", after)
 
     def opened(self, run_id: str, epoch: int) -> None:
@@ -164,7 +210,7 @@ class Progress(Status):
         if self.mode == "none":
             say(f"run {run_id}")
         self.now(f"run {run_id}: epoch {epoch + 1} of {self.epochs} is under way")
-        self._line = f"{self.name}run {run_id}"
+        self._parts = [(f"{self.name}run {run_id}", 0)]
 
     def moved(self) -> None:
         """Count one more part of the current epoch. It is called between chunks, so it does no more than that."""
@@ -174,35 +220,40 @@ class Progress(Status):
         parts = self.parts()
         if parts and self._moved:
             share = min(self._moved / parts, 1.0)
-            self._spinner.update(text=Text(f"{self._line}  (epoch {self._epoch + 1}: {share:.0%})"))
-        return self._spinner
+            return self._on_a_line((f"(epoch {self._epoch + 1}: {share:.0%})", 1))
+        return self._spinner if self._has_news else self._on_a_line()
+
+    def _on_a_line(self, *more: Part) -> RenderableType:
+        return FitToWidth(self._spinner, lambda width, _: ["  ".join(fitted([*self._parts, *more], width - FRAME))])
 
     def epoch(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> None:
         """Show a finished epoch; ``best`` is the objective's best so far."""
         self._forget()
         self._pace.add(epoch)
         self._moved, self._epoch = 0, epoch.number + 1
-        self._line = self.name + self.line(epoch, schedule, best)
-        if self.mode == "live":
-            self._spinner.update(text=Text(self._line))
-        elif self.mode == "plain":
-            say(self._line, sys.stderr)
+        (first, rank), *others = self._parts_of(epoch, schedule, best)
+        self._parts, self._has_news = [(self.name + first, rank), *others], False
+        if self.mode == "plain":
+            say("  ".join(text for text, _ in self._parts), sys.stderr)
 
     def line(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> str:
         """One epoch in one line."""
+        return "  ".join(text for text, _ in self._parts_of(epoch, schedule, best))
+
+    def _parts_of(self, epoch: "Epoch", schedule: ChunkSchedule, best: float | None) -> list[Part]:
         m = epoch.metrics
         left = self._pace.seconds_for(self.epochs - epoch.number - 1)
-        parts = [
-            f"epoch {epoch.number + 1:>{len(str(self.epochs))}}/{self.epochs}",
-            f"stage {epoch.stage + 1}/{len(schedule.stages)}, {epoch.chunks} chunk{'s' if epoch.chunks > 1 else ''}",
-            f"train {short(m.get(TRAIN_LOSS))}",
-            f"held-out {short(m.get(VAL_LOSS))}",
-            f"best {short(best)}" if self.objective == VAL_LOSS else f"best {self.objective} {short(best)}",
-            f"grad {short(m.get('grad/norm_mean'))}",
-            f"{m['time/timesteps_per_second'] / 1000:.0f}k steps/s",
-            "done" if epoch.last else f"{clock(left)} left",
+        stage = f"stage {epoch.stage + 1}/{len(schedule.stages)}, {epoch.chunks} chunk{'s' if epoch.chunks > 1 else ''}"
+        return [
+            (f"epoch {epoch.number + 1:>{len(str(self.epochs))}}/{self.epochs}", 0),
+            (stage, 3),
+            (f"train {short(m.get(TRAIN_LOSS))}", 2),
+            (f"held-out {short(m.get(VAL_LOSS))}", 0),
+            (f"best {short(best)}" if self.objective == VAL_LOSS else f"best {self.objective} {short(best)}", 0),
+            (f"grad {short(m.get('grad/norm_mean'))}", 4),
+            (f"{m['time/timesteps_per_second'] / 1000:.0f}k steps/s", 5),
+            ("done" if epoch.last else f"{clock(left)} left", 0),
         ]
-        return "  ".join(parts)
 
     def about(self, lines: Sequence[str], warnings: Sequence[str] = ()) -> None:
         """Show lines about the training data, before the first epoch."""

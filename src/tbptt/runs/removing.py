@@ -18,7 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from tbptt import compat
 from tbptt.runs import local_files
-from tbptt.runs.local_files import CHECKPOINTS
+from tbptt.runs.local_files import CHECKPOINTS, is_run_id, size_of
 from tbptt.runs.pending import CLAIM, JOURNAL, RunTaken, claim_left_run, let_go, pending_folder
 from tbptt.runs.tracking import SLOTS, Run, Store
 from tbptt.system.claims import is_held_here
@@ -50,12 +50,6 @@ class Known:
     is_running: bool
     kept: str | None
     parent: str | None
-
-
-def is_run_id(text: str) -> bool:
-    """Whether a text has the form of MLflow's run ids. Folders are named after runs, and in a database from elsewhere
-    an id may be ``..``."""
-    return bool(re.fullmatch(r"[0-9a-f]{32}", text))
 
 
 def said(keep: str) -> str:
@@ -269,8 +263,3 @@ def remove_run(store: Store, run: Run) -> None:
             compat.remove_run_for_good(store.client, run.id)
     if pending.is_dir() and not pending.is_symlink():
         shutil.rmtree(pending, ignore_errors=True)  # empty folders
-
-
-def size_of(folder: Path) -> int:
-    """The bytes of all files in a folder; links are not followed."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if is_own_file(path))

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tbptt.config.names import DEFAULT_STORAGE, STUDY_NAME, SWEEPS
 from tbptt.config.schema import TrackingConfig
 from tbptt.options.similar import did_you_mean
-from tbptt.runs.tracking import Store
 from tbptt.studies.study import Study
 from tbptt.system.environment import DEFAULT_URI, uri_given
 from tbptt.system.stores import OF_OPTUNA, SQLITE, foreign, sqlite_path, without_password
+
+if TYPE_CHECKING:  # MLflow takes seconds to import, and who lists studies does not need it
+    from tbptt.runs.tracking import Store
 
 DATABASE, RUNS = "optuna.db", "mlruns/mlflow.db"  # in the folder of studies, and beside that folder
 
@@ -112,7 +115,7 @@ def uri_of_runs(study: Study, tracking_uri: str | None = None, base: Path = Path
 
 def store_of(
     study: Study, tracking: TrackingConfig | None = None, uri: str | None = None, base: Path = Path()
-) -> Store:
+) -> "Store":
     """The store of a study's runs, which is not made.
 
     Args:
@@ -120,6 +123,8 @@ def store_of(
 
     Raises ValueError if there is no such file.
     """
+    from tbptt.runs.tracking import Store
+
     where = uri_of_runs(study, uri, base)
     path = sqlite_path(where)
     if path is not None and not path.exists():
@@ -127,7 +132,7 @@ def store_of(
     return Store(replace(tracking, uri=where) if tracking else TrackingConfig(uri=where))
 
 
-def opened(what: str | Path, tracking_uri: str | None, storage: str | None) -> tuple[Study, Store]:
+def opened(what: str | Path, tracking_uri: str | None, storage: str | None) -> "tuple[Study, Store]":
     """A study and the store of its runs, for Python. Raises ValueError if there is no such study or store."""
     study, base = study_called(what, storage), named(what, storage).base
     try:

@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.compat import trial_id
 from tbptt.runs.pending import CLAIM, RunTaken, claim_run, let_go, pending_folder
-from tbptt.runs.tracking import Run, Store
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.records import TrialRecord
 from tbptt.system.claims import is_claimed, is_held_here
 from tbptt.system.liveness import is_alive, is_seen_to_be_gone
+
+if TYPE_CHECKING:  # MLflow takes seconds to import, and who lists studies does not need it
+    from tbptt.runs.tracking import Run, Store
 
 
 def parted(
@@ -50,7 +52,7 @@ def workers_of(trials: Sequence[FrozenTrial]) -> list[str]:
 
 
 @contextmanager
-def swept(store: Store, parent: Run) -> Iterator[None]:
+def swept(store: "Store", parent: "Run") -> Iterator[None]:
     """A context in which other processes see that the study's sweep runs, also before its first trial and while its
     report is written: the parent run is claimed. If another terminal has claimed it, this one joins without."""
     folder = pending_folder(store.folder, parent.id)

@@ -10,6 +10,7 @@ from tbptt.runs import description
 from tbptt.runs.description import bullets, code, escaped, section
 from tbptt.runs.tracking import Run, Store
 from tbptt.studies import judged_best, saved_view
+from tbptt.studies.next_steps import keep_command, study_again
 from tbptt.studies.plan import Plan
 from tbptt.studies.ranking import best_trial, rerun_command
 from tbptt.studies.records import StudyRecord
@@ -21,6 +22,7 @@ from tbptt.system.secrets import hide
 from tbptt.system.typed_command import typed_command
 
 REPORT = "report.html"
+COMMAND = "study.command"  # the tag with the command that goes on with the study
 MOST_DIMENSIONS = 30  # whose values are listed
 
 
@@ -30,10 +32,11 @@ def user_tags(plan: Plan) -> dict[str, str]:
 
 
 def keep_labels(study: Study, plan: Plan) -> None:
-    """Keep the user's notes and tags with the study, for its report. A command without them leaves those that were
-    given before."""
+    """Keep the user's notes and tags with the study, for its report, and the command. A command without notes or tags
+    leaves those that were given before."""
     if plan.cfg.notes:
         StudyRecord.notes.write(study.optuna, hide(plan.cfg.notes))
+    keep_command(study, plan)
     if plan.cfg.tags:
         StudyRecord.tags.write(study.optuna, user_tags(plan))
 
@@ -57,7 +60,9 @@ def describe_begin(parent: Run, study: Study, plan: Plan, arguments: Sequence[st
         ]
     )
     before = parent.store.retry(parent.tags)
+    again = study_again(study.record)
     tags = {**user_tags(plan), **description.tags_for(note, before)}
+    tags |= {COMMAND: again[: description.LONGEST]} if again else {}
     if tags:
         parent.store.retry(lambda: parent.set_tags(tags))
 

@@ -115,6 +115,11 @@ class ServerStorage(RDBStorage):
         """Trials whose worker was silent for too long, by the server's clock."""
         return compat.stale_trials(self, study_id)
 
+    def silence(self, study_id: int) -> float | None:
+        """Seconds since a worker of the study's running trials was last heard, by the server's clock; None if none
+        was."""
+        return self.retry(lambda: compat.last_heartbeat(self.engine, study_id))
+
 
 class Heartbeat:
     """While entered, a thread records every few seconds that a trial's worker is alive. This keeps the worker's

@@ -19,24 +19,29 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Connection
 
 from tbptt.compat import optuna_tables
+from tbptt.studies.records import TrialRecord
 
 Rows = dict[int, list[tuple[Any, ...]]]
 
 
-def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
+def read_trials(storage: RDBStorage, study_id: int, curves: bool = True) -> list[FrozenTrial]:
     """All trials of a study, ordered by number. They share the distributions of their parameters: do not change
-    these."""
+    these.
+
+    Args:
+        curves: whether with their curves and intermediate values, which are nearly all that is to be read.
+    """
     collects = gc.isenabled()
     gc.disable()  # it would scan all trials again and again, a third of the time
     try:
         with storage.engine.connect() as connection:
-            return _read(connection, study_id)
+            return _read(connection, study_id, curves)
     finally:
         if collects:
             gc.enable()
 
 
-def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
+def _read(connection: Connection, study_id: int, curves: bool) -> list[FrozenTrial]:
     models = optuna_tables()
     table = models.TrialModel.__table__.c
     columns = (table.trial_id, table.number, table.state, table.datetime_start, table.datetime_complete)
@@ -44,10 +49,13 @@ def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
     found = connection.execute(trials).all()
     params = _rows(connection, models.TrialParamModel, study_id, "param_name", "param_value", "distribution_json")
     values = _rows(connection, models.TrialValueModel, study_id, "objective", "value", "value_type")
-    user = _rows(connection, models.TrialUserAttributeModel, study_id, "key", "value_json")
+    attributes = models.TrialUserAttributeModel
+    some = None if curves else attributes.__table__.c.key != TrialRecord.curves.name
+    user = _rows(connection, attributes, study_id, "key", "value_json", only=some)
     system = _rows(connection, models.TrialSystemAttributeModel, study_id, "key", "value_json")
     of_a_step = ("step", "intermediate_value", "intermediate_value_type")
-    steps = _rows(connection, models.TrialIntermediateValueModel, study_id, *of_a_step)
+    reported = models.TrialIntermediateValueModel
+    steps = _rows(connection, reported, study_id, *of_a_step) if curves else defaultdict(list)
     distribution: Callable[[str], BaseDistribution] = cache(json_to_distribution)
     to_value = models.TrialValueModel.stored_repr_to_value
     to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
@@ -70,12 +78,17 @@ def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
     ]
 
 
-def _rows(connection: Connection, model: Any, study_id: int, *columns: str) -> Rows:
-    """Some columns of a table, by trial, in the order in which they were written."""
+def _rows(connection: Connection, model: Any, study_id: int, *columns: str, only: Any = None) -> Rows:
+    """Some columns of a table, by trial, in the order in which they were written.
+
+    Args:
+        only: a condition on the rows.
+    """
     table, trials = model.__table__, optuna_tables().TrialModel.__table__
     (own,) = table.primary_key.columns
     wanted = sqlalchemy.select(table.c.trial_id, *(table.c[name] for name in columns))
     of_study = wanted.join(trials, table.c.trial_id == trials.c.trial_id).where(trials.c.study_id == study_id)
+    of_study = of_study if only is None else of_study.where(only)
     rows: Rows = defaultdict(list)
     for trial_id, *row in connection.execute(of_study.order_by(own)).all():
         rows[trial_id].append(tuple(row))

@@ -120,6 +120,7 @@ class HowFar:
         held_out: the newest held-out loss; None if none was measured.
         seconds_left: of the whole trial.
         fold, folds: the current fold of this seed, from 1, and the number of folds.
+        at: when its worker noted this, in seconds since 1970 by the worker's clock; None in notes of earlier versions.
     """
 
     seed: int
@@ -130,6 +131,12 @@ class HowFar:
     seconds_left: float
     fold: int = 1
     folds: int = 1
+    at: float | None = None
+
+
+def _moment(value: Any) -> float | None:
+    """Seconds since 1970, up to the year 9999."""
+    return value if is_number(value) and 0 <= value < 253_402_214_400 else None
 
 
 def _how_far(value: Any) -> HowFar | None:
@@ -141,7 +148,8 @@ def _how_far(value: Any) -> HowFar | None:
         return None
     seed, seeds, epoch, epochs = map(_count, counts)
     fold, folds = (_whole(value.get(name)) or 1 for name in ("fold", "folds"))
-    return HowFar(seed, seeds, epoch, epochs, _number(value.get("held_out")), left, fold, folds)
+    held_out, at = _number(value.get("held_out")), _moment(value.get("at"))
+    return HowFar(seed, seeds, epoch, epochs, held_out, left, fold, folds, at)
 
 
 class ChosenTrial(TypedDict):
@@ -240,6 +248,7 @@ class StudyRecord(Record):
     n_trials = Key(_whole)  # the total that it ends with; None for as many as study.timeout allows
     tracking_uri = Key(_text)  # where its runs are stored, without values from the environment
     parent_run = Key(_text)  # the MLflow run above the runs of all its trials
+    commands = Key(_texts)  # the commands that began it and went on with it, as they were typed, the newest last
     notes = Key(_text)  # the user's text about it
     tags = Key(_mapping_of_texts)  # the user's tags
     changes = Key(_texts)  # differences that study.allow_changed let pass since then, a line each

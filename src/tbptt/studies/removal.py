@@ -13,15 +13,14 @@ from pathlib import Path
 
 import optuna
 
+from tbptt.runs.local_files import is_run_id, size_of
 from tbptt.runs.removing import (
     InUse,
     folder_with,
     held,
-    is_run_id,
     registered,
     remove_run,
     runs_tagged,
-    size_of,
 )
 from tbptt.runs.tracking import Run, Store
 from tbptt.studies import saved_view

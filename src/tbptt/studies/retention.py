@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial
 from tbptt.config.schema import TrackingConfig
 from tbptt.runs.removing import CannotRemove, InUse, drop_checkpoints, runs_tagged, said
 from tbptt.runs.tracking import Store
+from tbptt.studies.counts import DONE
 from tbptt.studies.ranking import best_trial, pareto_front
 from tbptt.studies.records import TrialRecord
-from tbptt.studies.study import DONE, Study
+from tbptt.studies.study import Study
 from tbptt.system.endings import failure_line
 from tbptt.system.runtime import Interrupted
 from tbptt.system.trouble import disk_trouble

@@ -7,7 +7,7 @@ workers of one command, of several terminals and of a resumed command cannot dis
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -21,6 +21,7 @@ from tbptt.config.names import SWEEPS
 from tbptt.config.schema import PrunerConfig, SamplerConfig
 from tbptt.options.metrics import direction, objectives_of
 from tbptt.options.values import Value
+from tbptt.studies.counts import Counts, counts_of, failed_for_good
 from tbptt.studies.living import parted
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.reading import read_trials
@@ -35,7 +36,6 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 INTERRUPTED = "interrupted"
 QUEUED_AT_ONCE = 200  # points in one transaction, for which others who write wait
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 T = TypeVar("T")
 
 
@@ -56,21 +56,6 @@ class Budget:
     retries: int
 
 
-@dataclass(frozen=True)
-class Counts:
-    """The number of a study's trials in each state. ``failed`` leaves out trials that were put back into the queue."""
-
-    complete: int
-    pruned: int
-    failed: int
-    running: int
-    waiting: int
-
-    @property
-    def used(self) -> int:
-        return self.complete + self.pruned + self.failed + self.running
-
-
 class Study:
     """One study, opened by one process.
 
@@ -79,13 +64,19 @@ class Study:
         optuna: Optuna's own study.
     """
 
-    def __init__(self, name: str, storage: str, objectives: list[str], heartbeat: int = 15):
-        """Open the study, or make it. Safe for any number of processes at the same moment.
+    def __init__(
+        self, name: str, storage: str, objectives: list[str], heartbeat: int = 15, opened: RDBStorage | None = None
+    ):
+        """Open the study, or make it. Safe for any number of processes at the same moment. If its storage is ``opened``
+        already, the study must be there, and nothing is written.
 
         Raises ConnectionError if its server does not answer.
         """
         self.name, self.storage_uri, self.objectives = name, storage, objectives
         self.path = sqlite_path(storage)
+        if opened is not None:
+            self.storage, self.optuna = opened, optuna.load_study(study_name=name, storage=opened)
+            return
         with locked(self.path.parent / ".lock") if self.path else contextlib.nullcontext():
             # If two processes make the tables of a SQLite file at once, they break them.
             self.storage = _open(storage, heartbeat)
@@ -115,6 +106,17 @@ class Study:
         return found
 
     @classmethod
+    def every(cls, storage: str) -> "dict[str, Study | ValueError]":
+        """Each study of a storage, by name, over the same connections, and nothing is written. Of a study whose
+        objective is a metric that is not there any more, the error that says so."""
+        path = sqlite_path(storage)
+        if path is not None and not path.exists():
+            return {}
+        opened = _open(storage, 15)
+        made = {s.study_name: list(StudyRecord.of(s).objectives) for s in opened.get_all_studies()}
+        return {name: _gone(name, its) or cls(name, storage, its, opened=opened) for name, its in made.items() if its}
+
+    @classmethod
     def existing(cls, name: str, storage: str) -> "Study":
         """Open an existing study.
 
@@ -127,14 +129,13 @@ class Study:
             raise KeyError([])
         opened = _open(storage, 15)
         made = {s.study_name: list(StudyRecord.of(s).objectives) for s in opened.get_all_studies()}
-        opened.engine.dispose()
         if not made.get(name):
+            opened.engine.dispose()
             raise KeyError(sorted(known for known, objectives in made.items() if objectives))
-        if gone := [each for each in made[name] if each not in objectives_of()]:
-            raise ValueError(
-                f"study {name}: its objective {gone[0]} is not there; takes the file in own/ that brings this metric"
-            )
-        return cls(name, storage, made[name])
+        if gone := _gone(name, made[name]):
+            opened.engine.dispose()
+            raise gone
+        return cls(name, storage, made[name], opened=opened)
 
     def close(self) -> None:
         """Close its connections. A later use opens new ones."""
@@ -191,14 +192,7 @@ class Study:
 
     def counts(self) -> Counts:
         trials = self.trials()
-        states = [t.state for t in trials]
-        return Counts(
-            states.count(TrialState.COMPLETE),
-            states.count(TrialState.PRUNED),
-            len(self._failed_for_good(trials)),
-            states.count(TrialState.RUNNING),
-            states.count(TrialState.WAITING),
-        )
+        return counts_of(trials, self._forgiven(trials))
 
     # --- the queue -------------------------------------------------------------------------------------------
 
@@ -274,7 +268,7 @@ class Study:
         return next(same, None)
 
     def _begun(self) -> list[FrozenTrial]:
-        return [t for t in self.trials() if t.state in (*DONE, TrialState.RUNNING)]
+        return [t for t in self.trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)]
 
     def _all_seen(self, space: Space) -> bool:
         """Whether no point of a finite space is left. If the last ten trials were all copies, the sampler has nothing
@@ -360,15 +354,22 @@ class Study:
 
         self._decide(unless_at_it)
 
-    def _failed_for_good(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        """The trials among these that failed and will not run again."""
-        failed = [t for t in trials if t.state == TrialState.FAIL and not TrialRecord.of(t).requeued]
-        first = self.record.forgiven if failed else 0
-        return [t for t in failed if t.number >= first]
+    def _failed_for_good(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return failed_for_good(trials, self._forgiven(trials))
+
+    def _forgiven(self, trials: Sequence[FrozenTrial]) -> int:
+        return self.record.forgiven if any(t.state == TrialState.FAIL for t in trials) else 0
 
     def failures(self) -> list[FrozenTrial]:
         """Trials that failed for good."""
         return self._failed_for_good(self.trials())
+
+
+def _gone(name: str, objectives: Iterable[str]) -> ValueError | None:
+    """The error for a study with an objective that is not there any more."""
+    gone = [each for each in objectives if each not in objectives_of()]
+    what = "is not there; takes the file in own/ that brings this metric"
+    return ValueError(f"study {name}: its objective {gone[0]} {what}") if gone else None
 
 
 def _open(storage: str, heartbeat: int) -> RDBStorage:

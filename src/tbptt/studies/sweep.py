@@ -29,6 +29,7 @@ from tbptt.studies.described import data_of, keep_data, lines_of
 from tbptt.studies.dry_run import describe
 from tbptt.studies.folds import data_fingerprint
 from tbptt.studies.living import swept
+from tbptt.studies.next_steps import study_again
 from tbptt.studies.parent_run import describe_begin, keep_labels, user_tags, where_to_look
 from tbptt.studies.placebo import placebo_line, placebos_of
 from tbptt.studies.plan import Plan, differences, other_parameters
@@ -383,3 +384,5 @@ def _say_result(study: Study, plan: Plan, store: Store) -> None:
     say(f"report: sweeps/{study.name}/report.html")
     for line in where_to_look(study, store, plan.cfg.tracking.uri):
         say(line)
+    if again := study_again(study.record):
+        say(f"again: {again}")

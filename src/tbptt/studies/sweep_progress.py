@@ -3,20 +3,24 @@ each finished trial gives a line."""
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import RenderableType
 from rich.text import Text
 
 from tbptt.options.values import short_value
-from tbptt.runs.progress import Status, clock, short
+from tbptt.runs.progress import FRAME, LASTS, FitToWidth, Part, Status, clock, fitted, in_the_middle, short
 from tbptt.studies.ranking import best_trial
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import state_of
 from tbptt.system.runtime import say
 
 SHOWN = 16  # running trials
+VALUE, POINT = 16, 12  # letters: of a long value of a point, and below which no point is shown
+OF_BEST = "best at "
 PLAIN_EVERY = 30.0  # seconds between two lines about running trials, where there is no terminal
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 FINISHED = (*DONE, TrialState.FAIL)
@@ -34,7 +38,9 @@ class SweepProgress(Status):
         self.name, self.n_trials, self.objectives, self.workers = name, n_trials, objectives, workers
         self._seen: set[int] | None = None
         self._reasons: dict[str, int] = {}
-        self._running: list[str] = []
+        self._parts: list[Part] = []  # of the study's line, after its name
+        self._best: Mapping[str, Any] = {}  # the best point
+        self._running: list[tuple[list[Part], Mapping[str, Any]]] = []
         self._next_look = time.monotonic() + PLAIN_EVERY
         self._spinner.update(text=Text(f"study {name}  starting {workers} worker{'s' if workers > 1 else ''}"))
 
@@ -42,8 +48,7 @@ class SweepProgress(Status):
         """Show how the study stands."""
         running = [t for t in trials if t.state == TrialState.RUNNING]
         if self.mode == "live":
-            self._running = [f"trial {t.number}  {_point(t)}  {how_far(t)}" for t in running]
-            self._spinner.update(text=Text(self.line(trials)))
+            self._note(trials, running)
             return
         finished = {t.number for t in trials if t.state in FINISHED}
         if self._seen is not None and self.mode == "plain":
@@ -57,27 +62,55 @@ class SweepProgress(Status):
             more = [f"{len(running) - SHOWN} more"] if len(running) > SHOWN else []
             say(f"running: {'; '.join([*shown, *more])}", sys.stderr)
 
-    def _render(self) -> RenderableType:
-        lines = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in self._running[:SHOWN]]
-        if len(self._running) > SHOWN:
-            lines.append(Text(f"  … {len(self._running) - SHOWN} more"))
-        return Group(self._spinner, *lines)
+    def now(self, what: str, after: float = LASTS) -> None:
+        self._parts = []
+        super().now(what, after)
 
-    def line(self, trials: Sequence[FrozenTrial]) -> str:
-        """The study in one line."""
-        states = [t.state for t in trials]
-        parts = [
-            f"study {self.name}",
-            f"{self._done(trials)} done",
-            f"{states.count(TrialState.PRUNED)} pruned",
-            f"{sum(state_of(t) == 'failed' for t in trials)} failed",
-            f"{states.count(TrialState.RUNNING)} running",
-        ]
-        best = best_trial(trials, *self.objectives)
+    def _note(self, trials: Sequence[FrozenTrial], running: Sequence[FrozenTrial]) -> None:
+        """Keep what the lines say, in parts, which are put together for the width that the terminal has."""
+        self._parts, self._best = self._parts_of(trials)
+        longest = max((len(str(t.number)) for t in running), default=0)  # the lines stay in columns
+        self._running = [([(f"trial {t.number:<{longest}}", 0), *_far_parts(t, pad=True)], t.params) for t in running]
+
+    def _render(self) -> RenderableType:
+        return FitToWidth(self._spinner, self._lines) if self._parts else self._spinner
+
+    def _lines(self, width: int, height: int) -> list[str]:
+        """The lines on a terminal of these letters and lines."""
+        lines = [self._study_line(self._parts, self._best, width - FRAME)]
+        shown = max(1, min(SHOWN, height - 3))  # with the study's line, that about the others, and the prompt
+        for parts, point in self._running[:shown]:
+            lines.append(f"  {_with_point('  '.join(fitted(parts, width - 2)), point, width - 2)}")
+        if len(self._running) > shown:
+            lines.append(f"  … {len(self._running) - shown} more")
+        return lines
+
+    def line(self, trials: Sequence[FrozenTrial], width: int = 10_000) -> str:
+        """The study in one line, of at most ``width`` letters where what matters has room."""
+        return self._study_line(*self._parts_of(trials), width)
+
+    def _study_line(self, parts: Sequence[Part], best: Mapping[str, Any], width: int) -> str:
+        """What matters most comes first, and the best point last, in the room that is left. A long name loses its
+        middle, as it is the same all the time."""
+        whole = "  ".join([f"study {self.name}", *(text for text, _ in parts)])
+        if cell_len(whole) + (len(OF_BEST) + POINT + 2 if best else 0) <= width:
+            return _with_point(whole, best, width, OF_BEST)
+        name = in_the_middle(self.name, max(8, width // 5))
+        return _with_point("  ".join(fitted([(f"study {name}", 0), *parts], width)), best, width, OF_BEST)
+
+    def _parts_of(self, trials: Sequence[FrozenTrial]) -> tuple[list[Part], Mapping[str, Any]]:
+        """What the study's line says after its name, and the best point."""
+        best, left = best_trial(trials, *self.objectives), self._seconds_left(trials)
+        failed = sum(state_of(t) == "failed" for t in trials)
+        pruned, running = ([t.state for t in trials].count(s) for s in (TrialState.PRUNED, TrialState.RUNNING))
+        parts = [(f"{self._done(trials)} done", 0)]
         if best is not None:
-            parts.append(f"best {short(best.values[0])} (trial {best.number}: {_point(best)})")
-        left = self._seconds_left(trials)
-        return "  ".join([*parts, *([f"{clock(left)} left"] if left is not None else [])])
+            parts += [(f"best {short(best.values[0])}", 0), (f"by trial {best.number}", 3)]
+        if left is not None:
+            parts.append((f"{clock(left)} left", 0))
+        parts += [(f"{running} running", 2 if running else 5)]
+        parts += [(f"{failed} failed", 1 if failed else 5), (f"{pruned} pruned", 4 if pruned else 5)]
+        return parts, {} if best is None else best.params
 
     def _trial_line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
         value = short(trial.values[0]) if trial.values else self._reason_once(trial)
@@ -107,13 +140,22 @@ def _count_done(trials: Sequence[FrozenTrial]) -> int:
 
 def how_far(trial: FrozenTrial) -> str:
     """How far a running trial is, by its worker's last note."""
+    return "  ".join(text for text, _ in _far_parts(trial))
+
+
+def _far_parts(trial: FrozenTrial, pad: bool = False) -> list[Part]:
+    """How far a trial is.
+
+    Args:
+        pad: whether the epoch gets the width of the last one.
+    """
     at = TrialRecord.of(trial).progress
     if at is None:
-        return "first epoch"
-    parts = [f"seed {at.seed}/{at.seeds}"] if at.seeds > 1 else []
-    parts += [f"fold {at.fold}/{at.folds}"] if at.folds > 1 else []
-    parts += [f"epoch {at.epoch}/{at.epochs}", f"held-out {short(at.held_out)}"]
-    return "  ".join([*parts, f"{clock(at.seconds_left)} left"])
+        return [("first epoch", 0)]
+    parts = [(f"seed {at.seed}/{at.seeds}", 3)] if at.seeds > 1 else []
+    parts += [(f"fold {at.fold}/{at.folds}", 4)] if at.folds > 1 else []
+    epoch = f"epoch {at.epoch:>{len(str(at.epochs)) if pad else 1}}/{at.epochs}"
+    return [*parts, (epoch, 0), (f"held-out {short(at.held_out)}", 1), (f"{clock(at.seconds_left)} left", 0)]
 
 
 def failure_lines(failures: Sequence[FrozenTrial]) -> list[str]:
@@ -135,4 +177,25 @@ def one_line(text: object) -> str:
 
 
 def _point(trial: FrozenTrial) -> str:
-    return " ".join(f"{name}={short_value(value)}" for name, value in trial.params.items())
+    return _point_in(trial.params, 10_000)
+
+
+def _with_point(line: str, point: Mapping[str, Any], width: int, word: str = "") -> str:
+    """A line with a point behind it, as far as ``width`` letters have room for it."""
+    room = width - cell_len(line) - len(word) - 2
+    return f"{line}  {word}{_point_in(point, room)}" if point and room >= POINT else line
+
+
+def _point_in(point: Mapping[str, Any], width: int) -> str:
+    """A point in at most ``width`` letters: long values lose their middle, then the last keys are left out, and the
+    number of them is said."""
+    values = {name: short_value(value) for name, value in point.items()}
+    parts = [f"{name}={value}" for name, value in values.items()]
+    if cell_len(" ".join(parts)) <= width:
+        return " ".join(parts)
+    parts = [f"{name}={in_the_middle(value, VALUE)}" for name, value in values.items()]
+    for count in range(len(parts), 0, -1):
+        more = [f"+{len(parts) - count}"] if count < len(parts) else []
+        if cell_len(text := " ".join([*parts[:count], *more])) <= width:
+            return text
+    return in_the_middle(parts[0], width)

@@ -1,6 +1,7 @@
 """How far a running trial is. Its worker keeps this with the trial in the study, where the head process reads it."""
 
 import threading
+import time
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
@@ -51,6 +52,7 @@ class TrialProgress:
             seconds_left=self._pace.seconds_for(left),
             fold=run % self.folds + 1,
             folds=self.folds,
+            at=time.time(),
         )
         self._new.set()
 
