@@ -135,7 +135,7 @@ def shown_numbers(page: WebDriver) -> list[int]:
 def highlighted(page: WebDriver) -> Any:
     """Name, epochs and losses of the curve on top."""
     return page.execute_script(
-        "const top = curves.data.find(trace => trace.meta?.highlight);"
+        "const top = curves().data.find(trace => trace.meta?.highlight);"
         "return [top.name, list(top.x), list(top.y).map(y => +y.toPrecision(4))]"
     )
 
@@ -186,7 +186,7 @@ def test_best_curve_is_on_top_until_another_trial_is_clicked(page: WebDriver, re
     best = shown_numbers(page)[0]
     assert highlighted(page)[0] == f"trial {best}"
     shared = page.execute_script(
-        "return list(curves.data.find(trace => trace.customdata && !trace.meta.marks).customdata)"
+        "return list(curves().data.find(trace => trace.customdata && !trace.meta.marks).customdata)"
     )
     for number in (
         best + 1 if best % 3 == 1 else best - 1,
@@ -217,13 +217,13 @@ def curve_of(page: WebDriver, number: int) -> list[float]:
 
 def test_a_dot_names_its_trial_and_its_point_and_can_be_clicked(page: WebDriver) -> None:
     number, text = page.execute_script(
-        "const dots = plots.find(plot => plot.data[0].name === 'a complete trial').data[0];"
+        "const dots = plots().find(plot => plot.data[0].name === 'a complete trial').data[0];"
         "return [dots.customdata[4], dots.text[4]]"
     )
     assert text.startswith(f"<b>trial {number}</b><br>clip = ")
     assert "&lt;script&gt;" in text
     page.execute_script(
-        "const plot = plots.find(plot => plot.data[0].name === 'a complete trial');"
+        "const plot = plots().find(plot => plot.data[0].name === 'a complete trial');"
         "plot.emit('plotly_click', { points: [{ data: plot.data[0], customdata: arguments[0] }] })",
         number,
     )
@@ -269,10 +269,10 @@ def test_a_phone_scrolls_down_only(page: WebDriver, report: Path) -> None:
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     opened(page, report)
     assert page.execute_script("return document.documentElement.scrollWidth") == 390
-    wide = "return plots.filter(plot => plot.clientWidth > innerWidth).map(plot => plot.data.length)"
+    wide = "return plots().filter(plot => plot.clientWidth > innerWidth).map(plot => plot.data.length)"
     assert page.execute_script(wide) == []
     clipped = (
-        "return plots.flatMap(plot => [...plot.querySelectorAll('.xtick text, .ytick text')].filter(text => {"
+        "return plots().flatMap(plot => [...plot.querySelectorAll('.xtick text, .ytick text')].filter(text => {"
         "const a = text.getBoundingClientRect(), b = plot.getBoundingClientRect();"
         "return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1; }).map(t => t.textContent))"
     )
@@ -280,7 +280,7 @@ def test_a_phone_scrolls_down_only(page: WebDriver, report: Path) -> None:
 
 
 def test_on_paper_plots_are_as_wide_as_the_page(page: WebDriver) -> None:
-    page.execute_script("addEventListener('beforeprint', () => window.printed = plots.map(p => p._fullLayout.width))")
+    page.execute_script("addEventListener('beforeprint', () => window.printed = plots().map(p => p._fullLayout.width))")
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert pdf.startswith(b"%PDF")
     assert 0 < max(page.execute_script("return window.printed")) <= 700
