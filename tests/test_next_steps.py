@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from studies import made_study, made_trial
+from studies import Away, made_study, made_trial
 
 from tbptt.config.schema import TrackingConfig
 from tbptt.reports.answer import answer
@@ -20,6 +20,7 @@ from tbptt.studies import judged_best
 from tbptt.studies.next_steps import keep_command, next_steps, study_again
 from tbptt.studies.parent_run import COMMAND, describe_begin
 from tbptt.studies.study import Study
+from tbptt.studies.sweep import _say_result
 from tbptt.system.typed_command import note_typed
 
 TYPED = ["-m", "schedule.chunks=[10,2,1],[5,1]", "clip=0.5,1", "study.name=a-study"]
@@ -92,6 +93,18 @@ def test_the_run_of_a_study_has_its_command_as_a_tag_that_can_be_searched(here: 
     study.optuna.set_user_attr("commands", ["x" * 9000])  # longer than MLflow takes
     describe_begin(parent, study, made, [])
     assert parent.tags()[COMMAND] == "x" * 8000
+
+
+def test_the_last_line_of_a_sweep_is_its_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = SimpleNamespace(progress="plain", tracking=SimpleNamespace(uri="sqlite:///mlruns/mlflow.db"))
+    made: Any = SimpleNamespace(cfg=cfg, space=SimpleNamespace(overrides=lambda point: []))
+    store: Any = SimpleNamespace(experiment="1", client=Away())
+    study = two_trials()
+    _say_result(study, made, store)
+    assert capsys.readouterr().out.splitlines()[-1] == f"again: {AGAIN}"
+    study.optuna.set_user_attr("commands", None)
+    _say_result(study, made, store)
+    assert "again: " not in capsys.readouterr().out
 
 
 # --- what comes next ------------------------------------------------------------------------------------------------
