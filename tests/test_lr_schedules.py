@@ -248,7 +248,9 @@ def test_what_a_callback_changes_is_kept_as_a_factor_and_goes_on_from_a_checkpoi
 
 def test_each_optimizer_chooses_the_schedule_that_suits_it(config: Callable[..., DictConfig]) -> None:
     chosen = {name: config(f"optimizer={name}").lr_schedule.name for name in GROUPS["optimizer"]}
-    assert {name for name, schedule in chosen.items() if schedule == "by_chunk"} == {"adam", "adamw"}
+    assert {name for name, schedule in chosen.items() if schedule == "by_chunk"} == {"adam", "adamw", "momentum"}
+    of_momentum = config("optimizer=momentum").lr_schedule
+    assert (of_momentum.power, of_momentum.cap) == (0.5, None)
     assert set(chosen.values()) == {"by_chunk", "constant"}
     assert config("optimizer=adam", "lr_schedule=cosine").lr_schedule.name == "cosine"
     for figure in (CONF / "figure").glob("*.yaml"):  # the article's rate
@@ -262,7 +264,7 @@ def test_each_optimizer_chooses_the_schedule_that_suits_it(config: Callable[...,
         ("lr_schedule.cap=2", "lr_schedule.cap: got 2.0; takes a number above 0 and at most 1, or null"),
         ("lr_schedule.power=-1", "lr_schedule.power: got -1.0; takes a number from 0"),
         ("lr_schedule.over=run", "lr_schedule.over: a key of lr_schedule=cosine, and another lr_schedule is chosen"),
-        ("lr_schedule=cosin", "lr_schedule: got 'cosin'; takes one of by_chunk, constant, cosine, plateau, warmup"),
+        ("lr_schedule=cosin", "lr_schedule: got 'cosin'; takes one of by_chunk, by_root, constant, cosine"),
     ],
 )
 def test_a_mistake_gets_one_line(word: str, says: str) -> None:

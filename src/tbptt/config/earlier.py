@@ -60,6 +60,7 @@ CHANGES: tuple[tuple[Change, ...], ...] = (
         Change("seed", None, (), 2, 0),
     ),
     (Change("cuda_graphs", None, (), False, "auto"),),
+    (Change("lr_schedule", "optimizer", ("momentum",), "constant", "by_chunk"),),
 )
 
 
@@ -69,17 +70,20 @@ def earlier_words(cfg: DictConfig, typed: Collection[str], searched: Collection[
 
     A key gets a word if it has the value that ``conf/`` gives it now. It gets none if it was typed or is searched, or
     if a file of the user's gives it another value. If a group is searched, the keys of its options get none, as no word
-    fits all of them. A group that its options choose another option of gets the one that all of them had then.
+    fits all of them. A group that its options choose another option of gets the one that all of them had then, and none
+    if they differed then.
 
     Args:
         typed, searched: names of keys and groups.
     """
+    differed = {change.key for step in CHANGES[:begun] for change in step}  # options chose different ones then already
     then: dict[str, Any] = {}
     for change in (each for step in reversed(CHANGES[begun:]) for each in step):
         if change.key in (*typed, *searched):
             continue
         if change.group in searched:
-            then |= {change.key: change.was} if change.key in GROUPS else {}
+            if change.key in GROUPS and change.key not in differed:
+                then[change.key] = change.was
             continue
         is_chosen = change.group is None or OmegaConf.select(cfg, f"{change.group}.name") in change.options
         if is_chosen and then.get(change.key, _value(cfg, change.key)) == change.now:
