@@ -1,7 +1,7 @@
 """A study's trials and curves as pandas tables, and its curves as ``curves.csv``."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,14 +164,17 @@ def _joined(
             "study": pd.Categorical([name] * len(runs), categories=[name]),
             "trial": pd.Series([trials[i].number for i in runs.values()], dtype="int64"),
             "run": pd.Categorical(list(runs), categories=list(runs)),
-            "seed": pd.Series([_whole(params.get("seed"), own) for params in told], dtype="Int64"),
-            "fold": pd.Series([_whole(params.get("data.fold", "").split("/")[0]) for params in told], dtype="Int64"),
+            "seed": pd.Series([seed_and_fold(params, own)[0] for params in told], dtype="Int64"),
+            "fold": pd.Series([seed_and_fold(params, own)[1] for params in told], dtype="Int64"),
             "state": pd.Categorical([trials[i].state.name for i in runs.values()]),
         }
     )
     metrics = read.points["metric"].cat.categories
     ordered = sorted(metrics, key=lambda n: (list(METRICS).index(n) if n in METRICS else len(METRICS), n))
-    points = read.points.assign(metric=read.points["metric"].cat.set_categories(ordered))
+    its = read.points[read.points["run"].isin(list(runs))]
+    points = its.assign(
+        run=its["run"].cat.set_categories(list(runs)), metric=its["metric"].cat.set_categories(ordered)
+    )
     points = points.sort_values(["run", "metric", "step"], kind="stable", ignore_index=True)
     at = points["run"].cat.codes.to_numpy()
     table = of_run[["study", "trial", "run", "seed", "fold"]].take(at).reset_index(drop=True)
@@ -183,6 +186,11 @@ def _joined(
     return table
 
 
+def seed_and_fold(params: Mapping[str, str], own_seed: int | None) -> tuple[int | None, int | None]:
+    """The seed and the fold (from 1) of a run, from its params. None if not known, or without folds."""
+    return _whole(params.get("seed"), own_seed), _whole(params.get("data.fold", "").split("/")[0])
+
+
 def _whole(text: str | None, otherwise: int | None = None) -> int | None:
     return int(text) if text and text.isdecimal() else otherwise
 
@@ -190,40 +198,55 @@ def _whole(text: str | None, otherwise: int | None = None) -> int | None:
 # --- curves.csv -----------------------------------------------------------------------------------------------------
 
 
-def write_curves(path: Path, study: Study, trials: Sequence[FrozenTrial], store: "Store") -> None:
+def write_curves(
+    path: Path, study: Study, trials: Sequence[FrozenTrial], store: "Store", also: Sequence[FrozenTrial] = ()
+) -> "Found":
     """Write ``curves.csv``: what :func:`curves` gives of the metrics by epoch, with a column for each metric.
 
     So a study of 1,000 trials, 50 epochs and 13 metrics has 50,000 rows (18 MB) and not 650,000 (88 MB), and no number
     is rounded. Of a study that is too large only the best trials are written, and of a server's runs only those that
     come in time: a warning says so. If none comes, an earlier file stays.
+
+    Args:
+        also: trials whose curves are read as well, in the same query, though they may not be in the file.
+
+    Returns:
+        What was read.
     """
     from tbptt.runs.curves import curves_of
 
-    ranked = best_first(trials, *study.objectives)
+    written = _that_fit(study, trials)
+    runs = runs_of([t for t in trials if t.number in written])
+    read_too = {t.number for t in also} | written
+    read = curves_of(store, list(runs_of([t for t in trials if t.number in read_too])), None, SECONDS)
+    missing = set(read.missing) & set(runs)
+    if missing:
+        log.warning(
+            "study %s: the store did not give the curves of %d of %d runs in time; curves.csv lacks them",
+            study.name,
+            len(missing),
+            len(runs),
+        )
+    if not runs or len(missing) < len(runs):
+        some = [t for t in trials if t.number in written]
+        table = wide(_by_epoch(_joined(study.name, some, runs, read, list(study.record.own_seed))))
+        with replaced(path) as beside:
+            table.to_csv(beside, index=False, lineterminator="\n")
+    return read
+
+
+def _that_fit(study: Study, trials: Sequence[FrozenTrial]) -> set[int]:
+    """The numbers of the trials that the file has room for, the best ones; a warning says how many if not all."""
     rows = 0
     chosen: set[int] = set()
-    for t in ranked:
+    for t in best_first(trials, *study.objectives):
         record = TrialRecord.of(t)
         rows += len(record.run_ids) * max((len(c) for c in (record.curves or {}).values()), default=1)
         if rows > MOST_ROWS:
             log.warning("study %s: curves.csv has its best %d trials only", study.name, len(chosen))
             break
         chosen.add(t.number)
-    some = [t for t in trials if t.number in chosen]
-    runs = runs_of(some)
-    read = curves_of(store, list(runs), None, SECONDS)
-    if read.missing:
-        log.warning(
-            "study %s: the store did not give the curves of %d of %d runs in time; curves.csv lacks them",
-            study.name,
-            len(read.missing),
-            len(runs),
-        )
-    if runs and len(read.missing) == len(runs):
-        return
-    table = wide(_by_epoch(_joined(study.name, some, runs, read, list(study.record.own_seed))))
-    with replaced(path) as beside:
-        table.to_csv(beside, index=False, lineterminator="\n")
+    return chosen
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:

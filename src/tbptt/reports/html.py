@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -33,15 +34,23 @@ def environment() -> jinja2.Environment:
     )
 
 
-def rendered(template: str, figures: Iterable[Mapping[str, Any]], labels: Mapping[int, str], **content: Any) -> str:
+def rendered(
+    template: str,
+    figures: Iterable[Mapping[str, Any]],
+    labels: Mapping[int, str],
+    also: Mapping[str, str] = MappingProxyType({}),
+    **content: Any,
+) -> str:
     """A page, from the template of this name.
 
     Args:
         figures: those of the page, from :func:`embedded`.
         labels: of trials, by number: the text of a hover box (:func:`tbptt.reports.figures.label`).
+        also: what else the page's scripts draw, JSON by name.
         content: what else the template shows.
     """
-    return environment().get_template(template).render(plotly=_plotly(), drawn=drawn(figures, labels), **content)
+    packed_figures = drawn(figures, labels, **also)
+    return environment().get_template(template).render(plotly=_plotly(), drawn=packed_figures, **content)
 
 
 def drawn(figures: Iterable[Mapping[str, Any]], labels: Mapping[int, str], **also: str) -> str:

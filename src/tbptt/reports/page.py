@@ -1,19 +1,20 @@
 """A study as one HTML file that opens without a network, as tables, and with its best trial as a config and a
 checkpoint."""
 
+import json
 import logging
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.config.names import SWEEPS
 from tbptt.options.metrics import sign
 from tbptt.options.values import short_value, shown
-from tbptt.reports import chosen, data, evidence, figures, frames, html, optuna_figures, thinning
+from tbptt.reports import chosen, curve_data, data, evidence, figures, frames, html, optuna_figures, thinning
 from tbptt.reports.answer import answer, point_of
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import paired, pairs
@@ -28,6 +29,9 @@ from tbptt.system.files import replaced, write_text
 from tbptt.system.mlflow_links import run_page, study_page
 from tbptt.system.runtime import Interrupted
 from tbptt.system.trouble import disk_trouble
+
+if TYPE_CHECKING:
+    from tbptt.runs.curves import Found
 
 log = logging.getLogger("tbptt")
 
@@ -58,11 +62,12 @@ def write_report(study: Study, store: Any | None = None) -> Path:
     tried = evidence.tried(study, trials, store)
     write_table(folder / "trials.csv", trials, study.objectives, study.record.chosen, tried.inside)
     write_explained(folder / "explained.csv", trials, study.objectives)
+    found = None
     if store is not None:
         _write_best(folder, study, best, store)
-        _write_curves(folder / "curves.csv", study, trials, store)
+        found = _write_curves(folder / "curves.csv", study, trials, store)
     path = folder / "report.html"
-    write_text(path, render(study, trials, store, tried))
+    write_text(path, render(study, trials, store, tried, found))
     return path
 
 
@@ -72,19 +77,31 @@ def write_report(study: Study, store: Any | None = None) -> Path:
 PARTS = ("head", "answer", "data", "curves", "pairs", "sections", "failures", "trials", "searched")
 
 
-def render(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> str:
+def render(
+    study: Study,
+    trials: Sequence[FrozenTrial],
+    store: Any | None,
+    tried: evidence.Tried,
+    found: "Found | None" = None,
+) -> str:
     """The HTML. Everything from the study is data: Jinja escapes it, and what is drawn holds no markup."""
-    return html.rendered("report.html", **content(study, trials, store, tried))
+    return html.rendered("report.html", **content(study, trials, store, tried, found))
 
 
-def content(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> dict[str, Any]:
-    """What the page shows, by the names that its templates use."""
+def content(
+    study: Study,
+    trials: Sequence[FrozenTrial],
+    store: Any | None,
+    tried: evidence.Tried,
+    found: "Found | None" = None,
+) -> dict[str, Any]:
+    """What the page shows, by the names that its templates use. ``found``: the curves, if they were read already."""
     record, params = study.record, params_of(trials)
     metrics = shown_metrics(metrics_of(trials, study.objectives), study.objectives)
     ranked = best_first(trials, *study.objectives)
-    loss_curves = _curves(trials, ranked, study.objectives[0])
+    curves = curve_data.curves(study, trials, store, frames.SECONDS, found)
     sections, missing = _sections(trials, study.objectives)
-    if loss_curves is None:
+    if not curves["trials"]:
         missing.insert(0, "Loss curves: no trial has finished an epoch.")
     best = best_trial(trials, *study.objectives)
     verdict = judged_best.answer(study, trials, best)
@@ -92,11 +109,10 @@ def content(study: Study, trials: Sequence[FrozenTrial], store: Any | None, trie
         on_test, not_drawn = chosen.sections(study, best)
         sections[:0] = on_test
         missing += not_drawn
-    every = [*([loss_curves] if loss_curves else []), *sections]
-    named = thinning.numbers_in(figure for section in every for figure in section.figures)
+    named = thinning.numbers_in(figure for section in sections for figure in section.figures)
     failures = [t for t in trials if t.state == TrialState.FAIL]
     shown_sections = [_shown(section) for section in sections]
-    curves = _shown(loss_curves) if loss_curves else None
+    frame = html.embedded(figures.curves_frame(), "loss-curves")
     return {
         "parts": PARTS,
         "name": study.name,
@@ -105,9 +121,10 @@ def content(study: Study, trials: Sequence[FrozenTrial], store: Any | None, trie
         "answer": answer(study, trials, verdict, tried),
         "study": record,
         "data": data.section(study, store),
-        "curves": curves,
+        "curves": {"there": bool(curves["trials"]), "note": curves["note"], "figure": frame},
         "sections": shown_sections,
-        "figures": [f for section in [*([curves] if curves else []), *shown_sections] for f in section["figures"]],
+        "figures": [frame, *(f for section in shown_sections for f in section["figures"])],
+        "also": {"curves": json.dumps(curves, separators=(",", ":"), allow_nan=False)},
         "missing": missing,
         "pairs": [] if record.changes else [p.said for p in pairs(trials, 0, study.objectives[0])],
         "paired": [len(some) for some in paired(trials)],
@@ -139,21 +156,6 @@ def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
     parts = [f"{states.count(s)} {s}" for s in dict.fromkeys(["complete", *states]) if s != "waiting"]
     asked = study.record.n_trials
     return ", ".join(parts) + (f", of {asked}" if asked else "")
-
-
-def _curves(trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objective: str) -> Section | None:
-    """The loss curves of trials; None if no trial has finished an epoch."""
-    with_curves = figures.with_curves(ranked, objective)
-    if not with_curves:
-        return None
-    drawn = figures.thinned(with_curves)
-    note = "Click a curve, or a trial's number in the table, to highlight it."
-    if any(len(TrialRecord.of(t).by_seed(0)) > 1 for t in trials):
-        note += " Curves are those of the first seed."
-    if any(TrialRecord.of(t).folds > 1 for t in trials):
-        note += " Curves are those of the first fold."
-    note += thinning.said(drawn, with_curves, "trials")
-    return Section("Loss curves", note, [figures.curves(drawn, objective)])
 
 
 def _sections(trials: Sequence[FrozenTrial], objectives: list[str]) -> tuple[list[Section], list[str]]:
@@ -233,14 +235,16 @@ def _ui_command(study: Study) -> str:
     return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
 
 
-def _write_curves(path: Path, study: Study, trials: Sequence[FrozenTrial], store: Any) -> None:
-    """Write ``curves.csv``. If the store's database cannot be read, a warning says so: the page does not need it."""
+def _write_curves(path: Path, study: Study, trials: Sequence[FrozenTrial], store: Any) -> "Found | None":
+    """Write ``curves.csv``, and return what was read for it and for the page. If the store's database cannot be read, a
+    warning says so, and None is returned."""
     try:
-        frames.write_curves(path, study, trials, store)
+        return frames.write_curves(path, study, trials, store, curve_data.drawn_of(study, trials))
     except Exception as error:
         if disk_trouble(error) or isinstance(error, Interrupted):
             raise
         log.warning("study %s: curves.csv is not written: %s", study.name, failure_line(error))
+        return None
 
 
 def _write_best(folder: Path, study: Study, best: FrozenTrial | None, store: Any) -> None:

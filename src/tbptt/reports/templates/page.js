@@ -3,10 +3,11 @@ const ready = (async () => {
   const script = document.createElement("script");
   script.textContent = await unpacked("plotly");
   document.head.append(script);
+  if (document.readyState === "loading") await new Promise(parsed => addEventListener("DOMContentLoaded", parsed));
   return JSON.parse(await unpacked("drawn"));
 })();
 let drawn;
-const plots = () => [...document.querySelectorAll(".plot")];
+const plots = () => [...document.querySelectorAll(".plot")].filter(plot => !plot.closest("[hidden]"));
 
 async function unpacked(id) {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), letter => letter.charCodeAt(0));
@@ -14,6 +15,7 @@ async function unpacked(id) {
 }
 
 function draw(plot) {
+  if (plot.dataset.figure === "loss-curves") return drawCurves();
   const { data, layout } = structuredClone(drawn.figures[plot.dataset.figure]);
   for (const trace of data) {
     const own = trace.meta?.trial, numbers = list(trace.customdata);
@@ -49,6 +51,7 @@ addEventListener("beforeprint", () => {
 addEventListener("afterprint", () => plots().forEach(plot => Plotly.relayout(plot, { width: null, autosize: true })));
 ready.then(content => {
   drawn = content;
+  if (drawn.curves) fillControls();
   waiting.push(...plots());
   drawFor(1500);
 });

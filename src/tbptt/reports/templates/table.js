@@ -25,7 +25,7 @@ function pick(number) {
   for (const [text, target] of [...(isDrawn ? [["its curve", "#curves"]] : []), ...(row ? [["its row", `#t${number}`]] : [])]) {
     bar.append(Object.assign(document.createElement("a"), { textContent: text, href: target }));
   }
-  bar.append(Object.assign(document.createElement("button"), { textContent: "close", onclick: () => { bar.hidden = true; } }));
+  bar.append(Object.assign(document.createElement("button"), { textContent: "close", onclick: () => { bar.hidden = true; highlight(null); } }));
   bar.hidden = false;
 }
 function facts(row) {
@@ -36,21 +36,8 @@ function facts(row) {
 function plain(label) {  // of a trial that has no row
   return new DOMParser().parseFromString(label.replaceAll("<br>", " · "), "text/html").body.textContent;
 }
-function highlight(number) {  // whether it has a curve here
-  const indices = [], found = { x: [], y: [], name: [] };
-  for (const [i, top] of curves().data.entries()) {
-    if (!top.meta?.highlight) continue;
-    const x = [], y = [];
-    for (const trace of curves().data) {
-      if (trace.meta?.loss !== top.meta.loss || trace === top || trace.meta.marks) continue;
-      if (trace.meta.trial !== undefined && trace.meta.trial !== number) continue;
-      const numbers = list(trace.customdata), ys = list(trace.y);
-      list(trace.x).forEach((value, k) => { if (!numbers.length || numbers[k] === number) { x.push(value); y.push(ys[k]); } });
-    }
-    indices.push(i); found.x.push(x); found.y.push(y); found.name.push(top.name.replace(/^[^,]*/, `trial ${number}`));
-  }
-  Plotly.restyle(curves(), found, indices);
-  return found.x.some(x => x.length);
+function highlight(number) {  // whether it has a curve here; null takes the best trial again
+  return showTrial(number);
 }
 document.addEventListener("click", event => { if (event.target.dataset?.trial) pick(Number(event.target.dataset.trial)); });
 

@@ -1,0 +1,415 @@
+// The curves of trials and runs, drawn from `drawn.curves`: {metrics, keys, objective, mean, note, trials}, the best trial
+// first. A trial has runs, a run has a seed, a fold, and for each metric a value an epoch.
+const MOST_OWN = 40;  // trials with a line of their own; the others share one, which is drawn as fast as a single line
+const MOST_SHARED = 25000;  // points of the lines that are shared
+const MOST_GROUPS = 8;  // values of a key that can be told apart by colour
+const MOST_NAMED = 12;  // keys of a point that fit in a hover box
+const LOG_FROM = 5;  // if the largest value / the smallest is above this, a linear axis hides the small ones
+const DASHES = ["solid", "dot"];
+// Okabe and Ito's colours, which colour-blind people tell apart, without the one of the highlighted trial.
+const COLOURS = ["#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#a6761d", "#8a8f98"];
+const VIRIDIS = ["#440154", "#472c7a", "#3b518b", "#2c718e", "#21908d", "#27ad81", "#5cc863", "#aadc32"];
+
+const view = { metric: null, lines: "", colour: "", axis: null, bands: true, trial: null };
+const control = name => document.getElementById(`curves-${name}`);
+const curvesPlot = () => document.querySelector("#curves .plot");
+
+// Texts of a study are data, and Plotly reads a little HTML in every text.
+const safe = text => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const cut = (text, most) => text.length <= most ? text : `${text.slice(0, most - 1)}…`;
+const short = value => Number.isFinite(+value) && value !== "" ? String(+(+value).toPrecision(6)) : value;
+
+// What the page's style says, so that a dark page has light lines.
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const found = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
+  const ink = found("--ink", "#0f172a"), rgb = channels(ink);
+  return {
+    ink, soft: found("--soft", "#526077"), line: found("--line", "#e2e8f0"), best: found("--best", "#d55e00"),
+    dark: rgb[0] + rgb[1] + rgb[2] > 384,  // light ink is on a dark page
+  };
+}
+function channels(colour) {
+  const short = colour.length === 4 ? colour.replace(/[^#]/g, "$&$&") : colour;
+  return [1, 3, 5].map(at => parseInt(short.slice(at, at + 2), 16) || 0);
+}
+const faint = (colour, opacity) => `rgba(${channels(colour)},${opacity})`;
+
+// --- numbers --------------------------------------------------------------------------------------------------------
+
+const epochsOf = (run, length) => run.epochs ?? Array.from({ length }, (_, i) => i + 1);
+
+// Mean, smallest and largest run (or the middle half of them) by epoch, where at least half of the runs have a value. A
+// mean over a trial's runs (`whole`) has no value where a run that goes on was not measured.
+function summary(runs, metric, whole) {
+  const at = new Map(), spans = [];
+  let count = 0;
+  for (const run of runs) {
+    const curve = run.curves[metric];
+    if (!curve) continue;
+    const epochs = epochsOf(run, curve.length);
+    let first = null, last = null;
+    for (let i = 0; i < curve.length; i++) {
+      if (curve[i] === null || !Number.isFinite(curve[i])) continue;
+      const epoch = epochs[i], there = at.get(epoch);
+      if (there) there.push(curve[i]); else at.set(epoch, [curve[i]]);
+      first ??= epoch; last = epoch;
+    }
+    if (first !== null) { count += 1; spans.push([first, last]); }
+  }
+  const found = { x: [], mean: [], low: [], high: [], count: [], runs: count };
+  for (const [epoch, values] of [...at].sort((a, b) => a[0] - b[0])) {
+    if (2 * values.length < count) continue;
+    if (whole && count > 1 && spans.some(([a, b]) => a <= epoch && epoch <= b) &&
+        values.length < spans.filter(([a, b]) => a <= epoch && epoch <= b).length) continue;
+    let total = 0;
+    for (const value of values) total += value;
+    found.x.push(epoch); found.mean.push(total / values.length); found.count.push(values.length);
+    if (whole) { found.low.push(Math.min(...values)); found.high.push(Math.max(...values)); }
+    else { values.sort((a, b) => a - b); found.low.push(quantile(values, .25)); found.high.push(quantile(values, .75)); }
+  }
+  return found;
+}
+function quantile(sorted, share) {  // as NumPy's, linear between two values
+  const place = share * (sorted.length - 1), below = Math.floor(place);
+  return sorted[below] + (place - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
+}
+
+const kept = new WeakMap();  // by trial: the summaries of its metrics, as every drawing needs them
+function summaryOf(trial, metric) {
+  if (!kept.has(trial)) kept.set(trial, new Map());
+  const its = kept.get(trial);
+  if (!its.has(metric)) its.set(metric, summary(trial.runs, metric, true));
+  return its.get(metric);
+}
+const withCurve = metric => drawn.curves.trials.filter(trial => summaryOf(trial, metric).x.length);
+const isComplete = trial => trial.state === "complete";
+
+// The values of a key, or quarters of many numbers: [{name, trials}], in the values' order.
+function groupsOf(key, trials) {
+  const having = trials.filter(trial => key in trial.point), byValue = new Map();
+  for (const trial of having) {
+    const value = trial.point[key];
+    if (byValue.has(value)) byValue.get(value).push(trial); else byValue.set(value, [trial]);
+  }
+  const values = [...byValue.keys()], numeric = values.every(value => value.trim() !== "" && Number.isFinite(+value));
+  values.sort(numeric ? (a, b) => a - b : (a, b) => a.localeCompare(b, undefined, { numeric: true }));
+  const gather = (name, some) => ({ name, trials: some.flatMap(value => byValue.get(value)) });
+  if (values.length <= MOST_GROUPS) return values.map(value => gather(cut(short(value), 40), [value]));
+  if (numeric) {
+    const sorted = having.map(trial => +trial.point[key]).sort((a, b) => a - b);
+    const ends = [.25, .5, .75].map(share => quantile(sorted, share));
+    const quarters = [[], [], [], []];
+    for (const value of values) quarters[ends.filter(end => +value > end).length].push(value);
+    return quarters.filter(some => some.length).map(some => gather(`${short(some[0])} to ${short(some.at(-1))}`, some));
+  }
+  values.sort((a, b) => byValue.get(b).length - byValue.get(a).length);
+  const rest = values.splice(MOST_GROUPS - 1);
+  return [...values.map(value => gather(cut(value, 40), [value])), gather(`${rest.length} other values`, rest)];
+}
+
+// --- traces ---------------------------------------------------------------------------------------------------------
+
+function labelOf(trial) {
+  const lines = Object.entries(trial.point).map(([key, value]) => `${safe(cut(key, 60))} = ${safe(cut(short(value), 60))}`);
+  const more = lines.length > MOST_NAMED ? [`and ${lines.length - MOST_NAMED} more`] : [];
+  return [`<b>trial ${trial.number}</b>`, ...lines.slice(0, MOST_NAMED), ...more].join("<br>");
+}
+const runName = run => [run.seed !== null && `seed ${run.seed}`, run.fold !== null && `fold ${run.fold}`].filter(Boolean).join(", ");
+
+function meanLine(trial, metric, of) {
+  const { x, mean, low, high, count, runs } = summaryOf(trial, metric);
+  const name = runs > 1 ? "" : runName(trial.runs.find(run => run.curves[metric]) ?? trial.runs[0]);
+  return {
+    type: "scatter", x, y: mean, mode: x.length > 1 ? "lines" : "markers", text: labelOf(trial) + (name && `<br>${safe(name)}`),
+    customdata: runs > 1 ? x.map((_, i) => [low[i], high[i], count[i]]) : undefined,
+    hovertemplate: "%{text}<br>epoch %{x}: <b>%{y:.4g}</b>" + (runs > 1
+      ? ", mean of %{customdata[2]} runs from %{customdata[0]:.4g} to %{customdata[1]:.4g}" : "") + "<extra></extra>",
+    ...of, meta: { trial: trial.number, metric, ...of.meta },
+  };
+}
+
+// All bands of one colour as one trace, with gaps between them.
+function band(summaries, colour, opacity, more) {
+  const x = [], y = [];
+  for (const { x: epochs, low, high, runs } of summaries) {
+    if (runs < 2 || epochs.length < 2) continue;
+    if (x.length) { x.push(null); y.push(null); }
+    x.push(...epochs, ...epochs.toReversed(), epochs[0]);
+    y.push(...high, ...low.toReversed(), high[0]);
+  }
+  return {
+    type: "scatter", x, y, mode: "lines", line: { width: 0 }, fill: "toself", fillcolor: faint(colour, opacity), hoverinfo: "skip",
+    showlegend: false, ...more, meta: { band: true, ...more?.meta },
+  };
+}
+
+// Many trials as one trace.
+function sharedLine(trials, metric, every, of) {
+  const x = [], y = [], text = [], customdata = [];
+  for (const trial of trials) {
+    const its = summaryOf(trial, metric), label = labelOf(trial);
+    for (let i = 0; i < its.x.length; i++) {
+      if (i % every && i !== its.x.length - 1) continue;
+      x.push(its.x[i]); y.push(its.mean[i]); text.push(label); customdata.push(trial.number);
+    }
+    x.push(null); y.push(null); text.push(""); customdata.push(null);
+  }
+  const single = trials.every(trial => summaryOf(trial, metric).x.length === 1);
+  return {
+    type: "scatter", x, y, text, customdata, mode: single ? "markers" : "lines", marker: { size: 3 },
+    hovertemplate: "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>", ...of, meta: { shared: true, metric },
+  };
+}
+
+// Where the schedule moves on to its next stage.
+function stages(trials, metric, colours) {
+  const x = [], y = [], text = [], hovertext = [], customdata = [];
+  for (const trial of trials) {
+    const run = trial.runs.find(run => run.curves["schedule/chunks"]), chunks = run?.curves["schedule/chunks"] ?? [];
+    const epochs = run ? epochsOf(run, chunks.length) : [], its = summaryOf(trial, metric);
+    for (let i = 1; i < chunks.length; i++) {
+      if (chunks[i] === null || chunks[i - 1] === null || chunks[i] === chunks[i - 1]) continue;
+      const at = its.x.indexOf(epochs[i]);
+      if (at < 0) continue;
+      x.push(epochs[i]); y.push(its.mean[at]); text.push(labelOf(trial)); customdata.push(trial.number);
+      hovertext.push(`${chunks[i - 1]} → ${chunks[i]} chunks`);
+    }
+  }
+  return {
+    type: "scatter", x, y, text, hovertext, customdata, mode: "markers", name: "a stage begins", meta: { marks: true },
+    showlegend: x.length > 0,
+    marker: { symbol: "diamond", size: trials.length <= 12 ? 7 : 5, color: colours.dark ? "#0f172a" : "white", line: { color: colours.soft, width: 1 } },
+    hovertemplate: "%{text}<br>epoch %{x}: <b>%{hovertext}</b><extra></extra>",
+  };
+}
+
+// --- what is drawn --------------------------------------------------------------------------------------------------
+
+function colouring(trials, colours) {  // by trial: {colour, name, bucket}
+  const found = new Map(), complete = trials.filter(isComplete), scale = colours.dark ? VIRIDIS.toReversed() : VIRIDIS;
+  if (view.colour) {
+    const groups = groupsOf(view.colour, trials);
+    for (const [i, group] of groups.entries()) {
+      for (const trial of group.trials) found.set(trial, { colour: COLOURS[i % COLOURS.length], name: safe(group.name), rank: i });
+    }
+  } else {
+    for (const [i, trial] of complete.entries()) {
+      const at = Math.floor(scale.length * i / complete.length);
+      found.set(trial, { colour: scale[at], name: `complete, ${colours.dark ? "bright" : "dark"} is good`, rank: 0 });
+    }
+  }
+  for (const trial of trials) {
+    if (found.has(trial)) continue;
+    const running = trial.state === "running";
+    const name = isComplete(trial) ? `without ${safe(view.colour)}` : running ? "running" : "pruned, diverged or failed";
+    found.set(trial, { colour: running ? "#56b4e9" : "#94a3b8", name, rank: MOST_GROUPS + running });
+  }
+  return found;
+}
+
+function ofTrials(metrics, colours) {
+  const traces = [], most = Math.floor(MOST_OWN / metrics.length), legend = new Set();
+  let own = [], total = 0;
+  for (const [m, metric] of metrics.entries()) {
+    const trials = withCurve(metric), running = trials.filter(trial => trial.state === "running").slice(0, most / 4);
+    const best = trials.filter(trial => !running.includes(trial)).slice(0, most - running.length);
+    const shared = trials.filter(trial => !best.includes(trial) && !running.includes(trial));
+    const looks = colouring(trials, colours), ending = m ? `, ${short(labelOfMetric(metric))}` : "", dash = DASHES[m];
+    if (!m) { own = [...best, ...running]; total = trials.length; }
+    traces.push(...ofShared(shared, metric, looks, ending, dash, metrics.length));
+    if (view.bands) {
+      for (const [colour, some] of grouped([...best, ...running], trial => looks.get(trial).colour)) {
+        traces.push(band(some.map(trial => summaryOf(trial, metric)), colour, colours.dark ? .16 : .1));
+      }
+    }
+    for (const trial of [...best, ...running].reverse()) {
+      const { colour, name, rank } = looks.get(trial), first = !legend.has(name + ending);
+      legend.add(name + ending);
+      traces.push(meanLine(trial, metric, {
+        line: { color: colour, width: 1.5, dash }, marker: { color: colour }, opacity: isComplete(trial) || trial.state === "running" ? .9 : .55,
+        name: name + ending, legendgroup: name + ending, legendrank: 10 + rank, showlegend: first,
+      }));
+    }
+    if (metric !== "schedule/chunks") traces.push({ ...stages([...best, ...running], metric, colours), ...(m && { showlegend: false }) });
+  }
+  return { traces, own, total };
+}
+function ofShared(trials, metric, looks, ending, dash, parts) {
+  if (!trials.length) return [];
+  const total = trials.reduce((sum, trial) => sum + summaryOf(trial, metric).x.length + 1, 0);
+  const every = Math.max(1, Math.ceil(total * parts / MOST_SHARED));
+  const byColour = view.colour ? grouped(trials, trial => looks.get(trial).colour) : [["#94a3b8", trials]];
+  return byColour.map(([colour, some], i) => sharedLine(some, metric, every, {
+    line: { color: colour, width: 1, dash }, marker: { color: colour, size: 3 }, opacity: view.colour ? .45 : .35,
+    name: `the other trials${ending}`, legendgroup: `others${ending}`, showlegend: i === 0, legendrank: 100,
+  }));
+}
+function grouped(items, by) {
+  const found = new Map();
+  for (const item of items) found.set(by(item), [...found.get(by(item)) ?? [], item]);
+  return [...found];
+}
+
+function ofGroups(metrics) {
+  const traces = [], lines = [], names = [];
+  for (const [m, metric] of metrics.entries()) {
+    const groups = groupsOf(view.lines, withCurve(metric).filter(isComplete));
+    for (const [i, { name, trials }] of groups.entries()) {
+      const its = summary(trials.flatMap(trial => trial.runs), metric, false), colour = COLOURS[i % COLOURS.length];
+      const title = safe(name) + (m ? `, ${labelOfMetric(metric)}` : ""), group = `${i} ${m}`;
+      if (!m) names.push([trials.length, its.runs]);
+      if (view.bands) traces.push(band([its], colour, .16, { legendgroup: group, meta: { group: name } }));
+      lines.push({
+        type: "scatter", x: its.x, y: its.mean, mode: its.x.length > 1 ? "lines" : "markers", name: title, legendgroup: group,
+        line: { color: colour, width: 2.5, dash: DASHES[m] }, marker: { color: colour }, meta: { group: name, metric },
+        text: `<b>${safe(view.lines)} = ${safe(name)}</b><br>${trials.length} trials, ${its.runs} runs`,
+        customdata: its.x.map((_, k) => [its.low[k], its.high[k]]),
+        hovertemplate: "%{text}<br>epoch %{x}: mean <b>%{y:.4g}</b>, middle half %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra></extra>",
+      });
+    }
+  }
+  return { traces: [...traces, ...lines], names };
+}
+
+// The trial on top, with its band; if it was picked, each of its runs too.
+function onTop(trial, metrics, colours) {
+  return metrics.flatMap((metric, m) => {
+    const its = summaryOf(trial, metric), dash = DASHES[m], traces = [];
+    if (!its.x.length) return [];
+    if (view.bands) traces.push(band([its], colours.best, .2, { meta: { highlight: true } }));
+    if (view.trial !== null && its.runs > 1) {
+      for (const run of trial.runs.filter(run => run.curves[metric])) {
+        const curve = run.curves[metric], epochs = epochsOf(run, curve.length), there = curve.map((y, i) => i).filter(i => curve[i] !== null);
+        traces.push({
+          type: "scatter", x: there.map(i => epochs[i]), y: there.map(i => curve[i]), mode: there.length > 1 ? "lines" : "markers",
+          line: { color: colours.best, width: 1, dash }, marker: { color: colours.best }, showlegend: false, name: runName(run),
+          text: `${labelOf(trial)}<br>${safe(runName(run))}`, meta: { trial: trial.number, run: runName(run), metric },
+          hovertemplate: "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
+        });
+      }
+    }
+    const name = `trial ${trial.number}${view.trial === null ? ", the best" : ""}${m ? `, ${labelOfMetric(metric)}` : ""}`;
+    traces.push(meanLine(trial, metric, { line: { color: colours.best, width: 3.5, dash }, marker: { color: colours.best, size: 8 }, name, legendrank: 1, meta: { highlight: true } }));
+    return traces;
+  });
+}
+
+const labelOfMetric = name => drawn.curves.metrics.find(metric => metric.name === name)?.label ?? name;
+const isLoss = name => drawn.curves.metrics.some(metric => metric.name === name && metric.is_loss);
+
+function drawCurves() {
+  const plot = curvesPlot();
+  if (!plot || document.getElementById("curves").hidden) return;
+  const metrics = view.metric.split("+"), colours = theme(), picked = drawn.curves.trials.find(trial => trial.number === view.trial);
+  const best = drawn.curves.trials.find(isComplete), top = picked ?? (view.lines ? null : best);
+  const made = view.lines ? ofGroups(metrics) : ofTrials(metrics, colours);
+  const traces = [...made.traces, ...(top ? onTop(top, metrics, colours) : [])];
+  const last = traces.reduce((most, trace) => trace.x.reduce((a, b) => Math.max(a, b ?? 0), most), 1);
+  if (drawn.curves.mean !== null && metrics.every(isLoss)) {
+    traces.push({
+      type: "scatter", x: [1, last], y: [drawn.curves.mean, drawn.curves.mean], mode: "lines", name: "predicting the mean", legendrank: 2000,
+      line: { color: colours.ink, dash: "dash", width: 1 }, hovertemplate: "predicting the mean: <b>%{y:.4g}</b><extra></extra>", meta: {},
+    });
+  }
+  const axis = view.axis ?? axisOf(traces);
+  control("axis").value = axis;
+  const layout = structuredClone(drawn.figures[plot.dataset.figure].layout);
+  const lines = { gridcolor: colours.line, zerolinecolor: colours.line, linecolor: colours.line };
+  Object.assign(layout.font, { color: colours.ink });
+  Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: `${view.metric} ${view.lines} ${axis}` });
+  Object.assign(layout.xaxis, lines, { range: [.8 - .02 * last, 1.02 * last + .2], dtick: last < 10 ? 1 : undefined });
+  Object.assign(layout.yaxis, lines, { type: axis, autorange: true, ...(axis === "log" && { tickformat: "~g" }) });
+  layout.yaxis.title = { text: safe(metrics.length > 1 ? "loss" : labelOfMetric(metrics[0])) };
+  if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;  // a finger on a plot scrolls the page
+  const isNew = !plot.classList.contains("js-plotly-plot");
+  Plotly.react(plot, traces, layout, drawn.config);
+  if (isNew) plot.on("plotly_click", event => {
+    const point = event.points[0], number = point.data.meta?.trial ?? point.customdata;
+    if (Number.isInteger(number)) pick(number);
+  });
+  control("said").textContent = sentence(made, metrics, picked, best);
+}
+
+function axisOf(traces) {
+  let low = Infinity, high = -Infinity;
+  for (const trace of traces) {
+    for (const y of trace.y) if (Number.isFinite(y)) { low = Math.min(low, y); high = Math.max(high, y); }
+  }
+  return low > 0 && high > LOG_FROM * low ? "log" : "linear";
+}
+
+function sentence(made, metrics, picked, best) {
+  const parts = [], some = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+  if (view.lines) {
+    const trials = made.names.reduce((sum, [n]) => sum + n, 0), runs = made.names.reduce((sum, [, n]) => sum + n, 0);
+    parts.push(`A line for each value of ${view.lines}: the mean over all runs of the complete trials with it, ${some(trials, "trial")} and ${some(runs, "run")} in all` +
+               `${view.bands ? "; the band is the middle half of the runs" : ""}.`);
+  } else {
+    const most = Math.max(0, ...made.own.map(trial => summaryOf(trial, metrics[0]).runs)), others = made.total - made.own.length;
+    const runs = made.own.reduce((sum, trial) => sum + summaryOf(trial, metrics[0]).runs, 0);
+    parts.push(`${some(made.total, "trial")}${others ? `, the first ${made.own.length} each with a line of its own, the others with thin ones` : ""}.`);
+    if (most > 1) {
+      parts.push(`A line is the mean over a trial's runs (${runs} of ${some(made.own.length, "trial")})` +
+                 `${view.bands ? ", its band goes from the smallest run to the largest" : ""}; where runs have ended, it goes on while half of them do.`);
+    }
+  }
+  if (picked) {
+    const runs = summaryOf(picked, metrics[0]).runs;
+    parts.push(runs ? `On top is trial ${picked.number}${runs > 1 ? ` with its ${runs} runs` : ""}.` : `Trial ${picked.number} has no such curve.`);
+  } else if (best && !view.lines) {
+    parts.push(`On top is trial ${best.number}, the best: ${drawn.curves.objective} is judged at each run's best epoch, so its curve need not end ${drawn.curves.small_is_good ? "lowest" : "highest"}.`);
+  }
+  return parts.join(" ");
+}
+
+// --- controls -------------------------------------------------------------------------------------------------------
+
+function fill(select, choices, chosen) {  // [[value, text]]
+  const now = [...select.options].map(option => [option.value, option.textContent]);
+  if (JSON.stringify(now) !== JSON.stringify(choices)) {
+    select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
+  }
+  select.value = chosen;
+}
+
+function fillControls() {
+  const { metrics, keys, trials } = drawn.curves, there = new Set(trials.flatMap(trial => trial.runs.flatMap(run => Object.keys(run.curves))));
+  const choices = metrics.filter(metric => there.has(metric.name)).map(metric => [metric.name, metric.label]);
+  if (there.has("val/loss") && there.has("train/loss")) choices.splice(3, 0, ["val/loss+train/loss", "held-out and online"]);
+  if (!choices.some(([name]) => name === view.metric)) view.metric = choices[0]?.[0] ?? null;
+  const named = keys.map(key => [key, cut(key, 50)]);
+  fill(control("metric"), choices, view.metric);
+  fill(control("lines"), [["", "each trial"], ...named.map(([key, name]) => [key, `each value of ${name}`])], view.lines);
+  fill(control("colour"), [["", "rank"], ...named], view.colour);
+  control("colour").disabled = view.lines !== "";
+  for (const trial of trials) drawn.labels[trial.number] ??= labelOf(trial);
+  return choices.length > 0;
+}
+
+for (const name of ["metric", "lines", "colour", "axis"]) {
+  control(name).addEventListener("change", event => {
+    view[name] = event.target.value;
+    if (name === "metric" || name === "lines") view.axis = null;
+    control("colour").disabled = view.lines !== "";
+    drawCurves();
+  });
+}
+control("bands").addEventListener("change", event => { view.bands = event.target.checked; drawCurves(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCurves);
+
+// A trial on top, with all of its runs; null for the best. Returns whether it has a curve.
+function showTrial(number) {
+  const trial = drawn.curves.trials.find(trial => trial.number === number);
+  if (number !== null && !trial) return false;
+  if (view.trial !== number) { view.trial = number; drawCurves(); }
+  return number !== null;
+}
+
+// New curves of some trials, and the numbers of all, best first. What is chosen, zoomed and highlighted stays.
+function takeCurves(trials, order) {
+  const of = new Map([...drawn.curves.trials, ...trials].map(trial => [trial.number, trial]));
+  drawn.curves.trials = order.map(number => of.get(number)).filter(Boolean);
+  document.getElementById("curves").hidden = !fillControls();
+  drawCurves();
+}
