@@ -46,7 +46,9 @@ def _is_from_shipped() -> bool:
     return hydra.job.config_name == "config" and providers <= {"hydra", "main", "schema"}
 
 
-REPORT_TAKES = "STUDY|verdict.csv [--verdict | --figures FOLDER] [study.storage=URI] [tracking.uri=URI]"
+REPORT_TAKES = (
+    "STUDY|verdict.csv [--verdict | --figures FOLDER | --watch [--port N]] [study.storage=URI] [tracking.uri=URI]"
+)
 
 
 def run(hydra_main: Callable[[], None], conf: Path) -> int:
@@ -87,31 +89,43 @@ def _typed_mode(argv: Sequence[str]) -> str:
 
 
 def report(argv: Sequence[str], conf: Path) -> int:
-    """Run ``python report.py STUDY [--verdict | --figures FOLDER] [KEY=VALUE …]`` and return the exit status, as
-    :func:`run` does.
+    """Run ``python report.py STUDY [--verdict | --figures FOLDER | --watch] [KEY=VALUE …]`` and return the exit
+    status, as :func:`run` does.
 
     KEY is ``study.storage`` or ``tracking.uri``, if they are not the defaults. ``--verdict`` compares the article's
     claims with a study of ``sweep=article``, or with its verdict.csv. ``--figures`` writes the report's figures and
-    tables for a paper.
+    tables for a paper. ``--watch`` serves the report on this machine while the study runs.
     """
     return ran(lambda: _report(argv, conf))
 
 
 def _report(argv: Sequence[str], conf: Path) -> int:
     usage = f"usage: {command('report')} {REPORT_TAKES}"
-    words, figures = _folder_of_figures([word for word in argv if word != "--verdict"])
+    from tbptt.cli.watch import served, watch
+
+    words, how = served([word for word in argv if word != "--verdict"])
+    words, figures = _folder_of_figures(words)
     is_verdict = "--verdict" in argv
     if "--help" in argv or "-h" in argv:
         say(usage)
         return 0
-    if (is_verdict and figures is not None) or not words or words[0].startswith("-") or "=" in words[0]:
+    if (
+        is_verdict + (figures is not None) + (served is not None) > 1
+        or not words
+        or words[0].startswith("-")
+        or "=" in words[0]
+    ):
         return ended(usage, WRONG)
     if any(word.startswith("-") for word in words):
         return ended(usage, WRONG)
+    words += how.stores if how else []
     cfg = keys_of(words[1:], conf, OF_STORES)
     from tbptt.cli.reports import figures_of, report_again, verdict_on
 
     uri = stores_named(cfg, words[1:])[0]
+    if how is not None:
+        watch(words[0], cfg, uri, how)
+        return 0
     if figures is not None:
         say(figures_of(words[0], cfg, uri, Path(figures)))
         return 0

@@ -73,6 +73,12 @@ def figures_of(name: str, cfg: DictConfig, uri: str | None, folder: Path) -> str
         return papers.write(study, _store(study, cfg, uri), folder, browser)
 
 
+def opened(name: str, cfg: DictConfig, uri: str | None) -> "tuple[Study, Store]":
+    """An existing study and the store of its runs. Raises CommandError if there is no such study."""
+    study = _study(name, cfg)
+    return study, _store(study, cfg, uri)
+
+
 def _study(name: str, cfg: DictConfig) -> "Study":
     from tbptt.studies.found import study_called
 

@@ -102,6 +102,7 @@ class StudyConfig:
     max_failures: int | None = key(whole(1, None), None)
     retries: int = key(whole(0), 1)
     heartbeat: int = key(whole(1, high=86400), 15)
+    watch: bool = key(one_of(True, False), True, new=True)  # no value of it computes anything else
     allow_changed: bool = key(one_of(True, False), False)
     fresh: bool = key(one_of(True, False), False)
     dry_run: bool = key(one_of(True, False), False)

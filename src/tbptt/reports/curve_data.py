@@ -57,14 +57,19 @@ def curves(
         and whether ``small_is_good``, the loss of predicting the ``mean`` (None if it differs), a ``note`` on what is
         not drawn, and ``trials``, the best first, as :func:`trials_of` gives them.
     """
-    ranked = _begun(study, trials)
-    drawn = best_and_even(ranked)
+    drawn = drawn_of(study, trials)
     if found is None:
-        found = _read(study, drawn, store, seconds)
+        found = read(study, drawn, store, seconds)
     told = [t for t in trials_of(study, drawn, found) if t["runs"]]
-    note = said(drawn, ranked, "trials") + _said_of_missing(told, drawn, store, found) + _bounded(told, study)
+    there = head(study, trials, drawn)
+    note = there["note"] + _said_of_missing(told, drawn, store, found) + bounded(told, study)
     if any("epochs" in run for t in told for run in t["runs"]):
         note += f" Long curves are thinned to {MOST_POINTS} epochs."
+    return {**there, "note": note.strip(), "trials": told}
+
+
+def head(study: Study, trials: Sequence[FrozenTrial], drawn: Sequence[FrozenTrial]) -> dict[str, Any]:
+    """What :func:`curves` gives but for the trials."""
     known = {m.name: m.label for m in METRICS.values()}
     return {
         "metrics": [{"name": n, "label": known.get(n, n), "is_loss": n in LOSSES} for n in metrics_of(study)],
@@ -72,8 +77,7 @@ def curves(
         "objective": study.objectives[0],
         "small_is_good": sign(study.objectives[0]) == 1,
         "mean": _baseline(drawn),
-        "note": note.strip(),
-        "trials": told,
+        "note": said(drawn, _begun(study, trials), "trials"),
     }
 
 
@@ -117,7 +121,7 @@ def trials_of(study: Study, trials: Sequence[FrozenTrial], found: "Found | None"
 # --- from the store -------------------------------------------------------------------------------------------------
 
 
-def _read(study: Study, trials: Sequence[FrozenTrial], store: Any | None, seconds: float | None) -> "Found | None":
+def read(study: Study, trials: Sequence[FrozenTrial], store: Any | None, seconds: float | None) -> "Found | None":
     """The curves of trials. None without a store, or if it cannot be read: a warning says why."""
     runs = list(runs_of(trials))
     if store is None or not runs:
@@ -218,7 +222,7 @@ def _said_of_missing(
     return f" {why}: drawn of {of} is what the study keeps itself, or the runs that came."
 
 
-def _bounded(told: Sequence[dict[str, Any]], study: Study) -> str:
+def bounded(told: Sequence[dict[str, Any]], study: Study) -> str:
     """Keep the numbers below ``MOST_NUMBERS``, and say what was left out: runs other than the first of the worse
     trials, then metrics from the last on, but never an objective."""
     sizes = [[sum(map(len, run["curves"].values())) for run in t["runs"]] for t in told]

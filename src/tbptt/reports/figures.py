@@ -33,6 +33,7 @@ GREY = "#94a3b8"
 INK = "#334155"
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
+
 def label(trial: FrozenTrial) -> str:
     """A trial and its point, as the lines of a hover box."""
     lines = [f"{safe(name)} = {safe(short_value(value))}" for name, value in trial.params.items()]

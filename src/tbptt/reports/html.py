@@ -24,6 +24,7 @@ PLOTLY = {
 }
 
 
+@cache
 def environment() -> jinja2.Environment:
     """The templates of the pages. What they show is data: Jinja escapes it."""
     return jinja2.Environment(
@@ -50,6 +51,7 @@ def rendered(
         content: what else the template shows.
     """
     packed_figures = drawn(figures, labels, **also)
+    content.setdefault("live", None)
     return environment().get_template(template).render(plotly=_plotly(), drawn=packed_figures, **content)
 
 

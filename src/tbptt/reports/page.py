@@ -75,6 +75,7 @@ def write_report(study: Study, store: Any | None = None) -> Path:
 
 
 PARTS = ("head", "answer", "data", "curves", "pairs", "sections", "failures", "trials", "searched")
+LIVE_PARTS = ("head", "running", *PARTS[1:])
 
 
 def render(
@@ -88,20 +89,48 @@ def render(
     return html.rendered("report.html", **content(study, trials, store, tried, found))
 
 
+def brief(study: Study, trials: Sequence[FrozenTrial], store: Any | None, tried: evidence.Tried) -> dict[str, Any]:
+    """Of :func:`content`, what can be had at once: how many trials there are, and their table."""
+    params = params_of(trials)
+    metrics = shown_metrics(metrics_of(trials, study.objectives), study.objectives)
+    ranked = best_first(trials, *study.objectives)
+    rows = [_row(t, params, metrics, study.objectives, store, tried) for t in ranked[: thinning.MOST_ROWS]]
+    return {
+        "name": study.name,
+        "objectives": study.objectives,
+        "counts": _counts(study, trials),
+        "study": study.record,
+        "params": params,
+        "metrics": metrics,
+        "first_sort": "ascending" if sign(study.objectives[0]) == 1 else "descending",
+        "in_set": bool(tried.inside),
+        "rows": rows,
+        "listed": len(rows),
+        "total": len(ranked),
+        "spread": any(row["spread"] for row in rows),
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
 def content(
     study: Study,
     trials: Sequence[FrozenTrial],
     store: Any | None,
     tried: evidence.Tried,
     found: "Found | None" = None,
+    *,
+    live: bool = False,
 ) -> dict[str, Any]:
-    """What the page shows, by the names that its templates use. ``found``: the curves, if they were read already."""
-    record, params = study.record, params_of(trials)
-    metrics = shown_metrics(metrics_of(trials, study.objectives), study.objectives)
-    ranked = best_first(trials, *study.objectives)
-    curves = curve_data.curves(study, trials, store, frames.SECONDS, found)
+    """What the page shows, by the names that its templates use.
+
+    Args:
+        found: the curves, if they were read already.
+        live: for a page that has its curves elsewhere. Nothing is written, in no store either.
+    """
+    record = study.record
+    curves = NO_CURVES if live else curve_data.curves(study, trials, store, frames.SECONDS, found)
     sections, missing = _sections(trials, study.objectives)
-    if not curves["trials"]:
+    if not live and not curves["trials"]:
         missing.insert(0, "Loss curves: no trial has finished an epoch.")
     best = best_trial(trials, *study.objectives)
     verdict = judged_best.answer(study, trials, best)
@@ -112,18 +141,15 @@ def content(
     named = thinning.numbers_in(figure for section in sections for figure in section.figures)
     failures = [t for t in trials if t.state == TrialState.FAIL]
     shown_sections = [_shown(section) for section in sections]
-    frame = html.embedded(figures.curves_frame(), "loss-curves")
     return {
+        **brief(study, trials, store, tried),
         "parts": PARTS,
-        "name": study.name,
-        "objectives": study.objectives,
-        "counts": _counts(study, trials),
+        "live": None,
         "answer": answer(study, trials, verdict, tried),
-        "study": record,
         "data": data.section(study, store),
-        "curves": {"there": bool(curves["trials"]), "note": curves["note"], "figure": frame},
+        "curves": {"there": bool(curves["trials"]), "note": curves["note"], "figure": curves_frame()},
         "sections": shown_sections,
-        "figures": [frame, *(f for section in shown_sections for f in section["figures"])],
+        "figures": [curves_frame(), *(f for section in shown_sections for f in section["figures"])],
         "also": {"curves": json.dumps(curves, separators=(",", ":"), allow_nan=False)},
         "missing": missing,
         "pairs": [] if record.changes else [p.said for p in pairs(trials, 0, study.objectives[0])],
@@ -131,17 +157,30 @@ def content(
         "failures": [(t.number, TrialRecord.of(t), point_of(t)) for t in failures[: thinning.MOST_ROWS]],
         "failed": len(failures),
         "labels": {t.number: figures.label(t) for t in trials if t.number in named},
-        "params": params,
-        "metrics": metrics,
-        "first_sort": "ascending" if sign(study.objectives[0]) == 1 else "descending",
-        "in_set": bool(tried.inside),
-        "rows": [_row(t, params, metrics, study.objectives, store, tried) for t in ranked[: thinning.MOST_ROWS]],
-        "total": len(ranked),
         "parent": _run_link(record.parent_run, store),
-        "runs": _study_link(study, store),
+        "runs": _study_link(study, store, keep=not live),
         "ui": _ui_command(study),
-        "written": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+NO_CURVES: dict[str, Any] = {"trials": [], "note": ""}
+
+
+def nothing_yet() -> dict[str, Any]:
+    """Of :func:`content`, what :func:`brief` does not have, before it is known."""
+    return {
+        "answer": {"best": None, "says": ["What is known so far is being worked out."], "front": [], "commands": []},
+        "data": None,
+        "curves": {"there": False, "note": "", "figure": curves_frame()},
+        **dict.fromkeys(("sections", "missing", "pairs", "paired", "failures"), ()),
+        "failed": 0,
+        **dict.fromkeys(("parent", "runs", "ui"), ""),
+    }
+
+
+def curves_frame() -> dict[str, Any]:
+    """The figure in which the page's scripts draw the curves."""
+    return html.embedded(figures.curves_frame(), "loss-curves")
 
 
 def _shown(section: Section) -> dict[str, Any]:
@@ -214,8 +253,9 @@ def _run_link(run_id: str | None, store: Any | None) -> str:
     return run_page(store.uri, store.experiment, run_id)
 
 
-def _study_link(study: Study, store: Any | None) -> str:
-    """The page of all runs of a study; empty if they are not known."""
+def _study_link(study: Study, store: Any | None, keep: bool) -> str:
+    """The page of all runs of a study; empty if they are not known. With ``keep`` its view is kept there if it is not
+    yet."""
     if store is None or study.record.parent_run is None:
         return ""
     objective = study.objectives[0]
@@ -225,7 +265,7 @@ def _study_link(study: Study, store: Any | None) -> str:
         study.name,
         objective,
         ascending=sign(objective) == 1,
-        view=saved_view.kept(study, store),
+        view=saved_view.kept(study, store) if keep else saved_view.key_of(study.name),
     )
 
 

@@ -146,9 +146,9 @@ class Study:
         """The study's record, as it is now."""
         return StudyRecord.of(self.optuna)
 
-    def living(self) -> list[FrozenTrial]:
-        """The trials that a living process runs."""
-        return parted(self.trials(), self.storage, study_id(self.optuna), self.path)[0]
+    def living(self, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+        """The trials that a living process runs, among those given or all."""
+        return parted(self.trials() if trials is None else trials, self.storage, study_id(self.optuna), self.path)[0]
 
     def seeds_used(self) -> list[int]:
         """Every seed that helped to choose what is best here: its own seeds, and those of the study that its points

@@ -41,6 +41,7 @@ from tbptt.studies.records import StudyRecord
 from tbptt.studies.study import Budget, Study
 from tbptt.studies.sweep_end import HOW_TO_GO_ON, Report, settled
 from tbptt.studies.sweep_progress import SweepProgress, failure_lines
+from tbptt.studies.watched import offered
 from tbptt.studies.worker_spec import WorkerSpec
 from tbptt.system import collecting
 from tbptt.system.command import command
@@ -104,7 +105,7 @@ def run_sweep(
         worker = _worker_spec(plan, name, arguments, parent)
         if isinstance(study.storage, ServerStorage):
             study.storage.check = signals.check
-        with swept(store, parent), settled(study, plan, store, parent, signals, report):
+        with swept(store, parent), offered(study, plan), settled(study, plan, store, parent, signals, report):
             _run_workers(study, plan, worker, config, context, signals, early)
             over = _time_is_over(study, plan, worker)
             study.note_end(over)

@@ -127,11 +127,16 @@ class SweepProgress(Status):
         return reason if first == trial.number or len(reason) < 40 else f"for the same reason as trial {first}"
 
     def _seconds_left(self, trials: Sequence[FrozenTrial]) -> float | None:
-        durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
-        if not durations or self.n_trials is None:
-            return None
-        at_once = max(self.workers, sum(t.state == TrialState.RUNNING for t in trials))  # more than workers in packs
-        return (self.n_trials - _count_done(trials)) * sum(durations) / len(durations) / at_once
+        return seconds_left(trials, self.n_trials, self.workers)
+
+
+def seconds_left(trials: Sequence[FrozenTrial], n_trials: int | None, workers: int) -> float | None:
+    """How long a study still takes, by the mean of its trials; None if that is not known."""
+    durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
+    if not durations or n_trials is None:
+        return None
+    at_once = max(workers, sum(t.state == TrialState.RUNNING for t in trials))  # more than workers in packs
+    return (n_trials - _count_done(trials)) * sum(durations) / len(durations) / at_once
 
 
 def _count_done(trials: Sequence[FrozenTrial]) -> int:

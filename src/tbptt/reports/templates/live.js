@@ -1,0 +1,115 @@
+// A page of a study that runs: it asks its server for what changed. Scrolling, sorting, the picked trial, a zoom and an
+// open <details> stay as they are.
+const live = { version: 0, again: {{ again | tojson }}, rows: new Map(), order: [], stale: new Set(), failed: 0 };
+const EVERY = 2000, HIDDEN_EVERY = 15000, SLOWEST = 30000;  // milliseconds
+
+function say(text) {
+  const line = document.getElementById("as-of");
+  if (line.textContent !== text) line.textContent = text;
+}
+
+async function ask() {
+  let pause = document.hidden ? HIDDEN_EVERY : EVERY;
+  try {
+    const answer = await fetch(`changes?after=${live.version}`, { cache: "no-store" });
+    if (!answer.ok) throw new Error(answer.statusText);
+    const { version, values } = await answer.json();
+    performance.mark("update-begins");
+    take(values);
+    performance.measure("update", "update-begins");
+    live.version = version;
+    live.trouble = values.trouble ?? live.trouble;
+    live.failed = 0;
+    say(live.trouble || `as of ${new Date().toLocaleTimeString()}`);
+  } catch (error) {
+    live.failed += 1;
+    pause = Math.min(SLOWEST, pause * 2 ** live.failed);
+    if (live.failed > 1) say(`This page is not served any more, so it stays as it is. To have it again: ${live.again}`);
+  }
+  setTimeout(ask, pause);
+}
+
+function take(values) {
+  const named = start => Object.entries(values).filter(([name]) => name.startsWith(start)).map(([name, value]) => [name.slice(start.length), value]);
+  for (const [name, text] of named("part:")) swap(name, text);
+  takeRows(values.table, named("row:"), values.order);
+  if (values.labels) drawn.labels = values.labels;
+  for (const [id, text] of named("figure:")) {
+    if (text === null) { delete drawn.figures[id]; continue; }
+    drawn.figures[id] = JSON.parse(text);
+    live.stale.add(id);
+  }
+  drawStale();
+  const curves = named("curve:").map(([, trial]) => trial);
+  if (values.curves) drawn.curves = { ...values.curves, trials: drawn.curves.trials };
+  if (curves.length || values.curve_order) {
+    live.drawnOrder = values.curve_order ?? live.drawnOrder;
+    takeCurves(curves, live.drawnOrder);
+  }
+}
+
+// A part's new text. Its plots that are drawn already move into it, so that they are not drawn anew.
+function swap(name, text) {
+  const place = document.getElementById(`part-${name}`), made = document.createElement("template");
+  made.innerHTML = text;
+  const open = [...place.querySelectorAll("details")].map(each => each.open);
+  [...made.content.querySelectorAll("details")].forEach((each, i) => { each.open = open[i] ?? each.open; });
+  for (const plot of made.content.querySelectorAll(".plot")) {
+    const old = place.querySelector(`.plot[data-figure="${CSS.escape(plot.dataset.figure)}"]`);
+    if (old) plot.replaceWith(old); else live.stale.add(plot.dataset.figure);
+  }
+  const focused = place.contains(document.activeElement) && document.activeElement.dataset.trial;
+  place.replaceChildren(made.content);
+  if (focused) place.querySelector(`[data-trial="${focused}"]`)?.focus();
+}
+
+// Rows by number. As long as the user has not sorted the table, the best are first.
+function takeRows(head, rows, order) {
+  for (const [number, text] of rows) live.rows.set(Number(number), text);
+  if (order) live.order = order;
+  if (head && head !== live.head) {
+    const first = live.head === undefined;
+    live.head = head;
+    if (first && table().tBodies[0].rows.length) return;  // the page came with this table
+    swap("trials", head);
+    rows = [...live.rows];
+  }
+  if (!rows.length && !order) return;
+  const body = table().tBodies[0], made = document.createElement("template");
+  made.innerHTML = `<table><tbody>${rows.map(([, text]) => text).join("")}</tbody></table>`;
+  for (const row of [...made.content.querySelectorAll("tr")]) {
+    const old = document.getElementById(row.id);
+    if (!old) body.append(row);
+    else if (old.outerHTML !== row.outerHTML) {
+      if (old.classList.contains("picked")) row.classList.add("picked");
+      const focused = old.contains(document.activeElement);
+      old.replaceWith(row);
+      if (focused) row.querySelector("button")?.focus();
+    }
+  }
+  if (sorted) sort(); else order(live.order.map(number => document.getElementById(`t${number}`)).filter(Boolean));
+}
+
+// Figures are drawn anew one at a time while nothing else is to be done, and only if they are seen.
+const seen = new IntersectionObserver(entries => { if (entries.some(entry => entry.isIntersecting)) drawStale(); }, { rootMargin: "400px" });
+let isDrawing = false;
+function drawStale() {
+  if (isDrawing) return;
+  const next = plots().find(plot => live.stale.has(plot.dataset.figure) && drawn.figures[plot.dataset.figure] && isNear(plot));
+  for (const plot of plots()) if (live.stale.has(plot.dataset.figure)) seen.observe(plot);
+  if (!next) return;
+  isDrawing = true;
+  (window.requestIdleCallback ?? setTimeout)(() => {
+    live.stale.delete(next.dataset.figure);
+    seen.unobserve(next);
+    draw(next);
+    isDrawing = false;
+    drawStale();
+  });
+}
+function isNear(plot) {
+  const { top, bottom } = plot.getBoundingClientRect();
+  return bottom > -400 && top < innerHeight + 400;
+}
+
+ready.then(ask);
