@@ -2,7 +2,6 @@
 // first. A trial has runs, a run has a seed, a fold, and for each metric a value an epoch.
 const MOST_OWN = 40;  // trials with a line of their own; the others share one, which is drawn as fast as a single line
 const MOST_SHARED = 25000;  // points of the lines that are shared
-const MOST_GROUPS = 8;  // values of a key that can be told apart by colour
 const MOST_NAMED = 12;  // keys of a point that fit in a hover box
 const LOG_FROM = 5;  // if the largest value / the smallest is above this, a linear axis hides the small ones
 const DASHES = ["solid", "dot"];
@@ -16,8 +15,6 @@ const curvesPlot = () => document.querySelector("#curves .plot");
 
 // Texts of a study are data, and Plotly reads a little HTML in every text.
 const safe = text => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const cut = (text, most) => text.length <= most ? text : `${text.slice(0, most - 1)}…`;
-const short = (value, digits = 6) => Number.isFinite(+value) && value.trim() !== "" ? String(+(+value).toPrecision(digits)) : value;
 
 // What the page's style says, so that a dark page has light lines.
 function theme() {
@@ -34,87 +31,6 @@ function channels(colour) {
   return [1, 3, 5].map(at => parseInt(short.slice(at, at + 2), 16) || 0);
 }
 const faint = (colour, opacity) => `rgba(${channels(colour)},${opacity})`;
-
-// --- numbers --------------------------------------------------------------------------------------------------------
-
-const epochsOf = (run, length) => run.epochs ?? Array.from({ length }, (_, i) => i + 1);
-
-// Mean, smallest and largest run (or the middle half of them) by epoch, where at least half of the runs have a value. A
-// mean over a trial's runs (`whole`) has no value where a run that goes on was not measured.
-function summary(runs, metric, whole) {
-  const measured = runs.filter(run => run.curves[metric]), epochs = allEpochs(measured, metric), length = epochs.length;
-  const place = epochs.at(-1) === length ? null : new Map(epochs.map((epoch, i) => [epoch, i]));
-  const n = new Uint32Array(length), total = new Float64Array(length), going = new Int32Array(length + 1);
-  const low = new Float64Array(length).fill(Infinity), high = new Float64Array(length).fill(-Infinity), values = [];
-  if (!whole) for (let i = 0; i < length; i++) values.push(new Float64Array(measured.length));
-  const found = { x: [], mean: [], low: [], high: [], count: [], runs: 0 };
-  for (const run of measured) {
-    const curve = run.curves[metric], its = run.epochs;
-    let first = -1, last = -1;
-    for (let k = 0; k < curve.length; k++) {
-      const value = curve[k];
-      if (value === null) continue;
-      const i = place ? place.get(its ? its[k] : k + 1) : k;
-      if (!whole) values[i][n[i]] = value;
-      n[i] += 1; total[i] += value;
-      if (value < low[i]) low[i] = value;
-      if (value > high[i]) high[i] = value;
-      if (first < 0) first = i;
-      last = i;
-    }
-    if (last < 0) continue;
-    found.runs += 1; going[first] += 1; going[last + 1] -= 1;
-  }
-  for (let i = 0, now = 0; i < length; i++) {
-    now += going[i];
-    if (!n[i] || 2 * n[i] < found.runs || (whole && n[i] < now)) continue;
-    const sorted = whole ? null : values[i].subarray(0, n[i]).sort();
-    found.x.push(epochs[i]); found.mean.push(total[i] / n[i]); found.count.push(n[i]);
-    found.low.push(whole ? low[i] : quantile(sorted, .25)); found.high.push(whole ? high[i] : quantile(sorted, .75));
-  }
-  return found;
-}
-function allEpochs(runs, metric) {  // that any run has, in order
-  if (!runs.some(run => run.epochs)) return epochsOf({}, Math.max(0, ...runs.map(run => run.curves[metric].length)));
-  return [...new Set(runs.flatMap(run => epochsOf(run, run.curves[metric].length)))].sort((a, b) => a - b);
-}
-function quantile(sorted, share) {  // as NumPy's, linear between two values
-  const place = share * (sorted.length - 1), below = Math.floor(place);
-  return sorted[below] + (place - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
-}
-
-const kept = new WeakMap();  // by trial: the summaries of its metrics, as every drawing needs them
-function summaryOf(trial, metric) {
-  if (!kept.has(trial)) kept.set(trial, new Map());
-  const its = kept.get(trial);
-  if (!its.has(metric)) its.set(metric, summary(trial.runs, metric, true));
-  return its.get(metric);
-}
-const withCurve = metric => drawn.curves.trials.filter(trial => summaryOf(trial, metric).x.length);
-const isComplete = trial => trial.state === "complete";
-
-// The values of a key, or quarters of many numbers: [{name, trials}], in the values' order.
-function groupsOf(key, trials) {
-  const having = trials.filter(trial => key in trial.point), byValue = new Map();
-  for (const trial of having) {
-    const value = trial.point[key];
-    if (byValue.has(value)) byValue.get(value).push(trial); else byValue.set(value, [trial]);
-  }
-  const values = [...byValue.keys()], numeric = values.every(value => value.trim() !== "" && Number.isFinite(+value));
-  values.sort(numeric ? (a, b) => a - b : (a, b) => a.localeCompare(b, undefined, { numeric: true }));
-  const gather = (name, some, isQuarter) => ({ name, isQuarter, trials: some.flatMap(value => byValue.get(value)) });
-  if (values.length <= MOST_GROUPS) return values.map(value => gather(cut(short(value), 40), [value]));
-  if (numeric) {
-    const sorted = having.map(trial => +trial.point[key]).sort((a, b) => a - b);
-    const ends = [.25, .5, .75].map(share => quantile(sorted, share));
-    const quarters = [[], [], [], []];
-    for (const value of values) quarters[ends.filter(end => +value > end).length].push(value);
-    return quarters.filter(some => some.length).map(some => gather(`${short(some[0], 3)} to ${short(some.at(-1), 3)}`, some, true));
-  }
-  values.sort((a, b) => byValue.get(b).length - byValue.get(a).length);
-  const rest = values.splice(MOST_GROUPS - 1);
-  return [...values.map(value => gather(cut(value, 40), [value])), gather(`${rest.length} other values`, rest)];
-}
 
 // --- traces ---------------------------------------------------------------------------------------------------------
 
@@ -221,7 +137,7 @@ function colouring(trials, own, colours) {
 
 function ofTrials(metrics, colours) {
   const traces = [], most = Math.floor(MOST_OWN / metrics.length);
-  let own = [], total = 0;
+  let own = [], total = 0, runs = 0;
   for (const [m, metric] of metrics.entries()) {
     const trials = withCurve(metric), running = trials.filter(trial => trial.state === "running").slice(0, most / 4);
     const best = trials.filter(trial => !running.includes(trial)).slice(0, most - running.length);
@@ -229,22 +145,24 @@ function ofTrials(metrics, colours) {
     const looks = colouring(trials, best, colours), ending = m ? `, ${safe(labelOfMetric(metric))}` : "", dash = DASHES[m];
     const firsts = new Map([...best, ...running].reverse().map(trial => [looks.get(trial).name, trial]));
     traces.push(...ofShared(shared, metric, looks, firsts, ending, dash, metrics.length));
-    if (!m) { own = [...best, ...running]; total = trials.length; }
+    if (!m) { own = [...best, ...running]; total = trials.length; runs = trials.reduce((sum, trial) => sum + summaryOf(trial, metric).runs, 0); }
     if (view.bands) {
       for (const [colour, some] of grouped([...best, ...running], trial => looks.get(trial).colour)) {
-        traces.push(band(some.map(trial => summaryOf(trial, metric)), colour, colours.dark ? .16 : .1));
+        traces.push(band(some.map(trial => summaryOf(trial, metric)), colour, colours.dark ? .16 : .1, { uid: `band${colour.slice(1)}m${m}` }));
       }
     }
     for (const trial of [...best, ...running].reverse()) {  // the best one last, so that it is above the others
       const { colour, name, rank } = looks.get(trial), first = firsts.get(name) === trial;
       traces.push(meanLine(trial, metric, {
-        line: { color: colour, width: 1.5, dash }, marker: { color: colour }, opacity: isComplete(trial) || trial.state === "running" ? .9 : .55,
+        uid: `trial${trial.number}m${m}`, line: { color: colour, width: 1.5, dash }, marker: { color: colour }, opacity: isComplete(trial) || trial.state === "running" ? .9 : .55,
         name: name + ending, legendgroup: name + ending, legendrank: 10 + rank, showlegend: first,
       }));
     }
-    if (metric !== "schedule/chunks") traces.push({ ...stages([...best, ...running], metric, colours), ...(m && { showlegend: false }) });
+    if (metric !== "schedule/chunks") {
+      traces.push({ ...stages([...best, ...running], metric, colours), uid: `stages${m}`, legendgroup: "stages", ...(m && { showlegend: false }) });
+    }
   }
-  return { traces, own, total };
+  return { traces, own, total, runs };
 }
 function ofShared(trials, metric, looks, firsts, ending, dash, parts) {
   if (!trials.length) return [];
@@ -255,6 +173,7 @@ function ofShared(trials, metric, looks, firsts, ending, dash, parts) {
   return byName.map(([name, some]) => {
     const { colour, rank } = view.colour ? looks.get(some[0]) : others;
     return sharedLine(some, metric, every, {
+      uid: `shared${rank}${dash}`,
       line: { color: colour, width: 1, dash }, marker: { color: colour, size: 3 }, opacity: view.colour ? .45 : .35,
       name: name + ending, legendgroup: name + ending, legendrank: 10 + rank, showlegend: !firsts.has(name),
     });
@@ -278,9 +197,9 @@ function ofGroups(metrics) {
       const its = summary(trials.flatMap(trial => trial.runs), metric, false), colour = COLOURS[i % COLOURS.length];
       const title = safe(name) + (m ? `, ${safe(labelOfMetric(metric))}` : ""), group = `${i} ${m}`;
       if (!m) names.push([trials.length, its.runs]);
-      if (view.bands) traces.push(band([its], colour, .16, { legendgroup: group, meta: { group: name } }));
+      if (view.bands) traces.push(band([its], colour, .16, { uid: `spread${i}m${m}`, legendgroup: group, meta: { group: name } }));
       lines.push({
-        type: "scatter", x: its.x, y: its.mean, mode: its.x.length > 1 ? "lines" : "markers", name: title, legendgroup: group,
+        type: "scatter", x: its.x, y: its.mean, mode: its.x.length > 1 ? "lines" : "markers", name: title, legendgroup: group, uid: `group${i}m${m}`,
         line: { color: colour, width: 2.5, dash: DASHES[m] }, marker: { color: colour }, meta: { group: name, metric },
         text: `<b>${safe(view.lines)} = ${safe(name)}</b><br>${trials.length} trials, ${its.runs} runs`,
         customdata: its.x.map((_, k) => [its.low[k], its.high[k]]),
@@ -296,14 +215,15 @@ function onTop(trial, metrics, colours) {
   return metrics.flatMap((metric, m) => {
     const its = summaryOf(trial, metric), dash = DASHES[m], traces = [];
     if (!its.x.length) return [];
-    if (view.bands) traces.push(band([its], colours.best, .2, { meta: { highlight: true } }));
+    if (view.bands) traces.push(band([its], colours.best, .2, { uid: `topband${m}`, meta: { highlight: true } }));
     if (view.trial !== null && its.runs > 1) {
-      const few = its.runs <= MOST_GROUPS;  // their names fit at the ends of their lines
-      for (const run of trial.runs.filter(run => run.curves[metric])) {
+      const few = its.runs <= MOST_GROUPS;  // their names fit on their lines, each at another epoch
+      for (const [k, run] of trial.runs.filter(run => run.curves[metric]).entries()) {
         const curve = run.curves[metric], epochs = epochsOf(run, curve.length), there = curve.map((y, i) => i).filter(i => curve[i] !== null);
         traces.push({
           type: "scatter", x: there.map(i => epochs[i]), y: there.map(i => curve[i]), mode: `${there.length > 1 ? "lines" : "markers"}${few ? "+text" : ""}`,
-          texttemplate: there.map((_, i) => few && i === there.length - 1 ? safe(runName(run)) : ""), textposition: "top left", textfont: { color: colours.best },
+          texttemplate: there.map((_, i) => few && i === Math.round((there.length - 1) * (1 - k / (its.runs + 1))) ? safe(runName(run)) : ""),
+          textposition: "top left", textfont: { color: colours.best }, uid: `run${k}m${m}`,
           line: { color: colours.best, width: 1, dash }, marker: { color: colours.best }, showlegend: false, name: runName(run),
           text: `${labelOf(trial)}<br>${safe(runName(run))}`, meta: { trial: trial.number, run: runName(run), metric },
           hovertemplate: "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
@@ -311,7 +231,7 @@ function onTop(trial, metrics, colours) {
       }
     }
     const name = `trial ${trial.number}${view.trial === null ? ", the best" : ""}${m ? `, ${safe(labelOfMetric(metric))}` : ""}`;
-    traces.push(meanLine(trial, metric, { line: { color: colours.best, width: 3.5, dash }, marker: { color: colours.best, size: 8 }, name, legendrank: 1, meta: { highlight: true } }));
+    traces.push(meanLine(trial, metric, { line: { color: colours.best, width: 3.5, dash }, marker: { color: colours.best, size: 8 }, name, legendrank: 1, uid: `top${m}`, meta: { highlight: true } }));
     return traces;
   });
 }
@@ -329,16 +249,18 @@ function drawCurves() {
   const last = traces.reduce((most, trace) => trace.x.reduce((a, b) => Math.max(a, b ?? 0), most), 1);
   if (drawn.curves.mean !== null && metrics.every(isLoss)) {
     traces.push({
-      type: "scatter", x: [1, last], y: [drawn.curves.mean, drawn.curves.mean], mode: "lines", name: "predicting the mean", legendrank: 2000,
+      type: "scatter", x: [1, last], y: [drawn.curves.mean, drawn.curves.mean], mode: "lines", name: "predicting the mean", uid: "mean", legendrank: 2000,
       line: { color: colours.ink, dash: "dash", width: 1 }, hovertemplate: "predicting the mean: <b>%{y:.4g}</b><extra></extra>", meta: {},
     });
   }
-  const axis = view.axis ?? axisOf(traces);
+  const shows = `${view.metric} ${view.lines}`, isZoomed = plot.dataset.shows === shows && plot.layout?.yaxis.autorange === false;
+  const axis = view.axis ?? (isZoomed ? plot.layout.yaxis.type : axisOf(traces));
+  plot.dataset.shows = shows;
   control("axis").value = axis;
   const layout = structuredClone(drawn.figures[plot.dataset.figure].layout);
   const lines = { gridcolor: colours.line, zerolinecolor: colours.line, linecolor: colours.line };
   Object.assign(layout.font, { color: colours.ink });
-  Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.soft, activecolor: colours.ink }, uirevision: `${view.metric} ${view.lines} ${axis}` });
+  Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.soft, activecolor: colours.ink }, uirevision: `${shows} ${axis}` });
   Object.assign(layout.xaxis, lines, { zeroline: false, range: [.8 - .02 * last, 1.02 * last + .2], dtick: last < 10 ? 1 : undefined });
   Object.assign(layout.yaxis, lines, { type: axis, autorange: true, ...(axis === "log" && { tickformat: "~g" }) });
   // Margins that fit every tick: Plotly draws all a second time where it has to find them itself.
@@ -371,11 +293,10 @@ function sentence(made, metrics, picked, best) {
                `${view.bands ? "; the band is the middle half of the runs" : ""}.`);
   } else {
     const most = Math.max(0, ...made.own.map(trial => summaryOf(trial, metrics[0]).runs)), others = made.total - made.own.length;
-    const runs = made.own.reduce((sum, trial) => sum + summaryOf(trial, metrics[0]).runs, 0);
-    parts.push(`${some(made.total, "trial")}${others ? `, the first ${made.own.length} each with a line of its own, the others with thin ones` : ""}.`);
+    parts.push(`${some(made.total, "trial")} with ${some(made.runs, "run")}${others ? `; ${made.own.length} have a line of their own, the others thin ones` : ""}.`);
     if (most > 1) {
       const uneven = made.own.some(trial => new Set(summaryOf(trial, metrics[0]).count).size > 1);
-      parts.push(`A line is the mean over a trial's runs (${runs} of ${some(made.own.length, "trial")})` +
+      parts.push(`A line is the mean over a trial's runs` +
                  `${view.bands ? ", its band goes from the smallest run to the largest" : ""}${uneven ? "; where runs have ended, it goes on while half of them do" : ""}.`);
     }
   }
