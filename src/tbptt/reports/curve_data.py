@@ -183,7 +183,10 @@ def _newest(curve: Any, epochs: Any) -> Any:
 
 
 def rounded(value: Any) -> float | None:
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    """A number with five digits; None if it is not finite. The largest float of all is MLflow's for infinity, and rounds
+    to it."""
+    short = float(f"{value:.{DIGITS}g}")
+    return short if math.isfinite(short) else None
 
 
 # --- what trials keep, and what is said -----------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 // first. A trial has runs, a run has a seed, a fold, and for each metric a value an epoch.
 const MOST_OWN = 40;  // trials with a line of their own; the others share one, which is drawn as fast as a single line
 const MOST_SHARED = 25000;  // points of the lines that are shared
-const MOST_GROUPS = 8;  // values of a key that can be told apart by colour
 const MOST_NAMED = 12;  // keys of a point that fit in a hover box
 const LOG_FROM = 5;  // if the largest value / the smallest is above this, a linear axis hides the small ones
 const DASHES = ["solid", "dot"];
@@ -16,8 +15,6 @@ const curvesPlot = () => document.querySelector("#curves .plot");
 
 // Texts of a study are data, and Plotly reads a little HTML in every text.
 const safe = text => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const cut = (text, most) => text.length <= most ? text : `${text.slice(0, most - 1)}…`;
-const short = value => Number.isFinite(+value) && value !== "" ? String(+(+value).toPrecision(6)) : value;
 
 // What the page's style says, so that a dark page has light lines.
 function theme() {
@@ -35,82 +32,10 @@ function channels(colour) {
 }
 const faint = (colour, opacity) => `rgba(${channels(colour)},${opacity})`;
 
-// --- numbers --------------------------------------------------------------------------------------------------------
-
-const epochsOf = (run, length) => run.epochs ?? Array.from({ length }, (_, i) => i + 1);
-
-// Mean, smallest and largest run (or the middle half of them) by epoch, where at least half of the runs have a value. A
-// mean over a trial's runs (`whole`) has no value where a run that goes on was not measured.
-function summary(runs, metric, whole) {
-  const at = new Map(), spans = [];
-  let count = 0;
-  for (const run of runs) {
-    const curve = run.curves[metric];
-    if (!curve) continue;
-    const epochs = epochsOf(run, curve.length);
-    let first = null, last = null;
-    for (let i = 0; i < curve.length; i++) {
-      if (curve[i] === null || !Number.isFinite(curve[i])) continue;
-      const epoch = epochs[i], there = at.get(epoch);
-      if (there) there.push(curve[i]); else at.set(epoch, [curve[i]]);
-      first ??= epoch; last = epoch;
-    }
-    if (first !== null) { count += 1; spans.push([first, last]); }
-  }
-  const found = { x: [], mean: [], low: [], high: [], count: [], runs: count };
-  for (const [epoch, values] of [...at].sort((a, b) => a[0] - b[0])) {
-    if (2 * values.length < count) continue;
-    if (whole && count > 1 && spans.some(([a, b]) => a <= epoch && epoch <= b) &&
-        values.length < spans.filter(([a, b]) => a <= epoch && epoch <= b).length) continue;
-    let total = 0;
-    for (const value of values) total += value;
-    found.x.push(epoch); found.mean.push(total / values.length); found.count.push(values.length);
-    if (whole) { found.low.push(Math.min(...values)); found.high.push(Math.max(...values)); }
-    else { values.sort((a, b) => a - b); found.low.push(quantile(values, .25)); found.high.push(quantile(values, .75)); }
-  }
-  return found;
-}
-function quantile(sorted, share) {  // as NumPy's, linear between two values
-  const place = share * (sorted.length - 1), below = Math.floor(place);
-  return sorted[below] + (place - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
-}
-
-const kept = new WeakMap();  // by trial: the summaries of its metrics, as every drawing needs them
-function summaryOf(trial, metric) {
-  if (!kept.has(trial)) kept.set(trial, new Map());
-  const its = kept.get(trial);
-  if (!its.has(metric)) its.set(metric, summary(trial.runs, metric, true));
-  return its.get(metric);
-}
-const withCurve = metric => drawn.curves.trials.filter(trial => summaryOf(trial, metric).x.length);
-const isComplete = trial => trial.state === "complete";
-
-// The values of a key, or quarters of many numbers: [{name, trials}], in the values' order.
-function groupsOf(key, trials) {
-  const having = trials.filter(trial => key in trial.point), byValue = new Map();
-  for (const trial of having) {
-    const value = trial.point[key];
-    if (byValue.has(value)) byValue.get(value).push(trial); else byValue.set(value, [trial]);
-  }
-  const values = [...byValue.keys()], numeric = values.every(value => value.trim() !== "" && Number.isFinite(+value));
-  values.sort(numeric ? (a, b) => a - b : (a, b) => a.localeCompare(b, undefined, { numeric: true }));
-  const gather = (name, some) => ({ name, trials: some.flatMap(value => byValue.get(value)) });
-  if (values.length <= MOST_GROUPS) return values.map(value => gather(cut(short(value), 40), [value]));
-  if (numeric) {
-    const sorted = having.map(trial => +trial.point[key]).sort((a, b) => a - b);
-    const ends = [.25, .5, .75].map(share => quantile(sorted, share));
-    const quarters = [[], [], [], []];
-    for (const value of values) quarters[ends.filter(end => +value > end).length].push(value);
-    return quarters.filter(some => some.length).map(some => gather(`${short(some[0])} to ${short(some.at(-1))}`, some));
-  }
-  values.sort((a, b) => byValue.get(b).length - byValue.get(a).length);
-  const rest = values.splice(MOST_GROUPS - 1);
-  return [...values.map(value => gather(cut(value, 40), [value])), gather(`${rest.length} other values`, rest)];
-}
-
 // --- traces ---------------------------------------------------------------------------------------------------------
 
-function labelOf(trial) {
+const labelOf = trial => drawn.labels[trial.number] ??= madeLabel(trial);
+function madeLabel(trial) {
   const lines = Object.entries(trial.point).map(([key, value]) => `${safe(cut(key, 60))} = ${safe(cut(short(value), 60))}`);
   const more = lines.length > MOST_NAMED ? [`and ${lines.length - MOST_NAMED} more`] : [];
   return [`<b>trial ${trial.number}</b>`, ...lines.slice(0, MOST_NAMED), ...more].join("<br>");
@@ -186,12 +111,14 @@ function stages(trials, metric, colours) {
 
 // --- what is drawn --------------------------------------------------------------------------------------------------
 
-function colouring(trials, colours) {  // by trial: {colour, name, bucket}
-  const found = new Map(), complete = trials.filter(isComplete), scale = colours.dark ? VIRIDIS.toReversed() : VIRIDIS;
+// By trial: its colour, and the legend's name for it. Rank is told apart among the `own` ones, which have a line each.
+function colouring(trials, own, colours) {
+  const found = new Map(), complete = own.filter(isComplete), scale = colours.dark ? VIRIDIS.toReversed() : VIRIDIS;
   if (view.colour) {
     const groups = groupsOf(view.colour, trials);
     for (const [i, group] of groups.entries()) {
-      for (const trial of group.trials) found.set(trial, { colour: COLOURS[i % COLOURS.length], name: safe(group.name), rank: i });
+      const look = { colour: COLOURS[i % COLOURS.length], name: safe(group.name), rank: i };
+      for (const trial of group.trials) found.set(trial, look);
     }
   } else {
     for (const [i, trial] of complete.entries()) {
@@ -209,45 +136,55 @@ function colouring(trials, colours) {  // by trial: {colour, name, bucket}
 }
 
 function ofTrials(metrics, colours) {
-  const traces = [], most = Math.floor(MOST_OWN / metrics.length), legend = new Set();
-  let own = [], total = 0;
+  const traces = [], most = Math.floor(MOST_OWN / metrics.length);
+  let own = [], total = 0, runs = 0;
   for (const [m, metric] of metrics.entries()) {
     const trials = withCurve(metric), running = trials.filter(trial => trial.state === "running").slice(0, most / 4);
     const best = trials.filter(trial => !running.includes(trial)).slice(0, most - running.length);
     const shared = trials.filter(trial => !best.includes(trial) && !running.includes(trial));
-    const looks = colouring(trials, colours), ending = m ? `, ${short(labelOfMetric(metric))}` : "", dash = DASHES[m];
-    if (!m) { own = [...best, ...running]; total = trials.length; }
-    traces.push(...ofShared(shared, metric, looks, ending, dash, metrics.length));
+    const looks = colouring(trials, best, colours), ending = m ? `, ${safe(labelOfMetric(metric))}` : "", dash = DASHES[m];
+    const firsts = new Map([...best, ...running].reverse().map(trial => [looks.get(trial).name, trial]));
+    traces.push(...ofShared(shared, metric, looks, firsts, ending, dash, metrics.length));
+    if (!m) { own = [...best, ...running]; total = trials.length; runs = trials.reduce((sum, trial) => sum + summaryOf(trial, metric).runs, 0); }
     if (view.bands) {
       for (const [colour, some] of grouped([...best, ...running], trial => looks.get(trial).colour)) {
-        traces.push(band(some.map(trial => summaryOf(trial, metric)), colour, colours.dark ? .16 : .1));
+        traces.push(band(some.map(trial => summaryOf(trial, metric)), colour, colours.dark ? .16 : .1, { uid: `band${colour.slice(1)}m${m}` }));
       }
     }
-    for (const trial of [...best, ...running].reverse()) {
-      const { colour, name, rank } = looks.get(trial), first = !legend.has(name + ending);
-      legend.add(name + ending);
+    for (const trial of [...best, ...running].reverse()) {  // the best one last, so that it is above the others
+      const { colour, name, rank } = looks.get(trial), first = firsts.get(name) === trial;
       traces.push(meanLine(trial, metric, {
-        line: { color: colour, width: 1.5, dash }, marker: { color: colour }, opacity: isComplete(trial) || trial.state === "running" ? .9 : .55,
+        uid: `trial${trial.number}m${m}`, line: { color: colour, width: 1.5, dash }, marker: { color: colour }, opacity: isComplete(trial) || trial.state === "running" ? .9 : .55,
         name: name + ending, legendgroup: name + ending, legendrank: 10 + rank, showlegend: first,
       }));
     }
-    if (metric !== "schedule/chunks") traces.push({ ...stages([...best, ...running], metric, colours), ...(m && { showlegend: false }) });
+    if (metric !== "schedule/chunks") {
+      traces.push({ ...stages([...best, ...running], metric, colours), uid: `stages${m}`, legendgroup: "stages", ...(m && { showlegend: false }) });
+    }
   }
-  return { traces, own, total };
+  return { traces, own, total, runs };
 }
-function ofShared(trials, metric, looks, ending, dash, parts) {
+function ofShared(trials, metric, looks, firsts, ending, dash, parts) {
   if (!trials.length) return [];
   const total = trials.reduce((sum, trial) => sum + summaryOf(trial, metric).x.length + 1, 0);
   const every = Math.max(1, Math.ceil(total * parts / MOST_SHARED));
-  const byColour = view.colour ? grouped(trials, trial => looks.get(trial).colour) : [["#94a3b8", trials]];
-  return byColour.map(([colour, some], i) => sharedLine(some, metric, every, {
-    line: { color: colour, width: 1, dash }, marker: { color: colour, size: 3 }, opacity: view.colour ? .45 : .35,
-    name: `the other trials${ending}`, legendgroup: `others${ending}`, showlegend: i === 0, legendrank: 100,
-  }));
+  const others = { colour: "#94a3b8", name: "the other trials", rank: 100 };
+  const byName = grouped(trials, trial => (view.colour ? looks.get(trial) : others).name);
+  return byName.map(([name, some]) => {
+    const { colour, rank } = view.colour ? looks.get(some[0]) : others;
+    return sharedLine(some, metric, every, {
+      uid: `shared${rank}${dash}`,
+      line: { color: colour, width: 1, dash }, marker: { color: colour, size: 3 }, opacity: view.colour ? .45 : .35,
+      name: name + ending, legendgroup: name + ending, legendrank: 10 + rank, showlegend: !firsts.has(name),
+    });
+  });
 }
 function grouped(items, by) {
   const found = new Map();
-  for (const item of items) found.set(by(item), [...found.get(by(item)) ?? [], item]);
+  for (const item of items) {
+    const key = by(item);
+    if (found.has(key)) found.get(key).push(item); else found.set(key, [item]);
+  }
   return [...found];
 }
 
@@ -255,13 +192,14 @@ function ofGroups(metrics) {
   const traces = [], lines = [], names = [];
   for (const [m, metric] of metrics.entries()) {
     const groups = groupsOf(view.lines, withCurve(metric).filter(isComplete));
+    names.quarters = groups.some(group => group.isQuarter);
     for (const [i, { name, trials }] of groups.entries()) {
       const its = summary(trials.flatMap(trial => trial.runs), metric, false), colour = COLOURS[i % COLOURS.length];
-      const title = safe(name) + (m ? `, ${labelOfMetric(metric)}` : ""), group = `${i} ${m}`;
+      const title = safe(name) + (m ? `, ${safe(labelOfMetric(metric))}` : ""), group = `${i} ${m}`;
       if (!m) names.push([trials.length, its.runs]);
-      if (view.bands) traces.push(band([its], colour, .16, { legendgroup: group, meta: { group: name } }));
+      if (view.bands) traces.push(band([its], colour, .16, { uid: `spread${i}m${m}`, legendgroup: group, meta: { group: name } }));
       lines.push({
-        type: "scatter", x: its.x, y: its.mean, mode: its.x.length > 1 ? "lines" : "markers", name: title, legendgroup: group,
+        type: "scatter", x: its.x, y: its.mean, mode: its.x.length > 1 ? "lines" : "markers", name: title, legendgroup: group, uid: `group${i}m${m}`,
         line: { color: colour, width: 2.5, dash: DASHES[m] }, marker: { color: colour }, meta: { group: name, metric },
         text: `<b>${safe(view.lines)} = ${safe(name)}</b><br>${trials.length} trials, ${its.runs} runs`,
         customdata: its.x.map((_, k) => [its.low[k], its.high[k]]),
@@ -277,20 +215,23 @@ function onTop(trial, metrics, colours) {
   return metrics.flatMap((metric, m) => {
     const its = summaryOf(trial, metric), dash = DASHES[m], traces = [];
     if (!its.x.length) return [];
-    if (view.bands) traces.push(band([its], colours.best, .2, { meta: { highlight: true } }));
+    if (view.bands) traces.push(band([its], colours.best, .2, { uid: `topband${m}`, meta: { highlight: true } }));
     if (view.trial !== null && its.runs > 1) {
-      for (const run of trial.runs.filter(run => run.curves[metric])) {
+      const few = its.runs <= MOST_GROUPS;  // their names fit on their lines, each at another epoch
+      for (const [k, run] of trial.runs.filter(run => run.curves[metric]).entries()) {
         const curve = run.curves[metric], epochs = epochsOf(run, curve.length), there = curve.map((y, i) => i).filter(i => curve[i] !== null);
         traces.push({
-          type: "scatter", x: there.map(i => epochs[i]), y: there.map(i => curve[i]), mode: there.length > 1 ? "lines" : "markers",
+          type: "scatter", x: there.map(i => epochs[i]), y: there.map(i => curve[i]), mode: `${there.length > 1 ? "lines" : "markers"}${few ? "+text" : ""}`,
+          texttemplate: there.map((_, i) => few && i === Math.round((there.length - 1) * (1 - k / (its.runs + 1))) ? safe(runName(run)) : ""),
+          textposition: "top left", textfont: { color: colours.best }, uid: `run${k}m${m}`,
           line: { color: colours.best, width: 1, dash }, marker: { color: colours.best }, showlegend: false, name: runName(run),
           text: `${labelOf(trial)}<br>${safe(runName(run))}`, meta: { trial: trial.number, run: runName(run), metric },
           hovertemplate: "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
         });
       }
     }
-    const name = `trial ${trial.number}${view.trial === null ? ", the best" : ""}${m ? `, ${labelOfMetric(metric)}` : ""}`;
-    traces.push(meanLine(trial, metric, { line: { color: colours.best, width: 3.5, dash }, marker: { color: colours.best, size: 8 }, name, legendrank: 1, meta: { highlight: true } }));
+    const name = `trial ${trial.number}${view.trial === null ? ", the best" : ""}${m ? `, ${safe(labelOfMetric(metric))}` : ""}`;
+    traces.push(meanLine(trial, metric, { line: { color: colours.best, width: 3.5, dash }, marker: { color: colours.best, size: 8 }, name, legendrank: 1, uid: `top${m}`, meta: { highlight: true } }));
     return traces;
   });
 }
@@ -308,18 +249,23 @@ function drawCurves() {
   const last = traces.reduce((most, trace) => trace.x.reduce((a, b) => Math.max(a, b ?? 0), most), 1);
   if (drawn.curves.mean !== null && metrics.every(isLoss)) {
     traces.push({
-      type: "scatter", x: [1, last], y: [drawn.curves.mean, drawn.curves.mean], mode: "lines", name: "predicting the mean", legendrank: 2000,
+      type: "scatter", x: [1, last], y: [drawn.curves.mean, drawn.curves.mean], mode: "lines", name: "predicting the mean", uid: "mean", legendrank: 2000,
       line: { color: colours.ink, dash: "dash", width: 1 }, hovertemplate: "predicting the mean: <b>%{y:.4g}</b><extra></extra>", meta: {},
     });
   }
-  const axis = view.axis ?? axisOf(traces);
+  const shows = `${view.metric} ${view.lines}`, isZoomed = plot.dataset.shows === shows && plot.layout?.yaxis.autorange === false;
+  const axis = view.axis ?? (isZoomed ? plot.layout.yaxis.type : axisOf(traces));
+  plot.dataset.shows = shows;
   control("axis").value = axis;
   const layout = structuredClone(drawn.figures[plot.dataset.figure].layout);
   const lines = { gridcolor: colours.line, zerolinecolor: colours.line, linecolor: colours.line };
   Object.assign(layout.font, { color: colours.ink });
-  Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: `${view.metric} ${view.lines} ${axis}` });
-  Object.assign(layout.xaxis, lines, { range: [.8 - .02 * last, 1.02 * last + .2], dtick: last < 10 ? 1 : undefined });
+  Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.soft, activecolor: colours.ink }, uirevision: `${shows} ${axis}` });
+  Object.assign(layout.xaxis, lines, { zeroline: false, range: [.8 - .02 * last, 1.02 * last + .2], dtick: last < 10 ? 1 : undefined });
   Object.assign(layout.yaxis, lines, { type: axis, autorange: true, ...(axis === "log" && { tickformat: "~g" }) });
+  // Margins that fit every tick: Plotly draws all a second time where it has to find them itself.
+  Object.assign(layout.margin, { l: 70, b: 50 });
+  layout.xaxis.automargin = layout.yaxis.automargin = false;
   layout.yaxis.title = { text: safe(metrics.length > 1 ? "loss" : labelOfMetric(metrics[0])) };
   if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;  // a finger on a plot scrolls the page
   const isNew = !plot.classList.contains("js-plotly-plot");
@@ -343,15 +289,15 @@ function sentence(made, metrics, picked, best) {
   const parts = [], some = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
   if (view.lines) {
     const trials = made.names.reduce((sum, [n]) => sum + n, 0), runs = made.names.reduce((sum, [, n]) => sum + n, 0);
-    parts.push(`A line for each value of ${view.lines}: the mean over all runs of the complete trials with it, ${some(trials, "trial")} and ${some(runs, "run")} in all` +
+    parts.push(`A line for each ${made.names.quarters ? "quarter of the values" : "value"} of ${view.lines}: the mean over all runs of the complete trials with it, ${some(trials, "trial")} and ${some(runs, "run")} in all` +
                `${view.bands ? "; the band is the middle half of the runs" : ""}.`);
   } else {
     const most = Math.max(0, ...made.own.map(trial => summaryOf(trial, metrics[0]).runs)), others = made.total - made.own.length;
-    const runs = made.own.reduce((sum, trial) => sum + summaryOf(trial, metrics[0]).runs, 0);
-    parts.push(`${some(made.total, "trial")}${others ? `, the first ${made.own.length} each with a line of its own, the others with thin ones` : ""}.`);
+    parts.push(`${some(made.total, "trial")} with ${some(made.runs, "run")}${others ? `; ${made.own.length} have a line of their own, the others thin ones` : ""}.`);
     if (most > 1) {
-      parts.push(`A line is the mean over a trial's runs (${runs} of ${some(made.own.length, "trial")})` +
-                 `${view.bands ? ", its band goes from the smallest run to the largest" : ""}; where runs have ended, it goes on while half of them do.`);
+      const uneven = made.own.some(trial => new Set(summaryOf(trial, metrics[0]).count).size > 1);
+      parts.push(`A line is the mean over a trial's runs` +
+                 `${view.bands ? ", its band goes from the smallest run to the largest" : ""}${uneven ? "; where runs have ended, it goes on while half of them do" : ""}.`);
     }
   }
   if (picked) {
@@ -383,7 +329,7 @@ function fillControls() {
   fill(control("lines"), [["", "each trial"], ...named.map(([key, name]) => [key, `each value of ${name}`])], view.lines);
   fill(control("colour"), [["", "rank"], ...named], view.colour);
   control("colour").disabled = view.lines !== "";
-  for (const trial of trials) drawn.labels[trial.number] ??= labelOf(trial);
+  trials.forEach(labelOf);  // the bar below a page names any of them
   return choices.length > 0;
 }
 
