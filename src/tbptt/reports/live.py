@@ -8,17 +8,23 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from threading import Condition, Lock, Thread
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from tbptt.config.names import SWEEPS
 from tbptt.options.values import shown
 from tbptt.reports import curve_data, evidence, html, page
 from tbptt.reports.answer import point_of
+from tbptt.reports.frames import runs_of
+from tbptt.runs.curves import curves_of
 from tbptt.runs.progress import clock
 from tbptt.studies.counts import counts_of
 from tbptt.studies.listed import ago, is_finished
+from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.ranking import best_first
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
@@ -30,6 +36,7 @@ log = logging.getLogger("tbptt")
 EVERY = 2.0  # seconds between two looks at the study, at least
 SHARE = 5  # a look is followed by a pause of so many times its length
 DEAR_EVERY, DEAR_SHARE = 20.0, 10  # the same for what takes seconds: Optuna's figures, how sure the answer is
+SETTLED = 10.0  # seconds for which the curves of a trial that has ended are read again
 ASKED_WITHIN = 15.0  # seconds after which a page that has not asked counts as closed
 SECONDS = 10.0  # that a look waits for a server's curves
 
@@ -40,7 +47,7 @@ class Parts:
     def __init__(self) -> None:
         self._lock = Lock()
         self._values: dict[str, tuple[int, Any]] = {}
-        self.version = 0
+        self.version = time.time_ns() // 1_000_000  # above those of an earlier server, whose pages may ask this one
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Take new values. What is as it was keeps its version."""
@@ -54,6 +61,14 @@ class Parts:
         """The newest version, and the values that changed after ``version``; ``of`` chooses among the names."""
         with self._lock:
             return self.version, {n: v for n, (at, v) in self._values.items() if at > version and of(n)}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where the pages of runs are: the store's ``uri``, and the id of the study's ``experiment`` there."""
+
+    uri: str
+    experiment: str
 
 
 class Live:
@@ -71,10 +86,12 @@ class Live:
         self._wake = Condition()
         self._content: dict[str, Any] = {}
         self._tried = evidence.Tried()
-        self._curves_of: dict[int, Any] = {}  # by trial: what says whether its curves are as they were
-        self._figures: set[str] = set()
+        self._read: dict[int, float] = {}  # by trial: when its curves were read first after its end
+        self._links = Links(store.uri, "")
         self._made: dict[int, tuple[Any, str]] = {}  # rows of the table
-        self._done, self._dear_at = -1, 0.0
+        self._figures: set[str] = set()
+        self._done: Any = None  # what the last close look has seen
+        self._dear_at, self._at = 0.0, ""
         self._looks = Thread(target=self._look_on, daemon=True)
 
     def begin(self) -> None:
@@ -87,7 +104,8 @@ class Live:
         self._note_asked()
         version, values = self.parts.after(0, lambda name: name.startswith("part:"))
         texts = {name.removeprefix("part:"): text for name, text in values.items()}
-        texts["trials"] = _part("trials", self._content) if self._content else ""
+        if self._content:
+            texts |= {name: _part(name, self._content) for name in ("curves", "trials")}
         return html.rendered(
             "report.html",
             figures=[page.curves_frame()],
@@ -103,7 +121,7 @@ class Live:
         """What changed after a version: ``version``, and ``values`` by name. 0 asks for everything."""
         self._note_asked()
         version, values = self.parts.after(after)
-        return {"version": version, "values": values}
+        return {"version": version, "values": values, "at": self._at}
 
     def _note_asked(self) -> None:
         with self._wake:
@@ -124,29 +142,41 @@ class Live:
 
     def _try_to_look(self) -> None:
         """Look at the study; a store that does not answer is said on the page, and asked again later."""
+        storage = self.study.storage
         try:
-            self._look()
+            with storage.without_retry() if isinstance(storage, ServerStorage) else nullcontext():
+                self._look()
+            self._at = time.strftime("%H:%M:%S")
             self.parts.update({"trouble": ""})
         except Exception as error:
             log.debug("a look at study %s failed", self.study.name, exc_info=True)
-            self.parts.update({"trouble": f"Not up to date: {failure_line(error)}. It is asked again."})
+            self.parts.update({"trouble": f"{failure_line(error)}; it is asked again"})
 
     def _look(self) -> None:
         trials = self.study.trials()
-        self._content |= page.brief(self.study, trials, self.store, self._tried)
-        ended = sum(t.state.is_finished() for t in trials)
+        if not self._links.experiment and (parent := self.study.record.parent_run):
+            self._links = Links(self.store.uri, self.store.client.get_run(parent).info.experiment_id)
+        self._content |= page.brief(self.study, trials, self._links, self._tried)
+        done = self._what_ended(trials)
         if not self._dear_at:  # the first look: a page is waiting
             self._content = {**page.nothing_yet(), **self._content}
             self._dear_at = time.monotonic()
-        elif ended != self._done and time.monotonic() >= self._dear_at:
-            self._done = ended
+        elif done != self._done and time.monotonic() >= self._dear_at:
             self._look_closely(trials)
+            self._done = done
         texts = {f"part:{name}": _part(name, self._content) for name in page.PARTS if name not in ("curves", "trials")}
         self.parts.update(texts)
         self.parts.update({"part:running": _part("running", {"running": running(self.study, trials)})})
         order = [row["number"] for row in self._content["rows"]]
         self.parts.update({"table": _part("trials", {**self._content, "rows": ()}), **self._rows(), "order": order})
         self._take_curves(trials)
+
+    def _what_ended(self, trials: Sequence[FrozenTrial]) -> Any:
+        """What changes whenever there is more to say: a trial's end, and at the study's end what judges it."""
+        folder = SWEEPS / self.study.name
+        files = [folder / name for name in ("evaluation.json", "best.yaml")]
+        ended = sum(t.state.is_finished() for t in trials)
+        return ended, self.study.record.ended_by, [f.stat().st_mtime_ns if f.exists() else 0 for f in files]
 
     def _rows(self) -> dict[str, str]:
         """The rows of the table of trials. Those that are as they were are not made again."""
@@ -165,8 +195,9 @@ class Live:
     def _look_closely(self, trials: Sequence[FrozenTrial]) -> None:
         """Work out anew what takes seconds."""
         begun = time.monotonic()
-        self._tried = evidence.tried(self.study, trials, self.store)
-        content = page.content(self.study, trials, self.store, self._tried, live=True)
+        if self.store.is_local:  # what comes from a server is kept in the study's folder, and here nothing is written
+            self._tried = evidence.tried(self.study, trials, self.store)
+        content = page.content(self.study, trials, self.store, self._tried, live=self._links)
         self._content |= content
         figures = {f"figure:{each['id']}": each["json"] for each in content["figures"]}
         gone = dict.fromkeys(self._figures - figures.keys())
@@ -176,24 +207,20 @@ class Live:
         self._dear_at = now + max(DEAR_EVERY, DEAR_SHARE * (now - begun))
 
     def _take_curves(self, trials: Sequence[FrozenTrial]) -> None:
-        """Read the curves of trials that run, or have ended since the last look."""
-        drawn = curve_data.drawn_of(self.study, trials)
-        marks = {t.number: _mark(t) for t in drawn}
-        new = [t for t in drawn if self._curves_of.get(t.number) != marks[t.number] or not t.state.is_finished()]
+        """Read the curves of trials that run or have just ended: a server may have the last epochs a little later."""
+        drawn, now = curve_data.drawn_of(self.study, trials), time.monotonic()
+        new = [t for t in drawn if now - self._read.get(t.number, now) < SETTLED]
         head = curve_data.head(self.study, trials, drawn)
         self._content["curve_head"] = head
-        found = curve_data.read(self.study, new, self.store, SECONDS)
+        runs = list(runs_of(new))
+        found = curves_of(self.store, runs, curve_data.metrics_of(self.study), SECONDS) if runs else None
         told = [t for t in curve_data.trials_of(self.study, new, found) if t["runs"]]
         curve_data.bounded(told, self.study)
         curves = {f"curve:{t['number']}": t for t in told}
         self.parts.update({"curves": head, **curves, "curve_order": [t.number for t in drawn]})
-        if found is None or not found.missing:
-            self._curves_of |= {t.number: marks[t.number] for t in new}
-
-
-def _mark(trial: FrozenTrial) -> Any:
-    """What changes whenever a trial's curves may have."""
-    return trial.state, len(TrialRecord.of(trial).run_ids)
+        for t in new:
+            if t.state.is_finished():
+                self._read.setdefault(t.number, now)
 
 
 def _part(name: str, content: Mapping[str, Any]) -> str:

@@ -119,15 +119,16 @@ def content(
     tried: evidence.Tried,
     found: "Found | None" = None,
     *,
-    live: bool = False,
+    live: Any | None = None,
 ) -> dict[str, Any]:
     """What the page shows, by the names that its templates use.
 
     Args:
         found: the curves, if they were read already.
-        live: for a page that has its curves elsewhere. Nothing is written, in no store either.
+        live: of a page that gets its curves by itself: what has the ``uri`` and ``experiment`` of the runs' pages. Then
+            nothing is written, in no store either.
     """
-    record = study.record
+    record, links = study.record, live or store
     curves = NO_CURVES if live else curve_data.curves(study, trials, store, frames.SECONDS, found)
     sections, missing = _sections(trials, study.objectives)
     if not live and not curves["trials"]:
@@ -142,7 +143,7 @@ def content(
     failures = [t for t in trials if t.state == TrialState.FAIL]
     shown_sections = [_shown(section) for section in sections]
     return {
-        **brief(study, trials, store, tried),
+        **brief(study, trials, links, tried),
         "parts": PARTS,
         "live": None,
         "answer": answer(study, trials, verdict, tried),
@@ -157,8 +158,8 @@ def content(
         "failures": [(t.number, TrialRecord.of(t), point_of(t)) for t in failures[: thinning.MOST_ROWS]],
         "failed": len(failures),
         "labels": {t.number: figures.label(t) for t in trials if t.number in named},
-        "parent": _run_link(record.parent_run, store),
-        "runs": _study_link(study, store, keep=not live),
+        "parent": _run_link(record.parent_run, links),
+        "runs": _study_link(study, links, keep=not live),
         "ui": _ui_command(study),
     }
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tbptt.runs import progress
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tbptt.studies.study import Study
 
 HOST = "127.0.0.1"
+STRIKES = 3
 PASSED_ON = "TBPTT_WATCHED"  # what a sweep tells its server: other users would see it among the arguments
 
 
@@ -48,23 +49,18 @@ def watched(study: str, stores: Sequence[str]) -> Iterator[str | None]:
     Args:
         stores: the words that name the study's stores.
     """
-    try:
-        listening = socket.create_server((HOST, 0))
-    except OSError:
-        yield None
-        return
-    token = secrets.token_urlsafe(12)
-    passed_on = {"socket": listening.fileno(), "token": token, "stores": list(stores)}
-    told, tell = os.pipe()
-    thread = threading.Thread(target=_wait, args=(listening, told, study, json.dumps(passed_on)), daemon=True)
-    thread.start()
-    try:
-        yield address(listening, token)
-    finally:
-        os.close(tell)
-        thread.join()
-        os.close(told)
-        listening.close()
+    with ExitStack() as at_end:
+        token, where = secrets.token_urlsafe(12), None
+        with suppress(OSError, RuntimeError):  # no socket, descriptor or thread is left: a sweep does without a page
+            listening = at_end.enter_context(socket.create_server((HOST, 0)))
+            told, tell = os.pipe()
+            at_end.callback(os.close, told)
+            thread = threading.Thread(target=_wait, args=(listening, told, study, token, list(stores)), daemon=True)
+            at_end.callback(lambda: thread.join() if thread.is_alive() else None)
+            at_end.callback(os.close, tell)
+            thread.start()
+            where = address(listening, token)
+        yield where
 
 
 def address(listening: socket.socket, token: str) -> str:
@@ -72,18 +68,25 @@ def address(listening: socket.socket, token: str) -> str:
     return f"http://{HOST}:{listening.getsockname()[1]}/{token}/"
 
 
-def _wait(listening: socket.socket, told: int, study: str, passed_on: str) -> None:
-    """Start a server whenever somebody connects and none runs, until the context ends."""
+def _wait(listening: socket.socket, told: int, study: str, token: str, stores: Sequence[str]) -> None:
+    """Start a server whenever somebody connects and none runs, until the context ends. One that fails is tried again,
+    ``STRIKES`` times."""
+    passed_on = json.dumps({"socket": listening.fileno(), "token": token, "stores": stores})
     server: subprocess.Popen[bytes] | None = None
-    while True:
+    strikes = 0
+    while strikes < STRIKES:
         waited_for = [told] if server else [told, listening.fileno()]
         ready, _, _ = select.select(waited_for, [], [], 1.0 if server else None)
         if told in ready:
             return
         if server is None:
-            server = _serve(listening.fileno(), study, passed_on)
-        elif server.poll() is not None:
-            server = None
+            try:
+                server = _serve(listening.fileno(), study, passed_on)
+            except OSError:
+                strikes = STRIKES
+        elif (status := server.poll()) is not None:
+            strikes, server = 0 if status == 0 else strikes + 1, None
+    listening.close()  # a browser that waits learns that nobody answers
 
 
 def _serve(number: int, study: str, passed_on: str) -> "subprocess.Popen[bytes]":

@@ -10,21 +10,19 @@ function say(text) {
 
 async function ask() {
   let pause = document.hidden ? HIDDEN_EVERY : EVERY;
-  try {
-    const answer = await fetch(`changes?after=${live.version}`, { cache: "no-store" });
-    if (!answer.ok) throw new Error(answer.statusText);
-    const { version, values } = await answer.json();
+  const news = await fetch(`changes?after=${live.version}`, { cache: "no-store" })
+    .then(answer => answer.ok ? answer.json() : null, () => null);
+  live.failed = news ? 0 : live.failed + 1;
+  if (news) {
     performance.mark("update-begins");
-    take(values);
+    take(news.values);
     performance.measure("update", "update-begins");
-    live.version = version;
-    live.trouble = values.trouble ?? live.trouble;
-    live.failed = 0;
-    say(live.trouble || `as of ${new Date().toLocaleTimeString()}`);
-  } catch (error) {
-    live.failed += 1;
+    live.version = news.version;
+    live.trouble = news.values.trouble ?? live.trouble;
+    say(live.trouble ? `as of ${news.at}: ${live.trouble}` : `as of ${news.at}`);
+  } else {
     pause = Math.min(SLOWEST, pause * 2 ** live.failed);
-    if (live.failed > 1) say(`This page is not served any more, so it stays as it is. To have it again: ${live.again}`);
+    if (live.failed > 1) say(`This page is not served any more, and stays as it is. To have it again: ${live.again}`);
   }
   setTimeout(ask, pause);
 }
@@ -34,7 +32,7 @@ function take(values) {
   for (const [name, text] of named("part:")) swap(name, text);
   takeRows(values.table, named("row:"), values.order);
   if (values.labels) drawn.labels = values.labels;
-  for (const [id, text] of named("figure:")) {
+  for (const [id, text] of named("figure:").filter(([id]) => id !== "loss-curves")) {
     if (text === null) { delete drawn.figures[id]; continue; }
     drawn.figures[id] = JSON.parse(text);
     live.stale.add(id);
@@ -68,10 +66,9 @@ function takeRows(head, rows, order) {
   for (const [number, text] of rows) live.rows.set(Number(number), text);
   if (order) live.order = order;
   if (head && head !== live.head) {
-    const first = live.head === undefined;
+    const isThere = live.head === undefined && table()?.tBodies[0].rows.length;  // the page came with this table
     live.head = head;
-    if (first && table().tBodies[0].rows.length) return;  // the page came with this table
-    swap("trials", head);
+    if (!isThere) swap("trials", head);
     rows = [...live.rows];
   }
   if (!rows.length && !order) return;
@@ -87,7 +84,7 @@ function takeRows(head, rows, order) {
       if (focused) row.querySelector("button")?.focus();
     }
   }
-  if (sorted) sort(); else order(live.order.map(number => document.getElementById(`t${number}`)).filter(Boolean));
+  if (sorted) sort(); else inOrder(live.order.map(number => document.getElementById(`t${number}`)).filter(Boolean));
 }
 
 // Figures are drawn anew one at a time while nothing else is to be done, and only if they are seen.

@@ -16,6 +16,7 @@ async function unpacked(id) {
 
 function draw(plot) {
   if (plot.dataset.figure === "loss-curves") return drawCurves();
+  if (!(plot.dataset.figure in drawn.figures)) return;  // it has not come yet
   const { data, layout } = structuredClone(drawn.figures[plot.dataset.figure]);
   for (const trace of data) {
     const own = trace.meta?.trial, numbers = list(trace.customdata);

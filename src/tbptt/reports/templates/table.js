@@ -19,9 +19,9 @@ function sort() {
     if (!x || !y) return (x ? 0 : 1) - (y ? 0 : 1);
     return (sorted.up ? 1 : -1) * (isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y);
   });
-  order(keyed.map(([, row]) => row));
+  inOrder(keyed.map(([, row]) => row));
 }
-function order(rows) {  // only what is not in its place moves, as moving a row loses the focus in it
+function inOrder(rows) {  // only what is not in its place moves, as moving a row loses the focus in it
   const body = table().tBodies[0];
   rows.forEach((row, i) => { if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null); });
 }
