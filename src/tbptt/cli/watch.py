@@ -117,9 +117,7 @@ def application(live: "Live", token: str) -> Any:
     def changes(request: Request) -> Response:
         text = request.query_params.get("after", "0")
         after = int(text) if text.isdecimal() and len(text) < 20 else 0
-        return JSONResponse(
-            live.changes(int(after) if after.isdecimal() and len(after) < 20 else 0), headers=kept_nowhere
-        )
+        return JSONResponse(live.changes(after), headers=kept_nowhere)
 
     return Starlette(
         routes=[Route(f"/{token}/", page, methods=["GET"]), Route(f"/{token}/changes", changes, methods=["GET"])],
