@@ -106,7 +106,7 @@ def test_command_is_one_that_a_shell_takes(here: Path) -> None:
     study = made_study([made_trial(values=[1.0])], name="two words; rm")
     text = page_of(write_report(study, Artifacts(here, ("ab" * 16,)))).text
     assert "python train.py --config-dir 'sweeps/two words; rm' --config-name best" in text
-    assert "python predict.py 'two words; rm' data.path=FILE" in text
+    assert "python predict.py 'two words; rm' copy" in text
 
 
 def test_no_command_is_given_where_the_config_is_gone(here: Path) -> None:
