@@ -284,7 +284,7 @@ def test_on_paper_plots_are_as_wide_as_the_page(page: WebDriver) -> None:
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert pdf.startswith(b"%PDF")
     assert 0 < max(page.execute_script("return window.printed")) <= 700
-    until(page, lambda p: p.execute_script("return curves._fullLayout.width") > 1000)
+    until(page, lambda p: p.execute_script("return plots()[0]._fullLayout.width") > 1000)
 
 
 # --- the MLflow UI --------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def write_verdict(runs: Sequence[RunCurves], folder: Path, name: str) -> Path:
     by_figure = Runs(runs)
     claims, table = verdict(by_figure), arms(by_figure)
     drawn = [
-        (title, embedded(each, f"figure-{i + 1}"))
+        (title, embedded(each, f"figure-{i + 1}", title))
         for i, (title, colours) in enumerate(DRAWN.items())
         if (each := figure(title, colours, by_figure)) is not None
     ]

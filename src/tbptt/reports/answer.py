@@ -24,8 +24,6 @@ from tbptt.studies.ranking import (
     folds_line,
     is_complete,
     pareto_front,
-    rerun_command,
-    use_best_command,
 )
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study, state_of
@@ -43,7 +41,8 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
         verdict: on the best trial, by the test part, by which nothing was chosen.
         tried: how the trials compare on the validation part, by which they were chosen.
 
-    Of its entries, ``commands`` are the next steps: what each does, in words, and the command.
+    Of its entries, ``commands`` are the next steps: what each does, in words, and the command. The study's own is the
+    first, if it is known (``study.record.commands``).
     """
     best, objective = best_trial(trials, *study.objectives), study.objectives[0]
     front = pareto_front(trials, study.objectives) if len(study.objectives) > 1 else []
@@ -61,8 +60,7 @@ def answer(study: Study, trials: Sequence[FrozenTrial], verdict: judged_best.Ans
         "values": [(o, shown(v, 5)) for o, v in zip(study.objectives, best.values, strict=True)],
         "point": {name: short_value(value) for name, value in best.params.items()},
         "says": [line for line in (*_how_sure(study, trials, best), ahead) if line],
-        "command": rerun_command(study) if has_config else None,
-        "use": use_best_command(study),
+        "has_config": has_config,
         "commands": next_steps(study, trials),
         "luck": best_run(study, best)[1] if has_config else "",
         "front": [(t.number, [shown(v) for v in t.values], point_of(t)) for t in front],
@@ -90,7 +88,7 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
     if not of_study.chosen and len(trials) > 1:
         yield (
             "It is the best of several, so part of it is luck. What the best five are worth with other seeds, on "
-            f"the same validation part: the same command with {' '.join(with_other_seeds(study))} behind it."
+            f"the same validation part: {_other_seeds(study)}."
         )
     for chosen in of_study.chosen:
         if chosen["point"] == best.params and of_study.best_of:
@@ -101,6 +99,13 @@ def _how_sure(study: Study, trials: Sequence[FrozenTrial], best: FrozenTrial) ->
     epochs = of_best.best_epochs
     if epochs and epochs[0] is not None and epochs[0] + 1 == epochs_run(best):
         yield f"Its last epoch, {epochs[0] + 1}, was its best: it may not have been at its end."
+
+
+def _other_seeds(study: Study) -> str:
+    """Where the command that trains the best points again is, or what to type."""
+    if study.record.commands:
+        return "one of the next steps below"
+    return f"the same command with {' '.join(with_other_seeds(study))} behind it"
 
 
 def _next_best(trials: Sequence[FrozenTrial], best: FrozenTrial, objective: str) -> str:

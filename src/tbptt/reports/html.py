@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from html import unescape
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from tbptt.reports import figures
 
+MOST_NAMED = 6  # traces that a figure's description names
 PLOTLY = {
     "responsive": True,
     "displaylogo": False,
@@ -82,9 +84,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure"
 
 
-def embedded(figure: go.Figure, name: str) -> dict[str, Any]:
-    """What the pages' templates need of a figure: ``id`` (its name), ``json``, ``height``, ``min_width``. The figure
-    also gets the pages' style."""
+def embedded(figure: go.Figure, name: str, title: str = "") -> dict[str, Any]:
+    """What the pages' templates need of a figure: ``id`` (its name), ``label`` (what a screen reader says of it),
+    ``json``, ``height``, ``min_width``. The figure also gets the pages' style."""
     figure.update_layout(
         template="plotly_white",
         title=None,
@@ -100,7 +102,21 @@ def embedded(figure: go.Figure, name: str) -> dict[str, Any]:
         choose(selector={"type": "log"}, tickformat="~g")
     return {
         "id": name,
+        "label": _described(figure, title or name.replace("-", " ").capitalize()),
         "json": figure.to_json(),
         "height": figure.layout.height,
         "min_width": (figure.layout.meta or {}).get("min_width", 0),
     }
+
+
+def _described(figure: go.Figure, title: str) -> str:
+    """What a figure shows, in words: its title, its axes, its named traces."""
+    names = [plain(axis.title.text) for axis in (figure.layout.yaxis, figure.layout.xaxis) if axis.title.text]
+    drawn = [plain(trace.name) for trace in figure.data if trace.name]
+    parts = [title, " by ".join(names), ", ".join(list(dict.fromkeys(drawn))[:MOST_NAMED])]
+    return ": ".join(part for part in parts if part)
+
+
+def plain(text: str) -> str:
+    """A text of a figure without Plotly's HTML."""
+    return unescape(re.sub(r"<br ?/?>", " ", text))

@@ -24,7 +24,7 @@ from tbptt.studies import judged_best, saved_view
 from tbptt.studies.ranking import best_first, best_run, best_trial, epochs_run
 from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import Study, state_of
-from tbptt.system.endings import failure_line, ui_line
+from tbptt.system.endings import failure_line
 from tbptt.system.files import replaced, write_text
 from tbptt.system.mlflow_links import run_page, study_page
 from tbptt.system.runtime import Interrupted
@@ -160,7 +160,7 @@ def content(
         "labels": {t.number: figures.label(t) for t in trials if t.number in named},
         "parent": _run_link(record.parent_run, links),
         "runs": _study_link(study, links, keep=not live),
-        "ui": _ui_command(study),
+        "ui": _needs_ui(study),
     }
 
 
@@ -175,7 +175,8 @@ def nothing_yet() -> dict[str, Any]:
         "curves": {"there": False, "note": "", "figure": curves_frame()},
         **dict.fromkeys(("sections", "missing", "pairs", "paired", "failures"), ()),
         "failed": 0,
-        **dict.fromkeys(("parent", "runs", "ui"), ""),
+        "ui": False,
+        **dict.fromkeys(("parent", "runs"), ""),
     }
 
 
@@ -187,8 +188,8 @@ def curves_frame() -> dict[str, Any]:
 def _shown(section: Section) -> dict[str, Any]:
     """A section as the templates show it. The name of a figure is that of its section and its place there."""
     name = html.slug(section.title)
-    figures = [html.embedded(figure, f"{name}-{i + 1}") for i, figure in enumerate(section.figures)]
-    return {"title": section.title, "note": section.note, "figures": figures}
+    figures = [html.embedded(figure, f"{name}-{i + 1}", section.title) for i, figure in enumerate(section.figures)]
+    return {"id": f"section-{name}", "title": section.title, "note": section.note, "figures": figures}
 
 
 def _counts(study: Study, trials: Sequence[FrozenTrial]) -> str:
@@ -270,10 +271,10 @@ def _study_link(study: Study, store: Any | None, keep: bool) -> str:
     )
 
 
-def _ui_command(study: Study) -> str:
-    """The command that makes the links to runs work; empty if the runs are on a server, whose links need no command."""
+def _needs_ui(study: Study) -> bool:
+    """Whether the links to runs need a command that makes them work: those on a server do not."""
     uri = study.record.tracking_uri
-    return "" if not uri or uri.startswith("http") else ui_line(uri).removeprefix("compare runs: ")
+    return bool(uri) and not str(uri).startswith(("http", "$"))
 
 
 def _write_curves(path: Path, study: Study, trials: Sequence[FrozenTrial], store: Any) -> "Found | None":

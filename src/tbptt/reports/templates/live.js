@@ -1,6 +1,6 @@
 // A page of a study that runs: it asks its server for what changed. Scrolling, sorting, the picked trial, a zoom and an
 // open <details> stay as they are.
-const live = { version: 0, again: {{ again | tojson }}, rows: new Map(), order: [], stale: new Set(), failed: 0 };
+const live = { version: 0, again: {{ again | tojson }}, rows: new Map(), order: [], failed: 0 };
 const EVERY = 2000, HIDDEN_EVERY = 15000, SLOWEST = 30000;  // milliseconds
 
 function say(text) {
@@ -35,9 +35,8 @@ function take(values) {
   for (const [id, text] of named("figure:").filter(([id]) => id !== "loss-curves")) {
     if (text === null) { delete drawn.figures[id]; continue; }
     drawn.figures[id] = JSON.parse(text);
-    live.stale.add(id);
+    drawLater(id);
   }
-  drawStale();
   const curves = named("curve:").map(([, trial]) => trial);
   if (values.curves) drawn.curves = { ...values.curves, trials: drawn.curves.trials };
   if (curves.length || values.curve_order) {
@@ -54,10 +53,11 @@ function swap(name, text) {
   [...made.content.querySelectorAll("details")].forEach((each, i) => { each.open = open[i] ?? each.open; });
   for (const plot of made.content.querySelectorAll(".plot")) {
     const old = place.querySelector(`.plot[data-figure="${CSS.escape(plot.dataset.figure)}"]`);
-    if (old) plot.replaceWith(old); else live.stale.add(plot.dataset.figure);
+    if (old) plot.replaceWith(old); else made.drawn = true;
   }
   const focused = place.contains(document.activeElement) && document.activeElement.dataset.trial;
   place.replaceChildren(made.content);
+  if (made.drawn) for (const plot of place.querySelectorAll(".plot:not(.js-plotly-plot)")) drawLater(plot.dataset.figure);
   if (focused) place.querySelector(`[data-trial="${focused}"]`)?.focus();
 }
 
@@ -87,26 +87,9 @@ function takeRows(head, rows, order) {
   if (sorted) sort(); else inOrder(live.order.map(number => document.getElementById(`t${number}`)).filter(Boolean));
 }
 
-// Figures are drawn anew one at a time while nothing else is to be done, and only if they are seen.
-const seen = new IntersectionObserver(entries => { if (entries.some(entry => entry.isIntersecting)) drawStale(); }, { rootMargin: "400px" });
-let isDrawing = false;
-function drawStale() {
-  if (isDrawing) return;
-  const next = plots().find(plot => live.stale.has(plot.dataset.figure) && drawn.figures[plot.dataset.figure] && isNear(plot));
-  for (const plot of plots()) if (live.stale.has(plot.dataset.figure)) seen.observe(plot);
-  if (!next) return;
-  isDrawing = true;
-  (window.requestIdleCallback ?? setTimeout)(() => {
-    live.stale.delete(next.dataset.figure);
-    seen.unobserve(next);
-    draw(next);
-    isDrawing = false;
-    drawStale();
-  });
-}
-function isNear(plot) {
-  const { top, bottom } = plot.getBoundingClientRect();
-  return bottom > -400 && top < innerHeight + 400;
+// A figure that changed is drawn anew when it is near what is seen, or printed.
+function drawLater(id) {
+  for (const plot of plots()) if (plot.dataset.figure === id) { waiting.add(plot); near.unobserve(plot); near.observe(plot); }
 }
 
 ready.then(ask);
