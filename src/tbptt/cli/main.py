@@ -109,12 +109,8 @@ def _report(argv: Sequence[str], conf: Path) -> int:
     if "--help" in argv or "-h" in argv:
         say(usage)
         return 0
-    if (
-        is_verdict + (figures is not None) + (served is not None) > 1
-        or not words
-        or words[0].startswith("-")
-        or "=" in words[0]
-    ):
+    several = [is_verdict, figures is not None, how is not None].count(True) > 1
+    if several or not words or words[0].startswith("-") or "=" in words[0]:
         return ended(usage, WRONG)
     if any(word.startswith("-") for word in words):
         return ended(usage, WRONG)
