@@ -190,7 +190,9 @@ def test_failures_are_listed_with_their_reasons(here: Path) -> None:
 
 
 def drawn(page: Page, path: Path) -> list[str]:
-    return [html.unescape(title) for title in re.findall(r"(?<!hidden>)<h2>(.*?)</h2>", path.read_text(encoding="utf-8"))]
+    return [
+        html.unescape(title) for title in re.findall(r"(?<!hidden>)<h2>(.*?)</h2>", path.read_text(encoding="utf-8"))
+    ]
 
 
 def test_sections_come_in_the_order_in_which_they_are_looked_at(here: Path) -> None:

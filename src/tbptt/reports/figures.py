@@ -20,8 +20,6 @@ from tbptt.options.values import Value, short_value, shortened
 from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import state_of
 
-MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
-MOST_POINTS = 100_000  # of the shared trace: what a browser still moves smoothly
 MOST_NAMED = 12  # keys of a point that fit in a hover box
 LOG_FROM = 5  # if largest loss / smallest loss is above this, a linear axis hides the small ones
 
@@ -32,6 +30,7 @@ NAMES = {"COMPLETE": "complete", "PRUNED": "pruned or diverged", "FAIL": "failed
 GREY = "#94a3b8"
 INK = "#334155"
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+
 
 def label(trial: FrozenTrial) -> str:
     """A trial and its point, as the lines of a hover box."""

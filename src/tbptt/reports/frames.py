@@ -172,9 +172,7 @@ def _joined(
     metrics = read.points["metric"].cat.categories
     ordered = sorted(metrics, key=lambda n: (list(METRICS).index(n) if n in METRICS else len(METRICS), n))
     its = read.points[read.points["run"].isin(list(runs))]
-    points = its.assign(
-        run=its["run"].cat.set_categories(list(runs)), metric=its["metric"].cat.set_categories(ordered)
-    )
+    points = its.assign(run=its["run"].cat.set_categories(list(runs)), metric=its["metric"].cat.set_categories(ordered))
     points = points.sort_values(["run", "metric", "step"], kind="stable", ignore_index=True)
     at = points["run"].cat.codes.to_numpy()
     table = of_run[["study", "trial", "run", "seed", "fold"]].take(at).reset_index(drop=True)
