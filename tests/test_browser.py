@@ -25,7 +25,7 @@ from studies import HOSTILE, Away, made_study, made_trial
 
 from tbptt.article.claims import read_curves
 from tbptt.article.page import write_verdict
-from tbptt.reports import figures, thinning
+from tbptt.reports import curve_data, thinning
 from tbptt.reports.page import write_report
 
 # A machine without a browser can still run the other tests; CI installs one, and fails without.
@@ -135,7 +135,7 @@ def shown_numbers(page: WebDriver) -> list[int]:
 def highlighted(page: WebDriver) -> Any:
     """Name, epochs and losses of the curve on top."""
     return page.execute_script(
-        "const top = curves().data.find(trace => trace.meta?.highlight);"
+        "const top = curves().data.find(trace => trace.meta.highlight && !trace.meta.band);"
         "return [top.name, list(top.x), list(top.y).map(y => +y.toPrecision(4))]"
     )
 
@@ -184,34 +184,28 @@ def test_headings_sort_numbers_as_numbers_and_back(page: WebDriver) -> None:
 
 def test_best_curve_is_on_top_until_another_trial_is_clicked(page: WebDriver, report: Path) -> None:
     best = shown_numbers(page)[0]
-    assert highlighted(page)[0] == f"trial {best}"
-    shared = page.execute_script(
-        "return list(curves().data.find(trace => trace.customdata && !trace.meta.marks).customdata)"
-    )
+    assert highlighted(page)[0] == f"trial {best}, the best"
+    shared = page.execute_script("return curves().data.find(trace => trace.meta.shared).customdata[0]")
     for number in (
         best + 1 if best % 3 == 1 else best - 1,
-        shared[0],
+        shared,
     ):  # a curve of its own, and one of many in a trace
         button = page.find_element(By.CSS_SELECTOR, f"#trials button[data-trial='{number}']")
         page.execute_script("arguments[0].click()", button)
         name, epochs, losses = highlighted(page)
         assert name == f"trial {number}"
-        assert epochs[:6] == [1, 2, 3, 4, 5, 6]
-        assert losses[:6] == [float(f"{y:.4g}") for y in curve_of(page, number)]
+        assert epochs == [1, 2, 3, 4, 5, 6]
+        assert losses == [float(f"{y:.4g}") for y in curve_of(page, number)]
         assert page.find_element(By.ID, f"t{number}").get_attribute("class").endswith("picked")
         assert page.find_element(By.ID, "picked").text.startswith(f"trial {number} · state")
+    page.execute_script("document.querySelector('#picked button').click()")
+    assert highlighted(page)[0] == f"trial {best}, the best"
 
 
 def curve_of(page: WebDriver, number: int) -> list[float]:
-    """What the page draws of a trial, from the figure as it was written."""
+    """What the page has of a trial, as it was written."""
     return page.execute_script(
-        "const { data } = JSON.parse(curves.nextElementSibling.textContent), found = [];"
-        "for (const trace of data.filter(trace => trace.meta?.loss === 'val/loss' && !trace.meta.marks)) {"
-        "  const numbers = list(trace.customdata);"
-        "  list(trace.y).forEach((y, i) => {"
-        "    if ((trace.meta.trial ?? numbers[i]) === arguments[0] && Number.isFinite(y)) found.push(y); });"
-        "} return found",
-        number,
+        "return drawn.curves.trials.find(trial => trial.number === arguments[0]).runs[0].curves['val/loss']", number
     )
 
 
@@ -231,7 +225,7 @@ def test_a_dot_names_its_trial_and_its_point_and_can_be_clicked(page: WebDriver)
 
 
 @pytest.mark.parametrize(
-    ("number", "has_row", "has_curve"), [(3, True, True), (9, False, True), (38, False, False), (99, False, False)]
+    ("number", "has_row", "has_curve"), [(3, True, True), (12, False, True), (38, False, False), (99, False, False)]
 )
 def test_a_trial_without_a_row_says_where_it_is(
     browser: WebDriver, large: Path, number: int, has_row: bool, has_curve: bool
@@ -260,8 +254,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(thinning, "MOST_ROWS", 5)
-        patch.setattr(figures, "MOST_OWN", 5)
-        patch.setattr(figures, "MOST_DRAWN", 10)  # of the others every fourth
+        patch.setattr(curve_data, "best_and_even", lambda ranked: thinning.best_and_even(ranked, 10))
         return write_report(made_study(trials, ["val/loss", "time/epoch_seconds"])).absolute()
 
 
@@ -284,7 +277,7 @@ def test_on_paper_plots_are_as_wide_as_the_page(page: WebDriver) -> None:
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert pdf.startswith(b"%PDF")
     assert 0 < max(page.execute_script("return window.printed")) <= 700
-    until(page, lambda p: p.execute_script("return plots()[0]._fullLayout.width") > 1000)
+    until(page, lambda p: p.execute_script("return curves()._fullLayout.width") > 1000)
 
 
 # --- the MLflow UI --------------------------------------------------------------------------------------------------

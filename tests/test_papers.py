@@ -61,11 +61,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         Path("paper").mkdir()
         Path("paper/mine.tex").write_text("mine")
         Path("paper/trials.csv").write_text("old")
-        page_titles = [
-            section.title
-            for section in [s for s in (page._curves(study.read(), study.read(), study.objectives[0]),) if s]
-            + page._sections(study.read(), study.objectives)[0]
-        ]
+        page_titles = ["Loss curves", *(s.title for s in page._sections(study.read(), study.objectives)[0])]
         with asked_for() as (address, hosts), pytest.MonkeyPatch.context() as patch:
             patch.setattr(browser, "NO_PROXY", address)
             status = main.report(["a-study", "--figures", "paper"], CONF)

@@ -20,8 +20,6 @@ from tbptt.options.values import Value, short_value, shortened
 from tbptt.studies.records import TrialRecord, is_number
 from tbptt.studies.study import state_of
 
-MOST_OWN = 60  # trials whose curve is a trace of its own; the others share one, which draws as fast as a single curve
-MOST_POINTS = 100_000  # of the shared trace: what a browser still moves smoothly
 MOST_NAMED = 12  # keys of a point that fit in a hover box
 LOG_FROM = 5  # if largest loss / smallest loss is above this, a linear axis hides the small ones
 

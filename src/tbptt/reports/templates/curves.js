@@ -46,11 +46,11 @@ function meanLine(trial, metric, of) {
   const { x, mean, low, high, count, runs } = summaryOf(trial, metric);
   const name = runs > 1 ? "" : runName(trial.runs.find(run => run.curves[metric]) ?? trial.runs[0]);
   return {
-    type: "scatter", x, y: mean, mode: x.length > 1 ? "lines" : "markers", text: labelOf(trial) + (name && `<br>${safe(name)}`),
+    type: "scatter", x, y: mean, mode: x.length > 1 ? "lines" : "markers",
     customdata: runs > 1 ? x.map((_, i) => [low[i], high[i], count[i]]) : undefined,
-    hovertemplate: "%{text}<br>epoch %{x}: <b>%{y:.4g}</b>" + (runs > 1
+    hovertemplate: "%{meta.label}<br>epoch %{x}: <b>%{y:.4g}</b>" + (runs > 1
       ? ", mean of %{customdata[2]} runs from %{customdata[0]:.4g} to %{customdata[1]:.4g}" : "") + "<extra></extra>",
-    ...of, meta: { trial: trial.number, metric, ...of.meta },
+    ...of, meta: { trial: trial.number, metric, label: labelOf(trial) + (name && `<br>${safe(name)}`), ...of.meta },
   };
 }
 
@@ -200,10 +200,10 @@ function ofGroups(metrics) {
       if (view.bands) traces.push(band([its], colour, .16, { uid: `spread${i}m${m}`, legendgroup: group, meta: { group: name } }));
       lines.push({
         type: "scatter", x: its.x, y: its.mean, mode: its.x.length > 1 ? "lines" : "markers", name: title, legendgroup: group, uid: `group${i}m${m}`,
-        line: { color: colour, width: 2.5, dash: DASHES[m] }, marker: { color: colour }, meta: { group: name, metric },
-        text: `<b>${safe(view.lines)} = ${safe(name)}</b><br>${trials.length} trials, ${its.runs} runs`,
+        line: { color: colour, width: 2.5, dash: DASHES[m] }, marker: { color: colour },
+        meta: { group: name, metric, label: `<b>${safe(view.lines)} = ${safe(name)}</b><br>${trials.length} trials, ${its.runs} runs` },
         customdata: its.x.map((_, k) => [its.low[k], its.high[k]]),
-        hovertemplate: "%{text}<br>epoch %{x}: mean <b>%{y:.4g}</b>, middle half %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra></extra>",
+        hovertemplate: "%{meta.label}<br>epoch %{x}: mean <b>%{y:.4g}</b>, middle half %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra></extra>",
       });
     }
   }
@@ -225,8 +225,8 @@ function onTop(trial, metrics, colours) {
           texttemplate: there.map((_, i) => few && i === Math.round((there.length - 1) * (1 - k / (its.runs + 1))) ? safe(runName(run)) : ""),
           textposition: "top left", textfont: { color: colours.best }, uid: `run${k}m${m}`,
           line: { color: colours.best, width: 1, dash }, marker: { color: colours.best }, showlegend: false, name: runName(run),
-          text: `${labelOf(trial)}<br>${safe(runName(run))}`, meta: { trial: trial.number, run: runName(run), metric },
-          hovertemplate: "%{text}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
+          meta: { trial: trial.number, run: runName(run), metric, label: `${labelOf(trial)}<br>${safe(runName(run))}` },
+          hovertemplate: "%{meta.label}<br>epoch %{x}: <b>%{y:.4g}</b><extra></extra>",
         });
       }
     }
@@ -261,7 +261,7 @@ function drawCurves() {
   const lines = { gridcolor: colours.line, zerolinecolor: colours.line, linecolor: colours.line };
   Object.assign(layout.font, { color: colours.ink });
   Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.soft, activecolor: colours.ink }, uirevision: `${shows} ${axis}` });
-  Object.assign(layout.xaxis, lines, { zeroline: false, range: [.8 - .02 * last, 1.02 * last + .2], dtick: last < 10 ? 1 : undefined });
+  Object.assign(layout.xaxis, lines, { zeroline: false, autorange: true, autorangeoptions: { include: [.8 - .02 * last, 1.02 * last + .2] }, dtick: last < 10 ? 1 : undefined });
   Object.assign(layout.yaxis, lines, { type: axis, autorange: true, ...(axis === "log" && { tickformat: "~g" }) });
   // Margins that fit every tick: Plotly draws all a second time where it has to find them itself.
   Object.assign(layout.margin, { l: 70, b: 50 });
@@ -322,7 +322,7 @@ function fill(select, choices, chosen) {  // [[value, text]]
 function fillControls() {
   const { metrics, keys, trials } = drawn.curves, there = new Set(trials.flatMap(trial => trial.runs.flatMap(run => Object.keys(run.curves))));
   const choices = metrics.filter(metric => there.has(metric.name)).map(metric => [metric.name, metric.label]);
-  if (there.has("val/loss") && there.has("train/loss")) choices.splice(3, 0, ["val/loss+train/loss", "held-out and online"]);
+  if (there.has("val/loss") && there.has("train/loss")) choices.splice(choices.filter(([name]) => isLoss(name)).length, 0, ["val/loss+train/loss", "held-out and online"]);
   if (!choices.some(([name]) => name === view.metric)) view.metric = choices[0]?.[0] ?? null;
   const named = keys.map(key => [key, cut(key, 50)]);
   fill(control("metric"), choices, view.metric);
