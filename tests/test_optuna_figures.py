@@ -264,3 +264,26 @@ def strings(value: Any) -> list[str]:
     if isinstance(value, list):
         return [s for item in value for s in strings(item)]
     return [value] if isinstance(value, str) else []
+
+
+def test_one_figure_says_what_explains_each_objective_with_its_marks_of_chance() -> None:
+    rng, trials = random.Random(3), []
+    for _ in range(40):
+        point = {"clip": rng.uniform(-2, 2), "lr": rng.uniform(-6, 0)}
+        trials.append(made_trial(values=[abs(point["clip"]), 1e4 + point["lr"]], params=point))
+    trials, objectives = numbered(trials), ["val/loss", SPEED]
+    (section,) = [s for s in sections(trials, objectives)[0] if s.title.startswith(EXPLAINED)]
+    assert section.title == EXPLAINED
+    (figure,) = section.figures
+    bars, marks = figure.data[::2], figure.data[1::2]
+    assert [bar.name for bar in bars] == objectives
+    assert [mark.showlegend for mark in marks] == [True, False]
+    for i, (objective, bar, mark) in enumerate(zip(objectives, bars, marks, strict=True)):
+        found = explained(trials, i, objective)
+        assert list(bar.x) == [e.share for e in found]
+        assert list(mark.x) == [e.chance for e in found]
+        assert [row[0] for row in bar.customdata] == [e.key for e in found]
+        assert list(bar.y) == list(mark.y)
+        rows = dict(zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True))
+        assert [rows[round(y)].split()[0] for y in bar.y] == [e.key for e in found]
+    assert not set(bars[0].y) & set(bars[1].y)  # side by side

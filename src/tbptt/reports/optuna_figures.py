@@ -5,9 +5,9 @@ import ast
 import html
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -21,8 +21,9 @@ from tbptt.options.metrics import sign
 from tbptt.options.values import short_value
 from tbptt.reports import thinning
 from tbptt.reports.drawable import drawable, numbers_first, rounded
-from tbptt.reports.explained import FEWEST, SEED, Explained, explained, grouped, judged
-from tbptt.reports.figures import BEST, INK, LEGEND_ABOVE, STATES, axis_type, cut, name_of, wrapped
+from tbptt.reports.explained import FEWEST, Explained, explained, grouped
+from tbptt.reports.explained_figure import what_explains
+from tbptt.reports.figures import BEST, LEGEND_ABOVE, STATES, axis_type, cut, name_of, wrapped
 from tbptt.reports.thinning import said
 from tbptt.studies.ranking import best_first_by, complete, cost
 from tbptt.studies.records import is_number
@@ -58,14 +59,17 @@ def sections(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> tuple[
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna's, of too few trials: the sections' own notes say it
-        for i, objective in enumerate(objectives):
-            view = View(trials, objective, i, f" of {objective}" if len(objectives) > 1 else "")
+        ofs = [f" of {objective}" if len(objectives) > 1 else "" for objective in objectives]
+        views = [View(trials, objective, i, ofs[i]) for i, objective in enumerate(objectives)]
+        for view in views:
             if view.complete:
                 add("History" + view.of, view.history)
-            if view.explained:
-                add(EXPLAINED + view.of, view.what_explains)
-            else:
-                missing.append(f"{EXPLAINED}{view.of}: needs {FEWEST} trials, and for a key two of each value.")
+            if view is views[0]:  # one figure for all objectives
+                explains = {each.objective: each.explained for each in views if each.explained}
+                if explains:
+                    add(EXPLAINED, partial(_what_explains, trials, explains))
+                else:
+                    missing.append(f"{EXPLAINED}: needs {FEWEST} trials, and for a key two of each value.")
             if not view.complete:
                 missing.append("History, parallel coordinates, slices, two keys together: no trial is complete.")
                 break
@@ -80,6 +84,11 @@ def sections(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> tuple[
             else:
                 missing.append(f"Two keys together{view.of}: needs two keys that vary together.")
     return found, missing
+
+
+def _what_explains(trials: Sequence[FrozenTrial], found: Mapping[str, Sequence[Explained]]) -> Section:
+    note, figure = what_explains(trials, found)
+    return Section(EXPLAINED, note, [figure])
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +172,7 @@ class View:
         figure = go.Figure([dots, go.Scatter(x=x, y=y, **best)], {"yaxis_title": self.objective})
         kind = axis_type(t.values[self.i] for t in self.every)
         figure.update_layout(xaxis_title="trial", yaxis_type=kind, legend=LEGEND_ABOVE, height=400)
+        _space_ticks(figure.layout.yaxis, [t.values[self.i] for t in self.every])
         return Section(f"History{self.of}", said(self.complete, self.every).strip(), [figure])
 
     def _best_so_far(self) -> tuple[list[int], list[float]]:
@@ -176,51 +186,6 @@ class View:
             if is_better or not found or len(self.every) == len(self.complete) or t is self.every[-1]:
                 found.append((t.number, rounded(best, 6)))
         return [number for number, _ in found], [value for _, value in found]
-
-    def what_explains(self) -> Section:
-        found = self.explained[::-1]  # Plotly draws the last bar topmost
-        names = [cut(html.escape(e.key, quote=False), 28) for e in found]
-        rows = list(range(len(found)))
-        box = "<b>%{customdata[0]}</b>, %{customdata[1]} trials<br>%{customdata[2]}<extra></extra>"
-        bars = go.Bar(
-            x=[e.share for e in found],
-            y=rows,
-            orientation="h",
-            name="explained, and its 95 % interval",
-            marker={"color": STATES["COMPLETE"]},
-            error_x={
-                "array": [e.high - e.share for e in found],
-                "arrayminus": [e.share - e.low for e in found],
-                "color": INK,
-                "thickness": 1.5,
-                "width": 4,
-            },
-            customdata=[(name, e.trials, e.said) for name, e in zip(names, found, strict=True)],
-            hovertemplate=box,
-        )
-        marks = go.Scatter(
-            x=[e.chance for e in found],
-            y=rows,
-            mode="markers",
-            name="what chance stays below in 19 of 20",
-            marker={"symbol": "line-ns", "size": 22, "line": {"color": BEST, "width": 2}},
-            hovertemplate="by chance up to %{x:.2f}<extra></extra>",
-        )
-        texts = [f"{name}  {e.share:.2f}" for name, e in zip(names, found, strict=True)]
-        layout = {
-            "xaxis": {"title": f"share of the differences in {html.escape(self.objective)}", "range": [0, 1]},
-            "yaxis": {"tickvals": rows, "ticktext": texts},
-            "legend": LEGEND_ABOVE,
-            "height": 130 + 36 * len(found),
-        }
-        note = (
-            "Each key on its own, among the trials that have it: how much of the differences in rank it explains "
-            "beyond chance. A pruned trial is worse than any complete one. Left of its mark, nothing was found."
-        )
-        note += said(*judged(self.trials), "trials", is_random=True).replace("Drawn", "Reckoned from")
-        if found[0].key == SEED:
-            note += " The seed's share is what no key can explain."
-        return Section(EXPLAINED + self.of, note, [go.Figure([bars, marks], layout)])
 
     def parallel(self) -> Section:
         drawn, keys = self.choice(self.every), _escaped(self.keys[:MOST_AXES])
@@ -240,11 +205,13 @@ class View:
             height=480,
             meta={"min_width": AXIS_WIDTH * len(axes)},
         )
-        note = "A line is a trial, a dark one is good." + said(drawn, self.every)
+        note = "A line is a trial; the more it stands out from the page, the better." + said(drawn, self.every)
         return Section(f"Parallel coordinates{self.of}", note, [figure])
 
     def slices(self) -> Section:
-        note = f"The objective along each key, {self.order}; a dark dot is a late trial."
+        note = (
+            f"The objective along each key, {self.order}; the more a dot stands out from the page, the later the trial."
+        )
         note += said(self.complete, self.every)
         return Section(f"Slices{self.of}", note, [self._slice(key) for key in self.keys[:MOST_AXES]])
 
@@ -265,6 +232,7 @@ class View:
             height=320 if axis.tickangle is None or axis.tickangle == 0 else 380,
             margin_t=30,
         )
+        _space_ticks(figure.layout.yaxis, dots.y)
         return figure
 
     def together(self) -> Section:

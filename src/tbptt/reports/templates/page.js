@@ -59,7 +59,7 @@ function inTheme(figure) {
   const style = getComputedStyle(document.documentElement), of = name => style.getPropertyValue(`--${name}`).trim();
   const [page, ink, soft, grid, axis] = ["page", "ink", "soft", "grid", "axis"].map(of);
   const isDark = dark.matches && !document.documentElement.classList.contains("printing");
-  const swapped = { "#334155": axis, white: page, black: ink, "#d55e00": of("best"), "rgba(255,255,255,0.75)": `${page}bf`, "rgba(51, 65, 85, 0.8)": axis };
+  const swapped = { "#334155": axis, white: page, black: ink, "#444": soft, "#d55e00": of("best"), "rgba(255,255,255,0.75)": `${page}bf`, "rgba(51, 65, 85, 0.8)": axis };
   recolour(figure.data, swapped, isDark);
   const { template, ...layout } = figure.layout;
   recolour(layout, swapped, isDark);
@@ -119,13 +119,14 @@ ready.then(content => {
   whenIdle(drawIdle);
 });
 
-// --- on paper: all plots, light, as wide as the page and so low that two fit on it with their texts --------------
+// --- on paper: all plots, light, as wide as the page and so low that no half of one stays empty --------------
 
-const WIDE = 680, NARROW = 335, HIGH = 370, root = document.documentElement;
+const WIDE = 680, NARROW = 335, HIGH = 280, root = document.documentElement;
 addEventListener("beforeprint", () => {
   if (!drawn) return;
   root.classList.add("printing");
   for (const plot of [...waiting]) drawWaiting(plot);
+  for (const closed of document.querySelectorAll("#searched:not([open])")) { closed.open = true; closed.dataset.closed = ""; }
   if (dark.matches) drawAgain();
   for (const plot of plots()) {
     const beside = plot.closest(".figures")?.querySelectorAll(".plot").length > 1;
@@ -138,6 +139,7 @@ addEventListener("beforeprint", () => {
 addEventListener("afterprint", () => {
   if (!drawn) return;
   root.classList.remove("printing");
+  for (const opened of document.querySelectorAll("details[data-closed]")) { opened.open = false; delete opened.dataset.closed; }
   for (const plot of plots()) {
     plot.style.height = plot.dataset.high;
     Plotly.relayout(plot, { width: null, height: parseFloat(plot.dataset.high), autosize: true });
