@@ -183,7 +183,7 @@ def _newest(curve: Any, epochs: Any) -> Any:
 
 
 def rounded(value: Any) -> float | None:
-    """A number with five digits; None if it is not finite. MLflow's infinity is the largest float, which rounds to it."""
+    """A number with five digits; None if it is not finite: MLflow's infinity, the largest float, rounds to it."""
     short = float(f"{value:.{DIGITS}g}")
     return short if math.isfinite(short) else None
 
