@@ -130,7 +130,10 @@ def test_each_next_step_is_a_command_with_what_it_does(here: Path) -> None:
     verdict = judged_best.answer(study, study.trials(), study.trials()[0])
     said = answer(study, study.trials(), verdict, Tried([], set()))
     assert said["commands"] == list(steps.items())
-    assert any(line.endswith("with other seeds, on the same validation part: one of the next steps below.") for line in said["says"])
+    assert any(
+        line.endswith("with other seeds, on the same validation part: one of the next steps below.")
+        for line in said["says"]
+    )
 
 
 def test_names_and_stores_are_said_where_they_have_to_be_and_quoted(here: Path) -> None:

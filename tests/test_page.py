@@ -4,6 +4,7 @@ import base64
 import random
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ for (const e of document.querySelectorAll("main *")) {
   const style = getComputedStyle(e), drawn = e instanceof SVGElement;
   const a = light(rgb(drawn ? style.fill : style.color)), b = light(behind(e));
   const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  if (contrast < least[0]) least = [contrast, `${e.tagName} ${e.className?.baseVal ?? e.className} ${e.textContent.slice(0, 40)}`];
+  if (contrast < least[0]) least = [contrast, `${e.className?.baseVal ?? e.className} ${e.textContent.slice(0, 40)}`];
 }
 return [...least, getComputedStyle(document.body).backgroundColor];
 """
@@ -119,6 +120,7 @@ def test_a_change_of_the_systems_setting_draws_the_figures_anew(browser: WebDriv
 
 # --- keyboard and screen reader -------------------------------------------------------------------------------------
 
+OPENED = "for (const closed of document.querySelectorAll('details')) closed.open = true"
 AXE = """
 const done = arguments[0];
 axe.run({ resultTypes: ["violations"] }).then(({ violations }) => done(violations
@@ -128,21 +130,20 @@ axe.run({ resultTypes: ["violations"] }).then(({ violations }) => done(violation
 
 
 @pytest.mark.parametrize("which", ["report", "verdict"])
-def test_axe_finds_nothing_serious(
-    browser: WebDriver, scheme: str, which: str, request: pytest.FixtureRequest
-) -> None:
+def test_axe_finds_nothing_serious(browser: WebDriver, scheme: str, which: str, request: pytest.FixtureRequest) -> None:
     opened(browser, request.getfixturevalue(which))
     if which == "report":
-        browser.execute_script("pick(0); for (const closed of document.querySelectorAll('details')) closed.open = true")
+        browser.execute_script(f"pick(0); {OPENED}")
     browser.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
     assert browser.execute_async_script(AXE) == []
 
 
 def test_headings_landmarks_and_names_lead_through_the_page(browser: WebDriver, report: Path) -> None:
     opened(browser, report)
+    browser.execute_script(OPENED)
     levels = [int(h.tag_name[1]) for h in browser.find_elements(By.CSS_SELECTOR, "h1, h2, h3, h4")]
     assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     assert len(browser.find_elements(By.CSS_SELECTOR, "main nav")) == 1
     targets = [link.get_attribute("href").split("#")[1] for link in browser.find_elements(By.CSS_SELECTOR, "nav a")]
     assert len(targets) > 5
@@ -157,8 +158,10 @@ def test_headings_landmarks_and_names_lead_through_the_page(browser: WebDriver, 
 
 def test_focus_is_seen_wherever_the_tab_key_leads(browser: WebDriver, report: Path, scheme: str) -> None:
     opened(browser, report)
+    browser.execute_script(OPENED)
     unseen = browser.execute_script("""
-        return [...document.querySelectorAll("main :is(a, button, summary, [tabindex='0'], select, input)")].filter(e => {
+        const reached = "main :is(a, button, summary, [tabindex='0'], select, input)";
+        return [...document.querySelectorAll(reached)].filter(e => {
           if (!e.getClientRects().length || e.closest(".modebar")) return false;
           e.focus({ focusVisible: true });
           return document.activeElement !== e || getComputedStyle(e).outlineStyle === "none";
@@ -174,8 +177,7 @@ def test_focus_is_seen_wherever_the_tab_key_leads(browser: WebDriver, report: Pa
 
 def test_each_command_is_shown_once_and_copied_by_a_button(browser: WebDriver, report: Path) -> None:
     opened(browser, report)
-    for closed in browser.find_elements(By.TAG_NAME, "details"):
-        browser.execute_script("arguments[0].open = true", closed)
+    browser.execute_script(OPENED)
     commands = [code.text for code in browser.find_elements(By.CSS_SELECTOR, "pre code")]
     assert commands[0] == AGAIN
     assert "python report.py a-study" in commands
