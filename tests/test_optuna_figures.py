@@ -269,8 +269,8 @@ def strings(value: Any) -> list[str]:
 def test_one_figure_says_what_explains_each_objective_with_its_marks_of_chance() -> None:
     rng, trials = random.Random(3), []
     for _ in range(40):
-        point = {"clip": rng.uniform(-2, 2), "lr": rng.uniform(-6, 0)}
-        trials.append(made_trial(values=[abs(point["clip"]), 1e4 + point["lr"]], params=point))
+        point = {"clip": rng.uniform(1, 9), "lr": rng.uniform(1, 9)}
+        trials.append(made_trial(values=[abs(point["clip"] - 5), 1e4 + point["lr"]], params=point))
     trials, objectives = numbered(trials), ["val/loss", SPEED]
     (section,) = [s for s in sections(trials, objectives)[0] if s.title.startswith(EXPLAINED)]
     assert section.title == EXPLAINED

@@ -105,9 +105,10 @@ def figure(title: str, colours: dict[str, str], runs: Runs) -> go.Figure | None:
     drawn.update_layout(
         height=380,
         meta={"min_width": 640, "title": title},
-        legend={"orientation": "h", "x": 0, "y": -0.2},
+        legend={"orientation": "h", "x": 0, "y": -0.3},
         margin={"t": 40},
     )
+    drawn.update_annotations(font_size=12)  # side by side on paper too
     drawn.update_xaxes(title_text="epoch", range=[0, runs.epochs + 1])
     drawn.update_yaxes(rangemode="tozero")
     drawn.update_yaxes(title_text="loss", col=1)

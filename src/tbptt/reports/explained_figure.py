@@ -36,10 +36,10 @@ def what_explains(trials: Sequence[FrozenTrial], found: Mapping[str, Sequence[Ex
     note += said(*judged(trials), "trials", is_random=True).replace("Drawn", "Reckoned from")
     if SEED in rows:
         note += " The seed's share is what no key can explain."
-    of = html.escape(next(iter(found)), quote=False) if len(found) == 1 else "an objective"
+    of = f" in {html.escape(next(iter(found)), quote=False)}" if len(found) == 1 else ""
     layout = {
         "barmode": "overlay",
-        "xaxis": {"title": f"share of the differences in {of}", "range": [0, 1]},
+        "xaxis": {"title": f"share of the differences{of}", "range": [0, 1]},
         "yaxis": {"tickvals": list(rows.values()), "ticktext": [_text(key, found) for key in rows]},
         "legend": LEGEND_ABOVE,
         "height": 130 + (18 + 18 * len(found)) * len(rows),
@@ -95,6 +95,7 @@ def _marks(its: Sequence[Explained], places: Sequence[float], i: int, step: floa
         mode="markers",
         name="what chance stays below in 19 of 20",
         legendgroup="chance",
+        legendrank=2000,
         showlegend=not i,
         marker={"symbol": "line-ns", "size": max(8, 27 * step), "line": {"color": BEST, "width": 2}},
         hovertemplate="by chance up to %{x:.2f}<extra></extra>",

@@ -209,9 +209,7 @@ class View:
         return Section(f"Parallel coordinates{self.of}", note, [figure])
 
     def slices(self) -> Section:
-        note = (
-            f"The objective along each key, {self.order}; the more a dot stands out from the page, the later the trial."
-        )
+        note = f"The objective along each key, {self.order}; the more a dot stands out, the later the trial."
         note += said(self.complete, self.every)
         return Section(f"Slices{self.of}", note, [self._slice(key) for key in self.keys[:MOST_AXES]])
 
@@ -265,7 +263,8 @@ class View:
             hoverinfo="skip",
             xgap=2,
             ygap=2,
-            colorscale="Blues",
+            textfont={"color": "#0f172a"},
+            colorscale=[[0, "#f7fbff"], [1, "#6baed6"]],  # all so light that black is read on them
             reversescale=sign(self.objective) == 1,  # a dark one is good, as in a contour
             colorbar=_bar(self.objective),
         )

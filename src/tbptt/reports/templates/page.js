@@ -59,7 +59,7 @@ function inTheme(figure) {
   const style = getComputedStyle(document.documentElement), of = name => style.getPropertyValue(`--${name}`).trim();
   const [page, ink, soft, grid, axis] = ["page", "ink", "soft", "grid", "axis"].map(of);
   const isDark = dark.matches && !document.documentElement.classList.contains("printing");
-  const swapped = { "#334155": axis, white: page, black: ink, "#444": soft, "#d55e00": of("best"), "rgba(255,255,255,0.75)": `${page}bf`, "rgba(51, 65, 85, 0.8)": axis };
+  const swapped = { "#334155": axis, white: page, black: ink, "#555": soft, "#d55e00": of("best"), "rgba(255,255,255,0.75)": `${page}bf`, "rgba(51, 65, 85, 0.8)": axis };
   recolour(figure.data, swapped, isDark);
   const { template, ...layout } = figure.layout;
   recolour(layout, swapped, isDark);
