@@ -351,5 +351,7 @@ def test_words_that_do_not_go_together_are_answered_with_the_usage(
     before = left(small)
     status, line = said(words, capsys)
     assert status == 2
-    assert line.startswith("usage: python report.py STUDY|verdict.csv [--verdict | --figures FOLDER | --watch [--port N]] ")
+    assert line.startswith(
+        "usage: python report.py STUDY|verdict.csv [--verdict | --figures FOLDER | --watch [--port N]] "
+    )
     assert left(small) == before
