@@ -142,7 +142,7 @@ def highlighted(page: WebDriver) -> Any:
 
 def test_every_plot_is_drawn_and_nothing_goes_wrong(page: WebDriver) -> None:
     plots = page.find_elements(By.CSS_SELECTOR, ".js-plotly-plot")
-    assert len(plots) == 1 + 2 * (1 + 1 + 1 + 3 + 1) + 1 + 1
+    assert len(plots) == 1 + 1 + 2 * (1 + 1 + 3 + 1) + 1 + 1
     marks = "path, .points path, .bars path"
     empty = "return [...document.querySelectorAll('.js-plotly-plot')].filter(plot => !plot.querySelector(arguments[0]))"
     assert page.execute_script(empty, f".plot-container .trace :is({marks}), .hm image") == []
