@@ -164,12 +164,12 @@ class Live:
         elif done != self._done and time.monotonic() >= self._dear_at:
             self._look_closely(trials)
             self._done = done
+        self._take_curves(trials)
         texts = {f"part:{name}": _part(name, self._content) for name in page.PARTS if name not in ("curves", "trials")}
         self.parts.update(texts)
         self.parts.update({"part:running": _part("running", {"running": running(self.study, trials)})})
         order = [row["number"] for row in self._content["rows"]]
         self.parts.update({"table": _part("trials", {**self._content, "rows": ()}), **self._rows(), "order": order})
-        self._take_curves(trials)
 
     def _what_ended(self, trials: Sequence[FrozenTrial]) -> Any:
         """What changes whenever there is more to say: a trial's end, and at the study's end what judges it."""
@@ -198,6 +198,7 @@ class Live:
         if self.store.is_local:  # what comes from a server is kept in the study's folder, and here nothing is written
             self._tried = evidence.tried(self.study, trials, self.store)
         content = page.content(self.study, trials, self.store, self._tried, live=self._links)
+        content["curves"] = self._content["curves"]
         self._content |= content
         figures = {f"figure:{each['id']}": each["json"] for each in content["figures"]}
         gone = dict.fromkeys(self._figures - figures.keys())
@@ -217,6 +218,8 @@ class Live:
         told = [t for t in curve_data.trials_of(self.study, new, found) if t["runs"]]
         curve_data.bounded(told, self.study)
         curves = {f"curve:{t['number']}": t for t in told}
+        if curves:
+            self._content["curves"] = {**self._content["curves"], "there": True}
         self.parts.update({"curves": head, **curves, "curve_order": [t.number for t in drawn]})
         for t in new:
             if t.state.is_finished():
