@@ -252,7 +252,7 @@ def test_controls_are_reached_and_changed_by_keyboard(page: WebDriver) -> None:
     page.switch_to.active_element.send_keys(Keys.SPACE)
     assert traces(page, "t.meta.band") == []
     controls = page.find_elements(By.CSS_SELECTOR, "#curves select, #curves input")
-    assert [c.accessible_name for c in controls] == ["Metric", "Lines for", "Colour by", "Axis", "bands"]
+    assert [c.accessible_name.strip() for c in controls] == ["Metric", "Lines for", "Colour by", "Axis", "bands"]
 
 
 def test_new_curves_leave_the_view_as_it_is(page: WebDriver) -> None:

@@ -179,8 +179,8 @@ def _newest(curve: Any, epochs: Any) -> Any:
 
 
 def rounded(value: Any) -> float | None:
-    """A number with five digits; None if it is not finite, which the largest float of all, MLflow's for infinity, is not
-    when it is rounded."""
+    """A number with five digits; None if it is not finite. MLflow keeps infinity as the largest float, which becomes
+    infinite again as it is rounded."""
     short = float(f"{value:.{DIGITS}g}")
     return short if math.isfinite(short) else None
 
