@@ -156,7 +156,7 @@ def test_a_metric_that_is_measured_rarely_is_thinned_to_its_newest_values(study:
     (told,) = curve_data.trials_of(study, [trial], None)
     (run,) = told["runs"]
     epochs = run["epochs"]
-    assert epochs == list(range(1, 1000, 6)) + [1000]
+    assert epochs == [*range(1, 1000, 6), 1000]
     assert run["curves"]["val/loss"] == [float(f"{curve[e - 1]:.5g}") for e in epochs]
     windows = [rare[a:b] for a, b in zip([0, *epochs[:-1]], epochs, strict=True)]
     newest = [next((v for v in reversed(window) if v is not None), None) for window in windows]
