@@ -1,7 +1,7 @@
 // The curves of trials and runs, drawn from `drawn.curves`: {metrics, keys, objective, mean, note, trials}, the best trial
 // first. A trial has runs, a run has a seed, a fold, and for each metric a value an epoch.
 const MOST_OWN = 40;  // trials with a line of their own; the others share one, which is drawn as fast as a single line
-const MOST_SHARED = 25000;  // points of the lines that are shared
+const MOST_SHARED = 20000;  // points of the lines that are shared
 const MOST_NAMED = 12;  // keys of a point that fit in a hover box
 const LOG_FROM = 5;  // if the largest value / the smallest is above this, a linear axis hides the small ones
 const DASHES = ["solid", "dot"];
@@ -113,7 +113,7 @@ function stages(trials, metric, colours) {
 
 // By trial: its colour, and the legend's name for it. Rank is told apart among the `own` ones, which have a line each.
 function colouring(trials, own, colours) {
-  const found = new Map(), complete = own.filter(isComplete), scale = colours.dark ? VIRIDIS.toReversed() : VIRIDIS;
+  const found = new Map(), complete = own.filter(isComplete), scale = colours.dark ? VIRIDIS.slice(2).toReversed() : VIRIDIS;
   if (view.colour) {
     const groups = groupsOf(view.colour, trials);
     for (const [i, group] of groups.entries()) {
