@@ -140,7 +140,7 @@ def test_nothing_is_written(study: Study, tmp_path: Path) -> None:
 def served(study: Study) -> Iterator[str]:
     live = Live(study, Runs(), "report it")
     live._try_to_look()
-    server = watch._server(live, "the-token")
+    server = watch.server_of(live, "the-token")
     listening = socket.create_server((offered.HOST, 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -80,7 +80,7 @@ def watch(name: str, cfg: DictConfig, uri: str | None, how: Served) -> None:
         say(f"watch: {address(listening, how.token)}")
         say("Ctrl-C ends this page; the study goes on")
     live.begin()
-    server = _server(live, how.token)
+    server = server_of(live, how.token)
     if how.socket is not None:
         threading.Thread(target=_end_when_alone, args=(live, server), daemon=True).start()
     server.run(sockets=[listening])
@@ -129,7 +129,8 @@ def application(live: "Live", token: str) -> Any:
     )
 
 
-def _server(live: "Live", token: str) -> Any:
+def server_of(live: "Live", token: str) -> Any:
+    """The server of a page, which runs once it is given a socket that listens."""
     import uvicorn
 
     config = uvicorn.Config(

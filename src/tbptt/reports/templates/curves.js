@@ -1,7 +1,7 @@
 // The curves of trials and runs, drawn from `drawn.curves`: {metrics, keys, objective, mean, note, trials}, the best trial
 // first. A trial has runs, a run has a seed, a fold, and for each metric a value an epoch.
-const MOST_OWN = 40;  // trials with a line of their own; the others share one, which is drawn as fast as a single line
-const MOST_SHARED = 20000;  // points of the lines that are shared
+const MOST_OWN = 30;  // trials with a line of their own; the others share one, which is drawn as fast as a single line
+const MOST_SHARED = 10000;  // points of the lines that are shared
 const MOST_NAMED = 12;  // keys of a point that fit in a hover box
 const LOG_FROM = 5;  // if the largest value / the smallest is above this, a linear axis hides the small ones
 const DASHES = ["solid", "dot"];

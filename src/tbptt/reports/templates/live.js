@@ -34,7 +34,7 @@ function take(values) {
   if (values.labels) drawn.labels = values.labels;
   for (const [id, text] of named("figure:").filter(([id]) => id !== "loss-curves")) {
     if (text === null) { delete drawn.figures[id]; continue; }
-    drawn.figures[id] = JSON.parse(text);
+    drawn.figures[id] = text;  // read when it is drawn, as most are out of sight
     drawLater(id);
   }
   const curves = named("curve:").map(([, trial]) => trial);

@@ -31,7 +31,7 @@ function draw(plot) {
 }
 function drawFigure(plot) {
   if (!(plot.dataset.figure in drawn.figures)) return;  // it has not come yet
-  const { data, layout } = inTheme(structuredClone(drawn.figures[plot.dataset.figure]));
+  const { data, layout } = inTheme(figureOf(plot.dataset.figure));
   for (const trace of data) {
     const own = trace.meta?.trial, numbers = list(trace.customdata);
     if (Number.isInteger(own)) trace.text = drawn.labels[own];
@@ -43,6 +43,10 @@ function drawFigure(plot) {
     const point = event.points[0], number = point.data.meta?.trial ?? point.customdata;
     if (Number.isInteger(number)) pick(number);
   });
+}
+function figureOf(id) {
+  const figure = drawn.figures[id];
+  return typeof figure === "string" ? JSON.parse(figure) : structuredClone(figure);
 }
 const types = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
 function list(values) {  // an array, or Plotly's form of a NumPy array
