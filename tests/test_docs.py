@@ -55,6 +55,8 @@ NOT_RUN = {  # what a command begins with, and why it is not run here
     "python report.py docs/results": "tests/test_verdict.py",
     "python report.py first --figures": "tests/test_papers.py, where there is a browser",
     "python report.py STUDY --figures": "tests/test_papers.py, where there is a browser",
+    "python report.py first --watch": "serves until it is stopped; tests/test_live.py",
+    "python report.py STUDY --watch": "serves until it is stopped; tests/test_live.py",
     "python train.py resume=RUN_ID tracking.uri=…": "needs a server",
     "tbptt studies remove": "the page goes on with the study; tests/test_studies_command.py",
 }
