@@ -24,6 +24,7 @@ from tbptt.runs.curves import curves_of
 from tbptt.runs.progress import clock
 from tbptt.studies.counts import counts_of
 from tbptt.studies.listed import ago, is_finished
+from tbptt.studies.living import workers_of
 from tbptt.studies.postgres import ServerStorage
 from tbptt.studies.ranking import best_first
 from tbptt.studies.records import TrialRecord
@@ -235,7 +236,7 @@ def running(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
     living = study.living(trials)
     counts, record = counts_of(trials, study.record.forgiven), study.record
     now = time.time()
-    workers = {_worker(t) for t in living}
+    workers = workers_of(living)
     done = f"{counts.complete + counts.pruned}{f' of {record.n_trials}' if record.n_trials else ''} trials done"
     if living:
         left = seconds_left(trials, record.n_trials, len(workers))
@@ -249,13 +250,7 @@ def running(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         "state": state,
         "done": done,
         "rows": [_running_row(t, now) for t in best_first(living, *study.objectives)],
-        "at": time.strftime("%H:%M:%S"),
     }
-
-
-def _worker(trial: FrozenTrial) -> str:
-    who = TrialRecord.of(trial).worker or {}
-    return f"{who.get('host', '?')}, process {who.get('pid', '?')}"
 
 
 def _running_row(trial: FrozenTrial, now: float) -> dict[str, Any]:
@@ -266,4 +261,4 @@ def _running_row(trial: FrozenTrial, now: float) -> dict[str, Any]:
         held_out = "" if at.held_out is None else shown(at.held_out, 4)
         seen = "" if at.at is None else ago(at.at, now)
         cells = [seed, f"{at.epoch}/{at.epochs}", held_out, clock(at.seconds_left), seen]
-    return {"number": trial.number, "worker": _worker(trial), "point": point_of(trial), "cells": cells}
+    return {"number": trial.number, "worker": workers_of([trial])[0], "point": point_of(trial), "cells": cells}
