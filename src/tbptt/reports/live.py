@@ -106,7 +106,9 @@ class Live:
         version, values = self.parts.after(0, lambda name: name.startswith("part:"))
         texts = {name.removeprefix("part:"): text for name, text in values.items()}
         if self._content:
-            texts |= {name: _part(name, self._content) for name in ("curves", "trials")}
+            unseen = {**self._content["curves"], "there": False}  # until they come
+            texts["curves"] = _part("curves", {**self._content, "curves": unseen})
+            texts["trials"] = _part("trials", self._content)
         return html.rendered(
             "report.html",
             figures=[page.curves_frame()],

@@ -342,7 +342,6 @@ for (const name of ["metric", "lines", "colour", "axis"]) {
   });
 }
 control("bands").addEventListener("change", event => { view.bands = event.target.checked; drawCurves(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCurves);
 
 // A trial on top, with all of its runs; null for the best. Returns whether it has a curve.
 function showTrial(number) {
@@ -356,6 +355,7 @@ function showTrial(number) {
 function takeCurves(trials, order) {
   const of = new Map([...drawn.curves.trials, ...trials].map(trial => [trial.number, trial]));
   drawn.curves.trials = order.map(number => of.get(number)).filter(Boolean);
-  document.getElementById("curves").hidden = !fillControls();
-  drawCurves();
+  const section = document.getElementById("curves");
+  section.hidden = !fillControls();
+  if (!section.hidden) draw(section.querySelector(".plot"));
 }
