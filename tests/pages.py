@@ -1,7 +1,12 @@
 """What the report's tests read of a page, and a store of artifacts for it."""
 
+import base64
+import gzip
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from studies import Away
 
@@ -44,6 +49,12 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.lines).split())
+
+
+def drawn_in(path: Path) -> Any:
+    """What a page's scripts draw: figures, labels, curves."""
+    (packed,) = re.findall(r'id="drawn">([^<]*)<', path.read_text(encoding="utf-8"))
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def page_of(path: Path) -> Page:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, SMALL
 from forked import python
+from pages import drawn_in
 
 # The examples of docs/using.md.
 DOCS = (ROOT / "docs" / "using.md").read_text()
@@ -514,8 +515,9 @@ def test_a_target_and_a_metric_are_searched_resumed_loaded_and_shown(clone: Path
     task = ["task=volatility", "task.steps=5", "study.name=targets", "study.seeds=[0,1]"]
     done = command(clone, *typed.split()[1:], *small("task."), *task)
     assert done.returncode == 0, done.stderr
-    page = (clone / "sweeps" / "targets" / "report.html").read_text()
-    assert "held-out, wild predictions" in page  # its curve, in the figure's menu
+    curves = drawn_in(clone / "sweeps" / "targets" / "report.html")["curves"]
+    assert {"name": "val/wild", "label": "held-out, wild predictions", "is_loss": False} in curves["metrics"]
+    assert {len(run["curves"]["val/wild"]) for t in curves["trials"] for run in t["runs"]} != set()
     with (clone / "sweeps" / "targets" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(0 <= float(row["val/wild"]) <= 1 and float(row["val/mae"]) > 0 for row in rows)
