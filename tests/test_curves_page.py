@@ -295,13 +295,13 @@ def test_many_trials_share_a_line_that_names_each(page: WebDriver) -> None:
     )
     (shared,) = traces(page, "t.meta.shared")
     own = traces(page, "t.meta.trial >= 0 && !t.meta.highlight")
-    assert [trace["meta"]["trial"] for trace in own] == list(range(139, 99, -1))  # the best one above the others
-    assert list(dict.fromkeys(n for n in shared["more"] if n is not None)) == list(range(140, 800))
-    assert len(shared["x"]) < 30_000
+    assert [trace["meta"]["trial"] for trace in own] == list(range(129, 99, -1))  # the best one above the others
+    assert list(dict.fromkeys(n for n in shared["more"] if n is not None)) == list(range(130, 800))
+    assert len(shared["x"]) < 15_000
     its = [(x, y) for x, y, n in zip(shared["x"], shared["y"], shared["more"], strict=True) if n == 500]
     assert all(y == 400 + x for x, y in its)
     assert (its[0][0], its[-1][0]) == (1, 80)
-    assert said(page).startswith("700 trials with 700 runs; 40 have a line of their own, the others thin ones.")
+    assert said(page).startswith("700 trials with 700 runs; 30 have a line of their own, the others thin ones.")
 
 
 def test_the_controls_are_not_printed(page: WebDriver) -> None:
