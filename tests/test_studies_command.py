@@ -276,7 +276,7 @@ def test_a_report_takes_no_key_of_training(
     assert report(["../other/sweeps/a-study"], CONF) == 2
     assert Path("sweeps/a-study/report.html").read_bytes() == written
     assert report(["--help"], CONF) == 0
-    assert "STUDY|verdict.csv [--verdict]" in capsys.readouterr().out
+    assert "STUDY|verdict.csv [--verdict | --figures FOLDER | --watch" in capsys.readouterr().out
 
 
 # --- remove ---------------------------------------------------------------------------------------------------------

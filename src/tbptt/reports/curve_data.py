@@ -98,21 +98,22 @@ def trials_of(study: Study, trials: Sequence[FrozenTrial], found: "Found | None"
     A trial of which ``found`` has no run has the curves that it keeps itself, those of its first run; while it runs,
     what it has reported of its objective.
     """
-    names = metrics_of(study)
+    names, record = metrics_of(study), study.record  # each look at the record asks the storage
     runs: dict[int, list[Run]] = {}
     if found is not None:
-        of_run, own = runs_of(trials), next(iter(study.record.own_seed), None)
+        of_run, own = runs_of(trials), next(iter(record.own_seed), None)
         told = dict(_runs(found, names))
         for run, place in of_run.items():
             if run in told:
                 seed, fold = seed_and_fold(found.params.get(run, {}), own)
                 runs.setdefault(place, []).append({"seed": seed, "fold": fold, **told[run]})
+    first_seed = next(iter([*record.seeds, *record.own_seed]), None)
     return [
         {
             "number": t.number,
             "state": state_of(t),
             "point": {key: shortened(text_of(value), LONGEST) for key, value in t.params.items()},
-            "runs": runs.get(i) or _kept(study, t, names),
+            "runs": runs.get(i) or _kept(t, names, study.objectives[0], first_seed),
         }
         for i, t in enumerate(trials)
     ]
@@ -191,13 +192,13 @@ def rounded(value: Any) -> float | None:
 # --- what trials keep, and what is said -----------------------------------------------------------------------------
 
 
-def _kept(study: Study, trial: FrozenTrial, names: Sequence[str]) -> list[Run]:
+def _kept(trial: FrozenTrial, names: Sequence[str], objective: str, seed: int | None) -> list[Run]:
     """The first run of a trial, as far as the trial keeps it."""
     record = TrialRecord.of(trial)
     of = {name: record.curve(name) for name in names}
     if record.curves is None and trial.intermediate_values:
         reported = trial.intermediate_values
-        of = {study.objectives[0]: [reported.get(i) for i in range(max(reported) + 1)]}
+        of = {objective: [reported.get(i) for i in range(max(reported) + 1)]}
     numbers = {
         name: (np.arange(len(curve)), np.array([v if is_number(v) else math.nan for v in curve], float))
         for name, curve in of.items()
@@ -205,7 +206,6 @@ def _kept(study: Study, trial: FrozenTrial, names: Sequence[str]) -> list[Run]:
     }
     if not numbers:
         return []
-    seed = next(iter([*study.record.seeds, *study.record.own_seed]), None)
     return [{"seed": seed, "fold": 1 if record.folds > 1 else None, **_run(numbers)}]
 
 

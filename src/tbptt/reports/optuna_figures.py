@@ -264,7 +264,7 @@ class View:
             xgap=2,
             ygap=2,
             textfont={"color": "#0f172a"},
-            colorscale=[[0, "#f7fbff"], [1, "#6baed6"]],  # all so light that black is read on them
+            colorscale=[[0, "rgb(247,251,255)"], [1, "rgb(107,174,214)"]],  # all so light that black is read on them
             reversescale=sign(self.objective) == 1,  # a dark one is good, as in a contour
             colorbar=_bar(self.objective),
         )
