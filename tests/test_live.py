@@ -136,7 +136,7 @@ def test_nothing_is_written(study: Study, tmp_path: Path) -> None:
 
 @pytest.fixture
 def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A study whose runs are in MLflow's database: of a complete trial, a running one, and one that was deleted there."""
+    """A study whose runs are in MLflow's database: of a complete trial, a running one, and one whose run is gone."""
     monkeypatch.chdir(tmp_path)
     Path("mlruns").mkdir()
     store = Store(TrackingConfig(uri="sqlite:///mlruns/mlflow.db"))
