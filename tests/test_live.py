@@ -17,8 +17,10 @@ from conftest import CONF
 from studies import Away, made_study, made_trial
 
 from tbptt.cli import main, watch
+from tbptt.config.schema import TrackingConfig
 from tbptt.reports import live as live_page
 from tbptt.reports.live import Live, Parts
+from tbptt.runs.tracking import Store
 from tbptt.studies import watched as offered
 from tbptt.studies.records import TrialRecord
 from tbptt.studies.study import Study
@@ -120,17 +122,94 @@ def test_a_store_that_fails_is_told_and_asked_again(study: Study, monkeypatch: p
 
 
 def test_nothing_is_written(study: Study, tmp_path: Path) -> None:
-    def everything() -> dict[str, tuple[int, bytes]]:
-        files = [p for p in tmp_path.rglob("*") if p.is_file() and not p.name.endswith(("-wal", "-shm"))]
-        return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
-
-    before = everything()
+    before = everything(tmp_path)
     live = Live(study, Runs(), "report it")
     for _ in range(3):
         live._try_to_look()
     assert live.changes(0)["values"]["trouble"] == ""
     assert "<h1>a-study</h1>" in live.page()
-    assert everything() == before
+    assert everything(tmp_path) == before
+
+
+# --- a store of runs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A study whose runs are in MLflow's database: of a complete trial, a running one, and one whose run is gone."""
+    monkeypatch.chdir(tmp_path)
+    Path("mlruns").mkdir()
+    store = Store(TrackingConfig(uri="sqlite:///mlruns/mlflow.db"))
+    experiment = store.client.create_experiment("others")  # that of the config is not there
+    runs = [store.client.create_run(experiment).info.run_id for _ in range(2)]
+    for run in runs:
+        for epoch, value in enumerate((2.0, 1.75)):
+            store.client.log_metric(run, "val/loss", value, step=epoch)
+    of = {"progress": RUNNING, "curve": [2.0, 1.75]}
+    trials = [
+        made_trial(values=[1.75], params={"clip": 1.0}, run_ids=[runs[0]]),
+        made_trial("RUNNING", params={"clip": 2.0}, run_ids=[runs[1]], **of),
+        made_trial(values=[1.2], params={"clip": 3.0}, run_ids=["ef" * 16]),
+    ]
+    study = made_study(trials)
+    monkeypatch.setattr(study, "living", lambda trials: [t for t in trials if t.number == 1])
+    return SimpleNamespace(study=study, store=store, runs=runs)
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Each file's time and contents."""
+    files = [p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(("-wal", "-shm"))]
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+def test_curves_come_from_the_store_as_long_as_they_grow(logged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    of_store = live_page.curves_of
+
+    def noted(store: Store, runs: list[str], *more: Any) -> Any:
+        read.append(len(runs))
+        return of_store(store, runs, *more)
+
+    monkeypatch.setattr(live_page, "curves_of", noted)
+    monkeypatch.setattr(live_page, "SETTLED", 1e-9)  # a trial that has ended is read once
+    live = Live(logged.study, logged.store, "report it")
+    first = looked(live)
+    assert [first[f"curve:{i}"]["runs"][0]["curves"]["val/loss"] for i in (0, 1)] == [[2.0, 1.75]] * 2
+    assert first["curve:2"]["runs"][0]["curves"]["val/loss"] == [2.0, 1.5, 1.2], "what the trial keeps itself"
+    logged.store.client.log_metric(logged.runs[1], "val/loss", 1.5, step=2)
+    new = looked(live)
+    assert {name for name in new if name.startswith("curve:")} == {"curve:1"}
+    assert new["curve:1"]["runs"][0]["curves"]["val/loss"] == [2.0, 1.75, 1.5]
+    assert read == [3, 1], "the runs of trials that have ended are read once"
+
+
+def test_a_look_leaves_both_stores_as_they_are(logged: Any, tmp_path: Path) -> None:
+    before = everything(tmp_path)
+    live = Live(logged.study, logged.store, "report it")
+    for _ in range(3):
+        live._dear_at = min(live._dear_at, time.monotonic())
+        live._try_to_look()
+    assert live.changes(0)["values"]["trouble"] == ""
+    assert "Best: trial 2" in live.page()
+    assert everything(tmp_path) == before
+    assert {e.name for e in logged.store.client.search_experiments()} == {"Default", "others"}
+
+
+def test_what_the_study_says_comes_though_the_store_of_its_runs_is_away(
+    logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise ConnectionError("the store is away")
+
+    live = Live(logged.study, logged.store, "report it")
+    with monkeypatch.context() as patch:
+        patch.setattr(live_page, "curves_of", away)
+        values = looked(live)
+        assert values["trouble"].startswith("ConnectionError: the store is away")
+        assert values["order"] == [2, 0, 1]
+        assert "<td>4/9</td>" in values["part:running"]
+        assert "curve:0" not in values
+    assert {"trouble", "curve:0", "curve:1", "curve:2"} <= set(looked(live))
 
 
 # --- the server -----------------------------------------------------------------------------------------------------

@@ -1,12 +1,21 @@
 """The sweep that the README begins with, through the real command: one parent run, six children, each point once."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
+import psutil
+import pytest
 from conftest import ROOT, SMALL
-from forked import python
+from forked import command, python
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
@@ -51,3 +60,43 @@ def test_a_sweep_is_one_parent_and_a_child_a_point_and_runs_each_once(here: Path
     found = client.search_runs(["1"], f"metrics.`best/val/loss` <= {study.best_value!r}")
     assert {r.info.run_id for r in found} == {parent.info.run_id, best.info.run_id}
     assert "report.html" in {a.path for a in client.list_artifacts(parent.info.run_id)}
+
+
+@pytest.mark.slow
+def test_the_address_that_a_sweep_says_answers_while_it_runs(here: Path) -> None:
+    words = [w for w in SMALL if not w.startswith(("epochs=", "progress="))]
+    sweep = command(here, "-m", "clip=1,2", *words, "epochs=100000", "progress=plain", "study.name=seen")
+    started: list[psutil.Process] = []
+    try:
+        address = until(lambda: re.search(r"^watch: (http://127\.0\.0\.1:\d+/[\w-]{16}/)$", said(here), re.MULTILINE))[
+            1
+        ]
+        assert not servers(sweep.pid), "nobody has looked"
+        with urllib.request.urlopen(address, timeout=120) as answer:
+            page = answer.read().decode()
+        started = servers(sweep.pid)
+        assert "<h1>seen</h1>" in page
+        assert len(started) == 1
+        assert address.split("/")[3] not in " ".join(started[0].cmdline()), "others on this machine see the words"
+        assert sweep.is_alive()
+    finally:
+        os.kill(sweep.pid, signal.SIGINT)
+        sweep.join(60)
+        for process in started:
+            process.terminate()
+    assert sweep.exitcode == 130
+
+
+def said(folder: Path) -> str:
+    return "".join((folder / name).read_text() for name in ("out", "err") if (folder / name).exists())
+
+
+def servers(sweep: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(sweep).children() if "--watch" in child.cmdline()]
+
+
+def until(found: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (it := found()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return it

@@ -161,13 +161,18 @@ class Live:
             self._links = Links(self.store.uri, self.store.client.get_run(parent).info.experiment_id)
         self._content |= page.brief(self.study, trials, self._links, self._tried)
         done = self._what_ended(trials)
-        if not self._dear_at:  # the first look: a page is waiting
-            self._content = {**page.nothing_yet(), **self._content}
-            self._dear_at = time.monotonic()
-        elif done != self._done and time.monotonic() >= self._dear_at:
-            self._look_closely(trials)
-            self._done = done
-        self._take_curves(trials)
+        try:
+            if not self._dear_at:  # the first look: a page is waiting
+                self._content = {**page.nothing_yet(), **self._content}
+                self._dear_at = time.monotonic()
+            elif done != self._done and time.monotonic() >= self._dear_at:
+                self._look_closely(trials)
+                self._done = done
+            self._take_curves(trials)
+        finally:  # a store of runs that is away keeps nothing back of what the study itself says
+            self._take_parts(trials)
+
+    def _take_parts(self, trials: Sequence[FrozenTrial]) -> None:
         texts = {f"part:{name}": _part(name, self._content) for name in page.PARTS if name not in ("curves", "trials")}
         self.parts.update(texts)
         self.parts.update({"part:running": _part("running", {"running": running(self.study, trials)})})

@@ -16,7 +16,8 @@ async function ask() {
   if (news) {
     performance.mark("update-begins");
     take(news.values);
-    performance.measure("update", "update-begins");
+    const curves = Object.keys(news.values).filter(name => name.startsWith("curve:")).length;
+    performance.measure("update", { start: "update-begins", detail: { curves } });  // benchmarks/live_page.py reads it
     live.version = news.version;
     live.trouble = news.values.trouble ?? live.trouble;
     say(live.trouble ? `as of ${news.at}: ${live.trouble}` : `as of ${news.at}`);
