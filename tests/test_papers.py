@@ -24,6 +24,7 @@ from studies import HOSTILE, made_study, made_trial
 
 from tbptt.cli import main
 from tbptt.reports import browser, curves_for_papers, page, papers
+from tbptt.reports.html import slug
 from tbptt.reports.page import write_report
 from tbptt.reports.paper_style import COLUMN, PAGE
 from tbptt.runs import curves as runs_curves
@@ -102,7 +103,7 @@ def test_each_figure_of_the_report_is_there_as_svg_and_pdf_and_each_table(writte
     assert {f"loss-curves-{loss}{by}" for loss in LOSSES for by in ("", "-by-optimizer")} <= figures
     assert {"slices-of-val-loss-clip", "timeline", "pareto-front"} <= figures
     for title in written.titles:
-        assert any(name.startswith(papers.slug(title.partition(":")[0])) for name in figures), title
+        assert any(name.startswith(slug(title.partition(":")[0])) for name in figures), title
     assert all(re.fullmatch("[a-z0-9-]+", name) for name in figures)
     tables = {"trials.csv", "explained.csv", "failures.csv", "side-by-side.csv", "settings.csv", "pareto-front.csv"}
     assert files - {"mine.tex"} == {f"{name}.{form}" for name in figures for form in ("svg", "pdf")} | (

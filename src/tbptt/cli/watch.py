@@ -26,7 +26,9 @@ from tbptt.system.runtime import say
 if TYPE_CHECKING:
     from tbptt.reports.live import Live
 
-LEFT_ALONE = 60.0  # seconds without a page that asks, after which the page of a sweep ends
+# Seconds without a page that asks, after which the server of a sweep's page ends: browsers let a hidden page ask once a
+# minute.
+LEFT_ALONE = 180.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Served:
     Attributes:
         port: 0 for any that is free.
         socket: the descriptor of a socket that listens, from a sweep. Then the server ends when nobody has looked at
-            the page for a minute.
+            the page for three minutes.
         token: a part of the page's address that others on this machine cannot guess.
         stores: the words that name the study's stores, from a sweep.
     """

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
 from html import unescape
@@ -17,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from tbptt.reports import figures
 
 MOST_NAMED = 6  # traces that a figure's description names
+LONGEST_NAME = 80  # letters of an id, or of a file's name without its end
 PLOTLY = {
     "responsive": True,
     "displaylogo": False,
@@ -80,8 +82,9 @@ def _plotly() -> str:
 
 
 def slug(text: str) -> str:
-    """A text as part of an id."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure"
+    """A text as part of an id or of a file's name: lower-case ASCII letters, digits and hyphens."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-") or "figure"
 
 
 def embedded(figure: go.Figure, name: str, title: str = "") -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Live:
         self._content: dict[str, Any] = {}
         self._tried = evidence.Tried()
         self._read: dict[int, float] = {}  # by trial: when its curves were read first after its end
-        self._links = Links(store.uri, "")
+        self._links: Links | None = None
         self._made: dict[int, tuple[Any, str]] = {}  # rows of the table
         self._figures: set[str] = set()
         self._done: Any = None  # what the last close look has seen
@@ -157,15 +157,14 @@ class Live:
 
     def _look(self) -> None:
         trials = self.study.trials()
-        if not self._links.experiment and (parent := self.study.record.parent_run):
-            self._links = Links(self.store.uri, self.store.client.get_run(parent).info.experiment_id)
-        self._content |= page.brief(self.study, trials, self._links, self._tried)
+        is_first = not self._content  # a page is waiting
+        brief = page.brief(self.study, trials, self._links, self._tried)
+        self._content = {**(page.nothing_yet() if is_first else self._content), **brief}
         done = self._what_ended(trials)
         try:
-            if not self._dear_at:  # the first look: a page is waiting
-                self._content = {**page.nothing_yet(), **self._content}
-                self._dear_at = time.monotonic()
-            elif done != self._done and time.monotonic() >= self._dear_at:
+            if self._links is None and (parent := self.study.record.parent_run):
+                self._links = Links(self.store.uri, self.store.client.get_run(parent).info.experiment_id)
+            if not is_first and done != self._done and time.monotonic() >= self._dear_at:
                 self._look_closely(trials)
                 self._done = done
             self._take_curves(trials)
@@ -205,7 +204,7 @@ class Live:
         begun = time.monotonic()
         if self.store.is_local:  # what comes from a server is kept in the study's folder, and here nothing is written
             self._tried = evidence.tried(self.study, trials, self.store)
-        content = page.content(self.study, trials, self.store, self._tried, live=self._links)
+        content = page.content(self.study, trials, self.store, self._tried, live=True, links=self._links)
         content["curves"] = self._content["curves"]
         self._content |= content
         figures = {f"figure:{each['id']}": each["json"] for each in content["figures"]}

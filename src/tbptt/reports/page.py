@@ -119,16 +119,17 @@ def content(
     tried: evidence.Tried,
     found: "Found | None" = None,
     *,
-    live: Any | None = None,
+    live: bool = False,
+    links: Any | None = None,
 ) -> dict[str, Any]:
     """What the page shows, by the names that its templates use.
 
     Args:
         found: the curves, if they were read already.
-        live: of a page that gets its curves by itself: what has the ``uri`` and ``experiment`` of the runs' pages. Then
-            nothing is written, in no store either.
+        live: of a page that gets its curves by itself. Nothing is written, in no store either.
+        links: of a live page, the ``uri`` and ``experiment`` of its runs' pages, if they are known.
     """
-    record, links = study.record, live or store
+    record, links = study.record, links if live else store
     curves = NO_CURVES if live else curve_data.curves(study, trials, store, frames.SECONDS, found)
     sections, missing = _sections(trials, study.objectives)
     if not live and not curves["trials"]:

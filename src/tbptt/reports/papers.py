@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tbptt.options.values import text_of
 from tbptt.reports import browser, chosen, curves_for_papers, data, evidence, figures, frames, optuna_figures
+from tbptt.reports.html import slug
 from tbptt.reports.optuna_figures import Section
 from tbptt.reports.pairs import pairs
 from tbptt.reports.paper_style import styled
@@ -33,7 +33,6 @@ from tbptt.system.runtime import Interrupted, say
 
 log = logging.getLogger("tbptt")
 
-LONGEST_NAME = 80  # letters of a file's name, without its end
 WIDE = re.compile("parallel-coordinates|timeline|profit|.*-step$")  # figures over both columns of a page
 
 
@@ -110,12 +109,6 @@ def drawn(study: Study, trials: Sequence[FrozenTrial], store: Any | None) -> dic
         for words, figure in _named(section):
             add(words, styled(figure, WIDE.match(slug(" ".join(words))) is not None))
     return made
-
-
-def slug(text: str) -> str:
-    """A text as a part of a file's name: lower-case ASCII letters, digits and hyphens."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-") or "figure"
 
 
 def _sections(study: Study, trials: Sequence[FrozenTrial]) -> list[Section]:
