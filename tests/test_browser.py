@@ -110,6 +110,11 @@ def test_a_verdict_draws_its_figures_and_loads_nothing(
     assert [row.text.split()[0] for row in browser.find_elements(By.CSS_SELECTOR, "#claims tbody tr")] == [
         f"C{i}" for i in range(1, 8)
     ]
+    box = (
+        "const box = document.getElementById('verdicts');"
+        "return box.scrollWidth <= box.clientWidth && box.scrollHeight <= box.clientHeight"
+    )
+    assert browser.execute_script(box), "all verdicts are seen without scrolling their table"
     assert browser.execute_script("return window.__pwned") is None
     assert browser.get_log("browser") == []
 
